@@ -1,0 +1,21 @@
+//! The vocabulary of Quorate: identifiers, positions and named limits.
+//!
+//! Owns newtypes for every id and position that crosses a crate boundary, and every default or
+//! limit that more than one crate must agree on. Never holds behaviour beyond conversion and
+//! formatting. Read next: [`ids`], then [`limits`].
+
+pub mod ids;
+pub mod limits;
+
+pub use ids::{
+    ClusterId, Index, LeaseId, MemberId, RequestId, Revision, SubRevision, Term, WatchId, WriteId,
+};
+
+/// The etcd version this build stands in for, as `--version`, `/version` and Status report it.
+pub const SERVER_VERSION: &str = "3.7.1";
+/// The cluster version a new single member settles on: major.minor of [`SERVER_VERSION`], patch 0.
+pub const CLUSTER_VERSION: &str = "3.7.0";
+/// The client API version: major.minor of [`SERVER_VERSION`].
+pub const API_VERSION: &str = "3.7";
+/// The oldest cluster version a member of this version can join.
+pub const MIN_CLUSTER_VERSION: &str = "3.0.0";

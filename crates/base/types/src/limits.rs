@@ -1,0 +1,78 @@
+//! Named limits and defaults (invariant 12: every queue, batch, pin and message has one).
+//! Values are etcd 3.7.1's unless the comment says that they are ours.
+
+/// Bytes of a marshalled raft request that are accepted by default (`--max-request-bytes`).
+pub const MAX_REQUEST_BYTES: u64 = 1_572_864;
+/// What a gRPC message may exceed the request limit by, in bytes.
+pub const GRPC_OVERHEAD_BYTES: u64 = 512 * 1024;
+/// Operations per level of a transaction by default (`--max-txn-ops`).
+pub const MAX_TXN_OPS: usize = 128;
+/// Committed but unapplied entries beyond which proposals are refused with `too many requests`.
+pub const MAX_APPLY_GAP: u64 = 5_000;
+/// Bytes of committed entries handed to apply at once.
+pub const MAX_COMMITTED_BYTES_PER_APPLY: usize = 1024 * 1024;
+/// Bytes of entries per append message (`MaxSizePerMsg`).
+pub const MAX_BYTES_PER_APPEND: usize = 1024 * 1024;
+/// Append messages in flight to one follower (`MaxInflightMsgs`).
+pub const MAX_INFLIGHT_APPENDS: usize = 512;
+
+/// Default size of the backend beyond which NOSPACE is raised, in bytes.
+pub const DEFAULT_QUOTA_BYTES: i64 = 2 * 1024 * 1024 * 1024;
+/// Time between backend commits, in milliseconds.
+pub const BACKEND_BATCH_INTERVAL_MS: u64 = 100;
+/// Backend operations that force a commit before its interval ends.
+pub const BACKEND_BATCH_OPS: usize = 10_000;
+
+/// Applied entries between snapshots on disk (`--snapshot-count`).
+pub const SNAPSHOT_COUNT: u64 = 10_000;
+/// Entries kept in the log behind a snapshot for slow followers (`--snapshot-catchup-entries`).
+pub const SNAPSHOT_CATCHUP_ENTRIES: u64 = 5_000;
+/// Applied entries between compactions of the in-memory raft log.
+pub const MEMORY_COMPACTION_ENTRIES: u64 = 100;
+/// Bytes of a WAL segment at which the next is begun; also its preallocated size.
+pub const WAL_SEGMENT_BYTES: u64 = 64_000_000;
+/// WAL segments kept by purge (`--max-wals`).
+pub const MAX_WALS: u32 = 5;
+/// Snapshot files kept by purge (`--max-snapshots`).
+pub const MAX_SNAPSHOTS: u32 = 5;
+/// Seconds between purges of WAL segments and snapshot files.
+pub const PURGE_INTERVAL_SECS: u64 = 30;
+
+/// Milliseconds per raft tick (`--heartbeat-interval`).
+pub const HEARTBEAT_MS: u64 = 100;
+/// Milliseconds of an election timeout (`--election-timeout`).
+pub const ELECTION_MS: u64 = 1_000;
+/// The part of a request's deadline that does not depend on the election timeout, milliseconds.
+pub const REQUEST_TIMEOUT_BASE_MS: u64 = 5_000;
+/// Milliseconds between resends of an unanswered read index.
+pub const READ_INDEX_RETRY_MS: u64 = 500;
+/// Milliseconds a lease operation waits for apply to catch up.
+pub const APPLY_WAIT_MS: u64 = 1_000;
+
+/// Longest lease that can be granted, seconds.
+pub const MAX_LEASE_TTL_SECS: i64 = 9_000_000_000;
+/// Milliseconds between scans for expired leases.
+pub const LEASE_SCAN_MS: u64 = 500;
+/// Lease revokes in flight at once. Ours: etcd caps at 16 in flight and 1,000 a second.
+pub const MAX_REVOKES_IN_FLIGHT: usize = 1_000;
+
+/// Revisions removed per slice of a compaction.
+pub const COMPACTION_BATCH: usize = 1_000;
+/// Milliseconds of rest between slices of a compaction.
+pub const COMPACTION_SLEEP_MS: u64 = 10;
+/// Compaction hashes kept for comparison with peers.
+pub const STORED_COMPACTION_HASHES: usize = 10;
+
+/// Milliseconds between progress notifications of an idle watch.
+pub const WATCH_PROGRESS_MS: u64 = 600_000;
+/// Distinct revisions per response of a watch that catches up.
+pub const WATCH_BATCH_REVISIONS: usize = 1_000;
+
+/// Bytes of the largest message that grpc-go sends.
+pub const MAX_SEND_BYTES: u64 = i32::MAX as u64;
+/// Bytes of a chunk of the Snapshot RPC.
+pub const SNAPSHOT_CHUNK_BYTES: usize = 32 * 1024;
+
+const _: () = assert!(ELECTION_MS >= 5 * HEARTBEAT_MS);
+const _: () = assert!(SNAPSHOT_CATCHUP_ENTRIES <= SNAPSHOT_COUNT);
+const _: () = assert!(MAX_REQUEST_BYTES + GRPC_OVERHEAD_BYTES < MAX_SEND_BYTES);
