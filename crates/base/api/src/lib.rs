@@ -45,8 +45,8 @@ mod generated {
 }
 
 pub use generated::{
-    authpb, etcdserverpb, grpc_health, leasepb, membershippb, mvccpb, raftpb, snappb,
-    v3electionpb, v3lockpb, walpb,
+    authpb, etcdserverpb, grpc_health, leasepb, membershippb, mvccpb, raftpb, snappb, v3electionpb,
+    v3lockpb, walpb,
 };
 
 /// The serialised `FileDescriptorSet` of all messages, for tools that reflect.

@@ -1,0 +1,1 @@
+//! The bbolt file format: one writer, many snapshot readers.

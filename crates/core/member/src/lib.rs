@@ -1,0 +1,1 @@
+//! One member as four automata: node, log writer, applier, committer.

@@ -1,0 +1,1 @@
+//! Multi-version key-value store over bolt: key index, revision log, views.

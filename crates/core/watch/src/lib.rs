@@ -1,0 +1,1 @@
+//! Watchers as cursors over the revision log.

@@ -1,0 +1,1 @@
+//! The real disk, clocks and entropy.

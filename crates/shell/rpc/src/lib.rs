@@ -1,0 +1,1 @@
+//! Connections, gRPC framing and HTTP.

@@ -1,0 +1,1 @@
+//! Configuration, listeners, threads and shutdown of a member.
