@@ -33,7 +33,7 @@ pub struct Fault {
     pub kind: IoErrorKind,
     /// Every later operation of that kind fails too (a dead device), or just one (a bad block).
     pub permanent: bool,
-    /// A failing write leaves a prefix of its bytes behind.
+    /// A failing write leaves a prefix of its bytes behind, which ends with a whole sector.
     pub torn: bool,
 }
 
@@ -374,7 +374,9 @@ impl File for MemFile {
         match fault {
             Err(e) => {
                 if torn {
-                    inode.write(offset, &bytes[..bytes.len() / 2]);
+                    let half = offset + bytes.len() as u64 / 2;
+                    let whole = half - half % SECTOR as u64;
+                    inode.write(offset, &bytes[..whole.saturating_sub(offset) as usize]);
                 }
                 Err(e)
             }
