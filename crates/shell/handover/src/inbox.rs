@@ -1,0 +1,287 @@
+//! One queue type for every join between threads and tasks.
+//!
+//! Invariants: what was pushed is received once, in the order of each producer; a consumer that
+//! sleeps while something is queued will be woken; the queue never holds more than its limit
+//! except through [`Inbox::push_event`].
+
+use std::task::{Context, Poll, Waker};
+
+use crate::sync::{AtomicBool, Mutex, Ordering, lock};
+
+/// The inbox is at its limit; what was to be pushed is handed back.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Full<T>(pub T);
+
+#[derive(Debug)]
+struct Queue<T> {
+    items: Vec<T>,
+    closed: bool,
+    consumer: Option<Waker>,
+}
+
+/// Many producers, one consumer that swaps the whole queue out. The consumer may be a thread
+/// ([`Inbox::recv_blocking`]) or a task ([`Inbox::poll_recv`]); a producer wakes it only if it said
+/// that it sleeps.
+#[derive(Debug)]
+pub struct Inbox<T> {
+    queue: Mutex<Queue<T>>,
+    sleeping: AtomicBool,
+    limit: usize,
+}
+
+impl<T> Inbox<T> {
+    /// An inbox that takes up to `limit` items.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            queue: Mutex::new(Queue { items: Vec::new(), closed: false, consumer: None }),
+            sleeping: AtomicBool::new(false),
+            limit,
+        }
+    }
+
+    fn wake(&self) {
+        if self.sleeping.load(Ordering::SeqCst) && self.sleeping.swap(false, Ordering::SeqCst) {
+            let waker = lock(&self.queue).consumer.clone();
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Queues an item.
+    ///
+    /// # Errors
+    /// [`Full`] at the limit or after [`Inbox::close`].
+    pub fn push(&self, item: T) -> Result<(), Full<T>> {
+        {
+            let mut queue = lock(&self.queue);
+            if queue.closed || queue.items.len() >= self.limit {
+                return Err(Full(item));
+            }
+            queue.items.push(item);
+        }
+        self.wake();
+        Ok(())
+    }
+
+    /// Queues an item even at the limit. For events whose number is bounded by what their sender
+    /// was given to do (completions), so that refusing them could only lose one.
+    pub fn push_event(&self, item: T) {
+        lock(&self.queue).items.push(item);
+        self.wake();
+    }
+
+    /// Queues a batch with one lock and at most one wake; what does not fit stays in `items`.
+    pub fn push_all(&self, items: &mut Vec<T>) {
+        if items.is_empty() {
+            return;
+        }
+        {
+            let mut queue = lock(&self.queue);
+            if queue.closed {
+                return;
+            }
+            let room = self.limit.saturating_sub(queue.items.len()).min(items.len());
+            queue.items.extend(items.drain(..room));
+        }
+        self.wake();
+    }
+
+    /// Takes no more items and wakes the consumer; [`Inbox::recv_blocking`] returns `false` once
+    /// the queue is empty.
+    pub fn close(&self) {
+        let waker = {
+            let mut queue = lock(&self.queue);
+            queue.closed = true;
+            queue.consumer.clone()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Items queued now.
+    pub fn len(&self) -> usize {
+        lock(&self.queue).items.len()
+    }
+
+    /// Whether nothing is queued now.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Swaps everything queued into `out`, which must be empty (its storage becomes the queue's).
+    /// Returns whether there was anything.
+    pub fn take(&self, out: &mut Vec<T>) -> bool {
+        debug_assert!(out.is_empty(), "items left in the buffer would be queued again");
+        std::mem::swap(&mut lock(&self.queue).items, out);
+        !out.is_empty()
+    }
+
+    /// For a task: everything queued, or pending with the task's waker kept.
+    pub fn poll_recv(&self, out: &mut Vec<T>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut queue = lock(&self.queue);
+        if queue.items.is_empty() {
+            if queue.consumer.as_ref().is_none_or(|w| !w.will_wake(cx.waker())) {
+                queue.consumer = Some(cx.waker().clone());
+            }
+            // Set while the lock is held: a producer that pushes afterwards sees it.
+            self.sleeping.store(true, Ordering::SeqCst);
+            return Poll::Pending;
+        }
+        std::mem::swap(&mut queue.items, out);
+        Poll::Ready(())
+    }
+
+    /// For a task: waits until something is queued and takes it all.
+    pub async fn recv(&self, out: &mut Vec<T>) {
+        std::future::poll_fn(|cx| self.poll_recv(out, cx)).await;
+    }
+
+    /// Whether the inbox was closed and holds nothing more.
+    pub fn is_finished(&self) -> bool {
+        let queue = lock(&self.queue);
+        queue.closed && queue.items.is_empty()
+    }
+}
+
+#[cfg(not(loom))]
+mod blocking {
+    use std::sync::Arc;
+    use std::task::{Context, Poll, Wake, Waker};
+    use std::time::{Duration, Instant};
+
+    use super::Inbox;
+
+    struct Unpark(std::thread::Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    impl<T> Inbox<T> {
+        /// For a thread: waits until something is queued, the inbox closes or `timeout` passes,
+        /// and takes it all. Returns `false` once the inbox is closed and empty.
+        pub fn recv_blocking(&self, out: &mut Vec<T>, timeout: Option<Duration>) -> bool {
+            thread_local! {
+                static WAKER: Waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+            }
+            let until = timeout.map(|t| Instant::now() + t);
+            loop {
+                let poll = WAKER.with(|w| self.poll_recv(out, &mut Context::from_waker(w)));
+                if poll == Poll::Ready(()) {
+                    return true;
+                }
+                if self.is_finished() {
+                    return false;
+                }
+                match until {
+                    None => std::thread::park(),
+                    Some(until) => {
+                        let now = Instant::now();
+                        if now >= until {
+                            return true;
+                        }
+                        std::thread::park_timeout(until - now);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    #[test]
+    fn every_item_arrives_once_and_in_its_producers_order() {
+        let inbox = Arc::new(Inbox::new(usize::MAX));
+        let producers: Vec<_> = (0..4u64)
+            .map(|p| {
+                let inbox = Arc::clone(&inbox);
+                std::thread::spawn(move || {
+                    for n in 0..5_000u64 {
+                        inbox.push((p, n)).expect("no limit");
+                        if n % 512 == 0 {
+                            std::thread::sleep(Duration::from_micros(50));
+                        }
+                    }
+                })
+            })
+            .collect();
+        let (mut out, mut next, mut got) = (Vec::new(), [0; 4], 0);
+        while got < 20_000 {
+            assert!(inbox.recv_blocking(&mut out, Some(Duration::from_secs(10))));
+            assert!(!out.is_empty(), "a wake-up was lost");
+            for (p, n) in out.drain(..) {
+                assert_eq!(next[p as usize], n);
+                next[p as usize] += 1;
+                got += 1;
+            }
+        }
+        for producer in producers {
+            producer.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn the_limit_refuses_items_but_not_events() {
+        let inbox = Inbox::new(2);
+        inbox.push(1).unwrap();
+        let mut batch = vec![2, 3];
+        inbox.push_all(&mut batch);
+        assert_eq!(batch, [3]);
+        assert_eq!(inbox.push(4), Err(Full(4)));
+        inbox.push_event(5);
+        assert_eq!(inbox.len(), 3);
+    }
+
+    #[test]
+    fn a_closed_inbox_is_drained_and_then_ends() {
+        let inbox = Inbox::new(8);
+        inbox.push(1).unwrap();
+        inbox.close();
+        let mut out = Vec::new();
+        assert!(inbox.recv_blocking(&mut out, None));
+        assert_eq!(out, [1]);
+        out.clear();
+        assert!(!inbox.recv_blocking(&mut out, None));
+    }
+}
+
+#[cfg(test)]
+#[cfg(loom)]
+mod model {
+    use super::*;
+    use loom::sync::Arc;
+
+    #[test]
+    fn no_wake_up_is_lost() {
+        loom::model(|| {
+            let inbox = Arc::new(Inbox::new(8));
+            let producer = {
+                let inbox = Arc::clone(&inbox);
+                loom::thread::spawn(move || {
+                    inbox.push(1).unwrap();
+                    inbox.push(2).unwrap();
+                })
+            };
+            let got = loom::future::block_on(async {
+                let (mut out, mut got) = (Vec::new(), Vec::new());
+                while got.len() < 2 {
+                    inbox.recv(&mut out).await;
+                    got.append(&mut out);
+                }
+                got
+            });
+            assert_eq!(got, [1, 2]);
+            producer.join().unwrap();
+        });
+    }
+}

@@ -1,0 +1,197 @@
+//! Answers that find their waiting future.
+//!
+//! Each runtime thread has one table; only that thread touches it, so there is no lock. A token
+//! names (runtime, generation, slot): a reply that comes after its future was dropped meets
+//! another generation and is discarded.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+/// Where a reply goes: runtime (8 bits), generation (24 bits), slot (32 bits).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token(pub u64);
+
+impl Token {
+    /// The number of the runtime whose table the token belongs to.
+    #[must_use]
+    pub fn runtime(self) -> usize {
+        (self.0 >> 56) as usize
+    }
+
+    fn generation(self) -> u32 {
+        (self.0 >> 32) as u32 & 0xff_ffff
+    }
+
+    fn slot(self) -> usize {
+        self.0 as u32 as usize
+    }
+}
+
+enum State<T> {
+    Free,
+    Waiting(Option<Waker>),
+    Done(T),
+}
+
+struct Entry<T> {
+    generation: u32,
+    state: State<T>,
+}
+
+struct Table<T> {
+    runtime: u8,
+    entries: Vec<Entry<T>>,
+    free: Vec<u32>,
+}
+
+/// One runtime's table of waiting futures. Clones share it.
+pub struct Replies<T>(Rc<RefCell<Table<T>>>);
+
+impl<T> Clone for Replies<T> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl<T> Replies<T> {
+    /// The table of runtime number `runtime`.
+    #[must_use]
+    pub fn new(runtime: u8) -> Self {
+        Self(Rc::new(RefCell::new(Table { runtime, entries: Vec::new(), free: Vec::new() })))
+    }
+
+    /// Reserves a place for one reply.
+    ///
+    /// # Panics
+    /// Beyond 2^32 waiting futures.
+    #[must_use]
+    pub fn register(&self) -> Wait<T> {
+        let mut table = self.0.borrow_mut();
+        let slot = table.free.pop().unwrap_or_else(|| {
+            table.entries.push(Entry { generation: 0, state: State::Free });
+            u32::try_from(table.entries.len() - 1).expect("fewer than 2^32 calls wait at once")
+        });
+        let runtime = table.runtime;
+        let entry = &mut table.entries[slot as usize];
+        entry.generation = (entry.generation + 1) & 0xff_ffff;
+        entry.state = State::Waiting(None);
+        let generation = u64::from(entry.generation);
+        let token = Token(u64::from(runtime) << 56 | generation << 32 | u64::from(slot));
+        Wait { table: self.clone(), token }
+    }
+
+    /// Gives the reply to whoever waits for it, if anyone still does.
+    pub fn resolve(&self, token: Token, reply: T) {
+        let waker = {
+            let mut table = self.0.borrow_mut();
+            match table.entries.get_mut(token.slot()) {
+                Some(entry) if entry.generation == token.generation() => match &mut entry.state {
+                    State::Waiting(waker) => {
+                        let waker = waker.take();
+                        entry.state = State::Done(reply);
+                        waker
+                    }
+                    State::Free | State::Done(_) => None,
+                },
+                _ => None,
+            }
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Futures that wait now.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        let table = self.0.borrow();
+        table.entries.len() - table.free.len()
+    }
+}
+
+/// Waits for one reply; dropping it gives the place back.
+pub struct Wait<T> {
+    table: Replies<T>,
+    token: Token,
+}
+
+impl<T> Wait<T> {
+    /// The token that the reply must carry.
+    #[must_use]
+    pub fn token(&self) -> Token {
+        self.token
+    }
+}
+
+impl<T> Future for Wait<T> {
+    type Output = T;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let mut table = self.table.0.borrow_mut();
+        let entry = &mut table.entries[self.token.slot()];
+        match &mut entry.state {
+            State::Waiting(waker) => {
+                if waker.as_ref().is_none_or(|w| !w.will_wake(cx.waker())) {
+                    *waker = Some(cx.waker().clone());
+                }
+                Poll::Pending
+            }
+            State::Done(_) => {
+                match std::mem::replace(&mut entry.state, State::Waiting(None)) {
+                    State::Done(reply) => Poll::Ready(reply),
+                    State::Waiting(_) | State::Free => unreachable!("matched above"),
+                }
+            }
+            State::Free => unreachable!("a place is freed only by dropping its future"),
+        }
+    }
+}
+
+impl<T> Drop for Wait<T> {
+    fn drop(&mut self) {
+        let slot = self.token.slot();
+        let mut table = self.table.0.borrow_mut();
+        let old = std::mem::replace(&mut table.entries[slot].state, State::Free);
+        table.free.push(slot as u32);
+        drop(table);
+        // Dropped outside the borrow: a reply may own futures of this very table.
+        drop(old);
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+
+    fn poll<T>(wait: &mut Wait<T>) -> Poll<T> {
+        Pin::new(wait).poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn a_reply_reaches_the_future_of_its_token() {
+        let replies = Replies::new(3);
+        let (mut a, mut b) = (replies.register(), replies.register());
+        assert_eq!(a.token().runtime(), 3);
+        assert!(poll(&mut b).is_pending());
+        replies.resolve(b.token(), "b");
+        replies.resolve(a.token(), "a");
+        assert_eq!((poll(&mut a), poll(&mut b)), (Poll::Ready("a"), Poll::Ready("b")));
+    }
+
+    #[test]
+    fn a_late_reply_does_not_reach_the_next_user_of_the_place() {
+        let replies = Replies::new(0);
+        let late = replies.register().token();
+        let mut next = replies.register();
+        replies.resolve(late, 1);
+        assert!(poll(&mut next).is_pending());
+        replies.resolve(next.token(), 2);
+        assert_eq!(poll(&mut next), Poll::Ready(2));
+        drop(next);
+        assert_eq!(replies.waiting(), 0);
+    }
+}
