@@ -139,12 +139,10 @@ impl<T> Future for Wait<T> {
                 }
                 Poll::Pending
             }
-            State::Done(_) => {
-                match std::mem::replace(&mut entry.state, State::Waiting(None)) {
-                    State::Done(reply) => Poll::Ready(reply),
-                    State::Waiting(_) | State::Free => unreachable!("matched above"),
-                }
-            }
+            State::Done(_) => match std::mem::replace(&mut entry.state, State::Waiting(None)) {
+                State::Done(reply) => Poll::Ready(reply),
+                State::Waiting(_) | State::Free => unreachable!("matched above"),
+            },
             State::Free => unreachable!("a place is freed only by dropping its future"),
         }
     }

@@ -1,0 +1,427 @@
+//! The life of one gRPC call: headers in, messages, status out.
+//!
+//! Reactions to bad input are grpc-go 1.82's (`internal/transport/http2_server.go`, `server.go`),
+//! because clients and their retry policies were made for them.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use api::error::{Code, Status};
+use api::method::{self, Kind};
+use bytes::{Bytes, BytesMut};
+use h2::server::SendResponse;
+use h2::{RecvStream, SendStream};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+
+use crate::message::{self, Encoding, Ended, Reader};
+use crate::metadata::{self, Metadata};
+use crate::{Body, Call, Dispatch, Settings, status};
+
+/// What the connection wants to know of its calls.
+#[derive(Debug, Default)]
+pub(crate) struct Activity {
+    /// Whether HEADERS or DATA were sent since the last PING.
+    pub(crate) sent: Cell<bool>,
+    pub(crate) open_calls: Cell<u32>,
+}
+
+/// The messages of a request.
+#[derive(Debug)]
+pub struct Requests {
+    reader: Reader,
+    kind: Kind,
+}
+
+impl Requests {
+    /// Waits for the next message; `None` at the client's half-close.
+    ///
+    /// # Errors
+    /// The status to end the call with. A reset stream is `Canceled`, but nobody will see it.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        match self.reader.next().await {
+            Ok(message) => Ok(Some(message)),
+            Err(Ended::Eof) => Ok(None),
+            Err(Ended::Cut) => Err(Status::new(Code::Internal, "unexpected EOF")),
+            Err(Ended::Refused(status)) => Err(status),
+            Err(Ended::Gone) => Err(Status::new(Code::Canceled, "context canceled")),
+        }
+    }
+
+    /// Waits for the one message of a server-streaming call.
+    ///
+    /// # Errors
+    /// grpc-go's texts for none or several.
+    pub async fn only(&mut self) -> Result<Bytes, Status> {
+        debug_assert_eq!(self.kind, Kind::ServerStream);
+        let Some(message) = self.next().await? else {
+            return Err(Status::new(
+                Code::Internal,
+                "cardinality violation: received no request message from non-client-streaming RPC",
+            ));
+        };
+        if self.next().await?.is_some() {
+            return Err(Status::new(
+                Code::Internal,
+                "cardinality violation: received multiple request messages for \
+                 non-client-streaming RPC",
+            ));
+        }
+        Ok(message)
+    }
+}
+
+/// The client is gone: its stream was reset or the connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone;
+
+/// Sends the messages of a response. Clones send to the same call.
+#[derive(Clone)]
+pub struct Sender(Rc<RefCell<Outgoing>>);
+
+struct Outgoing {
+    respond: SendResponse<Bytes>,
+    stream: Option<SendStream<Bytes>>,
+    content_type: HeaderValue,
+    encoding: Encoding,
+    activity: Rc<Activity>,
+}
+
+impl Outgoing {
+    fn start(&mut self) -> Result<&mut SendStream<Bytes>, Gone> {
+        self.activity.sent.set(true);
+        if self.stream.is_none() {
+            let response = headers(&self.content_type, self.encoding);
+            self.stream = Some(self.respond.send_response(response, false).map_err(|_| Gone)?);
+        }
+        Ok(self.stream.as_mut().expect("set above"))
+    }
+
+    /// Sends as much as the window allows; ready when nothing is left.
+    fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<Result<(), Gone>> {
+        let stream = match self.start() {
+            Ok(stream) => stream,
+            Err(gone) => return Poll::Ready(Err(gone)),
+        };
+        while !bytes.is_empty() {
+            stream.reserve_capacity(bytes.len());
+            let capacity = match stream.capacity() {
+                0 => match ready!(stream.poll_capacity(cx)) {
+                    Some(Ok(capacity)) => capacity,
+                    Some(Err(_)) | None => return Poll::Ready(Err(Gone)),
+                },
+                capacity => capacity,
+            };
+            let piece = bytes.split_to(capacity.min(bytes.len()));
+            if stream.send_data(piece, false).is_err() {
+                return Poll::Ready(Err(Gone));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.stream {
+            Some(stream) => stream.poll_reset(cx).map(|_| ()),
+            None => self.respond.poll_reset(cx).map(|_| ()),
+        }
+    }
+
+    /// A send that fails now has no one left to tell.
+    fn finish(&mut self, status: Option<&Status>) {
+        self.activity.sent.set(true);
+        match self.stream.take() {
+            Some(mut stream) => {
+                let mut trailers = HeaderMap::with_capacity(2);
+                status::put(&mut trailers, status);
+                let _ = stream.send_trailers(trailers);
+            }
+            None => {
+                let mut response = headers(&self.content_type, Encoding::Identity);
+                status::put(response.headers_mut(), status);
+                let _ = self.respond.send_response(response, true);
+            }
+        }
+    }
+}
+
+impl Sender {
+    /// Sends the response headers now, ahead of the first message.
+    ///
+    /// # Errors
+    /// [`Gone`].
+    pub fn send_headers(&self) -> Result<(), Gone> {
+        self.0.borrow_mut().start().map(|_| ())
+    }
+
+    /// Sends one message, waiting for window as needed.
+    ///
+    /// # Errors
+    /// [`Gone`].
+    pub async fn send(&self, message: &[u8]) -> Result<(), Gone> {
+        let encoding = self.0.borrow().encoding;
+        self.send_sealed(message::seal(message, encoding)).await
+    }
+
+    /// Sends bytes of messages that are in their envelopes already. A message may come in several
+    /// calls; the window is awaited in each.
+    ///
+    /// # Errors
+    /// [`Gone`].
+    pub async fn send_sealed(&self, mut sealed: Bytes) -> Result<(), Gone> {
+        poll_fn(|cx| self.0.borrow_mut().poll_send(cx, &mut sealed)).await
+    }
+
+    /// Whether messages of this call go out uncompressed, as [`Sender::send_sealed`] needs it.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.0.borrow().encoding == Encoding::Identity
+    }
+}
+
+fn headers(content_type: &HeaderValue, encoding: Encoding) -> Response<()> {
+    let mut response = Response::new(());
+    let headers = response.headers_mut();
+    headers.reserve(4);
+    headers.insert(header::CONTENT_TYPE, content_type.clone());
+    if encoding == Encoding::Gzip {
+        headers.insert("grpc-encoding", HeaderValue::from_static("gzip"));
+    }
+    response
+}
+
+/// Runs one call to its end. Dropping the future (connection gone) cancels the handler.
+pub(crate) async fn call<D: Dispatch>(
+    dispatch: Rc<D>,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    settings: Rc<Settings>,
+    activity: Rc<Activity>,
+) {
+    let (head, body) = request.into_parts();
+    let opened = match open(&head) {
+        Ok(opened) => opened,
+        Err((code, status)) => {
+            let mut response = Response::new(());
+            *response.status_mut() = code;
+            let grpc = HeaderValue::from_static("application/grpc");
+            response.headers_mut().insert(header::CONTENT_TYPE, grpc);
+            status::put(response.headers_mut(), Some(&status));
+            activity.sent.set(true);
+            let _ = respond.send_response(response, true);
+            return;
+        }
+    };
+    let encoding = opened.encoding.as_ref().map_or(Encoding::Identity, |e| *e);
+    let sender = Sender(Rc::new(RefCell::new(Outgoing {
+        respond,
+        stream: None,
+        content_type: opened.content_type,
+        encoding,
+        activity: Rc::clone(&activity),
+    })));
+    let finish = |status: Option<&Status>| sender.0.borrow_mut().finish(status);
+    let row = match route(head.uri.path()) {
+        Ok(row) => row,
+        Err(status) => return finish(Some(&status)),
+    };
+    if let Err(status) = opened.encoding {
+        return finish(Some(&status));
+    }
+    let reader = Reader::new(body, encoding, settings.max_message_bytes);
+    let call = Call { row, metadata: Metadata(head.headers), timeout: opened.timeout };
+    activity.open_calls.set(activity.open_calls.get() + 1);
+    let _open = Open(&activity);
+    let deadline = opened.timeout.map(|t| tokio::time::Instant::now() + t);
+    let gone = |cx: &mut Context<'_>| sender.0.borrow_mut().poll_gone(cx);
+    let end = match row.kind {
+        Kind::Unary => until(unary(&dispatch, call, reader, &sender), deadline, gone).await,
+        Kind::ServerStream | Kind::BidiStream => {
+            let requests = Requests { reader, kind: row.kind };
+            let work = Rc::clone(&dispatch).stream(call, requests, sender.clone());
+            until(work, deadline, gone).await
+        }
+    };
+    match end {
+        Some(result) => {
+            let status = result.err();
+            dispatch.finished(row, status.as_ref());
+            finish(status.as_ref());
+        }
+        None => dispatch.finished(row, Some(&Status::new(Code::Canceled, "context canceled"))),
+    }
+}
+
+struct Open<'a>(&'a Activity);
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.open_calls.set(self.0.open_calls.get() - 1);
+    }
+}
+
+async fn unary<D: Dispatch>(
+    dispatch: &Rc<D>,
+    call: Call,
+    mut reader: Reader,
+    sender: &Sender,
+) -> Result<(), Status> {
+    let message = reader.next().await.map_err(|ended| match ended {
+        Ended::Eof => Status::new(Code::Unknown, "EOF"),
+        Ended::Cut => Status::new(Code::Unknown, "unexpected EOF"),
+        Ended::Refused(status) => status,
+        Ended::Gone => Status::new(Code::Canceled, "context canceled"),
+    })?;
+    let gone = |_: Gone| Status::new(Code::Canceled, "context canceled");
+    match Rc::clone(dispatch).unary(call, message).await? {
+        Body::Whole(message) => sender.send(&message).await.map_err(gone),
+        Body::Pieces(mut pieces) if sender.is_plain() => {
+            let length = usize::try_from(pieces.remaining()).unwrap_or(usize::MAX);
+            sender
+                .send_sealed(Bytes::copy_from_slice(&message::prefix(length)))
+                .await
+                .map_err(gone)?;
+            while let Some(piece) = pieces.next().await? {
+                sender.send_sealed(piece).await.map_err(gone)?;
+            }
+            Ok(())
+        }
+        // gzip needs the whole message: its length in the envelope is not known before.
+        Body::Pieces(mut pieces) => {
+            let mut message = BytesMut::new();
+            while let Some(piece) = pieces.next().await? {
+                message.extend_from_slice(&piece);
+            }
+            sender.send(&message).await.map_err(gone)
+        }
+    }
+}
+
+/// Runs `work` until it ends, `deadline` passes (a status), or the client is gone (`None`).
+async fn until<W: Future<Output = Result<(), Status>>>(
+    work: W,
+    deadline: Option<tokio::time::Instant>,
+    mut gone: impl FnMut(&mut Context<'_>) -> Poll<()>,
+) -> Option<Result<(), Status>> {
+    let mut work = pin!(work);
+    let mut sleep = pin!(None::<tokio::time::Sleep>);
+    poll_fn(|cx| {
+        if let Poll::Ready(result) = work.as_mut().poll(cx) {
+            return Poll::Ready(Some(result));
+        }
+        if gone(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        let Some(deadline) = deadline else {
+            return Poll::Pending;
+        };
+        // Most calls end before they wait: the timer is made at the first wait.
+        if sleep.is_none() {
+            sleep.set(Some(tokio::time::sleep_until(deadline)));
+        }
+        let sleep = sleep.as_mut().as_pin_mut().expect("set above");
+        ready!(sleep.poll(cx));
+        let late = Status::new(Code::DeadlineExceeded, "context deadline exceeded");
+        Poll::Ready(Some(Err(late)))
+    })
+    .await
+}
+
+struct Opened {
+    content_type: HeaderValue,
+    encoding: Result<Encoding, Status>,
+    timeout: Option<Duration>,
+}
+
+/// Checks the headers in grpc-go's order.
+//= grpc-go 1.82: internal/transport/http2_server.go#operateHeaders
+fn open(head: &http::request::Parts) -> Result<Opened, (StatusCode, Status)> {
+    let bad = |text: String| (StatusCode::BAD_REQUEST, Status::new(Code::Internal, text));
+    let headers = &head.headers;
+    let hosts = headers.get_all(header::HOST).iter().count();
+    if hosts > 1 {
+        let authorities = usize::from(head.uri.authority().is_some());
+        return Err(bad(format!(
+            "num values of :authority: {authorities}, num values of host: {hosts}, both must only \
+             have 1 value as per HTTP/2 spec"
+        )));
+    }
+    let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let text = String::from_utf8_lossy(content_type);
+    let Some(answer) = metadata::response_content_type(&text) else {
+        let refusal = format!("invalid gRPC request content-type {text:?}");
+        let status = Status::new(Code::InvalidArgument, refusal);
+        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, status));
+    };
+    let timeout = match headers.get("grpc-timeout") {
+        None => None,
+        Some(value) => {
+            let text = String::from_utf8_lossy(value.as_bytes());
+            let malformed = |e| bad(format!("malformed grpc-timeout: {e}"));
+            Some(metadata::timeout(&text).map_err(malformed)?)
+        }
+    };
+    metadata::check_binary(headers).map_err(|s| (StatusCode::BAD_REQUEST, s))?;
+    if head.method != Method::POST {
+        let refusal = format!(
+            "Received a HEADERS frame with :method \"{}\" which should be POST",
+            head.method
+        );
+        let status = Status::new(Code::Internal, refusal);
+        return Err((StatusCode::METHOD_NOT_ALLOWED, status));
+    }
+    let content_type = HeaderValue::try_from(answer)
+        .map_err(|_| bad("malformed header: content-type".to_owned()))?;
+    Ok(Opened { content_type, encoding: requested_encoding(headers), timeout })
+}
+
+fn requested_encoding(headers: &HeaderMap) -> Result<Encoding, Status> {
+    match headers.get("grpc-encoding").map(HeaderValue::as_bytes) {
+        None | Some(b"" | b"identity") => Ok(Encoding::Identity),
+        Some(b"gzip") => Ok(Encoding::Gzip),
+        Some(other) => {
+            let name = String::from_utf8_lossy(other).into_owned();
+            Err(Status::new(
+                Code::Unimplemented,
+                format!("grpc: Decompressor is not installed for grpc-encoding {name:?}"),
+            ))
+        }
+    }
+}
+
+/// Finds the row of a path, with grpc-go's texts for paths that have none.
+//= grpc-go 1.82: server.go#handleStream
+fn route(path: &str) -> Result<&'static method::Row, Status> {
+    if let Some(row) = method::by_path(path) {
+        return Ok(row);
+    }
+    let refuse = |text| Err(Status::new(Code::Unimplemented, text));
+    let full = path.strip_prefix('/').unwrap_or(path);
+    match full.rsplit_once('/') {
+        None => refuse(format!("malformed method name: {path:?}")),
+        Some((service, method)) if method::is_service(service) => {
+            refuse(format!("unknown method {method} for service {service}"))
+        }
+        Some((service, _)) => refuse(format!("unknown service {service}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_paths_get_grpc_gos_texts() {
+        let text = |path| route(path).unwrap_err().message.into_owned();
+        assert_eq!(
+            text("/etcdserverpb.KV/Nope"),
+            "unknown method Nope for service etcdserverpb.KV"
+        );
+        assert_eq!(text("/no.Such/Thing"), "unknown service no.Such");
+        assert_eq!(text("/plain"), "malformed method name: \"/plain\"");
+        assert_eq!(route("/etcdserverpb.KV/Put").unwrap().name, "Put");
+    }
+}

@@ -1,0 +1,153 @@
+//! The socket under an HTTP/2 connection: one write per poll.
+//!
+//! h2 hands out many small pieces; written one by one they cost 15-19 µs per request, gathered
+//! 4 µs. [`Corked`] keeps what h2 writes in a buffer and [`Uncork`], which polls the connection,
+//! sends it afterwards. Invariant: after a poll of [`Uncork`] nothing is left in the buffer unless
+//! the socket is full, and then the task will be woken when it is not.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::ping::Sniffer;
+
+/// Bytes gathered before a write is made within a poll; also what one connection may buffer.
+const CORK_BYTES: usize = 256 * 1024;
+/// What the buffer keeps between polls.
+const KEEP_BYTES: usize = 16 * 1024;
+
+struct Inner<S> {
+    socket: RefCell<S>,
+    buffer: RefCell<BytesMut>,
+    sniffer: RefCell<Sniffer>,
+    pings: Cell<u32>,
+}
+
+/// What h2 sees as its socket.
+pub(crate) struct Corked<S>(Rc<Inner<S>>);
+
+/// The other end of it, for the task that polls the connection.
+pub(crate) struct Cork<S>(Rc<Inner<S>>);
+
+pub(crate) fn cork<S>(socket: S) -> (Corked<S>, Cork<S>) {
+    let inner = Rc::new(Inner {
+        socket: RefCell::new(socket),
+        buffer: RefCell::new(BytesMut::new()),
+        sniffer: RefCell::new(Sniffer::new()),
+        pings: Cell::new(0),
+    });
+    (Corked(Rc::clone(&inner)), Cork(inner))
+}
+
+impl<S: AsyncWrite + Unpin> Inner<S> {
+    fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut buffer = self.buffer.borrow_mut();
+        let mut socket = self.socket.borrow_mut();
+        while !buffer.is_empty() {
+            match Pin::new(&mut *socket).poll_write(cx, &buffer) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(n)) => buffer.advance(n),
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        if buffer.capacity() > KEEP_BYTES {
+            *buffer = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Corked<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let result = Pin::new(&mut *self.0.socket.borrow_mut()).poll_read(cx, buf);
+        let pings = self.0.sniffer.borrow_mut().pings(&buf.filled()[before..]);
+        self.0.pings.set(self.0.pings.get() + pings);
+        result
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Corked<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[io::IoSlice::new(data)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.0.buffer.borrow().len() > CORK_BYTES {
+            std::task::ready!(self.0.poll_send(cx))?;
+        }
+        let mut buffer = self.0.buffer.borrow_mut();
+        for buf in bufs {
+            buffer.extend_from_slice(buf);
+        }
+        Poll::Ready(Ok(bufs.iter().map(|b| b.len()).sum()))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        std::task::ready!(self.0.poll_send(cx))?;
+        Pin::new(&mut *self.0.socket.borrow_mut()).poll_shutdown(cx)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Cork<S> {
+    /// PINGs read since the last call.
+    pub(crate) fn take_pings(&self) -> u32 {
+        self.0.pings.take()
+    }
+
+    /// Appends bytes behind all that h2 wrote; between two polls that is a frame boundary.
+    pub(crate) fn append(&self, bytes: &[u8]) {
+        self.0.buffer.borrow_mut().extend_from_slice(bytes);
+    }
+
+    /// Sends what is buffered.
+    pub(crate) fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_send(cx)
+    }
+
+    /// Polls `connection` and then sends what it wrote; the socket's error ends it.
+    pub(crate) fn poll<F: Future + Unpin>(
+        &self,
+        connection: &mut F,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<F::Output>> {
+        let polled = Pin::new(connection).poll(cx);
+        if let Poll::Ready(Err(e)) = self.0.poll_send(cx) {
+            return Poll::Ready(Err(e));
+        }
+        polled.map(Ok)
+    }
+}
+
+impl<S> Clone for Cork<S> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}

@@ -1,0 +1,198 @@
+//! The envelope of gRPC messages: flag, length, bytes.
+//!
+//! Invariants: a length is checked against the limit before anything is kept for it; a compressed
+//! message is never inflated beyond the limit.
+
+use std::io::Read;
+
+use api::error::{Code, Status};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use h2::RecvStream;
+
+/// Bytes before each message: flag and length.
+pub const PREFIX_BYTES: usize = 5;
+
+/// The message compression of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// None.
+    Identity,
+    /// gzip.
+    Gzip,
+}
+
+/// Why there is no (further) message.
+#[derive(Debug)]
+pub enum Ended {
+    /// The stream ended between messages, or within a prefix.
+    Eof,
+    /// The stream ended within a message.
+    Cut,
+    /// The bytes are refused.
+    Refused(Status),
+    /// The client reset the stream or the connection is gone.
+    Gone,
+}
+
+/// Reads messages from a request body.
+#[derive(Debug)]
+pub struct Reader {
+    body: RecvStream,
+    buffered: BytesMut,
+    ended: bool,
+    encoding: Encoding,
+    limit: usize,
+}
+
+impl Reader {
+    pub(crate) fn new(body: RecvStream, encoding: Encoding, limit: usize) -> Self {
+        Self { body, buffered: BytesMut::new(), ended: false, encoding, limit }
+    }
+
+    /// Waits for the next message, decompressed.
+    ///
+    /// # Errors
+    /// [`Ended`].
+    pub async fn next(&mut self) -> Result<Bytes, Ended> {
+        loop {
+            if let Some(message) = self.parse()? {
+                return Ok(message);
+            }
+            if self.ended {
+                let cut = self.buffered.len() >= PREFIX_BYTES;
+                return Err(if cut { Ended::Cut } else { Ended::Eof });
+            }
+            match self.body.data().await {
+                Some(Ok(chunk)) => {
+                    // The window is given back at once: what is buffered is bounded by the limit.
+                    let _ = self.body.flow_control().release_capacity(chunk.len());
+                    if self.buffered.is_empty() {
+                        match chunk.try_into_mut() {
+                            Ok(owned) => self.buffered = owned,
+                            Err(shared) => self.buffered.extend_from_slice(&shared),
+                        }
+                    } else {
+                        self.buffered.extend_from_slice(&chunk);
+                    }
+                }
+                Some(Err(_)) => return Err(Ended::Gone),
+                None => self.ended = true,
+            }
+        }
+    }
+
+    /// Whether the client has sent all it will send and all of it was read.
+    pub fn is_finished(&self) -> bool {
+        self.buffered.is_empty() && (self.ended || self.body.is_end_stream())
+    }
+
+    fn parse(&mut self) -> Result<Option<Bytes>, Ended> {
+        let refuse = |code, text: String| Err(Ended::Refused(Status::new(code, text)));
+        let Some([flag, length @ ..]) = self.buffered.first_chunk::<PREFIX_BYTES>() else {
+            return Ok(None);
+        };
+        let (flag, length) = (*flag, u32::from_be_bytes(*length) as usize);
+        if flag > 1 {
+            return refuse(
+                Code::Internal,
+                format!("grpc: received unexpected payload format {flag}"),
+            );
+        }
+        if length > self.limit {
+            let limit = self.limit;
+            return refuse(
+                Code::ResourceExhausted,
+                format!("grpc: received message larger than max ({length} vs. {limit})"),
+            );
+        }
+        if self.buffered.len() < PREFIX_BYTES + length {
+            return Ok(None);
+        }
+        self.buffered.advance(PREFIX_BYTES);
+        let bytes = self.buffered.split_to(length).freeze();
+        match (flag, self.encoding) {
+            (0, _) => Ok(Some(bytes)),
+            (_, Encoding::Gzip) => inflate(&bytes, self.limit).map(Some).map_err(Ended::Refused),
+            (_, Encoding::Identity) => refuse(
+                Code::Internal,
+                "grpc: compressed flag set with identity or empty encoding".to_owned(),
+            ),
+        }
+    }
+}
+
+/// Inflates one gzip stream, with grpc-go's texts for what can be wrong.
+fn inflate(bytes: &[u8], limit: usize) -> Result<Bytes, Status> {
+    let fail = |text: &str| Status::new(Code::Internal, text.to_owned());
+    if bytes.is_empty() {
+        return Err(fail("grpc: failed to decompress the message: EOF"));
+    }
+    let mut decoder = flate2::bufread::GzDecoder::new(bytes);
+    let mut out = Vec::new();
+    let read = decoder.by_ref().take(limit as u64 + 1).read_to_end(&mut out);
+    if out.len() > limit {
+        return Err(Status::new(
+            Code::ResourceExhausted,
+            format!("grpc: received message after decompression larger than max {limit}"),
+        ));
+    }
+    match read {
+        Err(_) => Err(fail("grpc: failed to decompress the message: unexpected EOF")),
+        Ok(_) if !decoder.into_inner().is_empty() => {
+            Err(fail("grpc: failed to read decompressed data: unexpected EOF"))
+        }
+        Ok(_) => Ok(out.into()),
+    }
+}
+
+/// The prefix of a message of `length` bytes that is not compressed.
+#[must_use]
+pub fn prefix(length: usize) -> [u8; PREFIX_BYTES] {
+    let mut out = [0; PREFIX_BYTES];
+    out[1..].copy_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+    out
+}
+
+/// A message in its envelope, compressed if the call is.
+#[must_use]
+pub fn seal(message: &[u8], encoding: Encoding) -> Bytes {
+    let mut out = BytesMut::with_capacity(PREFIX_BYTES + message.len());
+    match encoding {
+        Encoding::Identity => {
+            out.put_slice(&prefix(message.len()));
+            out.put_slice(message);
+        }
+        Encoding::Gzip => {
+            use std::io::Write;
+            let mut encoder =
+                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            encoder.write_all(message).expect("writing to memory does not fail");
+            let deflated = encoder.finish().expect("writing to memory does not fail");
+            out.put_slice(&prefix(deflated.len()));
+            out[0] = 1;
+            out.put_slice(&deflated);
+        }
+    }
+    out.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gzip_goes_round_and_a_bomb_is_refused() {
+        let sealed = seal(&[7; 10_000], Encoding::Gzip);
+        assert_eq!(sealed[0], 1);
+        assert_eq!(inflate(&sealed[PREFIX_BYTES..], 10_000).unwrap(), vec![7; 10_000]);
+        assert_eq!(
+            inflate(&sealed[PREFIX_BYTES..], 9_999).unwrap_err().message,
+            "grpc: received message after decompression larger than max 9999"
+        );
+        let cut = &sealed[PREFIX_BYTES..sealed.len() - 6];
+        assert_eq!(
+            inflate(cut, 10_000).unwrap_err().message,
+            "grpc: failed to decompress the message: unexpected EOF"
+        );
+    }
+}

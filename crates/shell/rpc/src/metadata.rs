@@ -1,0 +1,157 @@
+//! Request headers as grpc-go reads them: timeout, content type, binary metadata.
+
+use std::time::Duration;
+
+use api::error::{Code, Status};
+use http::{HeaderMap, HeaderValue};
+
+/// Request metadata. Keys are lower case.
+#[derive(Clone, Debug, Default)]
+pub struct Metadata(pub HeaderMap);
+
+impl Metadata {
+    /// The first value of a key as text; `None` if it is missing or not visible ASCII.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key)?.to_str().ok()
+    }
+
+    /// The first value of a key as bytes.
+    #[must_use]
+    pub fn get_bytes(&self, key: &str) -> Option<&[u8]> {
+        self.0.get(key).map(HeaderValue::as_bytes)
+    }
+
+    /// Whether the caller asks to be refused without a leader.
+    #[must_use]
+    pub fn requires_leader(&self) -> bool {
+        self.get("hasleader") == Some("true")
+    }
+}
+
+/// Parses `grpc-timeout`; the error is the text behind `malformed grpc-timeout: `.
+///
+/// # Errors
+/// The text that grpc-go gives.
+//= grpc-go 1.82: internal/transport/http_util.go#decodeTimeout
+pub fn timeout(value: &str) -> Result<Duration, String> {
+    if value.len() < 2 {
+        return Err(format!("transport: timeout string is too short: {value:?}"));
+    }
+    if value.len() > 9 {
+        return Err(format!("transport: timeout string is too long: {value:?}"));
+    }
+    let (digits, unit) = value.split_at(value.len() - 1);
+    let nanos: u64 = match unit {
+        "H" => 3_600_000_000_000,
+        "M" => 60_000_000_000,
+        "S" => 1_000_000_000,
+        "m" => 1_000_000,
+        "u" => 1_000,
+        "n" => 1,
+        _ => {
+            return Err(format!("transport: timeout unit is not recognized: {value:?}"));
+        }
+    };
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(format!("strconv.ParseUint: parsing {digits:?}: invalid syntax"));
+    }
+    let number: u64 = digits.parse().expect("at most eight digits");
+    Ok(Duration::from_nanos(number.saturating_mul(nanos)))
+}
+
+/// The content type to answer with, or `None` if the request's is not gRPC.
+//= grpc-go 1.82: internal/grpcutil/method.go#ContentSubtype
+#[must_use]
+pub fn response_content_type(value: &str) -> Option<String> {
+    let rest = value.strip_prefix("application/grpc")?;
+    match rest.as_bytes().first() {
+        None => Some("application/grpc".to_owned()),
+        Some(b'+' | b';') if rest.len() > 1 => Some(format!("application/grpc+{}", &rest[1..])),
+        Some(b'+' | b';') => Some("application/grpc".to_owned()),
+        Some(_) => None,
+    }
+}
+
+/// Checks binary metadata: the value of a `-bin` key must be base64, padded or not.
+///
+/// # Errors
+/// The status that grpc-go answers with HTTP 400.
+pub fn check_binary(headers: &HeaderMap) -> Result<(), Status> {
+    for (name, value) in headers {
+        if !name.as_str().ends_with("-bin") {
+            continue;
+        }
+        if let Some(at) = bad_base64(value.as_bytes()) {
+            let text = String::from_utf8_lossy(value.as_bytes());
+            return Err(Status::new(
+                Code::Internal,
+                format!(
+                    "malformed binary metadata {text:?} in header {:?}: illegal base64 data at \
+                     input byte {at}",
+                    name.as_str()
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The offset of the first byte that standard base64 cannot have there.
+fn bad_base64(value: &[u8]) -> Option<usize> {
+    let padded = value.len() % 4 == 0;
+    let content = value.iter().rposition(|b| *b != b'=' || !padded).map_or(0, |at| at + 1);
+    let is_digit = |b: &u8| b.is_ascii_alphanumeric() || *b == b'+' || *b == b'/';
+    if let Some(at) = value[..content].iter().position(|b| !is_digit(b)) {
+        return Some(at);
+    }
+    if value.len() - content > 2 {
+        return Some(content);
+    }
+    (content % 4 == 1).then_some(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_parse_as_in_grpc_go() {
+        assert_eq!(timeout("5S"), Ok(Duration::from_secs(5)));
+        assert_eq!(timeout("99999999H").map(|d| d > Duration::from_secs(1)), Ok(true));
+        let text = |v: &str| timeout(v).unwrap_err();
+        assert_eq!(text("1"), "transport: timeout string is too short: \"1\"");
+        assert_eq!(text("1x"), "transport: timeout unit is not recognized: \"1x\"");
+        assert_eq!(text("-1S"), "strconv.ParseUint: parsing \"-1\": invalid syntax");
+        assert!(text("123456789S").contains("too long"));
+    }
+
+    #[test]
+    fn content_types_are_echoed_with_their_subtype() {
+        let got = |v| response_content_type(v);
+        assert_eq!(got("application/grpc").as_deref(), Some("application/grpc"));
+        assert_eq!(got("application/grpc+json").as_deref(), Some("application/grpc+json"));
+        assert_eq!(
+            got("application/grpc;charset=utf-8").as_deref(),
+            Some("application/grpc+charset=utf-8")
+        );
+        assert_eq!(got("application/json"), None);
+        assert_eq!(got("Application/grpc"), None);
+        assert_eq!(got("application/grpcx"), None);
+    }
+
+    #[test]
+    fn binary_metadata_must_be_base64() {
+        let check = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-bin", HeaderValue::from_static(value));
+            check_binary(&headers)
+        };
+        assert!(check("AAEC").is_ok() && check("AAE").is_ok() && check("AAE=").is_ok());
+        assert_eq!(
+            check("***").unwrap_err().message,
+            "malformed binary metadata \"***\" in header \"x-bin\": illegal base64 data at input \
+             byte 0"
+        );
+    }
+}
