@@ -64,6 +64,20 @@ number!(
     WriteId(u64), "{}"
 );
 
+number!(
+    /// Where a reply goes: runtime (8 bits), generation (24 bits), slot (32 bits). Opaque to
+    /// everything but the thread that made it; never enters the log.
+    ReplyToken(u64), "{:x}"
+);
+
+impl ReplyToken {
+    /// The number of the runtime whose table the token belongs to.
+    #[must_use]
+    pub fn runtime(self) -> usize {
+        (self.0 >> 56) as usize
+    }
+}
+
 impl Index {
     /// The position after this one.
     ///

@@ -8,7 +8,8 @@ pub mod ids;
 pub mod limits;
 
 pub use ids::{
-    ClusterId, Index, LeaseId, MemberId, RequestId, Revision, SubRevision, Term, WatchId, WriteId,
+    ClusterId, Index, LeaseId, MemberId, ReplyToken, RequestId, Revision, SubRevision, Term,
+    WatchId, WriteId,
 };
 
 /// The etcd version this build stands in for, as `--version`, `/version` and Status report it.

@@ -1,1 +1,21 @@
-//! The replicated state machine.
+//! The replicated state machine: the same entries give the same state on every member.
+//!
+//! Owns what an entry means: key-value operations, leases, membership, alarms and versions, and
+//! what of them is stored. Never reads a clock or a random source, and never asks which member it
+//! runs on except through [`ApplyConfig`] (invariant 5). Read next: [`apply`], then one module per
+//! kind of request.
+
+pub mod alarms;
+pub mod apply;
+pub mod kv;
+pub mod leases;
+pub mod membership;
+pub mod outcome;
+
+pub use alarms::Alarms;
+pub use apply::{ApplyConfig, Machine};
+pub use leases::Leases;
+pub use membership::{Member, Members};
+pub use outcome::{
+    DeleteReply, Effect, OpReply, Outcome, PutReply, RangeReply, Reply, TxnReply,
+};

@@ -11,5 +11,5 @@ mod slot;
 mod sync;
 
 pub use inbox::{Full, Inbox};
-pub use replies::{Token, Wait};
+pub use replies::{Replies, Wait};
 pub use slot::Slot;

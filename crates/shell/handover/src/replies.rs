@@ -10,24 +10,14 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-/// Where a reply goes: runtime (8 bits), generation (24 bits), slot (32 bits).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Token(pub u64);
+use types::ReplyToken as Token;
 
-impl Token {
-    /// The number of the runtime whose table the token belongs to.
-    #[must_use]
-    pub fn runtime(self) -> usize {
-        (self.0 >> 56) as usize
-    }
+fn generation(token: Token) -> u32 {
+    (token.0 >> 32) as u32 & 0xff_ffff
+}
 
-    fn generation(self) -> u32 {
-        (self.0 >> 32) as u32 & 0xff_ffff
-    }
-
-    fn slot(self) -> usize {
-        self.0 as u32 as usize
-    }
+fn slot(token: Token) -> usize {
+    token.0 as u32 as usize
 }
 
 enum State<T> {
@@ -87,8 +77,8 @@ impl<T> Replies<T> {
     pub fn resolve(&self, token: Token, reply: T) {
         let waker = {
             let mut table = self.0.borrow_mut();
-            match table.entries.get_mut(token.slot()) {
-                Some(entry) if entry.generation == token.generation() => match &mut entry.state {
+            match table.entries.get_mut(slot(token)) {
+                Some(entry) if entry.generation == generation(token) => match &mut entry.state {
                     State::Waiting(waker) => {
                         let waker = waker.take();
                         entry.state = State::Done(reply);
@@ -131,7 +121,7 @@ impl<T> Future for Wait<T> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         let mut table = self.table.0.borrow_mut();
-        let entry = &mut table.entries[self.token.slot()];
+        let entry = &mut table.entries[slot(self.token)];
         match &mut entry.state {
             State::Waiting(waker) => {
                 if waker.as_ref().is_none_or(|w| !w.will_wake(cx.waker())) {
@@ -150,7 +140,7 @@ impl<T> Future for Wait<T> {
 
 impl<T> Drop for Wait<T> {
     fn drop(&mut self) {
-        let slot = self.token.slot();
+        let slot = slot(self.token);
         let mut table = self.table.0.borrow_mut();
         let old = std::mem::replace(&mut table.entries[slot].state, State::Free);
         table.free.push(slot as u32);

@@ -11,6 +11,7 @@ mod io;
 pub mod message;
 pub mod metadata;
 mod ping;
+pub mod services;
 pub mod status;
 
 use std::future::Future;

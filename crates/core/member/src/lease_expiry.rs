@@ -1,0 +1,227 @@
+//! When leases end: the leader's clock.
+//!
+//! Every member knows which leases exist and for how long they were granted; only the leader of
+//! the current term counts their time, and it only proposes their end (invariant 9). The clock
+//! starts when the first entry of its term is applied, gives every lease its full time (or what
+//! the last checkpoint left) and one election timeout more, and stops when it is deposed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use env::Instant;
+use types::LeaseId;
+
+use crate::message::LeaseTime;
+
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    ttl: i64,
+    /// Seconds left at the last checkpoint; 0 without one.
+    checkpoint: i64,
+    /// Only meaningful while the clock runs.
+    deadline: Instant,
+    /// A revoke was proposed.
+    expired: bool,
+}
+
+/// The leases this member knows, and their deadlines while it leads.
+#[derive(Debug, Default)]
+pub(crate) struct LeaseClock {
+    leases: BTreeMap<LeaseId, Clock>,
+    deadlines: BTreeSet<(Instant, LeaseId)>,
+    running: bool,
+    in_flight: usize,
+}
+
+/// What a keep-alive found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Renewed {
+    /// The lease lives this many seconds from now.
+    Ttl(i64),
+    /// Its end was proposed; the answer waits for it.
+    Expiring,
+    /// There is no such lease as far as this member has applied.
+    Unknown,
+}
+
+fn seconds(secs: i64) -> Duration {
+    Duration::from_secs(u64::try_from(secs).unwrap_or(0))
+}
+
+impl LeaseClock {
+    /// A lease exists, with the time of its last checkpoint (0: none).
+    pub(crate) fn granted(&mut self, now: Instant, id: LeaseId, ttl: i64, checkpoint: i64) {
+        self.removed(id);
+        let deadline = now + seconds(ttl);
+        if self.running {
+            self.deadlines.insert((deadline, id));
+        }
+        self.leases.insert(id, Clock { ttl, checkpoint, deadline, expired: false });
+    }
+
+    /// A lease is gone.
+    pub(crate) fn removed(&mut self, id: LeaseId) {
+        if let Some(clock) = self.leases.remove(&id) {
+            self.deadlines.remove(&(clock.deadline, id));
+            self.in_flight -= usize::from(clock.expired);
+        }
+    }
+
+    /// A checkpoint was applied.
+    pub(crate) fn checkpointed(&mut self, id: LeaseId, remaining: i64) {
+        if let Some(clock) = self.leases.get_mut(&id) {
+            clock.checkpoint = remaining;
+        }
+    }
+
+    /// This member leads: every lease gets its time anew, and `extend` on top.
+    pub(crate) fn start(&mut self, now: Instant, extend: Duration) {
+        self.running = true;
+        self.in_flight = 0;
+        self.deadlines.clear();
+        for (id, clock) in &mut self.leases {
+            let left = if clock.checkpoint > 0 { clock.checkpoint } else { clock.ttl };
+            clock.deadline = now + seconds(left) + extend;
+            clock.expired = false;
+            self.deadlines.insert((clock.deadline, *id));
+        }
+    }
+
+    /// This member does not lead any more.
+    pub(crate) fn stop(&mut self) {
+        self.running = false;
+        self.in_flight = 0;
+        self.deadlines.clear();
+        for clock in self.leases.values_mut() {
+            clock.expired = false;
+        }
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.running
+    }
+
+    /// Renews a lease while the clock runs.
+    pub(crate) fn renew(&mut self, now: Instant, id: LeaseId) -> Renewed {
+        let Some(clock) = self.leases.get_mut(&id) else {
+            return Renewed::Unknown;
+        };
+        if clock.expired || clock.deadline <= now {
+            return Renewed::Expiring;
+        }
+        self.deadlines.remove(&(clock.deadline, id));
+        clock.deadline = now + seconds(clock.ttl);
+        clock.checkpoint = 0;
+        self.deadlines.insert((clock.deadline, id));
+        Renewed::Ttl(clock.ttl)
+    }
+
+    /// What is left of a lease while the clock runs.
+    pub(crate) fn time_to_live(&self, now: Instant, id: LeaseId) -> Option<LeaseTime> {
+        let clock = self.leases.get(&id)?;
+        let left = clock.deadline.since(now).as_secs();
+        Some(LeaseTime {
+            granted: clock.ttl,
+            remaining: i64::try_from(left).unwrap_or(i64::MAX),
+        })
+    }
+
+    /// All leases, those that end first at the front (by id while the clock stands).
+    pub(crate) fn by_remaining(&self) -> Vec<LeaseId> {
+        if self.running {
+            let mut ids: Vec<_> = self.deadlines.iter().map(|(_, id)| *id).collect();
+            // Those whose end was proposed are in no deadline list and come first.
+            let expired = self.leases.iter().filter(|(_, c)| c.expired).map(|(id, _)| *id);
+            ids.splice(0..0, expired.collect::<Vec<_>>());
+            return ids;
+        }
+        self.leases.keys().copied().collect()
+    }
+
+    /// Leases whose time is over and whose end may be proposed now, at most up to `limit` in
+    /// flight. Each is given out once until [`LeaseClock::retry`].
+    pub(crate) fn expire(&mut self, now: Instant, limit: usize) -> Vec<LeaseId> {
+        let mut over = Vec::new();
+        while self.running && self.in_flight < limit {
+            let Some((deadline, id)) = self.deadlines.first().copied() else { break };
+            if deadline > now {
+                break;
+            }
+            self.deadlines.pop_first();
+            let clock = self.leases.get_mut(&id).expect("a deadline belongs to a lease");
+            clock.expired = true;
+            self.in_flight += 1;
+            over.push(id);
+        }
+        over
+    }
+
+    /// A revoke could not be proposed: try again from `at` on.
+    pub(crate) fn retry(&mut self, id: LeaseId, at: Instant) {
+        if let Some(clock) = self.leases.get_mut(&id).filter(|c| c.expired) {
+            clock.expired = false;
+            clock.deadline = at;
+            self.in_flight -= 1;
+            self.deadlines.insert((at, id));
+        }
+    }
+
+    /// When the next lease ends.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(secs: u64) -> Instant {
+        Instant(0) + Duration::from_secs(secs)
+    }
+
+    #[test]
+    fn a_lease_ends_once_and_only_while_this_member_leads() {
+        let mut clock = LeaseClock::default();
+        clock.granted(at(0), LeaseId(1), 10, 0);
+        assert!(clock.expire(at(100), 9).is_empty(), "a follower ends nothing");
+        clock.start(at(100), Duration::from_secs(1));
+        assert!(clock.expire(at(110), 9).is_empty());
+        assert_eq!(clock.expire(at(111), 9), [LeaseId(1)]);
+        assert!(clock.expire(at(200), 9).is_empty(), "it is on its way");
+        assert_eq!(clock.renew(at(200), LeaseId(1)), Renewed::Expiring);
+        clock.retry(LeaseId(1), at(205));
+        assert_eq!(clock.expire(at(205), 9), [LeaseId(1)]);
+        clock.removed(LeaseId(1));
+        assert_eq!(clock.renew(at(206), LeaseId(1)), Renewed::Unknown);
+    }
+
+    #[test]
+    fn renewing_gives_the_full_time_and_forgets_the_checkpoint() {
+        let mut clock = LeaseClock::default();
+        clock.start(at(0), Duration::ZERO);
+        clock.granted(at(0), LeaseId(1), 10, 0);
+        clock.checkpointed(LeaseId(1), 3);
+        assert_eq!(clock.renew(at(9), LeaseId(1)), Renewed::Ttl(10));
+        assert_eq!(
+            clock.time_to_live(at(12), LeaseId(1)),
+            Some(LeaseTime { granted: 10, remaining: 7 })
+        );
+        clock.stop();
+        clock.start(at(20), Duration::ZERO);
+        assert_eq!(clock.next_deadline(), Some(at(30)));
+    }
+
+    #[test]
+    fn revokes_in_flight_are_limited() {
+        let mut clock = LeaseClock::default();
+        clock.start(at(0), Duration::ZERO);
+        for id in 0..10 {
+            clock.granted(at(0), LeaseId(id), 1, 0);
+        }
+        assert_eq!(clock.expire(at(5), 4).len(), 4);
+        assert!(clock.expire(at(5), 4).is_empty());
+        clock.removed(LeaseId(0));
+        assert_eq!(clock.expire(at(5), 4).len(), 1);
+    }
+}

@@ -1,0 +1,164 @@
+//! LogWriter: what must be durable, in order, as few flushes as possible.
+//!
+//! Owns the write-ahead log and the directory of `.snap` files. Each turn writes all that is
+//! queued and flushes once. Invariants 2, 3 and 10: `Persisted` follows the flush that covers it;
+//! a snapshot's record follows its file and is flushed by itself before old segments are let go;
+//! after the first failure nothing more is said.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use api::{raftpb, walpb};
+use env::{Disk, MayBlock};
+use types::{Index, WriteId};
+use wal::Wal;
+use wal::error::WriteError;
+use wal::snap::SnapError;
+
+use crate::message::{LogInput, NodeInput, RaftSnapshot};
+
+/// Why the log writer cannot go on. The process must end before anything more is acknowledged.
+#[derive(Debug)]
+pub enum LogFailure {
+    /// The log.
+    Wal(WriteError),
+    /// A snapshot file.
+    Snap(SnapError),
+}
+
+impl std::fmt::Display for LogFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            LogFailure::Wal(e) => e.fmt(f),
+            LogFailure::Snap(e) => e.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for LogFailure {}
+
+impl From<WriteError> for LogFailure {
+    fn from(e: WriteError) -> Self {
+        LogFailure::Wal(e)
+    }
+}
+
+impl From<SnapError> for LogFailure {
+    fn from(e: SnapError) -> Self {
+        LogFailure::Snap(e)
+    }
+}
+
+/// The automaton that makes things durable.
+#[derive(Debug)]
+pub struct LogWriter {
+    wal: Wal,
+    disk: Arc<dyn Disk>,
+    snap_dir: PathBuf,
+    unsafe_no_fsync: bool,
+}
+
+impl LogWriter {
+    /// Takes over an open log. `unsafe_no_fsync` is etcd's flag of that name.
+    #[must_use]
+    pub fn new(wal: Wal, disk: Arc<dyn Disk>, snap_dir: PathBuf, unsafe_no_fsync: bool) -> Self {
+        Self { wal, disk, snap_dir, unsafe_no_fsync }
+    }
+
+    /// Writes everything in `inputs` and flushes at most once for all writes between snapshots.
+    ///
+    /// # Errors
+    /// [`LogFailure`]; fatal.
+    pub fn handle(
+        &mut self,
+        may: &MayBlock,
+        inputs: &mut Vec<LogInput>,
+        out: &mut Vec<NodeInput>,
+    ) -> Result<(), LogFailure> {
+        let mut written: Option<WriteId> = None;
+        let mut must_sync = false;
+        for input in inputs.drain(..) {
+            match input {
+                LogInput::Persist(persist) => {
+                    written = Some(persist.id);
+                    must_sync |= persist.must_sync;
+                    self.append(&persist);
+                }
+                LogInput::Snapshot(snapshot) => {
+                    self.finish(may, &mut written, &mut must_sync, out)?;
+                    let index = self.record_snapshot(may, snapshot)?;
+                    out.push(NodeInput::SnapshotSaved(index));
+                }
+            }
+        }
+        self.finish(may, &mut written, &mut must_sync, out)
+    }
+
+    /// Deletes log segments and snapshot files beyond what is kept; 0 keeps all. Failures are
+    /// returned as texts: purging is not worth ending for.
+    pub fn purge(&mut self, may: &MayBlock, max_wals: u32, max_snaps: u32) -> Vec<String> {
+        let mut failures = Vec::new();
+        if let Err(e) = self.wal.purge(may, max_wals) {
+            failures.push(e.to_string());
+        }
+        if let Err(e) = wal::snap::purge(&*self.disk, &self.snap_dir, may, max_snaps) {
+            failures.push(e.to_string());
+        }
+        failures
+    }
+
+    fn append(&mut self, persist: &raft::Persist) {
+        for entry in &persist.entries {
+            self.wal.append(&entry.to_wire());
+        }
+        if let Some(state) = &persist.hard_state {
+            self.wal.append_hard_state(&state.to_wire());
+        }
+    }
+
+    fn finish(
+        &mut self,
+        may: &MayBlock,
+        written: &mut Option<WriteId>,
+        must_sync: &mut bool,
+        out: &mut Vec<NodeInput>,
+    ) -> Result<(), LogFailure> {
+        let Some(id) = written.take() else {
+            return Ok(());
+        };
+        self.wal.write(may)?;
+        if std::mem::take(must_sync) && !self.unsafe_no_fsync {
+            self.wal.sync(may)?;
+        }
+        out.push(NodeInput::Persisted(id));
+        Ok(())
+    }
+
+    //= etcd 3.7.1: server/etcdserver/server.go#snapshot, server/storage/storage.go#SaveSnap
+    fn record_snapshot(
+        &mut self,
+        may: &MayBlock,
+        snapshot: RaftSnapshot,
+    ) -> Result<Index, LogFailure> {
+        let RaftSnapshot { index, term, conf_state, data } = snapshot;
+        let conf_state = conf_state.to_wire();
+        let file = raftpb::Snapshot {
+            data: Some(data),
+            metadata: Some(raftpb::SnapshotMetadata {
+                conf_state: Some(conf_state.clone()),
+                index: Some(index.0),
+                term: Some(term.0),
+            }),
+        };
+        wal::snap::write(&*self.disk, &self.snap_dir, may, &file)?;
+        self.wal.append_snapshot(&walpb::Snapshot {
+            index: Some(index.0),
+            term: Some(term.0),
+            conf_state: Some(conf_state),
+        });
+        self.wal.write(may)?;
+        self.wal.sync(may)?;
+        self.wal.release_to(index.0);
+        Ok(index)
+    }
+}

@@ -1,0 +1,182 @@
+//! What travels between the four automata, and between them and the shell.
+//!
+//! Every edge of DESIGN's data flow has its message here, by name; there are no callbacks.
+//!
+//! ```text
+//!  shell ── NodeInput ──▶ Node ── Persist ──▶ LogWriter ── Persisted ──▶ Node
+//!                          └──── Committed ──▶ Applier ─── Applied ────▶ Node
+//!                                               └── Batch ──▶ Committer ── BackendCommitted ──▶
+//!                                                                              Applier, Node
+//! ```
+
+use std::sync::Arc;
+
+use api::error::ApiError;
+use bytes::Bytes;
+use machine::{Effect, Outcome};
+use raft::{ConfState, Entry};
+use types::{Index, LeaseId, MemberId, ReplyToken, RequestId, Term, WriteId};
+
+/// A request that goes through the log.
+#[derive(Clone, Debug)]
+pub struct Proposal {
+    /// Where the outcome goes.
+    pub token: ReplyToken,
+    /// The id in the header of `data`.
+    pub id: RequestId,
+    /// An encoded `InternalRaftRequest`, at most `--max-request-bytes`.
+    pub data: Bytes,
+}
+
+/// What Node is told.
+#[derive(Debug)]
+pub enum NodeInput {
+    /// Put this through the log.
+    Propose(Proposal),
+    /// Answer with an index that covers everything committed before now.
+    ReadIndex(ReplyToken),
+    /// Renew a lease.
+    KeepAlive {
+        /// Where the answer goes.
+        token: ReplyToken,
+        /// Which lease.
+        lease: LeaseId,
+    },
+    /// Tell what is left of a lease.
+    TimeToLive {
+        /// Where the answer goes.
+        token: ReplyToken,
+        /// Which lease.
+        lease: LeaseId,
+    },
+    /// List all leases.
+    Leases(ReplyToken),
+    /// A write is durable, and all before it.
+    Persisted(WriteId),
+    /// Entries were applied.
+    Applied(Applied),
+    /// The backend holds everything up to an entry.
+    BackendCommitted(BackendCommitted),
+    /// A raft snapshot's file and log record are durable.
+    SnapshotSaved(Index),
+    /// Finish what is in flight and stop.
+    Stop,
+}
+
+/// A group of entries was applied.
+#[derive(Debug)]
+pub struct Applied {
+    /// The last of them.
+    pub index: Index,
+    /// What Node must know of them, in order.
+    pub effects: Vec<(Index, Effect)>,
+}
+
+/// The backend committed.
+#[derive(Clone, Debug)]
+pub struct BackendCommitted {
+    /// The consistent index that is durable now.
+    pub index: Index,
+    /// The term of that entry.
+    pub term: Term,
+    /// The voters and learners as of that entry.
+    pub conf_state: ConfState,
+}
+
+/// An entry for the Applier.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    /// The entry.
+    pub entry: Entry,
+    /// Who waits for its outcome on this member.
+    pub token: Option<ReplyToken>,
+}
+
+/// A raft snapshot to be recorded in the log.
+#[derive(Clone, Debug)]
+pub struct RaftSnapshot {
+    /// The backend durably holds everything up to here.
+    pub index: Index,
+    /// The term of that entry.
+    pub term: Term,
+    /// The membership as of that entry.
+    pub conf_state: ConfState,
+    /// The membership in the form that etcd 3.6 reads (disk.md section 3).
+    pub data: Bytes,
+}
+
+/// What the log writer is told.
+#[derive(Debug)]
+pub enum LogInput {
+    /// Write this.
+    Persist(raft::Persist),
+    /// Record a snapshot and let go of what it covers.
+    Snapshot(RaftSnapshot),
+}
+
+/// What Node does after it handled its inputs.
+#[derive(Debug, Default)]
+pub struct NodeOutput {
+    /// For the log writer, in order.
+    pub log: Vec<LogInput>,
+    /// For the Applier, in order.
+    pub committed: Vec<Committed>,
+    /// For the peer plane.
+    pub messages: Vec<raft::Message>,
+    /// For the runtimes.
+    pub replies: Vec<(ReplyToken, Reply)>,
+    /// The state to show, if it changed.
+    pub status: Option<NodeStatus>,
+    /// Ask the Committer to commit now and say so.
+    pub flush: bool,
+    /// Everything in flight was answered; the process may end.
+    pub stopped: bool,
+}
+
+/// What others may know of raft's state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// The current term.
+    pub term: Term,
+    /// The leader, if one is known.
+    pub leader: Option<MemberId>,
+    /// Whether that is this member.
+    pub is_leader: bool,
+    /// The last committed entry.
+    pub commit: Index,
+    /// The last applied entry.
+    pub applied: Index,
+    /// Whether this member has published its attributes and may serve clients.
+    pub ready: bool,
+    /// Times the leader changed since the start.
+    pub leader_changes: u64,
+}
+
+/// An answer for a waiting call.
+#[derive(Debug)]
+pub enum Reply {
+    /// A proposal was applied. The View in it (or a later one) shows its effects.
+    Applied(Box<Outcome>),
+    /// A read may be answered from a View at or beyond this index.
+    ReadIndex(Index),
+    /// A keep-alive's new time to live in seconds; 0 if there is no such lease.
+    KeepAlive(i64),
+    /// A lease's granted and remaining seconds; `None` if there is no such lease.
+    TimeToLive(Option<LeaseTime>),
+    /// All leases by remaining time.
+    Leases(Vec<LeaseId>),
+    /// The call failed.
+    Refused(ApiError),
+}
+
+/// What is left of a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseTime {
+    /// Seconds as granted.
+    pub granted: i64,
+    /// Seconds left, rounded down.
+    pub remaining: i64,
+}
+
+/// Shared handle to a frozen group of changes.
+pub type SharedBatch = Arc<store::Batch>;
