@@ -1,1 +1,2 @@
 //! Multi-version key-value store over bolt: key index, revision log, views.
+mod index;
