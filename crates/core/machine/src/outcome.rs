@@ -67,8 +67,8 @@ pub struct DeleteReply {
 /// The answer to a range within a transaction.
 #[derive(Clone, Debug, Default)]
 pub struct RangeReply {
-    /// What was found.
-    pub kvs: Vec<Bytes>,
+    /// What was found, as encoded `kvs` fields.
+    pub kvs: Bytes,
     /// Whether the limit cut the rest off.
     pub more: bool,
     /// Keys in the range.
@@ -116,7 +116,14 @@ pub enum Effect {
     /// A membership change was applied, or rejected (`None`). Raft waits for either.
     ConfChange(Option<ConfChange>),
     /// A member told its name and client URLs.
-    Attributes(MemberId),
+    Attributes {
+        /// Who.
+        id: MemberId,
+        /// Its name.
+        name: String,
+        /// Where clients reach it.
+        client_urls: Vec<String>,
+    },
     /// The cluster version is this now.
     ClusterVersion(String),
     /// This member's quota is exceeded: a NOSPACE alarm is due.

@@ -1,1 +1,25 @@
-//! One member as four automata: node, log writer, applier, committer.
+//! One member as four automata: [`Node`], [`LogWriter`], [`Applier`], [`Committer`].
+//!
+//! Each is a plain value with `handle(inputs) -> outputs`; what travels between them is in
+//! [`message`]. The server spreads them over threads, the simulator runs them under a seed; they
+//! cannot tell. Owns also how a member starts from its disk ([`recover`]). Never opens a socket,
+//! reads a clock or spawns a thread. Read next: [`message`], [`node`], [`applier`], [`recover`].
+
+pub mod applier;
+pub mod committer;
+mod lease_expiry;
+pub mod log_writer;
+pub mod message;
+pub mod node;
+pub mod proposals;
+pub mod recover;
+
+pub use applier::{Applier, ApplierInput, ApplierOutput, MemberView};
+pub use committer::{CommitPolicy, Committer, CommitterInput};
+pub use log_writer::LogWriter;
+pub use message::{
+    Applied, BackendCommitted, Committed, LeaseTime, LogInput, NodeInput, NodeOutput, NodeStatus,
+    Proposal, RaftSnapshot, Reply,
+};
+pub use node::{Node, NodeConfig};
+pub use recover::{Parts, StartConfig, StartError, start};

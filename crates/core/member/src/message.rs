@@ -165,6 +165,10 @@ pub enum Reply {
     TimeToLive(Option<LeaseTime>),
     /// All leases by remaining time.
     Leases(Vec<LeaseId>),
+    /// The keys attached to a lease, ascending.
+    LeaseKeys(Vec<Bytes>),
+    /// What was waited for has happened.
+    Done,
     /// The call failed.
     Refused(ApiError),
 }

@@ -134,12 +134,16 @@ impl Node {
             stopping: false,
             members,
         };
-        // A sole voter has nobody to wait for.
-        let status = node.raft.status();
-        if status.conf_state.voters == [node.config.id] {
-            node.raft.campaign();
-        }
+        node.campaign_if_alone();
         node
+    }
+
+    /// A sole voter has nobody to wait for. etcd lets it wait for 1-10 ticks all the same.
+    fn campaign_if_alone(&mut self) {
+        let conf_state = self.raft.conf_state();
+        if conf_state.voters == [self.config.id] && conf_state.voters_outgoing.is_empty() {
+            self.raft.campaign();
+        }
     }
 
     /// When [`Node::handle`] must be called even without input.
@@ -265,6 +269,9 @@ impl Node {
     /// Takes from raft what is ready until nothing is.
     fn drain(&mut self, now: Instant, out: &mut NodeOutput) {
         loop {
+            if !self.raft.has_ready() {
+                break;
+            }
             let ready = self.raft.ready();
             let mut progress = false;
             if let Some(soft) = ready.soft {
@@ -291,6 +298,8 @@ impl Node {
                 };
                 out.committed.push(Committed { entry, token });
             }
+            // Snapshots come from other members; a peer plane must be there to fetch them.
+            assert!(ready.install.is_none(), "no peer can have sent a snapshot");
             if !progress {
                 break;
             }
@@ -340,12 +349,16 @@ impl Node {
                         let _ = self.members.change(change);
                     }
                     self.raft.conf_applied(index, change);
+                    if self.raft.leader().is_none() {
+                        self.campaign_if_alone();
+                    }
                 }
-                Effect::Attributes(id) => {
+                Effect::Attributes { id, name, client_urls } => {
                     if id == self.config.id {
                         self.published = true;
                         self.publish_pending = None;
                     }
+                    let _ = self.members.set_attributes(id, name, client_urls);
                 }
                 Effect::ClusterVersion(version) => {
                     self.members.cluster_version = Some(version);
@@ -356,10 +369,11 @@ impl Node {
         }
         self.raft.applied(applied.index);
         self.status.applied = applied.index;
-        let raft = self.raft.status();
-        if self.status.is_leader && self.led_term != Some(raft.term) {
+        let term = self.raft.term();
+        let own_term = self.raft.entry_term(applied.index) == Some(term);
+        if self.status.is_leader && own_term && self.led_term != Some(term) {
             // The first entry of the term is applied: what the leader does by itself begins.
-            self.led_term = Some(raft.term);
+            self.led_term = Some(term);
             self.leases.start(now, self.config.election);
             if !self.version_decided {
                 self.decide_version();
@@ -445,7 +459,7 @@ impl Node {
             Renewed::Unknown => {
                 // Its grant may be committed and on its way to apply.
                 let until = now + Duration::from_millis(types::limits::APPLY_WAIT_MS);
-                let applied = self.raft.status().commit;
+                let applied = self.status.commit;
                 self.keep_alives.push(WaitingKeepAlive { token, lease, until, applied });
             }
         }
@@ -518,12 +532,11 @@ impl Node {
     }
 
     fn publish_status(&mut self, out: &mut NodeOutput) {
-        let raft = self.raft.status();
         let status = NodeStatus {
-            term: raft.term,
-            leader: raft.leader,
-            is_leader: raft.role == raft::Role::Leader,
-            commit: raft.commit,
+            term: self.raft.term(),
+            leader: self.raft.leader(),
+            is_leader: self.raft.role() == raft::Role::Leader,
+            commit: self.raft.commit(),
             applied: self.status.applied,
             ready: self.published,
             leader_changes: self.status.leader_changes,

@@ -7,6 +7,7 @@ pub mod error;
 mod index;
 pub mod kv;
 pub mod range;
+mod render;
 pub mod rev;
 pub mod revlog;
 pub mod store;

@@ -1,0 +1,280 @@
+//! Applier: committed entries become state, and state becomes a View.
+//!
+//! Owns the machine. One turn applies everything that is queued, freezes it into one batch,
+//! publishes one View and gives out the replies. The order in which the outputs must leave is
+//! fixed: events to Node, then the View, then the replies; so what was acknowledged is visible to
+//! every later read, and a keep-alive right after its grant finds its lease.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::error::ApiError;
+use bytes::Bytes;
+use env::{Instant, MayBlock};
+use machine::membership::conf_state_json;
+use machine::{Alarms, Effect, Machine, Members};
+use store::compact::Step;
+use store::{Batch, Bucket, Op, Released, ValueError, View};
+use types::limits::{COMPACTION_BATCH, COMPACTION_SLEEP_MS};
+use types::{Index, LeaseId, ReplyToken, Term};
+
+use crate::message::{Applied, Committed, NodeInput, Reply};
+
+/// What Applier is told.
+#[derive(Debug)]
+pub enum ApplierInput {
+    /// Apply this entry; they come in order.
+    Committed(Committed),
+    /// The backend holds everything up to and including this batch.
+    BackendCommitted {
+        /// The last batch of the commit.
+        batch: Arc<Batch>,
+        /// A read transaction on the result.
+        backend: bolt::ReadTx,
+    },
+    /// Tell the keys attached to a lease.
+    LeaseKeys {
+        /// Where the answer goes.
+        token: ReplyToken,
+        /// Which lease.
+        lease: LeaseId,
+    },
+    /// Answer when no compaction has work left and the backend holds its result.
+    AwaitCompaction(ReplyToken),
+    /// Answer when the backend holds everything applied so far.
+    AwaitBackend(ReplyToken),
+}
+
+/// Everything that readers see, as of one applied entry.
+#[derive(Clone, Debug)]
+pub struct MemberView {
+    /// Keys and values.
+    pub store: View,
+    /// The members.
+    pub members: Arc<Members>,
+    /// The alarms.
+    pub alarms: Arc<Alarms>,
+    /// The storage version, once one is stored.
+    pub storage_version: Option<Bytes>,
+}
+
+/// What Applier does in one turn.
+#[derive(Debug, Default)]
+pub struct ApplierOutput {
+    /// First: for Node.
+    pub node: Vec<NodeInput>,
+    /// Second: the View to publish.
+    pub view: Option<MemberView>,
+    /// Third: for the runtimes.
+    pub replies: Vec<(ReplyToken, Reply)>,
+    /// For the Committer, in order.
+    pub batches: Vec<Arc<Batch>>,
+    /// Whether the Committer should commit at once.
+    pub flush: bool,
+    /// Memory to be dropped where there is time.
+    pub released: Vec<Released>,
+    /// A NOSPACE alarm is due for this member.
+    pub no_space: bool,
+}
+
+/// A reply that waits for the backend.
+#[derive(Debug)]
+struct Waiting {
+    token: ReplyToken,
+    /// Set once nothing but the commit of this batch is missing.
+    batch: Option<u64>,
+}
+
+/// The automaton that applies.
+#[derive(Debug)]
+pub struct Applier {
+    machine: Machine,
+    /// The last entry applied, and its term.
+    applied: (Index, Term),
+    last_batch: u64,
+    committed_batch: u64,
+    waiting: Vec<Waiting>,
+    next_slice: Option<Instant>,
+    storage_version: Option<Bytes>,
+}
+
+impl Applier {
+    /// An applier over a recovered machine.
+    #[must_use]
+    pub fn new(machine: Machine, storage_version: Option<Bytes>) -> Self {
+        let applied = (machine.store.applied_index(), machine.store.applied_term());
+        let next_slice = machine.store.is_compacting().then_some(Instant(0));
+        Self {
+            machine,
+            applied,
+            last_batch: 0,
+            committed_batch: 0,
+            waiting: Vec::new(),
+            next_slice,
+            storage_version,
+        }
+    }
+
+    /// The View of the current state.
+    #[must_use]
+    pub fn view(&self) -> MemberView {
+        MemberView {
+            store: self.machine.store.publish(),
+            members: Arc::clone(self.machine.members()),
+            alarms: Arc::clone(self.machine.alarms()),
+            storage_version: self.storage_version.clone(),
+        }
+    }
+
+    /// The machine, for what is recovered from it.
+    #[must_use]
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// Whether entries must wait until the backend has caught up.
+    #[must_use]
+    pub fn is_over_limit(&self) -> bool {
+        self.machine.store.is_over_limit()
+    }
+
+    /// When [`Applier::handle`] must be called even without input.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.next_slice
+    }
+
+    /// Applies everything in `inputs`.
+    ///
+    /// # Errors
+    /// [`ValueError`]: the backend failed under apply, which is fatal.
+    pub fn handle(
+        &mut self,
+        may: &MayBlock,
+        now: Instant,
+        inputs: &mut Vec<ApplierInput>,
+        out: &mut ApplierOutput,
+    ) -> Result<(), ValueError> {
+        let mut effects: Vec<(Index, Effect)> = Vec::new();
+        let mut conf_changed = false;
+        let before = self.applied.0;
+        let mut published = false;
+        for input in inputs.drain(..) {
+            match input {
+                ApplierInput::Committed(committed) => {
+                    let Committed { entry, token } = committed;
+                    assert!(entry.index > self.applied.0, "an entry is applied once, in order");
+                    let mut outcome = self.machine.apply(may, &entry, token.is_some())?;
+                    self.applied = (entry.index, entry.term);
+                    for effect in outcome.effects.drain(..) {
+                        conf_changed |= matches!(effect, Effect::ConfChange(Some(_)));
+                        self.effect(now, &effect, out);
+                        effects.push((entry.index, effect));
+                    }
+                    if let Some(token) = token {
+                        out.replies.push((token, Reply::Applied(Box::new(outcome))));
+                    }
+                }
+                ApplierInput::BackendCommitted { batch, backend } => {
+                    self.machine.backend_bytes = backend.size_bytes();
+                    self.committed_batch = batch.number();
+                    out.released.push(self.machine.store.committed(&batch, backend));
+                    published = true;
+                }
+                ApplierInput::LeaseKeys { token, lease } => {
+                    let keys = self.machine.leases().get(lease);
+                    let keys = keys.map(|l| l.keys().cloned().collect()).unwrap_or_default();
+                    out.replies.push((token, Reply::LeaseKeys(keys)));
+                }
+                ApplierInput::AwaitCompaction(token) => {
+                    self.waiting.push(Waiting { token, batch: None });
+                }
+                ApplierInput::AwaitBackend(token) => {
+                    // What this very turn applies is sealed below and counts.
+                    let next = self.last_batch + u64::from(self.applied.0 > before);
+                    self.waiting.push(Waiting { token, batch: Some(next) });
+                    out.flush = true;
+                }
+            }
+        }
+        let sliced = self.compact(now);
+        if self.applied.0 > before || sliced || self.machine.store.has_pending() {
+            let conf_state =
+                conf_changed.then(|| conf_state_json(&self.machine.members().conf_state()));
+            let (index, term) = self.applied;
+            let batch = self.machine.store.seal(index, term, conf_state);
+            self.last_batch = batch.number();
+            out.batches.push(batch);
+            published = true;
+        }
+        if self.applied.0 > before {
+            out.node.push(NodeInput::Applied(Applied { index: self.applied.0, effects }));
+        }
+        if published {
+            out.view = Some(self.view());
+        }
+        self.wake(out);
+        Ok(())
+    }
+
+    fn effect(&mut self, now: Instant, effect: &Effect, out: &mut ApplierOutput) {
+        match effect {
+            Effect::Compaction => self.next_slice = Some(now),
+            Effect::NoSpace => out.no_space = true,
+            Effect::ClusterVersion(version) => {
+                // A local key: the storage version follows the cluster version (semantics M3).
+                let value = Bytes::from(version.clone());
+                let key = Bytes::from_static(store::meta::STORAGE_VERSION);
+                let op = Op { bucket: Bucket::Meta, key, value: Some(value.clone()) };
+                self.machine.store.local(op);
+                self.storage_version = Some(value);
+            }
+            _ => {}
+        }
+    }
+
+    /// Runs a slice of a compaction if one is due. Returns whether it changed anything.
+    fn compact(&mut self, now: Instant) -> bool {
+        if self.next_slice.is_none_or(|at| at > now) {
+            return false;
+        }
+        match self.machine.store.compaction_step(COMPACTION_BATCH) {
+            Step::More => {
+                self.next_slice = Some(now + Duration::from_millis(COMPACTION_SLEEP_MS));
+            }
+            Step::Done => self.next_slice = None,
+        }
+        true
+    }
+
+    fn wake(&mut self, out: &mut ApplierOutput) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let compacting = self.machine.store.is_compacting();
+        let (last, committed) = (self.last_batch, self.committed_batch);
+        self.waiting.retain_mut(|waiting| {
+            if waiting.batch.is_none() && !compacting {
+                waiting.batch = Some(last);
+                out.flush = true;
+            }
+            let done = waiting.batch.is_some_and(|batch| batch <= committed);
+            if done {
+                out.replies.push((waiting.token, Reply::Done));
+            }
+            !done
+        });
+    }
+}
+
+/// The reply of a call whose entry was applied, or the refusal.
+///
+/// # Errors
+/// The entry's own refusal.
+pub fn outcome(reply: Reply) -> Result<Box<machine::Outcome>, ApiError> {
+    match reply {
+        Reply::Applied(outcome) => Ok(outcome),
+        Reply::Refused(error) => Err(error),
+        other => unreachable!("a proposal is answered by its outcome, not {other:?}"),
+    }
+}

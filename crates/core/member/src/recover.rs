@@ -1,0 +1,313 @@
+//! How a member starts: from nothing, or from what its disk holds.
+//!
+//! //= etcd 3.7.1: server/etcdserver/bootstrap.go
+//!
+//! First boot is atomic: the log appears under its name with the bootstrap entries in it, or not
+//! at all. Recovery trusts the backend up to its consistent index and the log behind it; the
+//! `.snap` files are not read. Invariant 4: raft hands out nothing at or below that index again.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use api::walpb;
+use bytes::Bytes;
+use env::{Disk, Entropy, Instant, MayBlock};
+use machine::membership::Member;
+use machine::{ApplyConfig, Machine};
+use prost::Message;
+use raft::{Entry, HardState, Raft, Recovered};
+use store::{Bucket, meta};
+use types::{ClusterId, Index, MemberId, Term};
+use wal::writer::Beginning;
+use wal::{ReadError, Wal, WriteError};
+
+use crate::applier::Applier;
+use crate::committer::{CommitPolicy, Committer};
+use crate::log_writer::LogWriter;
+use crate::node::{Node, NodeConfig};
+
+/// What a member is started with.
+#[derive(Clone, Debug)]
+pub struct StartConfig {
+    /// Directory of the database and `.snap` files (`<data-dir>/member/snap`).
+    pub snap_dir: PathBuf,
+    /// Directory of the log (`<data-dir>/member/wal`).
+    pub wal_dir: PathBuf,
+    /// This member.
+    pub member: MemberId,
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// The founding members; used only if there is no log yet.
+    pub founders: Vec<Member>,
+    /// Raft and proposals.
+    pub node: NodeConfig,
+    /// The state machine.
+    pub apply: ApplyConfig,
+    /// Backend commits.
+    pub commit: CommitPolicy,
+    /// Election timeout in ticks.
+    pub election_ticks: u32,
+    /// Whether to ask before an election (`--pre-vote`).
+    pub pre_vote: bool,
+    /// `--unsafe-no-fsync`.
+    pub unsafe_no_fsync: bool,
+}
+
+/// Why a member cannot start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The disk failed, or refuses.
+    Io(env::IoError),
+    /// Another process holds the database: wait and try again.
+    Locked,
+    /// The database cannot be opened.
+    Database(bolt::OpenError),
+    /// The database's buckets cannot be made.
+    Buckets(crate::committer::CommitFailure),
+    /// The state in the database cannot be read.
+    State(machine::apply::MachineError),
+    /// The log cannot be read.
+    Log(ReadError),
+    /// The log cannot be written.
+    LogWrite(WriteError),
+    /// The log belongs to another member or cluster, or names none.
+    Metadata,
+    /// The log vouches for a snapshot that the database does not hold.
+    SnapshotMismatch {
+        /// The database's file.
+        path: PathBuf,
+        /// What it holds.
+        database: Index,
+        /// What the log vouches for.
+        snapshot: Index,
+    },
+    /// An entry or hard state in the log is not raft's.
+    Malformed(String),
+    /// Raft refuses what the disk holds.
+    Raft(raft::ConfigError),
+    /// The database was written by a newer version.
+    NewerStorage(String),
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            StartError::Io(e) => e.fmt(f),
+            StartError::Locked => f.write_str("the database is locked by another process"),
+            StartError::Database(e) => e.fmt(f),
+            StartError::Buckets(e) => e.fmt(f),
+            StartError::State(e) => e.fmt(f),
+            StartError::Log(e) => e.fmt(f),
+            StartError::LogWrite(e) => e.fmt(f),
+            StartError::Metadata => f.write_str("wal: the log belongs to another member"),
+            StartError::SnapshotMismatch { path, database, snapshot } => write!(
+                f,
+                "database file ({} index {database}) does not match with snapshot (index {snapshot})",
+                path.display()
+            ),
+            StartError::Malformed(what) => write!(f, "wal: {what}"),
+            StartError::Raft(e) => e.fmt(f),
+            StartError::NewerStorage(version) => write!(
+                f,
+                "storage version {version} is newer than this binary; open it with that version"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+macro_rules! from {
+    ($($error:ty => $variant:ident),*) => {
+        $(impl From<$error> for StartError {
+            fn from(e: $error) -> Self {
+                StartError::$variant(e)
+            }
+        })*
+    };
+}
+
+from!(env::IoError => Io, ReadError => Log, WriteError => LogWrite,
+      machine::apply::MachineError => State, raft::ConfigError => Raft,
+      crate::committer::CommitFailure => Buckets);
+
+/// The automata of a started member.
+pub struct Parts {
+    /// Raft.
+    pub node: Node,
+    /// The log.
+    pub log_writer: LogWriter,
+    /// The state.
+    pub applier: Applier,
+    /// The backend.
+    pub committer: Committer,
+    /// Who this member is according to its log.
+    pub member: MemberId,
+    /// The cluster it belongs to according to its log.
+    pub cluster: ClusterId,
+}
+
+/// Starts a member: creates its log and database, or recovers from them.
+///
+/// # Errors
+/// [`StartError`].
+pub fn start(
+    disk: Arc<dyn Disk>,
+    may: &MayBlock,
+    now: Instant,
+    mut config: StartConfig,
+    entropy: Box<dyn Entropy>,
+) -> Result<Parts, StartError> {
+    disk.create_dir_all(may, &config.snap_dir)?;
+    let db_path = config.snap_dir.join("db");
+    let options = store::database_options();
+    let mut db = match bolt::Db::open(Arc::clone(&disk), &db_path, may, options) {
+        Err(bolt::OpenError::Locked) => return Err(StartError::Locked),
+        result => result.map_err(StartError::Database)?,
+    };
+    if !Wal::exists(&*disk, &config.wal_dir, may)? {
+        let beginning = beginning(&config.founders);
+        let metadata = wal::writer::metadata(config.member, config.cluster);
+        Wal::create(Arc::clone(&disk), &config.wal_dir, may, metadata, &beginning)?;
+    }
+    create_buckets(&mut db, may)?;
+    let backend = db.begin_read();
+    let storage_version = check_storage_version(&backend, may)?;
+    let machine = Machine::recover(config.apply.clone(), may, backend)?;
+    let consistent = (machine.store.applied_index(), machine.store.applied_term());
+
+    let snapshot = newest_snapshot(&*disk, &config.wal_dir, may)?;
+    if snapshot.0 > consistent.0 {
+        return Err(StartError::SnapshotMismatch {
+            path: db_path,
+            database: consistent.0,
+            snapshot: snapshot.0,
+        });
+    }
+    let from = (snapshot.0.0, snapshot.1.0);
+    let (mut wal, log) = Wal::open(Arc::clone(&disk), &config.wal_dir, may, from)?;
+    (config.member, config.cluster) = identity(&log.metadata)?;
+    config.node.id = config.member;
+    config.apply.id = config.member;
+
+    let recovered = recovered(may, &mut wal, &log, snapshot, consistent, &machine)?;
+    let mut raft_config = raft::Config::new(config.member);
+    raft_config.election_ticks = config.election_ticks;
+    raft_config.pre_vote = config.pre_vote;
+    raft_config.applied = consistent.0;
+    let last_snapshot = recovered.snapshot.0;
+    let raft = Raft::new(raft_config, recovered, entropy)?;
+    let members = machine.members().as_ref().clone();
+    let leases: Vec<_> =
+        machine.leases().iter().map(|(id, lease)| (id, lease.ttl, lease.remaining)).collect();
+    let node =
+        Node::new(config.node, raft, now, last_snapshot, members, leases.into_iter());
+    let log_writer = LogWriter::new(wal, disk, config.snap_dir, config.unsafe_no_fsync);
+    Ok(Parts {
+        node,
+        log_writer,
+        applier: Applier::new(machine, storage_version),
+        committer: Committer::new(db, config.commit),
+        member: config.member,
+        cluster: config.cluster,
+    })
+}
+
+/// The first log of a founding member: the same on all of them.
+fn beginning(founders: &[Member]) -> Beginning {
+    let members: Vec<_> = founders.iter().map(|m| (MemberId(m.id), m.to_json())).collect();
+    let (hard_state, entries) = raft::bootstrap(&members);
+    Beginning {
+        entries: entries.iter().map(Entry::to_wire).collect(),
+        hard_state: Some(hard_state.to_wire()),
+        snapshot: None,
+    }
+}
+
+fn create_buckets(db: &mut bolt::Db, may: &MayBlock) -> Result<(), StartError> {
+    let existing = db.begin_read().buckets(may).map_err(machine::apply::MachineError::from)?;
+    if Bucket::ALL.iter().all(|bucket| existing.iter().any(|name| name == bucket.name())) {
+        return Ok(());
+    }
+    let mut tx = db.begin_write();
+    store::create_buckets(&mut tx, may).map_err(crate::committer::CommitFailure::from)?;
+    tx.commit(may).map_err(crate::committer::CommitFailure::from)?;
+    Ok(())
+}
+
+/// Refuses a database of a version after this one (invariant 13).
+fn check_storage_version(
+    backend: &bolt::ReadTx,
+    may: &MayBlock,
+) -> Result<Option<Bytes>, StartError> {
+    let stored = backend
+        .get(may, Bucket::Meta.name(), meta::STORAGE_VERSION)
+        .map_err(machine::apply::MachineError::from)?;
+    let Some(version) = stored else { return Ok(None) };
+    let parts = |text: &str| {
+        let mut numbers = text.split('.').map(|p| p.parse::<u32>().unwrap_or(u32::MAX));
+        (numbers.next(), numbers.next())
+    };
+    let text = String::from_utf8_lossy(&version);
+    if parts(&text) > parts(types::CLUSTER_VERSION) {
+        return Err(StartError::NewerStorage(text.into_owned()));
+    }
+    Ok(Some(version))
+}
+
+fn newest_snapshot(
+    disk: &dyn Disk,
+    dir: &std::path::Path,
+    may: &MayBlock,
+) -> Result<(Index, Term), StartError> {
+    let valid = wal::snapshots(disk, dir, may)?;
+    let newest = valid.iter().max_by_key(|s| s.index.unwrap_or(0));
+    Ok(newest.map_or((Index(0), Term(0)), |s| {
+        (Index(s.index.unwrap_or(0)), Term(s.term.unwrap_or(0)))
+    }))
+}
+
+fn identity(metadata: &Bytes) -> Result<(MemberId, ClusterId), StartError> {
+    let metadata = api::etcdserverpb::Metadata::decode(metadata.clone())
+        .map_err(|_| StartError::Metadata)?;
+    match (metadata.node_id, metadata.cluster_id) {
+        (Some(member), Some(cluster)) => Ok((MemberId(member), ClusterId(cluster))),
+        _ => Err(StartError::Metadata),
+    }
+}
+
+/// What raft starts from. Go applies committed entries while they are still being saved, so a
+/// database from Go may hold more than its log: then the database is a snapshot and the log begins
+/// anew behind it, which is written down before anyone gets an answer.
+fn recovered(
+    may: &MayBlock,
+    wal: &mut Wal,
+    log: &wal::Log,
+    snapshot: (Index, Term),
+    consistent: (Index, Term),
+    machine: &Machine,
+) -> Result<Recovered, StartError> {
+    let mut entries = Vec::with_capacity(log.entries.len());
+    for entry in &log.entries {
+        let entry = Entry::from_wire(entry.clone())
+            .map_err(|e| StartError::Malformed(format!("entry: {e}")))?;
+        entries.push(entry);
+    }
+    let mut hard_state = log.hard_state.as_ref().map(HardState::from_wire).unwrap_or_default();
+    hard_state.commit = hard_state.commit.max(consistent.0);
+    let conf_state = machine.members().conf_state();
+    let last = entries.last().map_or(snapshot.0, |e| e.index);
+    if consistent.0 <= last {
+        return Ok(Recovered { hard_state, conf_state, snapshot, entries });
+    }
+    hard_state.term = hard_state.term.max(consistent.1);
+    wal.append_hard_state(&hard_state.to_wire());
+    wal.append_snapshot(&walpb::Snapshot {
+        index: Some(consistent.0.0),
+        term: Some(consistent.1.0),
+        conf_state: Some(conf_state.to_wire()),
+    });
+    wal.write(may)?;
+    wal.sync(may)?;
+    Ok(Recovered { hard_state, conf_state, snapshot: consistent, entries: Vec::new() })
+}
