@@ -129,7 +129,7 @@ impl Ops {
 
     fn step(&mut self, emptying: bool) -> Op {
         let names: Vec<Vec<u8>> = self.model.keys().cloned().collect();
-        if names.is_empty() || self.random.below(400) == 0 {
+        if names.is_empty() || self.random.below(2_500) == 0 {
             let name = [&b"key"[..], b"a", b"lease"][self.random.below(3) as usize].to_vec();
             let drop = self.model.contains_key(&name);
             return if drop { Op::Drop(name) } else { Op::Create(name) };
