@@ -1,0 +1,241 @@
+//! The engine against a `BTreeMap` of `BTreeMap`s.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
+
+use bolt::{Lookup, WriteError};
+use common::*;
+use env::mem::MemDisk;
+use env::{Access, Entropy};
+
+/// Checks what the fences answer against the model.
+fn assert_fences(db: &bolt::Db, ops: &mut Ops, when: &str) {
+    let tx = db.begin_read();
+    let pairs = ops.model.get(REVISIONS).cloned().unwrap_or_default();
+    let top = pairs
+        .keys()
+        .next_back()
+        .map_or(5, |key| u64::from_be_bytes(key[..8].try_into().unwrap()) + 2);
+    let mut revs = Vec::new();
+    for _ in 0..30 {
+        let (main, sub) = (ops.random.below(top), ops.random.below(4));
+        revs.push((main, sub));
+        for tombstone in [false, true] {
+            let wanted = pairs.get(&revision(main, sub, tombstone));
+            let found = tx.try_get(main, sub, tombstone).unwrap();
+            match wanted {
+                None => assert_eq!(found, Lookup::Absent, "{when}: {main}_{sub}"),
+                Some(value) => {
+                    assert_eq!(found, Lookup::Found(value.clone().into()), "{when}: {main}_{sub}");
+                }
+            }
+            let blocking = tx.get_revision(&may(), main, sub, tombstone).unwrap();
+            assert_eq!(blocking.as_deref(), wanted.map(|v| &v[..]));
+        }
+    }
+    let mut seen = vec![0; revs.len()];
+    tx.get_many(&may(), &revs, &mut |i, value| {
+        seen[i] += 1;
+        let (main, sub) = revs[i];
+        let live = pairs.get(&revision(main, sub, false));
+        let dead = pairs.get(&revision(main, sub, true));
+        match value {
+            None => assert!(live.is_none() && dead.is_none(), "{when}: {main}_{sub}"),
+            Some(v) => {
+                assert!([live, dead].into_iter().flatten().any(|w| w == v), "{when}: {main}_{sub}")
+            }
+        }
+    })
+    .unwrap();
+    assert!(seen.iter().all(|n| *n == 1), "each position is reported once");
+}
+
+fn run(seed: u64, page_size: u32, rounds: usize) {
+    let disk = MemDisk::new();
+    let mut db = try_open(&disk, page_size).unwrap();
+    let mut ops = Ops::new(seed);
+    let mut readers: Vec<(bolt::ReadTx, Model)> = Vec::new();
+    for round in 0..rounds {
+        let when = format!("seed {seed}, page size {page_size}, round {round}");
+        let before = ops.model.clone();
+        let batch = ops.transaction();
+        let mut tx = db.begin_write();
+        perform(&mut tx, &batch).unwrap();
+        for (name, pairs) in &ops.model {
+            let n = ops.random.below(pairs.len() as u64 + 1) as usize;
+            if let Some((key, value)) = pairs.iter().nth(n) {
+                assert_eq!(tx.get(&may(), name, key).unwrap().as_deref(), Some(&value[..]));
+            }
+            let mut seen = BTreeMap::new();
+            tx.scan(&may(), name, everything(), &mut |k, v| {
+                seen.insert(k.to_vec(), v.to_vec());
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+            assert!(seen == *pairs, "{when}: a transaction sees its own writes");
+        }
+        if ops.random.below(8) == 0 {
+            drop(tx);
+            ops.model = before;
+        } else {
+            tx.commit(&may()).unwrap();
+        }
+        assert_eq!(db.check(&may()).unwrap(), [], "{when}");
+        let tx = db.begin_read();
+        assert_same(&tx, &ops.model, &when);
+        assert_fences(&db, &mut ops, &when);
+        if ops.random.below(4) == 0 {
+            readers.push((tx, ops.model.clone()));
+        } else {
+            drop(tx);
+        }
+        if readers.len() > 4 {
+            let i = ops.random.below(5) as usize;
+            let (tx, model) = readers.swap_remove(i);
+            assert_same(&tx, &model, &format!("{when}: reader of {}", tx.txid()));
+        }
+        if ops.random.below(10) == 0 {
+            readers.clear();
+            drop(db);
+            db = try_open(&disk, 4096).unwrap();
+            assert_eq!(db.page_size(), page_size, "an existing file keeps its page size");
+            assert_same(&db.begin_read(), &ops.model, &format!("{when}: reopened"));
+            assert_fences(&db, &mut ops, &format!("{when}: reopened"));
+        }
+    }
+}
+
+#[test]
+fn random_transactions_match_the_model() {
+    for seed in 0..6 {
+        run(seed, 4096, 60);
+    }
+}
+
+#[test]
+fn other_page_sizes_match_the_model() {
+    for page_size in [1024, 16_384, 65_536] {
+        run(100 + u64::from(page_size), page_size, 40);
+    }
+}
+
+#[test]
+fn scans_honour_every_kind_of_bound() {
+    let disk = MemDisk::new();
+    let mut db = open(&disk);
+    let mut tx = db.begin_write();
+    tx.create_bucket(&may(), b"b").unwrap();
+    let keys: Vec<Vec<u8>> = (0..3_000).map(|i| format!("{:05}", i * 2).into_bytes()).collect();
+    for key in &keys {
+        tx.put(&may(), b"b", key, &[7; 40]).unwrap();
+    }
+    tx.commit(&may()).unwrap();
+    let tx = db.begin_read();
+    let mut random = env::SplitMix::new(3);
+    for _ in 0..400 {
+        let mut bound = || {
+            let key = format!("{:05}", random.below(6_100)).into_bytes();
+            match random.below(3) {
+                0 => Bound::Included(key),
+                1 => Bound::Excluded(key),
+                _ => Bound::Unbounded,
+            }
+        };
+        let (from, to) = (bound(), bound());
+        let borrowed = |b: &Bound<Vec<u8>>| b.as_ref().map(|k| k.clone());
+        let inside = |k: &&Vec<u8>| {
+            (match &from {
+                Bound::Included(f) => *k >= f,
+                Bound::Excluded(f) => *k > f,
+                Bound::Unbounded => true,
+            }) && match &to {
+                Bound::Included(t) => *k <= t,
+                Bound::Excluded(t) => *k < t,
+                Bound::Unbounded => true,
+            }
+        };
+        let (f, t) = (borrowed(&from), borrowed(&to));
+        let range = (f.as_ref().map(|k| &k[..]), t.as_ref().map(|k| &k[..]));
+        let token = may();
+        let found = tx.scan(&token, b"b", range, Access::Scan);
+        let found: Vec<Vec<u8>> = found.map(|pair| pair.unwrap().0.to_vec()).collect();
+        let wanted: Vec<Vec<u8>> = keys.iter().filter(inside).cloned().collect();
+        assert!(found == wanted, "{from:?} {to:?}: {} keys, not {}", found.len(), wanted.len());
+    }
+}
+
+#[test]
+fn wrong_arguments_are_refused_and_change_nothing() {
+    let disk = MemDisk::new();
+    let mut db = open(&disk);
+    let mut tx = db.begin_write();
+    assert_eq!(tx.put(&may(), b"b", b"k", b"v"), Err(WriteError::NoBucket));
+    assert_eq!(tx.delete(&may(), b"b", b"k"), Err(WriteError::NoBucket));
+    assert_eq!(tx.delete_bucket(&may(), b"b"), Err(WriteError::NoBucket));
+    assert_eq!(tx.create_bucket(&may(), b""), Err(WriteError::EmptyKey));
+    tx.create_bucket(&may(), b"b").unwrap();
+    assert_eq!(tx.put(&may(), b"b", b"", b"v"), Err(WriteError::EmptyKey));
+    assert_eq!(tx.put(&may(), b"b", &[1; 32_769], b"v"), Err(WriteError::LongKey));
+    tx.put(&may(), b"b", &[1; 32_768], b"v").unwrap();
+    assert_eq!(tx.get(&may(), b"b", b"absent").unwrap(), None);
+    tx.commit(&may()).unwrap();
+    let again = db.begin_write().commit(&may()).unwrap();
+    assert_eq!((again.txid, again.pages), (2, 0), "a commit without changes writes nothing");
+    assert_eq!(db.check(&may()).unwrap(), []);
+}
+
+#[test]
+fn a_new_file_has_the_sizes_that_etcd_shows() {
+    let disk = MemDisk::new();
+    let mut db = open(&disk);
+    assert_eq!(bytes_of(&disk).len(), 16_384);
+    let mut tx = db.begin_write();
+    for name in [&b"alarm"[..], b"auth", b"cluster", b"key", b"meta"] {
+        tx.create_bucket(&may(), name).unwrap();
+    }
+    tx.commit(&may()).unwrap();
+    assert_eq!(db.size_bytes(), 20_480);
+    assert_eq!(bytes_of(&disk).len(), 16_801_792);
+}
+
+#[test]
+fn a_second_open_is_told_to_wait() {
+    let disk = MemDisk::new();
+    let db = open(&disk);
+    assert_eq!(try_open(&disk, 4096).unwrap_err(), bolt::OpenError::Locked);
+    let reader = db.begin_read();
+    drop(db);
+    assert_eq!(try_open(&disk, 4096).unwrap_err(), bolt::OpenError::Locked);
+    drop(reader);
+    try_open(&disk, 4096).unwrap();
+}
+
+#[test]
+fn an_old_reader_holds_back_only_the_pages_it_sees() {
+    let disk = MemDisk::new();
+    let mut db = open(&disk);
+    let commit = |db: &mut bolt::Db, n: u64| {
+        let mut tx = db.begin_write();
+        tx.create_bucket(&may(), b"b").unwrap();
+        for i in 0..200 {
+            tx.put(&may(), b"b", &(i * 7 % 200u64).to_be_bytes(), &n.to_be_bytes().repeat(20))
+                .unwrap();
+        }
+        tx.commit(&may()).unwrap();
+    };
+    commit(&mut db, 0);
+    let reader = db.begin_read();
+    let before = content(&reader);
+    for n in 1..4 {
+        commit(&mut db, n);
+    }
+    let size = db.size_bytes();
+    for n in 4..40 {
+        commit(&mut db, n);
+    }
+    assert_eq!(db.size_bytes(), size, "pages born and freed after the reader are used again");
+    assert_eq!(content(&reader), before);
+    assert_eq!(db.check(&may()).unwrap(), []);
+}
