@@ -3,6 +3,8 @@
 //! Sorting keeps a fixed-size beginning of each value; only values that share it are read again,
 //! so memory grows with the number of keys and not with their values.
 
+use std::cmp::Ordering;
+
 use bytes::Bytes;
 use env::MayBlock;
 
@@ -24,6 +26,10 @@ struct Item {
     at: ValueRef,
 }
 
+fn directed(order: Ordering, descending: bool) -> Ordering {
+    if descending { order.reverse() } else { order }
+}
+
 pub(crate) fn resolve(
     sources: Sources<'_>,
     may: &MayBlock,
@@ -33,10 +39,7 @@ pub(crate) fn resolve(
         return Ok(ranged);
     };
     let Entries::Refs(refs) = &ranged.entries else { return Ok(ranged) };
-    let mut sorted = sort(sources, may, refs)?;
-    if descending {
-        sorted.reverse();
-    }
+    let mut sorted = sort(sources, may, refs, descending)?;
     if let Some(limit) = limit.and_then(|l| usize::try_from(l).ok())
         && sorted.len() > limit
     {
@@ -81,10 +84,12 @@ fn for_each_value(
     Ok(())
 }
 
+/// Sorts by value; equal values stay in key order.
 fn sort(
     sources: Sources<'_>,
     may: &MayBlock,
     refs: &[ValueRef],
+    descending: bool,
 ) -> Result<Vec<ValueRef>, ValueError> {
     let mut items = Vec::with_capacity(refs.len());
     for_each_value(sources, may, refs, |i, kv| {
@@ -94,12 +99,14 @@ fn sort(
         let len = kv.value.len().min(KEPT + 1) as u8;
         items.push(Item { start, len, order: i as u32, at: refs[i] });
     })?;
-    items.sort_unstable_by(|a, b| (a.start, a.len, a.order).cmp(&(b.start, b.len, b.order)));
+    items.sort_unstable_by(|a, b| {
+        directed((a.start, a.len).cmp(&(b.start, b.len)), descending).then(a.order.cmp(&b.order))
+    });
     let mut sorted = Vec::with_capacity(items.len());
     for run in items.chunk_by(|a, b| (a.start, a.len) == (b.start, b.len)) {
         let places: Vec<ValueRef> = run.iter().map(|item| item.at).collect();
         if run.len() > 1 && usize::from(run[0].len) > KEPT {
-            sorted.extend(sort_whole(sources, may, &places)?);
+            sorted.extend(sort_whole(sources, may, &places, descending)?);
         } else {
             sorted.extend(places);
         }
@@ -112,11 +119,13 @@ fn sort_whole(
     sources: Sources<'_>,
     may: &MayBlock,
     refs: &[ValueRef],
+    descending: bool,
 ) -> Result<Vec<ValueRef>, ValueError> {
     let mut whole = Vec::with_capacity(refs.len());
     for_each_value(sources, may, refs, |i, kv| {
-        whole.push((kv.value[KEPT..].to_vec().into_boxed_slice(), i));
+        let rest: Box<[u8]> = kv.value.get(KEPT..).unwrap_or_default().into();
+        whole.push((rest, i));
     })?;
-    whole.sort_unstable();
+    whole.sort_by(|a, b| directed(a.0.cmp(&b.0), descending));
     Ok(whole.into_iter().map(|(_, i)| refs[i]).collect())
 }

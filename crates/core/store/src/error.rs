@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use crate::bolt;
 use crate::kv::BadKeyValue;
 
 /// Why a range cannot be answered; the client is at fault.

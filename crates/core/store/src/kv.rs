@@ -192,8 +192,7 @@ mod tests {
 
     #[test]
     fn encoding_is_protobufs() {
-        let kv =
-            KeyValue { key: b"k", create: 2, main: 300, version: 1, value: b"vv", lease: -1 };
+        let kv = KeyValue { key: b"k", create: 2, main: 300, version: 1, value: b"vv", lease: -1 };
         let mut out = Vec::new();
         kv.encode(&mut out);
         let want = b"\x0a\x01k\x10\x02\x18\xac\x02\x20\x01\x2a\x02vv\x30\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01";

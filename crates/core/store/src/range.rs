@@ -380,7 +380,8 @@ impl Planner<'_> {
         let early = query.is_default_order() && !query.has_filters();
         let fetch = limit.filter(|_| early).map_or(u64::MAX, |l| l.saturating_add(1));
         let descending = query.sort_order == SortOrder::Descend;
-        let mut top = Top::new(descending, limit.filter(|_| !by_value));
+        // By value: all stays in key order until values are at hand.
+        let mut top = Top::new(descending && !by_value, limit.filter(|_| !by_value));
         let (mut seen, reader) = (0, &self.reader);
         let all = self.visit(query, rev, &mut |key, record| {
             if seen == fetch {
@@ -410,9 +411,7 @@ impl Planner<'_> {
             _ => seen,
         };
         if by_value {
-            // Values come later; until then everything stays, in key order.
             let strip = query.keys_only;
-            top.descending = false;
             ranged.by_value =
                 (strip || top.items.len() > 1).then_some(ByValue { descending, limit, strip });
         }

@@ -4,14 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use env::MayBlock;
-use types::{Index as LogIndex, LeaseId, Revision, Term};
+use types::{Index as LogIndex, Revision, Term};
 
-use crate::bolt;
 use crate::batch::{Batch, Pending};
-use crate::bucket::{Op, meta};
-use crate::error::{RangeError, ValueError};
+use crate::bucket::Op;
+use crate::error::ValueError;
 use crate::index::Index;
-use crate::range::{KeyRef, RangeQuery, Ranged};
 use crate::rev::{Rev, to_revision};
 use crate::revlog::{Released, RevisionLog};
 use crate::values::{Lookup, Sources};

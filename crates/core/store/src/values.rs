@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use env::MayBlock;
 
-use crate::bolt;
 use crate::error::ValueError;
 use crate::range::ValueRef;
 use crate::revlog::LogSnapshot;

@@ -4,7 +4,6 @@ use bytes::Bytes;
 use env::MayBlock;
 use types::{Index, Revision, Term};
 
-use crate::bolt;
 use crate::body::RangeBody;
 use crate::error::{RangeError, ValueError};
 use crate::index::Snapshot;
