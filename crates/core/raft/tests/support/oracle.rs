@@ -1,0 +1,1 @@
+//! The Go program that the script is compared with.
