@@ -61,8 +61,7 @@ impl Go {
         let text = String::from_utf8(output.stdout).unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && text.ends_with("OK\n"), "Go says:\n{text}{errors}");
-        let mut seen =
-            Seen { buckets: BTreeMap::new(), size: 0, free: 0, deep: BTreeMap::new() };
+        let mut seen = Seen { buckets: BTreeMap::new(), size: 0, free: 0, deep: BTreeMap::new() };
         for line in text.lines() {
             let field = |name: &str| {
                 line.split_whitespace().find_map(|w| w.strip_prefix(name)?.strip_prefix('='))
@@ -143,7 +142,8 @@ fn take_turns(go: &Go, seed: u64, transactions: usize, page_size: u32, go_args: 
     let mut done = 0;
     let mut turn = 0;
     while done < transactions {
-        let n = (1 + ops.random.below(1 + transactions as u64 / 5) as usize).min(transactions - done);
+        let n =
+            (1 + ops.random.below(1 + transactions as u64 / 5) as usize).min(transactions - done);
         let when = format!("seed {seed}, transactions {done}..{}, turn {turn}", done + n);
         if turn % 2 == 0 {
             let mut db = try_open(&disk, 4096).unwrap();

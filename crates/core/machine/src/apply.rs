@@ -13,6 +13,7 @@ use api::etcdserverpb::{
     request_op::Request,
 };
 use api::leasepb;
+use bytes::Bytes;
 use env::{Access, MayBlock};
 use prost::Message;
 use raft::{Entry, EntryKind};
@@ -184,19 +185,17 @@ impl Machine {
             EntryKind::Normal if entry.data.is_empty() => Ok(Reply::Empty),
             EntryKind::Normal => {
                 match InternalRaftRequest::decode(entry.data.clone()) {
-                    Ok(request) => {
-                        match self.request(may, request, wants_reply, &mut effects) {
-                            Ok(reply) => Ok(reply),
-                            Err(Failed::Refused(error)) => Err(error),
-                            Err(Failed::Broken(error)) => return Err(error),
-                        }
-                    }
+                    Ok(request) => match self.request(may, request, wants_reply, &mut effects) {
+                        Ok(reply) => Ok(reply),
+                        Err(Failed::Refused(error)) => Err(error),
+                        Err(Failed::Broken(error)) => return Err(error),
+                    },
                     // The gateway accepts nothing that does not decode, here and in Go.
                     Err(e) => panic!("entry {} is not a request: {e}", entry.index),
                 }
             }
             EntryKind::ConfChange => {
-                effects.push(Effect::ConfChange(self.conf_change(&entry.data)));
+                effects.push(Effect::ConfChange(self.conf_change(entry.data.clone())));
                 Ok(Reply::Empty)
             }
             // etcd never proposes these; raft is told that nothing changed.
@@ -214,7 +213,7 @@ impl Machine {
         })
     }
 
-    fn conf_change(&mut self, data: &[u8]) -> Option<raft::ConfChange> {
+    fn conf_change(&mut self, data: Bytes) -> Option<raft::ConfChange> {
         let change = raft::ConfChange::decode(data).ok()?;
         if self.members.check(&change).is_err() {
             return None;

@@ -244,11 +244,8 @@ fn path(txn: &WriteTxn<'_>, may: &MayBlock, request: &TxnRequest) -> Result<Path
 /// Whether a compare holds for every key in its range.
 //= etcd 3.7.1: server/etcdserver/txn/txn.go#applyCompare
 fn holds(txn: &WriteTxn<'_>, may: &MayBlock, compare: &Compare) -> Result<bool, ValueError> {
-    let query = RangeQuery {
-        key: &compare.key,
-        range_end: &compare.range_end,
-        ..RangeQuery::default()
-    };
+    let query =
+        RangeQuery { key: &compare.key, range_end: &compare.range_end, ..RangeQuery::default() };
     let needs_value = matches!(compare.target(), CompareTarget::Value | CompareTarget::Lease)
         && known_target(compare);
     if compare.range_end.is_empty() {
@@ -289,12 +286,7 @@ fn absent_holds(compare: &Compare) -> bool {
     if compare.target == CompareTarget::Value as i32 {
         return false;
     }
-    let zero = KeyRef {
-        rev: store::Rev::default(),
-        create: Revision(0),
-        version: 0,
-        len: 0,
-    };
+    let zero = KeyRef { rev: store::Rev::default(), create: Revision(0), version: 0, len: 0 };
     holds_for(compare, &zero, &KeyValue::default())
 }
 

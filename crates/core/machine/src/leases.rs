@@ -53,8 +53,7 @@ impl Leases {
     /// Adds a stored lease; one shorter than `min_ttl` is raised to it, as etcd does at start.
     pub fn insert_stored(&mut self, lease: &leasepb::Lease, min_ttl: i64) {
         let ttl = lease.ttl.max(min_ttl);
-        let lease_ =
-            Lease { ttl, remaining: lease.remaining_ttl, keys: BTreeSet::new() };
+        let lease_ = Lease { ttl, remaining: lease.remaining_ttl, keys: BTreeSet::new() };
         self.leases.insert(LeaseId(lease.id), lease_);
     }
 

@@ -116,7 +116,7 @@ impl Members {
     #[must_use]
     pub fn conf_state(&self) -> ConfState {
         let ids = |learner: bool| {
-            self.members.values().filter(|m| m.is_learner == learner).map(|m| MemberId(m.id))
+            self.members.values().filter(move |m| m.is_learner == learner).map(|m| MemberId(m.id))
         };
         ConfState {
             voters: ids(false).collect(),
@@ -194,7 +194,11 @@ impl Members {
                 let removed = Bytes::from_static(b"removed");
                 vec![
                     Op { bucket: Bucket::Members, key: member_key(id), value: None },
-                    Op { bucket: Bucket::MembersRemoved, key: member_key(id), value: Some(removed) },
+                    Op {
+                        bucket: Bucket::MembersRemoved,
+                        key: member_key(id),
+                        value: Some(removed),
+                    },
                 ]
             }
             raft::ConfChangeKind::UpdateNode => {
@@ -349,7 +353,8 @@ mod tests {
 
     #[test]
     fn a_member_is_stored_as_etcd_stores_it() {
-        let json = r#"{"id":10276657743932975437,"peerURLs":["http://localhost:2380"],"name":"default"}"#;
+        let json =
+            r#"{"id":10276657743932975437,"peerURLs":["http://localhost:2380"],"name":"default"}"#;
         assert_eq!(member().to_json(), json.as_bytes());
         assert_eq!(Member::from_json(json.as_bytes()), Some(member()));
     }

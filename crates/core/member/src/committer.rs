@@ -115,11 +115,7 @@ impl Committer {
         Ok(())
     }
 
-    fn commit(
-        &mut self,
-        may: &MayBlock,
-        out: &mut Vec<ApplierInput>,
-    ) -> Result<(), CommitFailure> {
+    fn commit(&mut self, may: &MayBlock, out: &mut Vec<ApplierInput>) -> Result<(), CommitFailure> {
         self.flush = false;
         self.since = None;
         self.operations = 0;

@@ -120,10 +120,7 @@ impl LeaseClock {
     pub(crate) fn time_to_live(&self, now: Instant, id: LeaseId) -> Option<LeaseTime> {
         let clock = self.leases.get(&id)?;
         let left = clock.deadline.since(now).as_secs();
-        Some(LeaseTime {
-            granted: clock.ttl,
-            remaining: i64::try_from(left).unwrap_or(i64::MAX),
-        })
+        Some(LeaseTime { granted: clock.ttl, remaining: i64::try_from(left).unwrap_or(i64::MAX) })
     }
 
     /// All leases, those that end first at the front (by id while the clock stands).

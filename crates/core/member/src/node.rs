@@ -509,8 +509,8 @@ impl Node {
 
     /// Invariant 3: the record is written only for what the backend durably holds.
     fn backend_committed(&mut self, committed: BackendCommitted, out: &mut NodeOutput) {
-        let enough = committed.index.0.saturating_sub(self.last_snapshot.0)
-            > self.config.snapshot_count;
+        let enough =
+            committed.index.0.saturating_sub(self.last_snapshot.0) > self.config.snapshot_count;
         if !self.snapshot_asked || !enough {
             return;
         }

@@ -165,8 +165,7 @@ mod tests {
         use env::Entropy;
         let mut entropy = SplitMix::new(1);
         for _ in 0..20_000 {
-            let bytes: Vec<u8> =
-                (0..entropy.below(24)).map(|_| entropy.next_u64() as u8).collect();
+            let bytes: Vec<u8> = (0..entropy.below(24)).map(|_| entropy.next_u64() as u8).collect();
             let _ = request_id(&bytes);
         }
     }

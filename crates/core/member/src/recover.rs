@@ -200,8 +200,7 @@ pub fn start(
     let members = machine.members().as_ref().clone();
     let leases: Vec<_> =
         machine.leases().iter().map(|(id, lease)| (id, lease.ttl, lease.remaining)).collect();
-    let node =
-        Node::new(config.node, raft, now, last_snapshot, members, leases.into_iter());
+    let node = Node::new(config.node, raft, now, last_snapshot, members, leases.into_iter());
     let log_writer = LogWriter::new(wal, disk, config.snap_dir, config.unsafe_no_fsync);
     Ok(Parts {
         node,
@@ -262,14 +261,13 @@ fn newest_snapshot(
 ) -> Result<(Index, Term), StartError> {
     let valid = wal::snapshots(disk, dir, may)?;
     let newest = valid.iter().max_by_key(|s| s.index.unwrap_or(0));
-    Ok(newest.map_or((Index(0), Term(0)), |s| {
-        (Index(s.index.unwrap_or(0)), Term(s.term.unwrap_or(0)))
-    }))
+    Ok(newest
+        .map_or((Index(0), Term(0)), |s| (Index(s.index.unwrap_or(0)), Term(s.term.unwrap_or(0)))))
 }
 
 fn identity(metadata: &Bytes) -> Result<(MemberId, ClusterId), StartError> {
-    let metadata = api::etcdserverpb::Metadata::decode(metadata.clone())
-        .map_err(|_| StartError::Metadata)?;
+    let metadata =
+        api::etcdserverpb::Metadata::decode(metadata.clone()).map_err(|_| StartError::Metadata)?;
     match (metadata.node_id, metadata.cluster_id) {
         (Some(member), Some(cluster)) => Ok((MemberId(member), ClusterId(cluster))),
         _ => Err(StartError::Metadata),

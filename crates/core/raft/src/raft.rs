@@ -316,6 +316,12 @@ impl Raft {
         self.term
     }
 
+    /// Index of the last entry known to be committed.
+    #[must_use]
+    pub fn commit(&self) -> Index {
+        self.log.committed()
+    }
+
     /// The leader of the current term, if known.
     #[must_use]
     pub fn leader(&self) -> Option<MemberId> {

@@ -61,6 +61,21 @@ impl<'s> WriteTxn<'s> {
         self.planner().get(key, 0).ok().flatten()
     }
 
+    /// The newest versions of all keys that the query's interval covers, in byte order.
+    #[must_use]
+    pub fn keys(&self, query: &RangeQuery<'_>) -> Vec<KeyRef> {
+        let Some(bounds) = interval(query.key, query.range_end) else {
+            return self.get(query.key).into_iter().collect();
+        };
+        let mut found = Vec::new();
+        let reader = self.store.index.reader();
+        reader.visit(bounds, u64::MAX, &mut |key: KeyParts<'_>, record: &_| {
+            found.push(KeyRef::of(&reader, key, record));
+            true
+        });
+        found
+    }
+
     /// Plans a range on this state. The plan stays valid after further changes: it names values
     /// by revision.
     ///

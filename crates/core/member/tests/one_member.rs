@@ -1,0 +1,327 @@
+//! One member on a disk in memory: the four automata run in one thread, the disk loses what was
+//! not synced.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::error::ApiError;
+use api::etcdserverpb::{
+    CompactionRequest, InternalRaftRequest, LeaseGrantRequest, PutRequest, RequestHeader,
+};
+use api::membershippb;
+use env::mem::MemDisk;
+use env::{Disk, Entropy, Instant, MayBlock, SplitMix};
+use machine::{ApplyConfig, Member, Outcome};
+use member::{
+    Applier, ApplierInput, ApplierOutput, CommitPolicy, Committer, CommitterInput, LogInput,
+    LogWriter, MemberView, Node, NodeConfig, NodeInput, NodeOutput, Parts, Proposal, Reply,
+    StartConfig, start,
+};
+use prost::Message;
+use types::{ClusterId, LeaseId, MemberId, ReplyToken, RequestId};
+
+const ID: MemberId = MemberId(7);
+
+fn config() -> StartConfig {
+    let attributes = membershippb::Attributes {
+        name: "m".to_owned(),
+        client_urls: vec!["http://localhost:2379".to_owned()],
+    };
+    StartConfig {
+        snap_dir: PathBuf::from("/d/member/snap"),
+        wal_dir: PathBuf::from("/d/member/wal"),
+        member: ID,
+        cluster: ClusterId(9),
+        founders: vec![Member {
+            id: ID.0,
+            peer_urls: Some(vec!["http://localhost:2380".to_owned()]),
+            name: "m".to_owned(),
+            ..Member::default()
+        }],
+        node: NodeConfig {
+            id: ID,
+            tick: Duration::from_millis(100),
+            election: Duration::from_secs(1),
+            snapshot_count: 50,
+            catchup_entries: 20,
+            attributes,
+            cluster_version: "3.7.0".to_owned(),
+            first_request_id: RequestId(1 << 40),
+        },
+        apply: ApplyConfig {
+            id: ID,
+            min_lease_ttl: 2,
+            max_learners: 1,
+            quota_bytes: None,
+            persist_checkpoints: false,
+        },
+        commit: CommitPolicy { interval: Duration::from_millis(100), operations: 10_000 },
+        election_ticks: 10,
+        pre_vote: true,
+        unsafe_no_fsync: false,
+    }
+}
+
+struct Running {
+    node: Node,
+    log_writer: LogWriter,
+    applier: Applier,
+    committer: Committer,
+    log: Vec<LogInput>,
+    to_node: Vec<NodeInput>,
+    to_applier: Vec<ApplierInput>,
+    to_committer: Vec<CommitterInput>,
+    now: Instant,
+    view: MemberView,
+    replies: Vec<(ReplyToken, Reply)>,
+    next: u64,
+    ready: bool,
+}
+
+impl Running {
+    fn start(disk: &MemDisk, now: Instant, seed: u64) -> Self {
+        let may = MayBlock::on_this_thread();
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let entropy = Box::new(SplitMix::new(seed));
+        let Parts { node, log_writer, applier, committer, .. } =
+            start(shared, &may, now, config(), entropy).unwrap_or_else(|e| panic!("{e}"));
+        let view = applier.view();
+        let mut member = Self {
+            node,
+            log_writer,
+            applier,
+            committer,
+            log: Vec::new(),
+            to_node: Vec::new(),
+            to_applier: Vec::new(),
+            to_committer: Vec::new(),
+            now,
+            view,
+            replies: Vec::new(),
+            next: now.0,
+            ready: false,
+        };
+        for _ in 0..20 {
+            member.turn(4);
+        }
+        assert!(member.ready, "the member has published itself");
+        member
+    }
+
+    /// One turn of each automaton in `which` (a bit each: log writer, applier, committer).
+    fn step(&mut self, which: u64) {
+        let may = MayBlock::on_this_thread();
+        let mut out = NodeOutput::default();
+        self.node.handle(self.now, &mut self.to_node, &mut out);
+        self.log.append(&mut out.log);
+        self.to_applier.extend(out.committed.into_iter().map(ApplierInput::Committed));
+        self.replies.append(&mut out.replies);
+        self.ready |= out.status.is_some_and(|s| s.ready);
+        if out.flush {
+            self.to_committer.push(CommitterInput::Flush);
+        }
+        if which & 1 != 0 {
+            self.log_writer.handle(&may, &mut self.log, &mut self.to_node).unwrap();
+        }
+        if which & 2 != 0 {
+            let mut out = ApplierOutput::default();
+            self.applier.handle(&may, self.now, &mut self.to_applier, &mut out).unwrap();
+            self.to_node.append(&mut out.node);
+            if let Some(view) = out.view {
+                self.view = view;
+            }
+            self.replies.append(&mut out.replies);
+            self.to_committer.extend(out.batches.into_iter().map(CommitterInput::Batch));
+            if out.flush {
+                self.to_committer.push(CommitterInput::Flush);
+            }
+        }
+        if which & 4 != 0 {
+            let mut done = Vec::new();
+            let inputs = &mut self.to_committer;
+            self.committer.handle(&may, self.now, inputs, &mut done).unwrap();
+            for input in done {
+                if let ApplierInput::BackendCommitted { batch, .. } = &input {
+                    self.to_node.push(NodeInput::BackendCommitted(member::BackendCommitted {
+                        index: batch.last_index(),
+                        term: batch.term(),
+                        conf_state: self.view.members.conf_state(),
+                    }));
+                }
+                self.to_applier.push(input);
+            }
+        }
+    }
+
+    fn turn(&mut self, steps: u64) {
+        self.now = self.now + Duration::from_millis(20);
+        for _ in 0..steps {
+            self.step(7);
+        }
+    }
+
+    fn propose(&mut self, mut request: InternalRaftRequest) -> ReplyToken {
+        self.next += 1;
+        let header = RequestHeader { id: self.next, ..RequestHeader::default() };
+        request.header = Some(header);
+        let token = ReplyToken(self.next);
+        self.to_node.push(NodeInput::Propose(Proposal {
+            token,
+            id: RequestId(self.next),
+            data: request.encode_to_vec().into(),
+        }));
+        token
+    }
+
+    fn put(&mut self, key: &str, value: &str) -> ReplyToken {
+        let (key, value) = (key.to_owned().into(), value.to_owned().into());
+        let put = PutRequest { key, value, ..PutRequest::default() };
+        self.propose(InternalRaftRequest { put: Some(put), ..Default::default() })
+    }
+
+    fn outcome(&mut self, token: ReplyToken) -> Result<Box<Outcome>, ApiError> {
+        for _ in 0..10 {
+            if let Some(at) = self.replies.iter().position(|(t, _)| *t == token) {
+                return member::applier::outcome(self.replies.swap_remove(at).1);
+            }
+            self.turn(4);
+        }
+        panic!("no reply");
+    }
+
+    fn value(&self, key: &str) -> Option<Vec<u8>> {
+        let may = MayBlock::on_this_thread();
+        let found = self.view.store.get(key.as_bytes(), 0).unwrap()?;
+        let stored = self.view.store.value(&may, found.rev).unwrap().unwrap();
+        Some(store::KeyValue::parse(&stored).unwrap().value.to_vec())
+    }
+}
+
+#[test]
+fn a_put_is_acknowledged_visible_and_survives_a_power_cut() {
+    let disk = MemDisk::new();
+    let mut member = Running::start(&disk, Instant(0), 1);
+    let token = member.put("k", "v");
+    let outcome = member.outcome(token).unwrap();
+    assert_eq!(outcome.revision.0, 2);
+    assert_eq!(member.value("k").as_deref(), Some(&b"v"[..]));
+    disk.crash(None);
+    let member = Running::start(&disk, member.now, 2);
+    assert_eq!(member.value("k").as_deref(), Some(&b"v"[..]));
+    assert_eq!(member.view.store.revision().0, 2);
+    let members: Vec<_> = member.view.members.iter().collect();
+    assert_eq!(members.len(), 1);
+    assert_eq!(members[0].name, "m");
+    assert_eq!(member.view.members.cluster_version.as_deref(), Some("3.7.0"));
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_whatever_lags_when_the_power_goes() {
+    for seed in 0..40 {
+        let mut entropy = SplitMix::new(seed);
+        let disk = MemDisk::new();
+        let mut now = Instant(0);
+        let mut acknowledged: Vec<(String, u64)> = Vec::new();
+        for life in 0..4u64 {
+            let mut member = Running::start(&disk, now, seed * 10 + life);
+            for (key, value) in &acknowledged {
+                let stored = member.value(key).map(|v| String::from_utf8(v).unwrap());
+                let stored: u64 = stored.expect("acknowledged").parse().unwrap();
+                assert!(stored >= *value, "seed {seed}: {key} went back to {stored}");
+            }
+            let mut waiting = Vec::new();
+            for n in 0..120 {
+                let key = format!("k{}", entropy.below(12));
+                let value = life * 1_000 + n;
+                waiting.push((member.put(&key, &value.to_string()), key, value));
+                member.now = member.now + Duration::from_millis(entropy.below(30));
+                member.step(entropy.next_u64());
+            }
+            for (token, key, value) in waiting {
+                let done = member
+                    .replies
+                    .iter()
+                    .any(|(t, r)| *t == token && matches!(r, Reply::Applied(o) if o.reply.is_ok()));
+                if done {
+                    acknowledged.retain(|(k, _)| *k != key);
+                    acknowledged.push((key, value));
+                }
+            }
+            now = member.now;
+            disk.crash(Some(&mut entropy));
+        }
+        assert!(acknowledged.len() > 5);
+    }
+}
+
+#[test]
+fn a_lease_takes_its_keys_along() {
+    let disk = MemDisk::new();
+    let mut member = Running::start(&disk, Instant(0), 1);
+    let grant = LeaseGrantRequest { ttl: 3, id: 77 };
+    let token =
+        member.propose(InternalRaftRequest { lease_grant: Some(grant), ..Default::default() });
+    member.outcome(token).unwrap();
+    let put = PutRequest { key: "k".into(), lease: 77, ..PutRequest::default() };
+    let token = member.propose(InternalRaftRequest { put: Some(put), ..Default::default() });
+    member.outcome(token).unwrap();
+    let token = ReplyToken(1);
+    member.to_node.push(NodeInput::KeepAlive { token, lease: LeaseId(77) });
+    member.turn(2);
+    let kept = |r: &(ReplyToken, Reply)| r.0 == token && matches!(r.1, Reply::KeepAlive(3));
+    assert!(member.replies.iter().any(kept));
+    member.now = member.now + Duration::from_millis(2_900);
+    member.turn(6);
+    assert!(member.value("k").is_some());
+    member.now = member.now + Duration::from_millis(200);
+    member.turn(6);
+    assert_eq!(member.value("k"), None);
+    let token = ReplyToken(2);
+    member.to_node.push(NodeInput::KeepAlive { token, lease: LeaseId(77) });
+    member.turn(6);
+    let gone = |r: &(ReplyToken, Reply)| r.0 == token && matches!(r.1, Reply::KeepAlive(0));
+    assert!(member.replies.iter().any(gone));
+}
+
+#[test]
+fn snapshots_let_go_of_the_log_and_the_member_starts_from_the_backend() {
+    let disk = MemDisk::new();
+    let mut member = Running::start(&disk, Instant(0), 1);
+    for n in 0..300 {
+        let token = member.put(&format!("k{n}"), "v");
+        member.outcome(token).unwrap();
+    }
+    let may = MayBlock::on_this_thread();
+    let snaps = wal::snap::list(&disk, &PathBuf::from("/d/member/snap"), &may).unwrap();
+    assert!(snaps.len() >= 3, "{snaps:?}");
+    disk.crash(None);
+    let member = Running::start(&disk, member.now, 2);
+    assert_eq!(member.view.store.revision().0, 301);
+    assert_eq!(member.value("k299").as_deref(), Some(&b"v"[..]));
+}
+
+#[test]
+fn a_compaction_resumes_after_a_power_cut() {
+    let disk = MemDisk::new();
+    let mut member = Running::start(&disk, Instant(0), 1);
+    for n in 0..50 {
+        let token = member.put("k", &n.to_string());
+        member.outcome(token).unwrap();
+    }
+    let compaction = CompactionRequest { revision: 40, physical: false };
+    let token =
+        member.propose(InternalRaftRequest { compaction: Some(compaction), ..Default::default() });
+    member.outcome(token).unwrap();
+    disk.crash(None);
+    let mut member = Running::start(&disk, member.now, 2);
+    assert_eq!(member.view.store.compact_revision().0, 40);
+    let token = ReplyToken(1);
+    member.to_applier.push(ApplierInput::AwaitCompaction(token));
+    for _ in 0..5 {
+        member.turn(6);
+    }
+    assert!(member.replies.iter().any(|(t, r)| *t == token && matches!(r, Reply::Done)));
+    assert!(member.view.store.get(b"k", 39).is_err());
+    assert!(member.view.store.get(b"k", 40).unwrap().is_some());
+}
