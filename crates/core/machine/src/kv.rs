@@ -15,7 +15,7 @@ use bytes::Bytes;
 use env::MayBlock;
 use store::{
     KeyRef, KeyValue, Lookup, RangeError, RangeQuery, SortOrder, SortTarget, Store, ValueError,
-    WriteTxn,
+    View, WriteTxn,
 };
 use types::{LeaseId, Revision};
 
@@ -241,31 +241,59 @@ fn path(txn: &WriteTxn<'_>, may: &MayBlock, request: &TxnRequest) -> Result<Path
     Ok(path)
 }
 
+/// What a compare reads: the store under a transaction, or a View.
+trait Compared {
+    fn keys(&self, compare: &Compare) -> Vec<KeyRef>;
+    fn value(&self, may: &MayBlock, key: &KeyRef) -> Result<Bytes, ValueError>;
+}
+
+impl Compared for WriteTxn<'_> {
+    fn keys(&self, compare: &Compare) -> Vec<KeyRef> {
+        WriteTxn::keys(self, &RangeQuery::between(&compare.key, &compare.range_end))
+    }
+
+    fn value(&self, may: &MayBlock, key: &KeyRef) -> Result<Bytes, ValueError> {
+        value(self.store(), may, key)
+    }
+}
+
+impl Compared for View {
+    fn keys(&self, compare: &Compare) -> Vec<KeyRef> {
+        let mut found = Vec::new();
+        let current = self.scan(&compare.key, &compare.range_end, 0, &mut |_, key| {
+            found.push(key);
+            true
+        });
+        current.expect("the current revision can always be read");
+        found
+    }
+
+    fn value(&self, may: &MayBlock, key: &KeyRef) -> Result<Bytes, ValueError> {
+        View::value(self, may, key.rev)?.ok_or(ValueError::Compacted)
+    }
+}
+
+/// Whether a compare holds in a View, for transactions that only read.
+///
+/// # Errors
+/// A value could not be read.
+pub fn holds_in_view(view: &View, may: &MayBlock, compare: &Compare) -> Result<bool, ValueError> {
+    holds(view, may, compare)
+}
+
 /// Whether a compare holds for every key in its range.
 //= etcd 3.7.1: server/etcdserver/txn/txn.go#applyCompare
-fn holds(txn: &WriteTxn<'_>, may: &MayBlock, compare: &Compare) -> Result<bool, ValueError> {
-    let query =
-        RangeQuery { key: &compare.key, range_end: &compare.range_end, ..RangeQuery::default() };
-    let needs_value = matches!(compare.target(), CompareTarget::Value | CompareTarget::Lease)
-        && known_target(compare);
-    if compare.range_end.is_empty() {
-        return match txn.get(&compare.key) {
-            None => Ok(absent_holds(compare)),
-            Some(key) if needs_value => {
-                let stored = value(txn.store(), may, &key)?;
-                Ok(holds_for(compare, &key, &KeyValue::parse(&stored)?))
-            }
-            Some(key) => Ok(holds_for(compare, &key, &KeyValue::default())),
-        };
-    }
-    let keys = txn.keys(&query);
+fn holds(on: &impl Compared, may: &MayBlock, compare: &Compare) -> Result<bool, ValueError> {
+    let target = CompareTarget::try_from(compare.target);
+    let needs_value = matches!(target, Ok(CompareTarget::Value | CompareTarget::Lease));
+    let keys = on.keys(compare);
     if keys.is_empty() {
         return Ok(absent_holds(compare));
     }
     for key in keys {
         let stored;
         let parsed = if needs_value {
-            stored = value(txn.store(), may, &key)?;
+            stored = on.value(may, &key)?;
             KeyValue::parse(&stored)?
         } else {
             KeyValue::default()
@@ -275,10 +303,6 @@ fn holds(txn: &WriteTxn<'_>, may: &MayBlock, compare: &Compare) -> Result<bool, 
         }
     }
     Ok(true)
-}
-
-fn known_target(compare: &Compare) -> bool {
-    CompareTarget::try_from(compare.target).is_ok()
 }
 
 /// An absent key is all zeroes, but has no value that anything could be compared with.

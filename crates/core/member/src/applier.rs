@@ -43,6 +43,13 @@ pub enum ApplierInput {
     AwaitCompaction(ReplyToken),
     /// Answer when the backend holds everything applied so far.
     AwaitBackend(ReplyToken),
+    /// Answer when an entry is applied and published.
+    AwaitApplied {
+        /// Where the answer goes.
+        token: ReplyToken,
+        /// Which entry.
+        index: Index,
+    },
 }
 
 /// Everything that readers see, as of one applied entry.
@@ -94,6 +101,7 @@ pub struct Applier {
     last_batch: u64,
     committed_batch: u64,
     waiting: Vec<Waiting>,
+    readers: Vec<(Index, ReplyToken)>,
     next_slice: Option<Instant>,
     storage_version: Option<Bytes>,
 }
@@ -110,6 +118,7 @@ impl Applier {
             last_batch: 0,
             committed_batch: 0,
             waiting: Vec::new(),
+            readers: Vec::new(),
             next_slice,
             storage_version,
         }
@@ -189,6 +198,7 @@ impl Applier {
                 ApplierInput::AwaitCompaction(token) => {
                     self.waiting.push(Waiting { token, batch: None });
                 }
+                ApplierInput::AwaitApplied { token, index } => self.readers.push((index, token)),
                 ApplierInput::AwaitBackend(token) => {
                     // What this very turn applies is sealed below and counts.
                     let next = self.last_batch + u64::from(self.applied.0 > before);
@@ -248,6 +258,14 @@ impl Applier {
     }
 
     fn wake(&mut self, out: &mut ApplierOutput) {
+        let applied = self.applied.0;
+        self.readers.retain(|(index, token)| {
+            let done = *index <= applied;
+            if done {
+                out.replies.push((*token, Reply::Done));
+            }
+            !done
+        });
         if self.waiting.is_empty() {
             return;
         }

@@ -11,6 +11,8 @@ mod io;
 pub mod message;
 pub mod metadata;
 mod ping;
+pub mod pool;
+pub mod runtime;
 pub mod services;
 pub mod status;
 

@@ -1,3 +1,155 @@
 //! The services: validate, hand over to the member, render the answer.
+//!
+//! [`Services`] is one runtime's dispatcher. Read next: [`kv`] for the way of a write and a read.
 
+pub mod http;
+pub mod kv;
+pub mod lease;
+pub mod maintenance;
+pub mod render;
 pub mod validate;
+
+use std::rc::Rc;
+
+use api::error::{ApiError, Code, Status};
+use api::grpc_health::{
+    HealthCheckRequest, HealthCheckResponse, HealthListResponse,
+    health_check_response::ServingStatus,
+};
+use api::method::{Method, Row};
+use bytes::Bytes;
+use prost::Message;
+
+use crate::runtime::Runtime;
+use crate::{Body, Call, Dispatch, HttpRequest, HttpResponse, Local, Requests, Sender};
+
+/// Answers the calls of one runtime's connections.
+pub struct Services {
+    rt: Rc<Runtime>,
+}
+
+impl Services {
+    /// The services of a runtime.
+    #[must_use]
+    pub fn new(rt: Rc<Runtime>) -> Rc<Self> {
+        Rc::new(Self { rt })
+    }
+
+    /// Checks that hold for every call: the client's version text and its wish for a leader.
+    //= etcd 3.7.1: server/etcdserver/api/v3rpc/interceptor.go#newUnaryInterceptor
+    fn check(&self, call: &Call) -> Result<(), Status> {
+        if let Some(version) = call.metadata.get_bytes("client-api-version")
+            && std::str::from_utf8(version).is_err()
+        {
+            return Err(ApiError::InvalidClientApiVersion.into());
+        }
+        if call.metadata.requires_leader() && self.rt.handle.status.load().leader.is_none() {
+            return Err(ApiError::NoLeader.into());
+        }
+        Ok(())
+    }
+}
+
+impl Dispatch for Services {
+    fn unary(self: Rc<Self>, call: Call, message: Bytes) -> Local<'static, Result<Body, Status>> {
+        Box::pin(async move {
+            self.check(&call)?;
+            let rt = &self.rt;
+            match call.row.method {
+                Method::Range => kv::range(rt, message).await,
+                Method::Put => kv::put(rt, message).await,
+                Method::DeleteRange => kv::delete(rt, message).await,
+                Method::Txn => kv::txn(rt, message).await,
+                Method::Compact => kv::compact(rt, message).await,
+                Method::LeaseGrant => lease::grant(rt, message).await,
+                Method::LeaseRevoke => lease::revoke(rt, message).await,
+                Method::LeaseTimeToLive => lease::time_to_live(rt, message).await,
+                Method::LeaseLeases => lease::leases(rt).await,
+                Method::MemberList => maintenance::member_list(rt, message).await,
+                Method::Status => Ok(maintenance::status(rt)),
+                Method::Alarm => maintenance::alarm(rt, message).await,
+                Method::Hash => maintenance::hash(rt).await,
+                Method::HashKV => maintenance::hash_kv(rt, message).await,
+                Method::HealthCheck => health_check(message),
+                Method::HealthList => Ok(health_list()),
+                _ => Err(not_implemented(call.row)),
+            }
+        })
+    }
+
+    fn stream(
+        self: Rc<Self>,
+        call: Call,
+        requests: Requests,
+        sender: Sender,
+    ) -> Local<'static, Result<(), Status>> {
+        Box::pin(async move {
+            self.check(&call)?;
+            let rt = &self.rt;
+            match call.row.method {
+                Method::LeaseKeepAlive => lease::keep_alive(rt, requests, sender).await,
+                Method::Snapshot => maintenance::snapshot(rt, requests, sender).await,
+                _ => Err(not_implemented(call.row)),
+            }
+        })
+    }
+
+    fn http(self: Rc<Self>, request: HttpRequest) -> Local<'static, HttpResponse> {
+        Box::pin(async move { http::answer(&self.rt, request).await })
+    }
+
+    fn finished(&self, _: &'static Row, _: Option<&Status>) {}
+}
+
+/// A method of the table that this version does not answer yet (COMPAT.md lists them).
+fn not_implemented(row: &Row) -> Status {
+    Status::new(
+        Code::Unimplemented,
+        format!("method {} of {} is not implemented by Quorate yet", row.name, row.service),
+    )
+}
+
+/// Decodes the request of a unary call, with grpc-go's text for bytes that are not one.
+fn decode<M: Message + Default>(message: Bytes) -> Result<M, Status> {
+    M::decode(message).map_err(|e| malformed("grpc: error unmarshalling request: ", &e))
+}
+
+/// Decodes a message of a stream.
+fn decode_in_stream<M: Message + Default>(message: Bytes) -> Result<M, Status> {
+    M::decode(message)
+        .map_err(|e| malformed("grpc: failed to unmarshal the received message: ", &e))
+}
+
+fn malformed(prefix: &str, error: &prost::DecodeError) -> Status {
+    let what = if error.to_string().contains("UTF-8") {
+        "string field contains invalid UTF-8"
+    } else {
+        // protobuf-go writes a no-break space here.
+        "proto:\u{a0}cannot parse invalid wire-format data"
+    };
+    Status::new(Code::Internal, format!("{prefix}{what}"))
+}
+
+/// The bytes of a request for the log: as the client sent them if they are what we would write
+/// ourselves, else written anew. Bytes that Go cannot read would stop every Go member.
+fn unchanged<M: Message>(message: Bytes, decoded: &M) -> Bytes {
+    if decoded.encoded_len() == message.len() {
+        return message;
+    }
+    decoded.encode_to_vec().into()
+}
+
+fn health_check(message: Bytes) -> Result<Body, Status> {
+    let request: HealthCheckRequest = decode(message)?;
+    if !request.service.is_empty() {
+        return Err(Status::new(Code::NotFound, "unknown service"));
+    }
+    let response = HealthCheckResponse { status: ServingStatus::Serving as i32 };
+    Ok(Body::Whole(response.encode_to_vec().into()))
+}
+
+fn health_list() -> Body {
+    let serving = HealthCheckResponse { status: ServingStatus::Serving as i32 };
+    let statuses = [(String::new(), serving)].into_iter().collect();
+    Body::Whole(HealthListResponse { statuses }.encode_to_vec().into())
+}

@@ -1,0 +1,286 @@
+//! How one runtime thread talks to the member.
+//!
+//! Owns the outbox (requests leave in batches), the table of waiting replies (they come back in
+//! batches), and the block of request ids. Invariant: nothing on this thread waits for the disk,
+//! for a lock held over work, or for another client.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Poll, Waker};
+
+use api::error::{ApiError, Code, Status};
+use api::etcdserverpb::ResponseHeader;
+use bytes::Bytes;
+use handover::{Inbox, Replies, Slot, Wait};
+use machine::Outcome;
+use member::{ApplierInput, MemberView, NodeInput, NodeStatus, Proposal, Reply};
+use prost::encoding::encode_varint;
+use types::{ClusterId, Index, MemberId, ReplyToken, RequestId, Revision};
+
+use crate::pool::Pool;
+
+/// Replies on their way to one runtime.
+pub type ReplyInbox = Inbox<(ReplyToken, Reply)>;
+
+/// Limits of requests that are checked before they go anywhere.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestLimits {
+    /// Bytes of an encoded raft request (`--max-request-bytes`).
+    pub max_request_bytes: usize,
+    /// Operations per level of a transaction (`--max-txn-ops`).
+    pub max_txn_ops: usize,
+    /// Bytes of the backend beyond which writes are refused; `None` for no limit.
+    pub quota_bytes: Option<u64>,
+}
+
+/// The member as all runtimes see it.
+pub struct Handle {
+    /// Who this is.
+    pub member: MemberId,
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Requests for Node.
+    pub node: Arc<Inbox<NodeInput>>,
+    /// Questions for Applier.
+    pub applier: Arc<Inbox<ApplierInput>>,
+    /// The newest View.
+    pub view: Arc<Slot<MemberView>>,
+    /// The newest state of raft.
+    pub status: Arc<Slot<NodeStatus>>,
+    /// The work pool.
+    pub pool: Pool,
+    /// Request limits.
+    pub limits: RequestLimits,
+    /// The next block of request ids.
+    pub ids: AtomicU64,
+}
+
+/// Request ids that a runtime takes at once.
+const ID_BLOCK: u64 = 1_024;
+
+/// One runtime's side.
+pub struct Runtime {
+    /// The member.
+    pub handle: Arc<Handle>,
+    replies: Replies<Reply>,
+    inbox: Arc<ReplyInbox>,
+    outbox: RefCell<Outbox>,
+    ids: Cell<(u64, u64)>,
+}
+
+#[derive(Default)]
+struct Outbox {
+    requests: Vec<NodeInput>,
+    waker: Option<Waker>,
+}
+
+impl Runtime {
+    /// Runtime number `number`, whose replies come through `inbox`. [`Runtime::pump`] must run
+    /// beside it.
+    #[must_use]
+    pub fn new(handle: Arc<Handle>, number: u8, inbox: Arc<ReplyInbox>) -> Rc<Self> {
+        Rc::new(Self {
+            handle,
+            replies: Replies::new(number),
+            inbox,
+            outbox: RefCell::default(),
+            ids: Cell::new((0, 0)),
+        })
+    }
+
+    /// Moves requests out and replies in, for ever. Both in batches: whatever the tasks of this
+    /// thread submit before this one is polled leaves together.
+    pub async fn pump(self: Rc<Self>) {
+        let (mut replies, mut out) = (Vec::new(), Vec::new());
+        poll_fn::<(), _>(|cx| {
+            loop {
+                {
+                    let mut outbox = self.outbox.borrow_mut();
+                    out.append(&mut outbox.requests);
+                    if outbox.waker.as_ref().is_none_or(|w| !w.will_wake(cx.waker())) {
+                        outbox.waker = Some(cx.waker().clone());
+                    }
+                }
+                self.handle.node.push_all(&mut out);
+                for refused in out.drain(..) {
+                    self.refuse(refused);
+                }
+                if self.inbox.poll_recv(&mut replies, cx).is_pending() {
+                    return Poll::Pending;
+                }
+                for (token, reply) in replies.drain(..) {
+                    self.replies.resolve(token, reply);
+                }
+            }
+        })
+        .await;
+    }
+
+    /// Node's inbox is at its limit.
+    fn refuse(&self, request: NodeInput) {
+        let token = match request {
+            NodeInput::Propose(Proposal { token, .. })
+            | NodeInput::ReadIndex(token)
+            | NodeInput::KeepAlive { token, .. }
+            | NodeInput::TimeToLive { token, .. }
+            | NodeInput::Leases(token) => token,
+            _ => return,
+        };
+        self.replies.resolve(token, Reply::Refused(ApiError::TooManyRequests));
+    }
+
+    fn submit(&self, request: NodeInput) {
+        let mut outbox = self.outbox.borrow_mut();
+        outbox.requests.push(request);
+        if outbox.requests.len() == 1
+            && let Some(waker) = &outbox.waker
+        {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Asks Node and waits for its answer.
+    pub async fn ask(&self, request: impl FnOnce(ReplyToken) -> NodeInput) -> Reply {
+        let wait: Wait<Reply> = self.replies.register();
+        self.submit(request(wait.token()));
+        wait.await
+    }
+
+    /// Asks Applier and waits for its answer.
+    ///
+    /// # Errors
+    /// `too many requests` if its inbox is at the limit.
+    pub async fn ask_applier(
+        &self,
+        question: impl FnOnce(ReplyToken) -> ApplierInput,
+    ) -> Result<Reply, Status> {
+        let wait: Wait<Reply> = self.replies.register();
+        let question = question(wait.token());
+        self.handle.applier.push(question).map_err(|_| ApiError::TooManyRequests)?;
+        Ok(wait.await)
+    }
+
+    /// The next request id of this member.
+    #[must_use]
+    pub fn next_id(&self) -> RequestId {
+        let (mut next, mut end) = self.ids.get();
+        if next == end {
+            next = self.handle.ids.fetch_add(ID_BLOCK, Ordering::Relaxed);
+            end = next + ID_BLOCK;
+        }
+        self.ids.set((next + 1, end));
+        RequestId(next)
+    }
+
+    /// Puts a request through the log and waits until it is applied here. `field` is its number
+    /// in `InternalRaftRequest`, `body` its encoding, which goes into the log as it is.
+    ///
+    /// # Errors
+    /// The refusal of the request, or of Node.
+    pub async fn propose(&self, field: u32, body: &[u8]) -> Result<Box<Outcome>, Status> {
+        let id = self.next_id();
+        let data = raft_request(field, body, id);
+        if data.len() > self.handle.limits.max_request_bytes {
+            return Err(ApiError::RequestTooLarge.into());
+        }
+        let reply = self.ask(|token| NodeInput::Propose(Proposal { token, id, data })).await;
+        Ok(member::applier::outcome(reply)?)
+    }
+
+    /// The newest View, whatever its age.
+    #[must_use]
+    pub fn view(&self) -> Arc<MemberView> {
+        self.handle.view.load()
+    }
+
+    /// A View that shows everything that was acknowledged before this call (invariant 7).
+    ///
+    /// # Errors
+    /// No leader confirmed in time, or the leader changed meanwhile.
+    pub async fn linearizable_view(&self) -> Result<Arc<MemberView>, Status> {
+        let index = match self.ask(NodeInput::ReadIndex).await {
+            Reply::ReadIndex(index) => index,
+            Reply::Refused(error) => return Err(error.into()),
+            other => unreachable!("a read is answered by an index, not {other:?}"),
+        };
+        self.view_at(index).await
+    }
+
+    /// A View at or beyond an entry.
+    async fn view_at(&self, index: Index) -> Result<Arc<MemberView>, Status> {
+        let view = self.view();
+        if view.store.applied_index() >= index {
+            return Ok(view);
+        }
+        let await_applied = |token| ApplierInput::AwaitApplied { token, index };
+        match self.ask_applier(await_applied).await? {
+            Reply::Refused(error) => Err(error.into()),
+            _ => Ok(self.view()),
+        }
+    }
+
+    /// The header of a response.
+    #[must_use]
+    pub fn header(&self, revision: Revision) -> ResponseHeader {
+        ResponseHeader {
+            cluster_id: self.handle.cluster.0,
+            member_id: self.handle.member.0,
+            revision: revision.0,
+            raft_term: self.handle.status.load().term.0,
+        }
+    }
+
+    /// Calls waiting for a reply on this runtime.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.replies.waiting()
+    }
+}
+
+/// An encoded `InternalRaftRequest`: the body's field, then the header with the id. The order is
+/// etcd's (disk.md section 4).
+#[must_use]
+pub fn raft_request(field: u32, body: &[u8], id: RequestId) -> Bytes {
+    let mut out = Vec::with_capacity(body.len() + 24);
+    encode_varint(u64::from(field << 3 | 2), &mut out);
+    encode_varint(body.len() as u64, &mut out);
+    out.extend_from_slice(body);
+    let mut header = [0u8; 11];
+    let mut rest = &mut header[..];
+    encode_varint(1 << 3, &mut rest);
+    encode_varint(id.0, &mut rest);
+    let len = 11 - rest.len();
+    encode_varint(100 << 3 | 2, &mut out);
+    encode_varint(len as u64, &mut out);
+    out.extend_from_slice(&header[..len]);
+    out.into()
+}
+
+/// The status of work that the pool refused.
+#[must_use]
+pub fn pool_refused(_: crate::pool::Refused) -> Status {
+    Status::new(Code::ResourceExhausted, "etcdserver: the work pool takes no more jobs")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::etcdserverpb::{InternalRaftRequest, PutRequest};
+    use prost::Message;
+
+    #[test]
+    fn a_wrapped_request_is_what_go_would_decode() {
+        let put = PutRequest { key: "k".into(), value: "v".into(), ..Default::default() };
+        for id in [1, 1 << 40, u64::MAX] {
+            let data = raft_request(4, &put.encode_to_vec(), RequestId(id));
+            let decoded = InternalRaftRequest::decode(&data[..]).unwrap();
+            assert_eq!(decoded.put.as_ref(), Some(&put));
+            assert_eq!(decoded.header.as_ref().unwrap().id, id);
+            assert_eq!(member::proposals::request_id(&data), Some(RequestId(id)));
+            assert_eq!(decoded.encode_to_vec(), data);
+        }
+    }
+}

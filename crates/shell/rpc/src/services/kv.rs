@@ -1,0 +1,243 @@
+//! The KV service.
+//!
+//! Writes go into the log as the client encoded them. Reads are answered from a View: what is in
+//! memory on this thread, what is not on the pool, long lists piece by piece.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use api::error::{ApiError, Code, Status};
+use api::etcdserverpb::{
+    CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest,
+    request_op::Request,
+};
+use bytes::Bytes;
+use machine::kv::{check_revision, query, range_error};
+use machine::{OpReply, RangeReply, Reply, TxnReply};
+use member::{ApplierInput, MemberView};
+use store::{Piece, RangeBody, Ranged, ValueError};
+use types::limits::MAX_SEND_BYTES;
+
+use crate::runtime::{Runtime, pool_refused};
+use crate::services::{decode, render, unchanged, validate};
+use crate::{Body, Local, Pieces};
+
+/// Bytes of an answer that is rendered at once, on the thread of its connection.
+const INLINE_BYTES: usize = 64 * 1024;
+/// Bytes of a piece of a longer one.
+const PIECE_BYTES: usize = 128 * 1024;
+
+pub(super) async fn range(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status> {
+    let request: RangeRequest = decode(message)?;
+    validate::range(&request)?;
+    let view = if request.serializable { rt.view() } else { rt.linearizable_view().await? };
+    let ranged = view.store.range(&query(&request)).map_err(range_error)?;
+    let mut head = render::with_header(&rt.header(ranged.revision));
+    if view.store.try_render(&ranged, INLINE_BYTES, &mut head).map_err(value_error)? {
+        render::range_end(&mut head, ranged.more, count(&ranged));
+        return Ok(Body::Whole(head.into()));
+    }
+    let ranged = resolve(rt, &view, ranged).await?;
+    let mut tail = Vec::new();
+    render::range_end(&mut tail, ranged.more, count(&ranged));
+    let total = head.len() as u64 + ranged.body_bytes() + tail.len() as u64;
+    if total > MAX_SEND_BYTES {
+        let text =
+            format!("grpc: trying to send message larger than max ({total} vs. {MAX_SEND_BYTES})");
+        return Err(Status::new(Code::ResourceExhausted, text));
+    }
+    let body = view.store.body(ranged);
+    Ok(Body::Pieces(Box::new(RangePieces {
+        rt: Rc::clone(rt),
+        view,
+        head: Some(head),
+        body: Some(body),
+        tail: Some(tail),
+        remaining: total,
+    })))
+}
+
+fn count(ranged: &Ranged) -> i64 {
+    i64::try_from(ranged.count).expect("keys are counted in memory")
+}
+
+/// Finishes a plan that depends on values, on the pool.
+async fn resolve(
+    rt: &Rc<Runtime>,
+    view: &Arc<MemberView>,
+    ranged: Ranged,
+) -> Result<Ranged, Status> {
+    if !ranged.needs_values() {
+        return Ok(ranged);
+    }
+    let view = Arc::clone(view);
+    let job = move |may: &env::MayBlock| view.store.resolve(may, ranged);
+    rt.handle.pool.run(job).await.map_err(pool_refused)?.map_err(value_error)
+}
+
+/// A value that a plan named is gone, or the database failed.
+fn value_error(error: ValueError) -> Status {
+    match error {
+        ValueError::Compacted => ApiError::Compacted.into(),
+        other => Status::new(Code::DataLoss, format!("etcdserver: {other}")),
+    }
+}
+
+struct RangePieces {
+    rt: Rc<Runtime>,
+    view: Arc<MemberView>,
+    head: Option<Vec<u8>>,
+    /// `None` while a piece is produced on the pool, and when that failed.
+    body: Option<RangeBody>,
+    tail: Option<Vec<u8>>,
+    remaining: u64,
+}
+
+impl Pieces for RangePieces {
+    fn remaining(&self) -> u64 {
+        self.remaining
+    }
+
+    fn next(&mut self) -> Local<'_, Result<Option<Bytes>, Status>> {
+        Box::pin(async {
+            let Some(mut body) = self.body.take() else {
+                let tail = self.tail.take().filter(|tail| !tail.is_empty());
+                self.remaining = 0;
+                return Ok(tail.map(Bytes::from));
+            };
+            let mut out = self.head.take().unwrap_or_default();
+            let mut piece = body.next(&self.view.store, PIECE_BYTES, &mut out);
+            if matches!(piece, Ok(Piece::NeedsBlocking)) {
+                let view = Arc::clone(&self.view);
+                let job = move |may: &env::MayBlock| {
+                    let piece = body.next_blocking(may, &view.store, PIECE_BYTES, &mut out);
+                    (piece, body, out)
+                };
+                (piece, body, out) = self.rt.handle.pool.run(job).await.map_err(pool_refused)?;
+            }
+            if piece.map_err(value_error)? != Piece::Done {
+                self.body = Some(body);
+            }
+            self.remaining = self.remaining.saturating_sub(out.len() as u64);
+            Ok(Some(out.into()))
+        })
+    }
+}
+
+pub(super) async fn put(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status> {
+    let request: PutRequest = decode(message.clone())?;
+    validate::put(&request)?;
+    check_quota(rt, machine::apply::put_cost(&request))?;
+    let outcome = rt.propose(4, &unchanged(message, &request)).await?;
+    let mut out = render::with_header(&rt.header(outcome.revision));
+    if let Reply::Put(reply) = outcome.reply? {
+        render::put(&mut out, &reply);
+    }
+    Ok(Body::Whole(out.into()))
+}
+
+pub(super) async fn delete(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status> {
+    let request: DeleteRangeRequest = decode(message.clone())?;
+    validate::delete(&request)?;
+    let outcome = rt.propose(5, &unchanged(message, &request)).await?;
+    let mut out = render::with_header(&rt.header(outcome.revision));
+    if let Reply::Delete(reply) = outcome.reply? {
+        render::delete(&mut out, &reply);
+    }
+    Ok(Body::Whole(out.into()))
+}
+
+pub(super) async fn txn(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status> {
+    validate::txn_depth(&message, rt.handle.limits.max_txn_ops)?;
+    let request: TxnRequest = decode(message.clone())?;
+    validate::txn(&request, rt.handle.limits.max_txn_ops)?;
+    if validate::is_read_only(&request) {
+        return read_only_txn(rt, request).await;
+    }
+    let cost = machine::apply::txn_cost(&request);
+    if cost > 0 {
+        check_quota(rt, cost)?;
+    }
+    let outcome = rt.propose(6, &unchanged(message, &request)).await?;
+    let mut out = render::with_header(&rt.header(outcome.revision));
+    if let Reply::Txn(reply) = outcome.reply? {
+        render::txn(&mut out, &reply, outcome.revision);
+    }
+    Ok(Body::Whole(out.into()))
+}
+
+/// A transaction that only reads does not go through the log.
+async fn read_only_txn(rt: &Rc<Runtime>, request: TxnRequest) -> Result<Body, Status> {
+    let serializable = validate::is_serializable(&request);
+    let view = if serializable { rt.view() } else { rt.linearizable_view().await? };
+    let revision = view.store.revision();
+    let job = move |may: &env::MayBlock| read_txn(may, &view, &request);
+    let reply = rt.handle.pool.run(job).await.map_err(pool_refused)??;
+    let mut out = render::with_header(&rt.header(revision));
+    render::txn(&mut out, &reply, revision);
+    Ok(Body::Whole(out.into()))
+}
+
+fn read_txn(
+    may: &env::MayBlock,
+    view: &MemberView,
+    request: &TxnRequest,
+) -> Result<TxnReply, Status> {
+    let store = &view.store;
+    let held = |compare| machine::kv::holds_in_view(store, may, compare).map_err(value_error);
+    let mut succeeded = true;
+    for compare in &request.compare {
+        if !held(compare)? {
+            succeeded = false;
+            break;
+        }
+    }
+    let ops = if succeeded { &request.success } else { &request.failure };
+    let ranges = || {
+        ops.iter().filter_map(|op| match &op.request {
+            Some(Request::RequestRange(range)) => Some(range),
+            _ => None,
+        })
+    };
+    for range in ranges() {
+        check_revision(range.revision, store.revision(), store.compact_revision())?;
+    }
+    let mut responses = Vec::new();
+    for range in ranges() {
+        let ranged = store.range(&query(range)).map_err(range_error)?;
+        let ranged = store.resolve(may, ranged).map_err(value_error)?;
+        let (more, count) = (ranged.more, count(&ranged));
+        let mut kvs = Vec::new();
+        let mut body = store.body(ranged);
+        while body.next_blocking(may, store, usize::MAX, &mut kvs).map_err(value_error)?
+            != Piece::Done
+        {}
+        let reply = RangeReply { kvs: kvs.into(), more, count };
+        responses.push((store.revision(), OpReply::Range(reply)));
+    }
+    Ok(TxnReply { succeeded, responses })
+}
+
+pub(super) async fn compact(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status> {
+    let request: CompactionRequest = decode(message.clone())?;
+    let outcome = rt.propose(7, &unchanged(message, &request)).await?;
+    outcome.reply?;
+    if request.physical {
+        rt.ask_applier(ApplierInput::AwaitCompaction).await?;
+    }
+    Ok(Body::Whole(render::with_header(&rt.header(outcome.revision)).into()))
+}
+
+/// Refuses a write that would cross the quota, before it reaches the log (semantics I1). The
+/// alarm itself is raised by the member.
+//= etcd 3.7.1: server/etcdserver/api/v3rpc/quota.go#check
+pub(super) fn check_quota(rt: &Rc<Runtime>, cost: u64) -> Result<(), Status> {
+    let Some(quota) = rt.handle.limits.quota_bytes else { return Ok(()) };
+    let view = rt.view();
+    let size = view.store.backend().map_or(0, bolt::ReadTx::size_bytes);
+    if size.saturating_add(cost) < quota {
+        return Ok(());
+    }
+    super::maintenance::raise_no_space(rt);
+    Err(ApiError::NoSpace.into())
+}

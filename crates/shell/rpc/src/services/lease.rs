@@ -1,0 +1,115 @@
+//! The Lease service.
+
+use std::rc::Rc;
+
+use api::error::{ApiError, Status};
+use api::etcdserverpb::{
+    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
+    LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus,
+    LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+};
+use bytes::Bytes;
+use machine::Reply as Applied;
+use member::{ApplierInput, NodeInput, Reply};
+use prost::Message;
+use types::LeaseId;
+
+use crate::runtime::Runtime;
+use crate::services::{decode, unchanged};
+use crate::{Body, Requests, Sender};
+
+fn whole(message: &impl Message) -> Body {
+    Body::Whole(message.encode_to_vec().into())
+}
+
+pub(super) async fn grant(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status> {
+    let mut request: LeaseGrantRequest = decode(message.clone())?;
+    super::kv::check_quota(rt, machine::apply::LEASE_COST)?;
+    let body = if request.id == 0 {
+        //= etcd 3.7.1: server/etcdserver/v3_server.go#LeaseGrant
+        while request.id == 0 {
+            request.id = (rt.next_id().0 & (u64::MAX >> 1)) as i64;
+        }
+        request.encode_to_vec().into()
+    } else {
+        unchanged(message, &request)
+    };
+    let outcome = rt.propose(8, &body).await?;
+    let Applied::LeaseGrant { id, ttl } = outcome.reply? else {
+        unreachable!("a grant is answered by a grant")
+    };
+    Ok(whole(&LeaseGrantResponse {
+        header: Some(rt.header(outcome.revision)),
+        id: id.0,
+        ttl,
+        error: String::new(),
+    }))
+}
+
+pub(super) async fn revoke(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status> {
+    let request: LeaseRevokeRequest = decode(message.clone())?;
+    let outcome = rt.propose(9, &unchanged(message, &request)).await?;
+    outcome.reply?;
+    Ok(whole(&LeaseRevokeResponse { header: Some(rt.header(outcome.revision)) }))
+}
+
+pub(super) async fn time_to_live(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status> {
+    let request: LeaseTimeToLiveRequest = decode(message)?;
+    let lease = LeaseId(request.id);
+    let mut response = LeaseTimeToLiveResponse { id: lease.0, ttl: -1, ..Default::default() };
+    match rt.ask(|token| NodeInput::TimeToLive { token, lease }).await {
+        Reply::TimeToLive(None) => {}
+        Reply::TimeToLive(Some(time)) => {
+            response.ttl = time.remaining;
+            response.granted_ttl = time.granted;
+            if request.keys
+                && let Reply::LeaseKeys(keys) =
+                    rt.ask_applier(|token| ApplierInput::LeaseKeys { token, lease }).await?
+            {
+                response.keys = keys;
+            }
+        }
+        Reply::Refused(error) => return Err(error.into()),
+        other => unreachable!("a time to live is answered by one, not {other:?}"),
+    }
+    response.header = Some(rt.header(rt.view().store.revision()));
+    Ok(whole(&response))
+}
+
+pub(super) async fn leases(rt: &Rc<Runtime>) -> Result<Body, Status> {
+    let leases = match rt.ask(NodeInput::Leases).await {
+        Reply::Leases(leases) => leases,
+        Reply::Refused(error) => return Err(error.into()),
+        other => unreachable!("a list of leases is answered by one, not {other:?}"),
+    };
+    Ok(whole(&LeaseLeasesResponse {
+        header: Some(rt.header(rt.view().store.revision())),
+        leases: leases.into_iter().map(|id| LeaseStatus { id: id.0 }).collect(),
+    }))
+}
+
+pub(super) async fn keep_alive(
+    rt: &Rc<Runtime>,
+    mut requests: Requests,
+    sender: Sender,
+) -> Result<(), Status> {
+    while let Some(message) = requests.next().await? {
+        let request: LeaseKeepAliveRequest = super::decode_in_stream(message)?;
+        let lease = LeaseId(request.id);
+        let ttl = match rt.ask(|token| NodeInput::KeepAlive { token, lease }).await {
+            Reply::KeepAlive(ttl) => ttl,
+            Reply::Refused(ApiError::LeaseNotFound) => 0,
+            Reply::Refused(error) => return Err(error.into()),
+            other => unreachable!("a keep-alive is answered by one, not {other:?}"),
+        };
+        let response = LeaseKeepAliveResponse {
+            header: Some(rt.header(rt.view().store.revision())),
+            id: request.id,
+            ttl,
+        };
+        if sender.send(&response.encode_to_vec()).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,195 @@
+//! The Maintenance service, and the Cluster service as far as it reads.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use api::error::{ApiError, Code, Status};
+use api::etcdserverpb::alarm_request::AlarmAction;
+use api::etcdserverpb::{
+    AlarmRequest, AlarmResponse, AlarmType, DowngradeInfo, HashKvRequest, HashKvResponse,
+    HashResponse, Member, MemberListRequest, MemberListResponse, ResponseHeader, SnapshotResponse,
+    StatusResponse,
+};
+use bytes::Bytes;
+use machine::Reply as Applied;
+use machine::kv::range_error;
+use member::{ApplierInput, MemberView};
+use prost::Message;
+use store::compact::Step;
+use store::hash::DatabaseHasher;
+use types::Revision;
+use types::limits::SNAPSHOT_CHUNK_BYTES;
+
+use crate::runtime::{Runtime, pool_refused};
+use crate::services::{decode, unchanged};
+use crate::{Body, Requests, Sender};
+
+/// Bytes that a hash reads per step.
+const HASH_BUDGET_BYTES: usize = 4 << 20;
+
+fn whole(message: &impl Message) -> Body {
+    Body::Whole(message.encode_to_vec().into())
+}
+
+fn internal(error: impl std::fmt::Display) -> Status {
+    Status::new(Code::Unknown, error.to_string())
+}
+
+pub(super) fn status(rt: &Rc<Runtime>) -> Body {
+    let view = rt.view();
+    let raft = *rt.handle.status.load();
+    let backend = view.store.backend();
+    let mut errors: Vec<String> = Vec::new();
+    if raft.leader.is_none() {
+        errors.push(ApiError::NoLeader.text().to_owned());
+    }
+    for alarm in view.alarms.list(AlarmType::None as i32) {
+        errors.push(alarm_text(alarm.member_id, alarm.alarm));
+    }
+    let quota = rt.handle.limits.quota_bytes.unwrap_or(0);
+    whole(&StatusResponse {
+        header: Some(rt.header(view.store.revision())),
+        version: types::SERVER_VERSION.to_owned(),
+        db_size: backend.map_or(0, |b| b.size_bytes() as i64),
+        db_size_in_use: backend.map_or(0, |b| b.size_in_use_bytes() as i64),
+        leader: raft.leader.map_or(0, |id| id.0),
+        raft_index: raft.commit.0,
+        raft_term: raft.term.0,
+        raft_applied_index: raft.applied.0,
+        errors,
+        is_learner: view.members.get(rt.handle.member).is_some_and(|m| m.is_learner),
+        storage_version: storage_version(&view),
+        db_size_quota: quota as i64,
+        downgrade_info: Some(DowngradeInfo::default()),
+    })
+}
+
+fn storage_version(view: &MemberView) -> String {
+    view.storage_version.as_ref().map_or_else(String::new, |v| String::from_utf8_lossy(v).into())
+}
+
+/// An alarm as Go's protobuf text shows it.
+fn alarm_text(member: u64, alarm: i32) -> String {
+    let name = AlarmType::try_from(alarm).map_or("UNKNOWN", |a| a.as_str_name());
+    format!("memberID:{member} alarm:{name}")
+}
+
+pub(super) async fn alarm(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status> {
+    let request: AlarmRequest = decode(message.clone())?;
+    let outcome = rt.propose(10, &unchanged(message, &request)).await?;
+    let alarms = match outcome.reply? {
+        Applied::Alarms(alarms) => alarms,
+        _ => Vec::new(),
+    };
+    Ok(whole(&AlarmResponse { header: Some(rt.header(outcome.revision)), alarms }))
+}
+
+/// Raises this member's NOSPACE alarm through the log, unless one is set; nobody waits for it.
+pub(super) fn raise_no_space(rt: &Rc<Runtime>) {
+    if rt.view().alarms.is_set(AlarmType::Nospace) {
+        return;
+    }
+    let request = AlarmRequest {
+        action: AlarmAction::Activate as i32,
+        member_id: rt.handle.member.0,
+        alarm: AlarmType::Nospace as i32,
+    };
+    let rt = Rc::clone(rt);
+    tokio::task::spawn_local(async move {
+        // A refusal is met again by the next write, which asks anew.
+        let _ = rt.propose(10, &request.encode_to_vec()).await;
+    });
+}
+
+pub(super) async fn hash(rt: &Rc<Runtime>) -> Result<Body, Status> {
+    rt.ask_applier(ApplierInput::AwaitBackend).await?;
+    let view = rt.view();
+    let revision = view.store.revision();
+    let backend = view.store.backend().cloned().ok_or_else(|| internal("no backend"))?;
+    let job = move |may: &env::MayBlock| {
+        let mut hasher = DatabaseHasher::new(backend);
+        while hasher.step(may, HASH_BUDGET_BYTES)? == Step::More {}
+        Ok::<_, store::ValueError>(hasher.finish())
+    };
+    let hash = rt.handle.pool.run(job).await.map_err(pool_refused)?.map_err(internal)?;
+    Ok(whole(&HashResponse { header: Some(rt.header(revision)), hash }))
+}
+
+pub(super) async fn hash_kv(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status> {
+    let request: HashKvRequest = decode(message)?;
+    let view = rt.view();
+    let revision = view.store.revision();
+    let mut hasher = view.store.hash_kv(request.revision).map_err(range_error)?;
+    let job = move |may: &env::MayBlock| {
+        while hasher.step(may, &view.store, HASH_BUDGET_BYTES)? == Step::More {}
+        Ok::<_, store::ValueError>(hasher.finish())
+    };
+    let hash = rt.handle.pool.run(job).await.map_err(pool_refused)?.map_err(|e| match e {
+        store::ValueError::Compacted => ApiError::Compacted.into(),
+        other => internal(other),
+    })?;
+    Ok(whole(&HashKvResponse {
+        header: Some(rt.header(revision)),
+        hash: hash.hash,
+        compact_revision: hash.compact_revision.0,
+        hash_revision: hash.revision.0,
+    }))
+}
+
+/// Streams the backend as of one transaction, and its SHA-256 last.
+//= etcd 3.7.1: server/etcdserver/api/v3rpc/maintenance.go#Snapshot
+pub(super) async fn snapshot(
+    rt: &Rc<Runtime>,
+    mut requests: Requests,
+    sender: Sender,
+) -> Result<(), Status> {
+    requests.only().await?;
+    rt.ask_applier(ApplierInput::AwaitBackend).await?;
+    let view = rt.view();
+    let version = storage_version(&view);
+    let backend = view.store.backend().cloned().ok_or_else(|| internal("no backend"))?;
+    drop(view);
+    let total = backend.file_len_of_snapshot();
+    let (mut at, mut hasher) = (0, ring::digest::Context::new(&ring::digest::SHA256));
+    while at < total {
+        let len = (total - at).min(SNAPSHOT_CHUNK_BYTES as u64);
+        let reader = backend.clone();
+        let job = move |may: &env::MayBlock| {
+            let mut blob = vec![0; len as usize];
+            reader.read_snapshot(may, at, &mut blob).map(|_| blob)
+        };
+        let blob = rt.handle.pool.run(job).await.map_err(pool_refused)?.map_err(internal)?;
+        hasher.update(&blob);
+        at += len;
+        let response = SnapshotResponse {
+            header: None,
+            remaining_bytes: total - at,
+            blob: blob.into(),
+            version: version.clone(),
+        };
+        if sender.send(&response.encode_to_vec()).await.is_err() {
+            return Ok(());
+        }
+    }
+    let blob = Bytes::copy_from_slice(hasher.finish().as_ref());
+    let trailer = SnapshotResponse { header: None, remaining_bytes: 0, blob, version };
+    // A client that has gone has all it wants.
+    let _ = sender.send(&trailer.encode_to_vec()).await;
+    Ok(())
+}
+
+pub(super) async fn member_list(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status> {
+    let request: MemberListRequest = decode(message)?;
+    let view: Arc<MemberView> =
+        if request.linearizable { rt.linearizable_view().await? } else { rt.view() };
+    let members = view.members.iter().map(|m| Member {
+        id: m.id,
+        name: m.name.clone(),
+        peer_ur_ls: m.peer_urls.clone().unwrap_or_default(),
+        client_ur_ls: m.client_urls.clone(),
+        is_learner: m.is_learner,
+    });
+    // Cluster responses carry no revision.
+    let header = ResponseHeader { revision: 0, ..rt.header(Revision(0)) };
+    Ok(whole(&MemberListResponse { header: Some(header), members: members.collect() }))
+}

@@ -1,0 +1,440 @@
+//! Starting and stopping a member.
+//!
+//! Order of a start: disk (waiting for the lock), automata on their threads, sockets bound,
+//! readiness (the member has published itself), then clients are served. A stop goes the other
+//! way: no new calls, Node refuses, what is queued is written, the backend is committed.
+
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use api::membershippb;
+use env::{Disk, MayBlock, SplitMix};
+use handover::Inbox;
+use machine::{ApplyConfig, Member};
+use member::{CommitPolicy, NodeConfig, StartConfig, StartError};
+use osenv::{Clock, OsDisk};
+use rpc::pool::Pool;
+use rpc::runtime::{Handle, ReplyInbox, RequestLimits, Runtime};
+use rpc::services::Services;
+use rpc::{Settings, serve};
+use tokio::sync::watch;
+use types::{MemberId, RequestId};
+
+use crate::identity::{cluster_id, member_id};
+use crate::listen::{Accepted, Address, Bound, Listener, bind};
+use crate::threads::{Keep, Queues, spawn_all};
+
+/// What a member is run with: the configuration after parsing and checking.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `--name`.
+    pub name: String,
+    /// `--data-dir`.
+    pub data_dir: PathBuf,
+    /// `--wal-dir`, or `<data-dir>/member/wal`.
+    pub wal_dir: PathBuf,
+    /// `--listen-client-urls`, resolved.
+    pub client_addresses: Vec<Address>,
+    /// `--advertise-client-urls`.
+    pub advertise_client_urls: Vec<String>,
+    /// `--initial-cluster`: names with their peer URLs.
+    pub initial_cluster: Vec<(String, Vec<String>)>,
+    /// `--initial-cluster-token`.
+    pub initial_cluster_token: String,
+    /// `--heartbeat-interval`.
+    pub heartbeat: Duration,
+    /// `--election-timeout`.
+    pub election: Duration,
+    /// `--pre-vote`.
+    pub pre_vote: bool,
+    /// `--snapshot-count`.
+    pub snapshot_count: u64,
+    /// `--snapshot-catchup-entries`.
+    pub catchup_entries: u64,
+    /// `--max-wals`, `--max-snapshots`.
+    pub keep: Keep,
+    /// `--backend-batch-interval`, `--backend-batch-limit`.
+    pub commit: CommitPolicy,
+    /// `--quota-backend-bytes`; `None` for no limit.
+    pub quota_bytes: Option<u64>,
+    /// `--max-request-bytes`.
+    pub max_request_bytes: usize,
+    /// `--max-txn-ops`.
+    pub max_txn_ops: usize,
+    /// `--max-learners`.
+    pub max_learners: usize,
+    /// `--unsafe-no-fsync`.
+    pub unsafe_no_fsync: bool,
+    /// `--socket-reuse-port`, `--socket-reuse-address`.
+    pub reuse: (bool, bool),
+    /// Limits and times of client connections.
+    pub connections: Settings,
+    /// Threads that serve clients; 0 for one per core.
+    pub runtimes: usize,
+}
+
+impl Default for Options {
+    /// etcd's defaults: one member named `default` on 127.0.0.1:2379.
+    fn default() -> Self {
+        use types::limits as l;
+        Self {
+            name: "default".to_owned(),
+            data_dir: PathBuf::from("default.etcd"),
+            wal_dir: PathBuf::from("default.etcd/member/wal"),
+            client_addresses: vec![Address::Tcp(([127, 0, 0, 1], 2379).into())],
+            advertise_client_urls: vec!["http://localhost:2379".to_owned()],
+            initial_cluster: vec![("default".to_owned(), vec!["http://localhost:2380".to_owned()])],
+            initial_cluster_token: "etcd-cluster".to_owned(),
+            heartbeat: Duration::from_millis(l::HEARTBEAT_MS),
+            election: Duration::from_millis(l::ELECTION_MS),
+            pre_vote: true,
+            snapshot_count: l::SNAPSHOT_COUNT,
+            catchup_entries: l::SNAPSHOT_CATCHUP_ENTRIES,
+            keep: Keep { wals: l::MAX_WALS, snapshots: l::MAX_SNAPSHOTS },
+            commit: CommitPolicy {
+                interval: Duration::from_millis(l::BACKEND_BATCH_INTERVAL_MS),
+                operations: l::BACKEND_BATCH_OPS,
+            },
+            quota_bytes: Some(l::DEFAULT_QUOTA_BYTES as u64),
+            max_request_bytes: l::MAX_REQUEST_BYTES as usize,
+            max_txn_ops: l::MAX_TXN_OPS,
+            max_learners: 1,
+            unsafe_no_fsync: false,
+            reuse: (false, false),
+            connections: Settings::default(),
+            runtimes: 0,
+        }
+    }
+}
+
+/// Why a member did not start or ended.
+#[derive(Debug)]
+pub enum RunError {
+    /// The member's own state.
+    Start(StartError),
+    /// A socket or thread.
+    Io(String, io::Error),
+    /// The configuration names this member nowhere.
+    UnknownName(String),
+    /// The member could not go on.
+    Fatal(String),
+}
+
+impl std::fmt::Display for RunError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            RunError::Start(e) => e.fmt(f),
+            RunError::Io(what, e) => write!(f, "{what}: {e}"),
+            RunError::UnknownName(name) => {
+                write!(f, "couldn't find local name {name:?} in the initial cluster configuration")
+            }
+            RunError::Fatal(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for RunError {}
+
+/// A running member.
+pub struct Server {
+    queues: Queues,
+    automata: Vec<JoinHandle<()>>,
+    runtimes: Vec<JoinHandle<()>>,
+    stop: watch::Sender<bool>,
+    fatal: Arc<OnceLock<String>>,
+    /// Where clients are served (TCP).
+    pub addresses: Vec<std::net::SocketAddr>,
+}
+
+/// How often a locked database is tried again.
+const LOCK_RETRY: Duration = Duration::from_millis(50);
+
+fn start_config(options: &Options) -> Result<StartConfig, RunError> {
+    let mut founders = Vec::new();
+    for (name, urls) in &options.initial_cluster {
+        let id = member_id(urls, &options.initial_cluster_token);
+        let peer_urls = Some(urls.clone());
+        let name = name.clone();
+        founders.push(Member { id: id.0, peer_urls, name, ..Member::default() });
+    }
+    let own = founders.iter().find(|m| m.name == options.name);
+    let member = own.map(|m| MemberId(m.id));
+    let member = member.ok_or_else(|| RunError::UnknownName(options.name.clone()))?;
+    let ids: Vec<_> = founders.iter().map(|m| MemberId(m.id)).collect();
+    let ticks = options.election.as_millis() / options.heartbeat.as_millis().max(1);
+    Ok(StartConfig {
+        snap_dir: options.data_dir.join("member/snap"),
+        wal_dir: options.wal_dir.clone(),
+        member,
+        cluster: cluster_id(&ids),
+        founders,
+        node: NodeConfig {
+            id: member,
+            tick: options.heartbeat,
+            election: options.election,
+            snapshot_count: options.snapshot_count,
+            catchup_entries: options.catchup_entries,
+            attributes: membershippb::Attributes {
+                name: options.name.clone(),
+                client_urls: options.advertise_client_urls.clone(),
+            },
+            cluster_version: types::CLUSTER_VERSION.to_owned(),
+            first_request_id: RequestId(first_request_id(member).wrapping_add(OWN_IDS)),
+        },
+        apply: ApplyConfig {
+            id: member,
+            min_lease_ttl: min_lease_ttl(options.election),
+            max_learners: options.max_learners,
+            quota_bytes: options.quota_bytes,
+            persist_checkpoints: false,
+        },
+        commit: options.commit,
+        election_ticks: u32::try_from(ticks).unwrap_or(u32::MAX),
+        pre_vote: options.pre_vote,
+        unsafe_no_fsync: options.unsafe_no_fsync,
+    })
+}
+
+/// Node counts its own ids far away from those of the runtimes: 2^46 is some eight years of
+/// milliseconds ahead in the generator's clock.
+const OWN_IDS: u64 = 1 << 46;
+
+/// The first request id of this boot: the member, the time, and a counter from 0.
+//= etcd 3.7.1: pkg/idutil/id.go#NewGenerator
+fn first_request_id(member: MemberId) -> u64 {
+    let ms = Clock.wall().unix_ms() & ((1 << 40) - 1);
+    (member.0 & 0xffff) << 48 | ms << 8
+}
+
+/// Three halves of the election timeout, in whole seconds upwards.
+//= etcd 3.7.1: server/etcdserver/server.go (minTTL)
+fn min_lease_ttl(election: Duration) -> i64 {
+    let ms = election.as_millis() * 3 / 2;
+    i64::try_from(ms.div_ceil(1_000)).unwrap_or(i64::MAX)
+}
+
+/// Starts a member and waits until it is ready. `waiting` is called once if another process holds
+/// the database for long.
+///
+/// # Errors
+/// [`RunError`].
+pub fn start(options: &Options, waiting: &dyn Fn()) -> Result<Server, RunError> {
+    let may = MayBlock::on_this_thread();
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+    let config = start_config(options)?;
+    let began = Clock.now();
+    let mut told = false;
+    let parts = loop {
+        let entropy = Box::new(SplitMix::new(osenv::seed()));
+        let disk = Arc::clone(&disk);
+        match member::start(disk, &may, Clock.now(), config.clone(), entropy) {
+            Err(StartError::Locked) => {
+                if !told && Clock.now().since(began) > Duration::from_secs(10) {
+                    told = true;
+                    waiting();
+                }
+                std::thread::sleep(LOCK_RETRY);
+            }
+            result => break result.map_err(RunError::Start)?,
+        }
+    };
+    let mut bound = Vec::new();
+    for address in &options.client_addresses {
+        let socket = bind(address, options.reuse.0, options.reuse.1)
+            .map_err(|e| RunError::Io(format!("listen {address:?}"), e))?;
+        bound.push(socket);
+    }
+    let addresses = bound.iter().filter_map(Bound::local_addr).collect();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let count = if options.runtimes == 0 { cores } else { options.runtimes }.min(255);
+    let inboxes: Vec<Arc<ReplyInbox>> =
+        (0..count).map(|_| Arc::new(Inbox::new(usize::MAX))).collect();
+    let fatal: Arc<OnceLock<String>> = Arc::default();
+    let (stop, stopped) = watch::channel(false);
+    let on_fatal = {
+        let (fatal, stop) = (Arc::clone(&fatal), stop.clone());
+        move |why: &str| {
+            let _ = fatal.set(why.to_owned());
+            let _ = stop.send(true);
+        }
+    };
+    let (member, cluster) = (parts.member, parts.cluster);
+    let view = parts.applier.view();
+    let queues = Queues::new(view, inboxes.clone(), Arc::new(on_fatal), Arc::new(|| {}));
+    let automata = spawn_all(&queues, parts, options.keep).map_err(thread_error)?;
+    let handle = Arc::new(Handle {
+        member,
+        cluster,
+        node: Arc::clone(&queues.node),
+        applier: Arc::clone(&queues.applier),
+        view: Arc::clone(&queues.view),
+        status: Arc::clone(&queues.status),
+        pool: Pool::new(cores).map_err(thread_error)?,
+        limits: RequestLimits {
+            max_request_bytes: options.max_request_bytes,
+            max_txn_ops: options.max_txn_ops,
+            quota_bytes: options.quota_bytes,
+        },
+        ids: AtomicU64::new(first_request_id(member)),
+    });
+    wait_ready(&queues, &fatal)?;
+    let runtimes = runtimes(options, &handle, &inboxes, bound, &stopped).map_err(thread_error)?;
+    Ok(Server { queues, automata, runtimes, stop, fatal, addresses })
+}
+
+fn thread_error(e: io::Error) -> RunError {
+    RunError::Io("start a thread".to_owned(), e)
+}
+
+fn wait_ready(queues: &Queues, fatal: &OnceLock<String>) -> Result<(), RunError> {
+    while !queues.status.load().ready {
+        if let Some(why) = fatal.get() {
+            return Err(RunError::Fatal(why.clone()));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// The runtime threads: number 0 also accepts, and deals connections out in turn.
+fn runtimes(
+    options: &Options,
+    handle: &Arc<Handle>,
+    inboxes: &[Arc<ReplyInbox>],
+    bound: Vec<Bound>,
+    stopped: &watch::Receiver<bool>,
+) -> io::Result<Vec<JoinHandle<()>>> {
+    let connections: Vec<Arc<Inbox<Accepted>>> =
+        inboxes.iter().map(|_| Arc::new(Inbox::new(usize::MAX))).collect();
+    let mut bound = Some(bound);
+    let mut threads = Vec::new();
+    for (number, inbox) in inboxes.iter().enumerate() {
+        let (handle, inbox) = (Arc::clone(handle), Arc::clone(inbox));
+        let (settings, stopped) = (options.connections.clone(), stopped.clone());
+        let all = connections.clone();
+        let sockets = bound.take().unwrap_or_default();
+        let name = format!("rpc-{number}");
+        threads.push(std::thread::Builder::new().name(name).spawn(move || {
+            let number = u8::try_from(number).expect("at most 255 runtimes");
+            run_runtime(number, handle, inbox, settings, stopped, &all, sockets);
+        })?);
+    }
+    Ok(threads)
+}
+
+fn run_runtime(
+    number: u8,
+    handle: Arc<Handle>,
+    inbox: Arc<ReplyInbox>,
+    settings: Settings,
+    mut stopped: watch::Receiver<bool>,
+    connections: &[Arc<Inbox<Accepted>>],
+    sockets: Vec<Bound>,
+) {
+    let tokio = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime needs an epoll descriptor");
+    let local = tokio::task::LocalSet::new();
+    let rt = Runtime::new(handle, number, inbox);
+    let services = Services::new(Rc::clone(&rt));
+    let settings = Rc::new(settings);
+    local.spawn_local(rt.pump());
+    let serving = Rc::new(tokio::sync::Semaphore::new(0));
+    let own = Arc::clone(&connections[usize::from(number)]);
+    let accepting = {
+        let (services, settings) = (Rc::clone(&services), Rc::clone(&settings));
+        let (stopped, serving) = (stopped.clone(), Rc::clone(&serving));
+        async move {
+            let mut new = Vec::new();
+            loop {
+                own.recv(&mut new).await;
+                for connection in new.drain(..) {
+                    let (services, settings) = (Rc::clone(&services), Rc::clone(&settings));
+                    let (stopped, serving) = (stopped.clone(), Rc::clone(&serving));
+                    tokio::task::spawn_local(async move {
+                        // Kept alive to the end: how many there are is how many are open.
+                        let _open = serving;
+                        // A connection that fails concerns its client, who sees it.
+                        let _ = match connection {
+                            Accepted::Tcp(s) => match Accepted::tcp(s) {
+                                Ok(s) => serve(s, services, settings, stopped).await,
+                                Err(e) => Err(e),
+                            },
+                            Accepted::Unix(s) => match Accepted::unix(s) {
+                                Ok(s) => serve(s, services, settings, stopped).await,
+                                Err(e) => Err(e),
+                            },
+                        };
+                    });
+                }
+            }
+        }
+    };
+    local.spawn_local(accepting);
+    for (n, socket) in sockets.into_iter().enumerate() {
+        let connections = connections.to_vec();
+        local.spawn_local(async move {
+            let Ok(listener) = Listener::new(socket) else { return };
+            let mut turn = n;
+            loop {
+                match listener.accept().await {
+                    Ok(connection) => {
+                        connections[turn % connections.len()].push_event(connection);
+                        turn += 1;
+                    }
+                    // Out of descriptors, most likely: let some connections end.
+                    Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
+            }
+        });
+    }
+    local.block_on(&tokio, async move {
+        let _ = stopped.wait_for(|stop| *stop).await;
+        // Open calls get a moment to be answered.
+        for _ in 0..STOP_GRACE_MS / 10 {
+            if Rc::strong_count(&serving) <= 2 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+}
+
+/// How long a stop waits for open calls.
+const STOP_GRACE_MS: u64 = 500;
+
+impl Server {
+    /// A sender that stops the member from anywhere, for signal handlers.
+    #[must_use]
+    pub fn stopper(&self) -> watch::Sender<bool> {
+        self.stop.clone()
+    }
+
+    /// Waits until the member is stopped, then ends everything in order: clients, automata, and
+    /// the backend's last commit.
+    ///
+    /// # Errors
+    /// [`RunError::Fatal`] if it could not go on.
+    pub fn wait(self) -> Result<(), RunError> {
+        for thread in self.runtimes {
+            let _ = thread.join();
+        }
+        if let Some(why) = self.fatal.get() {
+            return Err(RunError::Fatal(why.clone()));
+        }
+        self.queues.close();
+        for thread in self.automata {
+            let _ = thread.join();
+        }
+        match self.fatal.get() {
+            Some(why) => Err(RunError::Fatal(why.clone())),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! The threads that run the automata, joined by bounded inboxes.
+//!
+//! | thread | runs | never waits for |
+//! |---|---|---|
+//! | node | Node | disk, apply |
+//! | log | LogWriter | apply |
+//! | apply | Applier | fsync |
+//! | commit | Committer | clients |
+//!
+//! A panic or a fatal error on any of them ends the process: what was acknowledged is on disk, and
+//! nothing more may be acknowledged (invariant 10).
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use env::{Instant, MayBlock};
+use handover::{Inbox, Slot};
+use member::{
+    Applier, ApplierInput, ApplierOutput, BackendCommitted, Committer, CommitterInput, LogInput,
+    LogWriter, MemberView, Node, NodeInput, NodeOutput, NodeStatus, Reply,
+};
+use osenv::Clock;
+use rpc::runtime::ReplyInbox;
+use types::ReplyToken;
+
+/// Requests that wait for Node at once; beyond it callers are refused.
+pub const NODE_INBOX: usize = 65_536;
+/// Questions and entries that wait for Applier at once.
+pub const APPLIER_INBOX: usize = 65_536;
+/// Writes that wait for the log.
+const LOG_INBOX: usize = 65_536;
+/// Batches that wait for the backend; their bytes are limited by the store.
+const COMMITTER_INBOX: usize = 65_536;
+
+/// The queues between the threads.
+#[derive(Clone)]
+pub struct Queues {
+    /// For Node.
+    pub node: Arc<Inbox<NodeInput>>,
+    /// For Applier.
+    pub applier: Arc<Inbox<ApplierInput>>,
+    log: Arc<Inbox<LogInput>>,
+    committer: Arc<Inbox<CommitterInput>>,
+    /// The newest View.
+    pub view: Arc<Slot<MemberView>>,
+    /// The newest state of raft.
+    pub status: Arc<Slot<NodeStatus>>,
+    runtimes: Arc<Vec<Arc<ReplyInbox>>>,
+    /// Called with a line that says why, when the member cannot go on.
+    fatal: Arc<dyn Fn(&str) + Send + Sync>,
+    no_space: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// Files kept by purge.
+#[derive(Clone, Copy, Debug)]
+pub struct Keep {
+    /// Log segments (`--max-wals`); 0 keeps all.
+    pub wals: u32,
+    /// Snapshot files (`--max-snapshots`); 0 keeps all.
+    pub snapshots: u32,
+}
+
+impl Queues {
+    /// Queues for a member whose runtimes receive their replies through `runtimes`.
+    pub fn new(
+        view: MemberView,
+        runtimes: Vec<Arc<ReplyInbox>>,
+        fatal: Arc<dyn Fn(&str) + Send + Sync>,
+        no_space: Arc<dyn Fn() + Send + Sync>,
+    ) -> Self {
+        Self {
+            node: Arc::new(Inbox::new(NODE_INBOX)),
+            applier: Arc::new(Inbox::new(APPLIER_INBOX)),
+            log: Arc::new(Inbox::new(LOG_INBOX)),
+            committer: Arc::new(Inbox::new(COMMITTER_INBOX)),
+            view: Arc::new(Slot::new(view)),
+            status: Arc::new(Slot::new(NodeStatus::default())),
+            runtimes: Arc::new(runtimes),
+            fatal,
+            no_space,
+        }
+    }
+
+    /// Sends replies out, one push per runtime.
+    fn reply(
+        &self,
+        replies: &mut Vec<(ReplyToken, Reply)>,
+        sorted: &mut [Vec<(ReplyToken, Reply)>],
+    ) {
+        for (token, reply) in replies.drain(..) {
+            if let Some(batch) = sorted.get_mut(token.runtime()) {
+                batch.push((token, reply));
+            }
+        }
+        for (batch, inbox) in sorted.iter_mut().zip(self.runtimes.iter()) {
+            inbox.push_all(batch);
+        }
+    }
+
+    fn reply_buffers(&self) -> Vec<Vec<(ReplyToken, Reply)>> {
+        self.runtimes.iter().map(|_| Vec::new()).collect()
+    }
+
+    /// Lets every thread finish what is queued and end: Node first, so that nothing new comes.
+    pub fn close(&self) {
+        self.node.close();
+    }
+}
+
+/// How long until `deadline`.
+fn until(now: Instant, deadline: Instant) -> Duration {
+    deadline.since(now)
+}
+
+fn spawn(
+    queues: &Queues,
+    name: &'static str,
+    work: impl FnOnce() -> Result<(), String> + Send + 'static,
+) -> std::io::Result<JoinHandle<()>> {
+    let fatal = Arc::clone(&queues.fatal);
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || match std::panic::catch_unwind(
+        std::panic::AssertUnwindSafe(work),
+    ) {
+        Ok(Ok(())) => {}
+        Ok(Err(why)) => fatal(&why),
+        Err(_) => fatal(&format!("thread {name} panicked")),
+    })
+}
+
+/// Runs the automata on their threads until [`Queues::close`].
+///
+/// # Errors
+/// The operating system refuses a thread.
+pub fn spawn_all(
+    queues: &Queues,
+    parts: member::Parts,
+    keep: Keep,
+) -> std::io::Result<Vec<JoinHandle<()>>> {
+    let member::Parts { node, log_writer, applier, committer, .. } = parts;
+    let q = queues.clone();
+    let node = spawn(queues, "node", move || {
+        run_node(&q, node);
+        Ok(())
+    })?;
+    let q = queues.clone();
+    let log = spawn(queues, "log", move || run_log(&q, log_writer, keep))?;
+    let q = queues.clone();
+    let apply = spawn(queues, "apply", move || run_applier(&q, applier))?;
+    let q = queues.clone();
+    let commit = spawn(queues, "commit", move || run_committer(&q, committer))?;
+    Ok(vec![node, log, apply, commit])
+}
+
+fn run_node(q: &Queues, mut node: Node) {
+    let (mut inputs, mut out) = (Vec::new(), NodeOutput::default());
+    let mut sorted = q.reply_buffers();
+    loop {
+        let now = Clock.now();
+        node.handle(now, &mut inputs, &mut out);
+        // The log first: its flush is what everything else waits for.
+        for input in out.log.drain(..) {
+            q.log.push_event(input);
+        }
+        for committed in out.committed.drain(..) {
+            q.applier.push_event(ApplierInput::Committed(committed));
+        }
+        if std::mem::take(&mut out.flush) {
+            q.committer.push_event(CommitterInput::Flush);
+        }
+        if let Some(status) = out.status.take() {
+            q.status.store(status);
+        }
+        q.reply(&mut out.replies, &mut sorted);
+        out.messages.clear();
+        let timeout = until(Clock.now(), node.deadline());
+        if !q.node.recv_blocking(&mut inputs, Some(timeout)) {
+            break;
+        }
+    }
+    q.log.close();
+}
+
+fn run_log(q: &Queues, mut log: LogWriter, keep: Keep) -> Result<(), String> {
+    let may = MayBlock::on_this_thread();
+    let (mut inputs, mut done) = (Vec::new(), Vec::new());
+    let purge = Duration::from_secs(types::limits::PURGE_INTERVAL_SECS);
+    let mut next_purge = Clock.now() + purge;
+    while q.log.recv_blocking(&mut inputs, Some(purge)) {
+        log.handle(&may, &mut inputs, &mut done).map_err(|e| e.to_string())?;
+        for input in done.drain(..) {
+            q.node.push_event(input);
+        }
+        let now = Clock.now();
+        if now >= next_purge {
+            next_purge = now + purge;
+            // What could not be deleted now is tried again the next time.
+            let _ = log.purge(&may, keep.wals, keep.snapshots);
+        }
+    }
+    q.applier.close();
+    Ok(())
+}
+
+fn run_applier(q: &Queues, mut applier: Applier) -> Result<(), String> {
+    let may = MayBlock::on_this_thread();
+    let (mut inputs, mut out) = (Vec::new(), ApplierOutput::default());
+    let mut sorted = q.reply_buffers();
+    loop {
+        let now = Clock.now();
+        let timeout = applier.deadline().map(|at| until(now, at));
+        if !q.applier.recv_blocking(&mut inputs, timeout) {
+            break;
+        }
+        applier.handle(&may, Clock.now(), &mut inputs, &mut out).map_err(|e| e.to_string())?;
+        // Invariant: events, then the View, then the replies.
+        for input in out.node.drain(..) {
+            q.node.push_event(input);
+        }
+        if let Some(view) = out.view.take() {
+            drop(q.view.store(view));
+        }
+        q.reply(&mut out.replies, &mut sorted);
+        for batch in out.batches.drain(..) {
+            q.committer.push_event(CommitterInput::Batch(batch));
+        }
+        if std::mem::take(&mut out.flush) {
+            q.committer.push_event(CommitterInput::Flush);
+        }
+        if std::mem::take(&mut out.no_space) {
+            (q.no_space)();
+        }
+        out.released.clear();
+    }
+    q.committer.push_event(CommitterInput::Flush);
+    q.committer.close();
+    Ok(())
+}
+
+fn run_committer(q: &Queues, mut committer: Committer) -> Result<(), String> {
+    let may = MayBlock::on_this_thread();
+    let (mut inputs, mut done) = (Vec::new(), Vec::new());
+    loop {
+        let timeout = committer.deadline().map(|at| until(Clock.now(), at));
+        if !q.committer.recv_blocking(&mut inputs, timeout) {
+            break;
+        }
+        let now = Clock.now();
+        committer.handle(&may, now, &mut inputs, &mut done).map_err(|e| e.to_string())?;
+        for input in done.drain(..) {
+            if let ApplierInput::BackendCommitted { batch, .. } = &input {
+                q.node.push_event(NodeInput::BackendCommitted(BackendCommitted {
+                    index: batch.last_index(),
+                    term: batch.term(),
+                    conf_state: q.view.load().members.conf_state(),
+                }));
+            }
+            q.applier.push_event(input);
+        }
+    }
+    Ok(())
+}
