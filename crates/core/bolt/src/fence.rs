@@ -298,7 +298,11 @@ mod tests {
     }
 
     fn leaf(main: u64, page: u64) -> Leaf {
-        Leaf { key: key(main), page, overflow: if page % 7 == 0 { page as u32 % 5 } else { 0 } }
+        Leaf {
+            key: key(main),
+            page,
+            overflow: if page.is_multiple_of(7) { page as u32 % 5 } else { 0 },
+        }
     }
 
     #[test]
