@@ -180,6 +180,11 @@ fn take_turns(go: &Go, seed: u64, transactions: usize, page_size: u32, go_args: 
             assert_same(&tx, &ops.model, &when);
             assert_eq!(seen.buckets, ours(&tx), "{when}");
             assert_eq!(tx.check(&may()).unwrap(), [], "{when}");
+            for (key, value) in ops.model.get(REVISIONS).into_iter().flatten().step_by(5) {
+                let be = |at: usize| u64::from_be_bytes(key[at..at + 8].try_into().unwrap());
+                let found = tx.try_get(be(0), be(9), key.len() == 18).unwrap();
+                assert_eq!(found, bolt::Lookup::Found(value.clone().into()), "{when}");
+            }
         }
         done += n;
         turn += 1;
