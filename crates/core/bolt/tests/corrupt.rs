@@ -18,13 +18,13 @@ const PS: usize = 1024;
 fn sample() -> (MemDisk, Vec<u8>) {
     let disk = MemDisk::new();
     let mut db = try_open(&disk, PS as u32).unwrap();
-    for round in 0..3u64 {
+    for round in 0..2u64 {
         let mut tx = db.begin_write();
         for name in [&b"key"[..], b"a", b"inline"] {
             tx.create_bucket(&may(), name).unwrap();
         }
         tx.put(&may(), b"inline", b"one", b"two").unwrap();
-        for i in 0..60 {
+        for i in 0..50 {
             let key = revision(100 * round + i, i % 2, i % 7 == 0);
             tx.put(&may(), b"key", &key, &[round as u8; 90]).unwrap();
             tx.put(&may(), b"a", &(i * 3 + round).to_be_bytes(), &[4; 70]).unwrap();
@@ -48,7 +48,12 @@ fn sample() -> (MemDisk, Vec<u8>) {
 fn use_all(disk: &MemDisk, fenced: bool) {
     let options = Options { page_size: PS as u32, fenced_bucket: fenced.then_some(REVISIONS) };
     let path = Path::new(DB);
-    let Ok(mut db) = Db::open(Arc::new(disk.clone()), path, &may(), options) else { return };
+    if let Ok(db) = Db::open(Arc::new(disk.clone()), path, &may(), options) {
+        use_open(db);
+    }
+}
+
+fn use_open(mut db: Db) {
     let tx = db.begin_read();
     let _ = tx.check(&may()).unwrap();
     let may = may();
@@ -127,6 +132,24 @@ fn random_garbage_is_survived() {
             damaged[at] = wild;
         }
         use_all(&disk_with(&damaged), random.below(2) == 0);
+    }
+}
+
+#[test]
+fn garbage_that_appears_while_open_is_survived() {
+    let (_, bytes) = sample();
+    let mut random = SplitMix::new(10);
+    for _ in 0..2000 {
+        let disk = disk_with(&bytes);
+        let db = try_open(&disk, PS as u32).unwrap();
+        for _ in 0..1 + random.below(6) {
+            let page = 2 + random.below((bytes.len() / PS) as u64 - 2) as usize;
+            let within = [random.below(16), random.below(100), random.below(PS as u64)];
+            let at = page * PS + within[random.below(3) as usize] as usize;
+            let wild = [0, 1, 0xff, random.next_u64() as u8][random.below(4) as usize];
+            patch(&disk, at, &[wild]);
+        }
+        use_open(db);
     }
 }
 
