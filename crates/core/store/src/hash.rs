@@ -173,9 +173,7 @@ impl KvHasher {
         self.next = (rev.main, rev.sub + 1);
         let main = rev.main as i64;
         if main <= self.compact {
-            if rev.tombstone && main == self.compact {
-                return Ok(());
-            }
+            // A tombstone is never alive, so one at the compact revision is left out as well.
             let key = KeyValue::parse(value)?.key;
             let alive = view.index.reader().get(key, keep.at);
             let place = (rev.main, rev.sub);
