@@ -26,7 +26,7 @@ impl Store {
         Self::recover_with_leases(may, backend, &mut |_, _| {})
     }
 
-    /// As [`Store::recover`]; also hands out each live key that has a lease, in no useful order.
+    /// As [`Store::recover`]; also hands out each live key that has a lease, in key order.
     ///
     /// # Errors
     /// As [`Store::recover`].
@@ -36,7 +36,7 @@ impl Store {
         attach: &mut dyn FnMut(&[u8], LeaseId),
     ) -> Result<Self, RecoverError> {
         let mut builder = Builder::new();
-        let mut leases: BTreeMap<usize, i64> = BTreeMap::new();
+        let mut leases: BTreeMap<Box<[u8]>, i64> = BTreeMap::new();
         let mut revision = 1;
         // etcd reads from main revision 1 on.
         let low = RevKey::new(1, 0, false);
@@ -57,19 +57,19 @@ impl Store {
                 len: u32::try_from(value.len()).map_err(|_| bad())?,
                 tombstone: rev.tombstone,
             };
-            let (number, _) = builder.push(row).map_err(|_| bad())?;
+            builder.push(row).map_err(|_| bad())?;
             if rev.tombstone || kv.lease == 0 {
-                if !leases.is_empty() {
-                    leases.remove(&number);
-                }
+                leases.remove(kv.key);
+            } else if let Some(lease) = leases.get_mut(kv.key) {
+                *lease = kv.lease;
             } else {
-                leases.insert(number, kv.lease);
+                leases.insert(kv.key.into(), kv.lease);
             }
             revision = main;
         }
         drop(scan);
-        for (number, lease) in &leases {
-            attach(builder.key(*number), LeaseId(*lease));
+        for (key, lease) in &leases {
+            attach(key, LeaseId(*lease));
         }
         let finished = compact_revision(&backend, may, meta::FINISHED_COMPACT)?;
         let scheduled = compact_revision(&backend, may, meta::SCHEDULED_COMPACT)?;

@@ -29,10 +29,6 @@ struct Segment {
 }
 
 impl Segment {
-    fn batches(&self) -> impl Iterator<Item = &Arc<Batch>> {
-        self.slots.iter().map_while(OnceLock::get)
-    }
-
     /// The last batch that begins at or before `main`.
     fn batch(&self, main: u64) -> Option<(usize, &Arc<Batch>)> {
         let begins_by = |slot: &OnceLock<Arc<Batch>>| {
@@ -207,11 +203,5 @@ impl RevisionLog {
             }
         }
         Released(released)
-    }
-
-    /// Batches in memory, oldest first (tests).
-    #[cfg(test)]
-    pub(crate) fn batches(&self) -> impl Iterator<Item = &Arc<Batch>> {
-        self.shared.segments.iter().flat_map(|s| s.batches())
     }
 }

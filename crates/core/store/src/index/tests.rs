@@ -187,7 +187,7 @@ impl World {
             .flat_map(|(key, history)| history.iter().map(move |v| (v.main, v.sub, key, v)))
             .collect();
         rows.sort_by_key(|r| (r.0, r.1));
-        let mut builder = Builder::new();
+        let mut builder = Builder::with_window(1 + rows.len() / 3);
         for (main, sub, key, v) in rows {
             let (sub, tombstone) = (u64::from(sub), v.tombstone);
             let (create, version, len) = (v.create, v.version, v.len);
