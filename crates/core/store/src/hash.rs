@@ -231,12 +231,14 @@ impl Keep {
     }
 }
 
+type EachRow<'f> = dyn FnMut(ParsedRev, &[u8]) -> Result<(), ValueError> + 'f;
+
 /// Hands out the rows of one main revision.
 fn each_row_of(
     may: &MayBlock,
     view: &View,
     main: u64,
-    each: &mut dyn FnMut(ParsedRev, &[u8]) -> Result<(), ValueError>,
+    each: &mut EachRow<'_>,
 ) -> Result<(), ValueError> {
     if main > view.backend_revision || view.backend.is_none() {
         for event in view.log.events(main, 0, main).take_while(|e| e.rev().main.0 as u64 == main) {

@@ -16,6 +16,10 @@ use crate::rev::{ParsedRev, RevKey};
 use crate::revlog::RevisionLog;
 use crate::store::Store;
 
+/// Nothing that counts up from 1 gets this far: a larger number is damage, and counting on from it
+/// would overflow.
+const MAX_COUNT: u64 = 1 << 62;
+
 impl Store {
     /// Recovers the state that a database holds. An interrupted compaction is taken up again:
     /// [`Store::is_compacting`] then says so.
@@ -47,16 +51,18 @@ impl Store {
                 ParsedRev::parse(key).ok_or_else(|| RecoverError::BadRevisionKey(key.to_vec()))?;
             let (main, sub) = (rev.main, rev.sub);
             let bad = || RecoverError::BadRow { main, sub };
+            let count = |n: i64| u64::try_from(n).ok().filter(|&n| n < MAX_COUNT).ok_or_else(bad);
             let kv = KeyValue::parse(value).map_err(|_| bad())?;
             let row = Row {
                 key: kv.key,
                 main,
                 sub,
-                create: u64::try_from(kv.create).map_err(|_| bad())?,
-                version: u64::try_from(kv.version).map_err(|_| bad())?,
+                create: count(kv.create)?,
+                version: count(kv.version)?,
                 len: u32::try_from(value.len()).map_err(|_| bad())?,
                 tombstone: rev.tombstone,
             };
+            count(main as i64)?;
             builder.push(row).map_err(|_| bad())?;
             if rev.tombstone || kv.lease == 0 {
                 leases.remove(kv.key);
@@ -102,8 +108,8 @@ fn compact_revision(
     key: &'static [u8],
 ) -> Result<Option<u64>, RecoverError> {
     let Some(value) = backend.get(may, Bucket::Meta.name(), key)? else { return Ok(None) };
-    let parsed = ParsedRev::parse(&value).ok_or(RecoverError::BadMeta(key))?;
-    Ok(Some(parsed.main))
+    let parsed = ParsedRev::parse(&value).filter(|rev| rev.main < MAX_COUNT);
+    Ok(Some(parsed.ok_or(RecoverError::BadMeta(key))?.main))
 }
 
 fn number(

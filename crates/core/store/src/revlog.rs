@@ -148,10 +148,6 @@ impl RevisionLog {
         self.uncommitted_bytes
     }
 
-    pub(crate) fn tail_bytes(&self) -> usize {
-        self.total_bytes
-    }
-
     /// Appends a batch. One without changes of keys is only counted until it is committed.
     pub(crate) fn push(&mut self, batch: &Arc<Batch>) {
         let bytes = batch.size_bytes();

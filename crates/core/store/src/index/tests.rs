@@ -47,7 +47,7 @@ impl World {
         // Start the history so that positions wrap around 2^32 in mid-run.
         let index = Index::with_shape(shape, (1 << 32) - 300 - seed * 7);
         let keys = 20 + random.below(400);
-        let long = seed % 10 == 0;
+        let long = seed.is_multiple_of(10);
         Self { random, index, model: Model::new(), rev: 1, compact: 0, keys, long }
     }
 
