@@ -173,9 +173,7 @@ impl KvHasher {
         self.next = (rev.main, rev.sub + 1);
         let main = rev.main as i64;
         if main <= self.compact {
-            if rev.tombstone && main == self.compact {
-                return Ok(());
-            }
+            // A tombstone is never alive, so one at the compact revision is left out as well.
             let key = KeyValue::parse(value)?.key;
             let alive = view.index.reader().get(key, keep.at);
             let place = (rev.main, rev.sub);
@@ -233,12 +231,14 @@ impl Keep {
     }
 }
 
+type EachRow<'f> = dyn FnMut(ParsedRev, &[u8]) -> Result<(), ValueError> + 'f;
+
 /// Hands out the rows of one main revision.
 fn each_row_of(
     may: &MayBlock,
     view: &View,
     main: u64,
-    each: &mut dyn FnMut(ParsedRev, &[u8]) -> Result<(), ValueError>,
+    each: &mut EachRow<'_>,
 ) -> Result<(), ValueError> {
     if main > view.backend_revision || view.backend.is_none() {
         for event in view.log.events(main, 0, main).take_while(|e| e.rev().main.0 as u64 == main) {

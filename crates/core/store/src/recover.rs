@@ -16,6 +16,10 @@ use crate::rev::{ParsedRev, RevKey};
 use crate::revlog::RevisionLog;
 use crate::store::Store;
 
+/// Nothing that counts up from 1 gets this far: a larger number is damage, and counting on from it
+/// would overflow.
+const MAX_COUNT: u64 = 1 << 62;
+
 impl Store {
     /// Recovers the state that a database holds. An interrupted compaction is taken up again:
     /// [`Store::is_compacting`] then says so.
@@ -26,7 +30,7 @@ impl Store {
         Self::recover_with_leases(may, backend, &mut |_, _| {})
     }
 
-    /// As [`Store::recover`]; also hands out each live key that has a lease, in no useful order.
+    /// As [`Store::recover`]; also hands out each live key that has a lease, in key order.
     ///
     /// # Errors
     /// As [`Store::recover`].
@@ -36,7 +40,7 @@ impl Store {
         attach: &mut dyn FnMut(&[u8], LeaseId),
     ) -> Result<Self, RecoverError> {
         let mut builder = Builder::new();
-        let mut leases: BTreeMap<usize, i64> = BTreeMap::new();
+        let mut leases: BTreeMap<Box<[u8]>, i64> = BTreeMap::new();
         let mut revision = 1;
         // etcd reads from main revision 1 on.
         let low = RevKey::new(1, 0, false);
@@ -47,29 +51,31 @@ impl Store {
                 ParsedRev::parse(key).ok_or_else(|| RecoverError::BadRevisionKey(key.to_vec()))?;
             let (main, sub) = (rev.main, rev.sub);
             let bad = || RecoverError::BadRow { main, sub };
+            let count = |n: i64| u64::try_from(n).ok().filter(|&n| n < MAX_COUNT).ok_or_else(bad);
             let kv = KeyValue::parse(value).map_err(|_| bad())?;
             let row = Row {
                 key: kv.key,
                 main,
                 sub,
-                create: u64::try_from(kv.create).map_err(|_| bad())?,
-                version: u64::try_from(kv.version).map_err(|_| bad())?,
+                create: count(kv.create)?,
+                version: count(kv.version)?,
                 len: u32::try_from(value.len()).map_err(|_| bad())?,
                 tombstone: rev.tombstone,
             };
-            let (number, _) = builder.push(row).map_err(|_| bad())?;
+            count(main as i64)?;
+            builder.push(row).map_err(|_| bad())?;
             if rev.tombstone || kv.lease == 0 {
-                if !leases.is_empty() {
-                    leases.remove(&number);
-                }
+                leases.remove(kv.key);
+            } else if let Some(lease) = leases.get_mut(kv.key) {
+                *lease = kv.lease;
             } else {
-                leases.insert(number, kv.lease);
+                leases.insert(kv.key.into(), kv.lease);
             }
             revision = main;
         }
         drop(scan);
-        for (number, lease) in &leases {
-            attach(builder.key(*number), LeaseId(*lease));
+        for (key, lease) in &leases {
+            attach(key, LeaseId(*lease));
         }
         let finished = compact_revision(&backend, may, meta::FINISHED_COMPACT)?;
         let scheduled = compact_revision(&backend, may, meta::SCHEDULED_COMPACT)?;
@@ -102,8 +108,8 @@ fn compact_revision(
     key: &'static [u8],
 ) -> Result<Option<u64>, RecoverError> {
     let Some(value) = backend.get(may, Bucket::Meta.name(), key)? else { return Ok(None) };
-    let parsed = ParsedRev::parse(&value).ok_or(RecoverError::BadMeta(key))?;
-    Ok(Some(parsed.main))
+    let parsed = ParsedRev::parse(&value).filter(|rev| rev.main < MAX_COUNT);
+    Ok(Some(parsed.ok_or(RecoverError::BadMeta(key))?.main))
 }
 
 fn number(

@@ -29,10 +29,6 @@ struct Segment {
 }
 
 impl Segment {
-    fn batches(&self) -> impl Iterator<Item = &Arc<Batch>> {
-        self.slots.iter().map_while(OnceLock::get)
-    }
-
     /// The last batch that begins at or before `main`.
     fn batch(&self, main: u64) -> Option<(usize, &Arc<Batch>)> {
         let begins_by = |slot: &OnceLock<Arc<Batch>>| {
@@ -152,10 +148,6 @@ impl RevisionLog {
         self.uncommitted_bytes
     }
 
-    pub(crate) fn tail_bytes(&self) -> usize {
-        self.total_bytes
-    }
-
     /// Appends a batch. One without changes of keys is only counted until it is committed.
     pub(crate) fn push(&mut self, batch: &Arc<Batch>) {
         let bytes = batch.size_bytes();
@@ -207,11 +199,5 @@ impl RevisionLog {
             }
         }
         Released(released)
-    }
-
-    /// Batches in memory, oldest first (tests).
-    #[cfg(test)]
-    pub(crate) fn batches(&self) -> impl Iterator<Item = &Arc<Batch>> {
-        self.shared.segments.iter().flat_map(|s| s.batches())
     }
 }

@@ -25,8 +25,9 @@ mod tests;
 use std::collections::VecDeque;
 
 use history::History;
-use node::{Change, Kid, Shape};
+use node::{Action, Change, Kid, Shape};
 use read::Reader;
+use record::Record;
 use versions::WideVersions;
 
 /// What readers of the index hold; cloning costs three reference counts.
@@ -91,8 +92,13 @@ impl Index {
 
     fn change(&mut self, key: &[u8], main: u64, sub: u32, len: u32, delete: bool) {
         let Snapshot { root, history, wide } = &mut self.tree;
-        let shape = self.shape;
-        let mut change = Change { history, wide, shape, key, main, sub, len, delete, births: 0 };
-        root.apply_at_root(&mut change);
+        let action = Action::Supersede { history, wide, main, sub, len, delete };
+        root.apply_at_root(&mut Change::new(self.shape, key, action));
+    }
+
+    /// Sets the newest record of a key whose history is in place.
+    fn load(&mut self, key: &[u8], record: Record) {
+        let change = &mut Change::new(self.shape, key, Action::Load(record));
+        self.tree.root.apply_at_root(change);
     }
 }

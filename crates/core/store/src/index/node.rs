@@ -112,14 +112,16 @@ impl Branch {
 }
 
 impl Kid {
-    pub(crate) fn leaf(keys: Keys, records: Vec<Record>, last_life: u64, min_tomb: u64) -> Self {
+    /// A leaf of which nothing is known about births and deaths.
+    fn leaf(keys: Keys, records: Vec<Record>) -> Self {
         let live = count_live(&records);
         let leaf = Leaf { keys, records, live, last_at_end: false };
-        Self { node: Node::Leaf(Arc::new(leaf)), live: u64::from(live), last_life, min_tomb }
+        let node = Node::Leaf(Arc::new(leaf));
+        Self { node, live: u64::from(live), last_life: 0, min_tomb: NEVER }
     }
 
     pub(crate) fn empty() -> Self {
-        Self::leaf(Keys::default(), Vec::new(), 0, NEVER)
+        Self::leaf(Keys::default(), Vec::new())
     }
 
     pub(crate) fn branch(separators: Keys, kids: Vec<Kid>) -> Self {
@@ -148,12 +150,15 @@ impl Kid {
 
     fn account(&mut self, change: &Change<'_>) {
         self.live = self.live.wrapping_add_signed(change.births);
-        if change.births != 0 {
-            self.last_life = change.main;
-        }
-        if change.births < 0 {
-            self.min_tomb = self.min_tomb.min(change.main);
-        }
+        self.last_life = self.last_life.max(change.life);
+        self.min_tomb = self.min_tomb.min(change.tombstone);
+    }
+
+    /// Takes off what went to `right`, the new sibling, which knows its `live` only.
+    fn share_with(&mut self, right: &mut Kid) {
+        self.live -= right.live;
+        right.last_life = self.last_life;
+        right.min_tomb = self.min_tomb;
     }
 
     /// Applies `change` below this slot, which is the root, growing the tree if it splits.
@@ -162,37 +167,55 @@ impl Kid {
         self.account(change);
         if let Some((separator, mut right)) = split {
             let mut left = self.clone();
-            left.live -= right.live;
-            right.min_tomb = left.min_tomb;
+            left.share_with(&mut right);
             *self = Self::branch(Keys::from_sorted(1, |_| &separator), vec![left, right]);
         }
     }
 }
 
+/// What happens to a key.
+pub(crate) enum Action<'a> {
+    /// A put or a deletion supersedes what there is.
+    Supersede {
+        history: &'a mut History,
+        wide: &'a mut WideVersions,
+        main: u64,
+        sub: u32,
+        len: u32,
+        delete: bool,
+    },
+    /// The newest record is known; the history has been taken care of.
+    Load(Record),
+}
+
 /// One change of one key on its way down the tree.
 pub(crate) struct Change<'a> {
-    pub(crate) history: &'a mut History,
-    pub(crate) wide: &'a mut WideVersions,
-    pub(crate) shape: Shape,
-    pub(crate) key: &'a [u8],
-    pub(crate) main: u64,
-    pub(crate) sub: u32,
-    pub(crate) len: u32,
-    pub(crate) delete: bool,
+    shape: Shape,
+    key: &'a [u8],
+    action: Action<'a>,
     /// +1 if the key came to life, -1 if it died.
-    pub(crate) births: i64,
+    births: i64,
+    /// When the key was last born or died, as far as this change tells.
+    life: u64,
+    /// The tombstone this change leaves, or [`NEVER`].
+    tombstone: u64,
 }
 
 type Split = Option<(Vec<u8>, Kid)>;
 
-impl Change<'_> {
+impl<'a> Change<'a> {
+    pub(crate) fn new(shape: Shape, key: &'a [u8], action: Action<'a>) -> Self {
+        Self { shape, key, action, births: 0, life: 0, tombstone: NEVER }
+    }
+
     fn apply(&mut self, node: &mut Node) -> Split {
         match node {
             Node::Leaf(leaf) => {
                 let leaf = Arc::make_mut(leaf);
                 match leaf.keys.search(self.key) {
                     Ok(i) => {
-                        self.supersede(leaf, i);
+                        let old = leaf.records[i];
+                        leaf.records[i] = self.record(leaf, Some(old));
                         None
                     }
                     Err(i) => self.insert(leaf, i),
@@ -205,8 +228,7 @@ impl Change<'_> {
                 let split = self.apply(&mut kid.node);
                 kid.account(self);
                 let (separator, mut right) = split?;
-                kid.live -= right.live;
-                right.min_tomb = kid.min_tomb; // a lower bound will do
+                kid.share_with(&mut right);
                 branch.kids.insert(i + 1, right);
                 branch.separators.insert(i, &separator);
                 split_branch(branch, i, self.shape)
@@ -214,39 +236,47 @@ impl Change<'_> {
         }
     }
 
-    /// Pushes the current version of key `i` into the history and replaces it.
-    fn supersede(&mut self, leaf: &mut Leaf, i: usize) {
-        let old = leaf.records[i];
-        assert!((old.main, old.sub()) < (self.main, self.sub), "changes come in order");
-        let create = if old.is_tombstone() && !self.delete { self.main } else { old.create };
-        let mut new = Record::first(self.main, self.sub, create, self.len, self.delete);
-        new.set_prev(self.history.push(old, self.main));
-        if self.delete {
-            assert!(!old.is_tombstone(), "only live keys are deleted");
-            new.version = 0;
-            leaf.live -= 1;
-            self.births = -1;
-        } else if old.is_tombstone() {
-            leaf.live += 1;
-            self.births = 1;
-        } else {
-            let version = self.wide.version(self.key, &old);
-            new.set_version(version + 1);
-            self.wide.note(self.key, self.main, version, version + 1);
+    /// The key's new record; accounts for it in the leaf and in this change.
+    fn record(&mut self, leaf: &mut Leaf, old: Option<Record>) -> Record {
+        let new = match &mut self.action {
+            Action::Load(record) => *record,
+            Action::Supersede { history, wide, main, sub, len, delete } => {
+                let (main, tombstone) = (*main, *delete);
+                let alive = old.filter(|old| !old.is_tombstone());
+                assert!(alive.is_some() || !tombstone, "only live keys are deleted");
+                let create = alive.map_or(main, |old| old.create);
+                let mut new = Record::first(main, *sub, create, *len, tombstone);
+                if let Some(old) = old {
+                    assert!((old.main, old.sub()) < (main, *sub), "changes come in order");
+                    new.set_prev(history.push(old, main));
+                }
+                if let (Some(old), false) = (alive, tombstone) {
+                    let version = wide.version(self.key, &old);
+                    new.set_version(version + 1);
+                    wide.note(self.key, main, version, version + 1);
+                }
+                new
+            }
+        };
+        let was_alive = old.is_some_and(|old| !old.is_tombstone());
+        self.births = i64::from(!new.is_tombstone()) - i64::from(was_alive);
+        leaf.live = leaf.live.wrapping_add_signed(self.births as i32);
+        if new.is_tombstone() {
+            (self.life, self.tombstone) = (new.main, new.main);
+        } else if self.births != 0 || matches!(self.action, Action::Load(_)) {
+            self.life = new.create;
         }
-        leaf.records[i] = new;
+        new
     }
 
     fn insert(&mut self, leaf: &mut Leaf, i: usize) -> Split {
-        assert!(!self.delete, "only live keys are deleted");
         let n = leaf.records.len();
         if leaf.records.capacity() == n {
             leaf.records.reserve_exact(capacity_for(n + 1) - n);
         }
-        leaf.records.insert(i, Record::first(self.main, self.sub, self.main, self.len, false));
+        let record = self.record(leaf, None);
+        leaf.records.insert(i, record);
         leaf.keys.insert(i, self.key);
-        leaf.live += 1;
-        self.births = 1;
         let at_end = i == n;
         let too_big = n + 1 > self.shape.leaf
             || (n > 0 && leaf.keys.size_bytes() > self.shape.leaf_key_bytes);
@@ -262,7 +292,7 @@ impl Change<'_> {
         leaf.live = count_live(&leaf.records);
         leaf.last_at_end = false;
         let separator = separator(&leaf.keys, &right_keys);
-        let mut right = Kid::leaf(right_keys, right_records, self.main, NEVER);
+        let mut right = Kid::leaf(right_keys, right_records);
         if let Node::Leaf(leaf) = &mut right.node {
             Arc::make_mut(leaf).last_at_end = at_end;
         }

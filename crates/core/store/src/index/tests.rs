@@ -47,7 +47,7 @@ impl World {
         // Start the history so that positions wrap around 2^32 in mid-run.
         let index = Index::with_shape(shape, (1 << 32) - 300 - seed * 7);
         let keys = 20 + random.below(400);
-        let long = seed % 10 == 0;
+        let long = seed.is_multiple_of(10);
         Self { random, index, model: Model::new(), rev: 1, compact: 0, keys, long }
     }
 
@@ -187,7 +187,7 @@ impl World {
             .flat_map(|(key, history)| history.iter().map(move |v| (v.main, v.sub, key, v)))
             .collect();
         rows.sort_by_key(|r| (r.0, r.1));
-        let mut builder = Builder::new();
+        let mut builder = Builder::with_window(1 + rows.len() / 3);
         for (main, sub, key, v) in rows {
             let (sub, tombstone) = (u64::from(sub), v.tombstone);
             let (create, version, len) = (v.create, v.version, v.len);

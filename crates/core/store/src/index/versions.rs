@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use super::record::Record;
 
-/// Per key: the main revisions from which on its version has another high half, ascending.
+/// The main revisions from which on a key's version has another high half, ascending.
+type Steps = Vec<(u64, u32)>;
+
+/// The steps of the keys that have any.
 ///
 /// A key enters once in 2^32 updates, so entries are never removed: a stale one is never asked
 /// for, as only a record with its flag set looks here.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct WideVersions(Arc<BTreeMap<Vec<u8>, Vec<(u64, u32)>>>);
+pub(crate) struct WideVersions(Arc<BTreeMap<Vec<u8>, Steps>>);
 
 impl WideVersions {
     /// The whole version of `record`, which belongs to `key`.

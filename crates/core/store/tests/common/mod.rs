@@ -286,7 +286,7 @@ impl World {
         assert_eq!(view.compact_revision().0, model.compact);
         let main = Revision(1 + self.below(model.revision as u64) as i64);
         let prev = view.prev(&key, main).map(|p| (p.rev.main.0, p.rev.sub.0));
-        let readable = main.0 > 1 && main.0 - 1 >= model.compact;
+        let readable = main.0 > 1 && main.0 > model.compact;
         let want = model.at(&key, main.0 - 1).filter(|_| readable).map(|v| (v.main, v.sub));
         assert_eq!(prev, want);
     }
