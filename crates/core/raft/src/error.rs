@@ -106,6 +106,9 @@ pub enum ProposeError {
     ConfChangePending,
     /// The joint configuration must be left first, or there is none to leave.
     ConfChangeNotNow,
+    /// The change cannot be applied to the membership in force, for example because no voter
+    /// would be left.
+    ConfChangeImpossible,
 }
 
 /// Why [`Raft::propose_as_leader`](crate::Raft::propose_as_leader) refused: this member does not
@@ -190,6 +193,7 @@ impl fmt::Display for ProposeError {
             Self::LogFull => "no log positions left",
             Self::ConfChangePending => "another membership change is not yet applied",
             Self::ConfChangeNotNow => "wrong state of a joint membership change",
+            Self::ConfChangeImpossible => "impossible membership change",
         })
     }
 }

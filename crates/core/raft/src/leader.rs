@@ -210,6 +210,9 @@ impl Raft {
         if self.tracker.is_joint() != change.changes.is_empty() {
             return Err(ProposeError::ConfChangeNotNow);
         }
+        // Nothing is pending, so the membership in force is the one that it will be applied to.
+        // etcd lets an impossible change into the log, where it stops every member.
+        self.changed(change).map_err(|_| ProposeError::ConfChangeImpossible)?;
         Ok(())
     }
 

@@ -169,10 +169,28 @@ impl Raft {
     /// # Errors
     /// Nothing was proposed; see [`ProposeError`].
     pub fn propose_conf_change(&mut self, change: ConfChange) -> Result<(), ProposeError> {
-        let proposal = Proposal { kind: EntryKind::ConfChange, data: change.encode() };
+        self.propose_change(EntryKind::ConfChange, change.encode(), &change.to_v2())
+    }
+
+    /// As [`Raft::propose_conf_change`], with version 2, which etcd's server refuses to apply:
+    /// never for a cluster with Go members.
+    ///
+    /// # Errors
+    /// Nothing was proposed; see [`ProposeError`].
+    pub fn propose_conf_change_v2(&mut self, change: &ConfChangeV2) -> Result<(), ProposeError> {
+        self.propose_change(EntryKind::ConfChangeV2, change.encode(), change)
+    }
+
+    fn propose_change(
+        &mut self,
+        kind: EntryKind,
+        data: Bytes,
+        change: &ConfChangeV2,
+    ) -> Result<(), ProposeError> {
+        let proposal = Proposal { kind, data };
         match self.role {
             Role::Leader => {
-                self.conf_change_allowed(&change.to_v2(), Index(0))?;
+                self.conf_change_allowed(change, Index(0))?;
                 self.propose_as_is(vec![proposal])
             }
             Role::Follower => self.forward_proposals(self.id(), vec![proposal]),
@@ -551,7 +569,8 @@ impl Raft {
         self.unstable.hold(Message { from: self.id(), to, term, body });
     }
 
-    fn changed(
+    /// The membership after `change`.
+    pub(crate) fn changed(
         &self,
         change: &ConfChangeV2,
     ) -> Result<(ConfState, std::collections::BTreeMap<MemberId, Progress>), ConfChangeError> {

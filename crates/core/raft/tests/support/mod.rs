@@ -67,6 +67,14 @@ impl Disk {
         }
     }
 
+    /// Forgets the entries up to `to`.
+    pub fn compact(&mut self, to: Index) {
+        let count = (to.0 - self.base.0.0) as usize;
+        let last = &self.entries[count - 1];
+        self.base = (last.index, last.term);
+        self.entries.drain(..count);
+    }
+
     pub fn last(&self) -> (Index, Term) {
         self.entries.last().map_or(self.base, |entry| (entry.index, entry.term))
     }
@@ -89,7 +97,8 @@ pub struct Member {
 
 impl Member {
     pub fn new(config: Config, disk: Disk) -> Self {
-        let pin = Pinned::default();
+        // Election timeouts of 10 + id ticks, as the oracle pins them.
+        let pin = Pinned(Arc::new(AtomicU64::new(config.id.0)));
         let raft = start(&config, &disk, &pin);
         Self {
             raft,
@@ -232,17 +241,13 @@ impl Cluster {
     pub fn with(n: u64, adjust: impl Fn(Config) -> Config) -> Self {
         let voters: Vec<MemberId> = (1..=n).map(MemberId).collect();
         let disk = Disk {
-            hard_state: HardState { commit: Index(1), ..HardState::default() },
+            hard_state: HardState { term: Term(1), vote: None, commit: Index(1) },
             base: (Index(1), Term(1)),
             applied: Index(1),
             conf_state: ConfState { voters: voters.clone(), ..ConfState::default() },
             ..Disk::default()
         };
-        let member = |id: &MemberId| {
-            let member = Member::new(adjust(Config::new(*id)), disk.clone());
-            member.pin.0.store(id.0, Ordering::Relaxed);
-            (id.0, member)
-        };
+        let member = |id: &MemberId| (id.0, Member::new(adjust(Config::new(*id)), disk.clone()));
         Self { members: voters.iter().map(member).collect(), network: Vec::new(), cut: Vec::new() }
     }
 
@@ -252,8 +257,11 @@ impl Cluster {
 
     /// Adds a member that knows nothing yet.
     pub fn join(&mut self, id: u64) {
-        let member = Member::new(Config::new(MemberId(id)), Disk::default());
-        member.pin.0.store(id, Ordering::Relaxed);
+        self.join_with(id, |config| config);
+    }
+
+    pub fn join_with(&mut self, id: u64, adjust: impl Fn(Config) -> Config) {
+        let member = Member::new(adjust(Config::new(MemberId(id))), Disk::default());
         self.members.insert(id, member);
     }
 

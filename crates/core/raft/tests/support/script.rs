@@ -1,1 +1,365 @@
-//! Schedules as text.
+//! Schedules as text, one command per line, with the trace that they leave. The Go oracle reads
+//! the same commands (`oracle/raft/main.go` lists them) and leaves the same trace.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use api::raftpb;
+use bytes::Bytes;
+use prost::Message as _;
+use quorate_raft as raft;
+use raft::{
+    Body, ConfChange, ConfChangeKind, ConfChangeSingle, ConfChangeV2, EntryKind, Message,
+    ProposeError, ReplicationState, Role, StepError, Transition,
+};
+use types::{Index, MemberId};
+
+use super::{Cluster, Member};
+
+/// Runs commands and remembers them with their trace.
+pub struct Runner {
+    pub cluster: Cluster,
+    /// Every message ever sent; `None` when delivered or dropped.
+    pub net: Vec<Option<Message>>,
+    pub script: String,
+    pub trace: String,
+}
+
+/// A command that means something else in Go, so that a comparison leaves it out.
+#[derive(Debug)]
+pub struct Skip;
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
+}
+
+fn kind(message: &Message) -> &'static str {
+    raftpb::MessageType::try_from(message.to_wire().r#type()).unwrap().as_str_name()
+}
+
+pub fn changes(words: &[&str]) -> Vec<ConfChangeSingle> {
+    let one = |word: &&str| {
+        let kind = match &word[..1] {
+            "v" => ConfChangeKind::AddNode,
+            "l" => ConfChangeKind::AddLearner,
+            "r" => ConfChangeKind::RemoveNode,
+            _ => ConfChangeKind::UpdateNode,
+        };
+        ConfChangeSingle { kind, node: MemberId(word[1..].parse().unwrap()) }
+    };
+    words.iter().map(one).collect()
+}
+
+impl Runner {
+    pub fn new(cluster: Cluster) -> Self {
+        Self { cluster, net: Vec::new(), script: String::new(), trace: String::new() }
+    }
+
+    /// Runs every line of a script.
+    pub fn run(&mut self, script: &str) {
+        for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            if !line.starts_with('#') {
+                self.exec(line).unwrap_or_else(|Skip| panic!("`{line}` is not comparable"));
+            }
+        }
+    }
+
+    /// Runs one command.
+    pub fn exec(&mut self, line: &str) -> Result<(), Skip> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let number = |at: usize| words[at].parse::<u64>().unwrap();
+        let echo = format!("> {line}\n");
+        match words[0] {
+            "deliver" | "dup" | "drop" => {
+                let at = number(1) as usize;
+                if let (Some(message), true) = (&self.net[at], words[0] != "drop")
+                    && matches!(message.body, Body::ReadIndex { .. })
+                    && self.cluster.members.get(&message.to.0).is_some_and(read_differs)
+                {
+                    return Err(Skip);
+                }
+                self.trace += &echo;
+                let message =
+                    if words[0] == "dup" { self.net[at].clone() } else { self.net[at].take() };
+                if let (Some(message), true) = (message, words[0] != "drop") {
+                    self.step(at, message);
+                }
+            }
+            "drain" => {
+                self.trace += &echo;
+                self.drain(number(1));
+            }
+            _ => {
+                let before = self.trace.len();
+                self.trace += &echo;
+                if let Err(Skip) = self.member_command(&words, line) {
+                    self.trace.truncate(before);
+                    return Err(Skip);
+                }
+            }
+        }
+        self.script += line;
+        self.script.push('\n');
+        Ok(())
+    }
+
+    fn member_command(&mut self, words: &[&str], line: &str) -> Result<(), Skip> {
+        let number = |at: usize| words[at].parse::<u64>().unwrap();
+        let id = number(1);
+        let member = self.cluster.members.get_mut(&id).expect("a member");
+        let conf = member.raft.conf_state();
+        let alone = conf.voters.len() == 1 && conf.voters_outgoing.is_empty();
+        let mut result = Ok(());
+        match words[0] {
+            "campaign" => member.raft.campaign(),
+            "tick" => {
+                // Ours campaigns at once, Go's after its timeout.
+                if alone && member.role() != Role::Leader {
+                    return Err(Skip);
+                }
+                for _ in 0..words.get(2).map_or(1, |n| n.parse().unwrap()) {
+                    member.raft.tick();
+                }
+            }
+            "propose" => {
+                let data = Bytes::copy_from_slice(words[2].as_bytes());
+                result = member.raft.propose(vec![data]);
+            }
+            "proposecc" => {
+                let kind = match words[2] {
+                    "ConfChangeAddNode" => ConfChangeKind::AddNode,
+                    "ConfChangeRemoveNode" => ConfChangeKind::RemoveNode,
+                    "ConfChangeUpdateNode" => ConfChangeKind::UpdateNode,
+                    "ConfChangeAddLearnerNode" => ConfChangeKind::AddLearner,
+                    _ => panic!("{line}"),
+                };
+                let node = MemberId(number(3));
+                let change = ConfChange { kind, node, ..ConfChange::default() };
+                result = member.raft.propose_conf_change(change);
+            }
+            "proposev2" => {
+                let transition = match words[2] {
+                    "0" => Transition::Auto,
+                    "1" => Transition::JointImplicit,
+                    _ => Transition::JointExplicit,
+                };
+                let changes = changes(&words[3..]);
+                let change = ConfChangeV2 { transition, changes, ..ConfChangeV2::default() };
+                result = member.raft.propose_conf_change_v2(&change);
+            }
+            "readindex" => {
+                if read_differs(member) {
+                    return Err(Skip);
+                }
+                member.raft.read_index(number(2));
+            }
+            "transfer" => member.raft.transfer_leader(MemberId(number(2))),
+            "unreachable" => member.raft.report_unreachable(MemberId(number(2))),
+            "snapstatus" => {
+                member.raft.report_snapshot(MemberId(number(2)), words[3] == "ok");
+            }
+            "compact" => {
+                let to = Index(number(2));
+                member.raft.compact(to);
+                member.disk.compact(to);
+            }
+            "restart" => {
+                // Go's does not raise the commit index at start.
+                member.writes.clear();
+                member.restart();
+            }
+            "status" => self.trace += &status(member),
+            _ => panic!("unknown command: {line}"),
+        }
+        match result {
+            Ok(()) => Ok(()),
+            // Go appends an empty entry instead and says nothing.
+            Err(
+                ProposeError::ConfChangePending
+                | ProposeError::ConfChangeNotNow
+                | ProposeError::ConfChangeImpossible,
+            ) => Err(Skip),
+            Err(_) => {
+                self.trace += "ERR raft proposal dropped\n";
+                Ok(())
+            }
+        }
+    }
+
+    fn step(&mut self, at: usize, message: Message) {
+        let Some(member) = self.cluster.members.get_mut(&message.to.0) else { return };
+        let text = match member.raft.step(message) {
+            Ok(()) => return,
+            Err(StepError::UnknownPeer(_)) => "raft: cannot step as peer not found".to_owned(),
+            Err(StepError::Dropped(_)) => "raft proposal dropped".to_owned(),
+            Err(error) => panic!("an honest peer was refused: {error}\n{}", self.trace),
+        };
+        writeln!(self.trace, "STEPERR {at} {text}").unwrap();
+    }
+
+    /// Drains a member with a disk that completes at once, in the order of Go's loop: membership
+    /// changes, then durability, then progress of apply.
+    fn drain(&mut self, id: u64) {
+        let member = self.cluster.members.get_mut(&id).expect("a member");
+        let (mut written, mut committed, mut reads) = (String::new(), String::new(), String::new());
+        let mut sent = Vec::new();
+        while member.raft.has_ready() {
+            let ready = member.raft.ready();
+            if let Some(snapshot) = &ready.install {
+                member.disk.applied = snapshot.index;
+                member.disk.conf_state = snapshot.conf_state.clone();
+                member.raft.applied(snapshot.index);
+            }
+            for entry in &ready.committed {
+                let bytes = entry.to_wire().encode_to_vec();
+                writeln!(committed, "COMMIT {id} {}", hex(&bytes)).unwrap();
+                let conf = match entry.kind {
+                    EntryKind::Normal => None,
+                    EntryKind::ConfChange => {
+                        let change = ConfChange::decode(entry.data.clone()).unwrap();
+                        Some(member.raft.conf_applied(entry.index, Some(change)))
+                    }
+                    EntryKind::ConfChangeV2 => {
+                        let change = ConfChangeV2::decode(entry.data.clone()).unwrap();
+                        Some(member.raft.conf_applied_v2(entry.index, Some(change)))
+                    }
+                };
+                if let Some(conf) = conf {
+                    let bytes = conf.to_wire().encode_to_vec();
+                    writeln!(committed, "CONF {id} {}", hex(&bytes)).unwrap();
+                    member.disk.conf_state = conf;
+                }
+                member.disk.applied = entry.index;
+            }
+            if let Some(persist) = &ready.persist {
+                if let Some(snapshot) = &persist.snapshot {
+                    let bytes = snapshot.to_wire().encode_to_vec();
+                    writeln!(written, "SNAP {id} {}", hex(&bytes)).unwrap();
+                }
+                for entry in &persist.entries {
+                    writeln!(written, "ENT {id} {}", hex(&entry.to_wire().encode_to_vec()))
+                        .unwrap();
+                }
+                member.disk.write(persist);
+                member.raft.persisted(persist.id);
+            }
+            if let Some(last) = ready.committed.last() {
+                member.raft.applied(last.index);
+            }
+            for read in &ready.read_states {
+                let (index, context) = (read.index, read.context);
+                writeln!(reads, "READ {id} index={index} ctx={context:016x}").unwrap();
+            }
+            sent.extend(ready.messages);
+        }
+        for lines in [written, committed, reads] {
+            self.trace += &lines;
+        }
+        let mut sent = newest(sent);
+        sent.sort_by_cached_key(|message| (message.to, message.encode()));
+        for message in sent {
+            let bytes = message.encode();
+            let again = Message::decode(bytes.clone().into());
+            assert_eq!(again.as_ref(), Ok(&message), "messages survive the wire");
+            let (from, to, kind) = (message.from.0, message.to.0, kind(&message));
+            writeln!(self.trace, "MSG {} {from}->{to} {kind} {}", self.net.len(), hex(&bytes))
+                .unwrap();
+            self.net.push(Some(message));
+        }
+        self.trace += &status(member);
+    }
+
+    /// Drains and delivers until nothing is on its way.
+    pub fn settle(&mut self) {
+        loop {
+            let ids: Vec<u64> = self.cluster.members.keys().copied().collect();
+            for id in ids {
+                self.exec(&format!("drain {id}")).unwrap();
+            }
+            let waiting: Vec<usize> =
+                (0..self.net.len()).filter(|&at| self.net[at].is_some()).collect();
+            if waiting.is_empty() {
+                return;
+            }
+            for at in waiting {
+                if let Err(Skip) = self.exec(&format!("deliver {at}")) {
+                    self.exec(&format!("drop {at}")).unwrap();
+                }
+            }
+        }
+    }
+}
+
+/// Whether a read index is handled otherwise by Go's leader. If there is one voter, it answers at
+/// once: even before the first commit of its term, and even if another member is that voter.
+fn read_differs(member: &Member) -> bool {
+    let (status, conf) = (member.raft.status(), member.raft.conf_state());
+    let committed_in_term = member.raft.entry_term(status.commit) == Some(status.term);
+    status.role == Role::Leader
+        && conf.voters.len() == 1
+        && conf.voters_outgoing.is_empty()
+        && !(committed_in_term && conf.voters == [status.id])
+}
+
+/// Of appends without entries to one member at one position, the one with the highest commit
+/// index: Go acknowledges each append to its own log by itself and may tell every step of the
+/// commit index, ours acknowledges a write as a whole.
+fn newest(sent: Vec<Message>) -> Vec<Message> {
+    let empty = |message: &Message| match &message.body {
+        Body::Append { prev_index, entries, commit, .. } if entries.is_empty() => {
+            Some(((message.to, *prev_index), *commit))
+        }
+        _ => None,
+    };
+    let mut best = BTreeMap::new();
+    for (at, message) in sent.iter().enumerate() {
+        if let Some((position, commit)) = empty(message) {
+            let entry = best.entry(position).or_insert((commit, at));
+            if commit > entry.0 {
+                *entry = (commit, at);
+            }
+        }
+    }
+    let keep = |(at, message): &(usize, Message)| {
+        empty(message).is_none_or(|(position, _)| best[&position].1 == *at)
+    };
+    sent.into_iter().enumerate().filter(keep).map(|(_, message)| message).collect()
+}
+
+fn status(member: &Member) -> String {
+    let s = member.raft.status();
+    let role = match s.role {
+        Role::Follower => "StateFollower",
+        Role::PreCandidate => "StatePreCandidate",
+        Role::Candidate => "StateCandidate",
+        Role::Leader => "StateLeader",
+    };
+    let id = |id: Option<MemberId>| id.map_or(0, |id| id.0);
+    let mut text = format!(
+        "STATUS {} term={} vote={} commit={} lead={} state={role} applied={} last={}\n",
+        s.id.0,
+        s.term,
+        id(s.vote),
+        s.commit,
+        id(s.leader),
+        member.disk.applied,
+        member.disk.last().0,
+    );
+    for peer in s.progress.iter().filter(|peer| peer.id != s.id) {
+        let state = match peer.state {
+            ReplicationState::Probe => "StateProbe",
+            ReplicationState::Replicate => "StateReplicate",
+            ReplicationState::Snapshot => "StateSnapshot",
+        };
+        writeln!(
+            text,
+            "PROGRESS {} match={} next={} {state} learner={} active={} paused={}",
+            peer.id.0, peer.matched, peer.next, peer.learner, peer.recent_active, peer.paused
+        )
+        .unwrap();
+    }
+    text
+}
