@@ -17,7 +17,11 @@ fn main() {
                 options.client_addresses =
                     vec![server::listen::Address::Tcp(([127, 0, 0, 1], port).into())];
             }
-            _ => panic!("unknown"),
+            "--listen-client-urls" => {
+                let address = pair[1].trim_start_matches("http://").parse().unwrap();
+                options.client_addresses = vec![server::listen::Address::Tcp(address)];
+            }
+            _ => {}
         }
     }
     match server::start(&options, &|| eprintln!("waiting for lock")) {

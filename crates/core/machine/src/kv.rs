@@ -103,24 +103,22 @@ pub(crate) struct Context<'a> {
 
 /// Applies a put outside a transaction.
 pub(crate) fn put(cx: &mut Context<'_>, request: &PutRequest) -> Result<PutReply, Failed> {
-    check_put(cx.store, cx.leases, request)?;
     let mut txn = cx.store.begin();
+    check_put(&txn, cx.leases, request)?;
     let reply = put_in(&mut txn, cx.leases, cx.may, cx.reply, request)?;
     txn.end();
     Ok(reply)
 }
 
-fn check_put(store: &mut Store, leases: &Leases, request: &PutRequest) -> Result<(), ApiError> {
-    if request.ignore_value || request.ignore_lease {
-        let txn = store.begin();
-        let exists = txn.get(&request.key).is_some();
-        txn.end();
-        if !exists {
-            return Err(ApiError::KeyNotFound);
-        }
-    }
+/// The lease is looked up before the key.
+//= etcd 3.7.1: server/etcdserver/txn/put.go#checkPut
+fn check_put(txn: &WriteTxn<'_>, leases: &Leases, request: &PutRequest) -> Result<(), ApiError> {
     if request.lease != 0 && leases.get(LeaseId(request.lease)).is_none() {
         return Err(ApiError::LeaseNotFound);
+    }
+    let keeps = request.ignore_value || request.ignore_lease;
+    if keeps && txn.get(&request.key).is_none() {
+        return Err(ApiError::KeyNotFound);
     }
     Ok(())
 }
@@ -365,14 +363,7 @@ fn check_txn(
     for op in path.branch(request) {
         match &op.request {
             Some(Request::RequestRange(range)) => check_range(txn.store(), range.revision)?,
-            Some(Request::RequestPut(put)) => {
-                if (put.ignore_value || put.ignore_lease) && txn.get(&put.key).is_none() {
-                    return Err(ApiError::KeyNotFound);
-                }
-                if put.lease != 0 && leases.get(LeaseId(put.lease)).is_none() {
-                    return Err(ApiError::LeaseNotFound);
-                }
-            }
+            Some(Request::RequestPut(put)) => check_put(txn, leases, put)?,
             Some(Request::RequestTxn(inner)) => {
                 let path = nested.next().expect("a path was made for each nested transaction");
                 check_txn(txn, leases, inner, path)?;

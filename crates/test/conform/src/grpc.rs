@@ -1,0 +1,223 @@
+//! A gRPC client that hides nothing: any bytes in, exact statuses out.
+
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use h2::client::SendRequest;
+use h2::{RecvStream, SendStream};
+use prost::Message;
+
+/// How a call failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The gRPC code.
+    pub code: u16,
+    /// The text, decoded.
+    pub message: String,
+}
+
+/// A connection.
+#[derive(Clone, Debug)]
+pub struct Client {
+    send: SendRequest<Bytes>,
+}
+
+/// Longest time any call of a test may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+impl Client {
+    /// Connects to 127.0.0.1:`port`. Must run within a runtime.
+    ///
+    /// # Panics
+    /// If nobody answers.
+    pub async fn connect(port: u16) -> Self {
+        let socket = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
+        let socket = socket.expect("the server listens");
+        socket.set_nodelay(true).expect("a TCP socket");
+        let (send, connection) = h2::client::Builder::new()
+            .initial_window_size(1 << 24)
+            .initial_connection_window_size(1 << 26)
+            .handshake(socket)
+            .await
+            .expect("the server speaks HTTP/2");
+        tokio::spawn(connection);
+        Self { send }
+    }
+
+    /// Opens a call and sends `body` as it is.
+    ///
+    /// # Panics
+    /// If the connection is gone.
+    pub async fn open(&self, path: &str, body: Option<Bytes>, end: bool) -> Stream {
+        let request = http::Request::post(format!("http://localhost{path}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(())
+            .expect("a well-formed request");
+        let mut send = self.send.clone().ready().await.expect("the connection is open");
+        let (response, mut stream) = send.send_request(request, false).expect("still open");
+        if let Some(body) = body {
+            stream.send_data(body, end).expect("the stream is open");
+        }
+        Stream { response: Some(response), send: stream, body: None, buffer: BytesMut::new() }
+    }
+
+    /// A unary call with any message bytes.
+    ///
+    /// # Errors
+    /// The status, if it is not OK.
+    ///
+    /// # Panics
+    /// If the server does not answer in time or says OK without a message.
+    pub async fn raw(&self, path: &str, message: &[u8]) -> Result<Bytes, Failure> {
+        let call = async {
+            let mut stream = self.open(path, Some(envelope(message)), true).await;
+            let answer = stream.next_raw().await;
+            match answer {
+                Ok(Some(message)) => {
+                    stream.next_raw().await?;
+                    Ok(message)
+                }
+                Ok(None) => panic!("{path}: OK without a message"),
+                Err(failure) => Err(failure),
+            }
+        };
+        tokio::time::timeout(PATIENCE, call).await.unwrap_or_else(|_| panic!("{path}: no answer"))
+    }
+
+    /// A unary call.
+    ///
+    /// # Errors
+    /// As [`Client::raw`].
+    ///
+    /// # Panics
+    /// As [`Client::raw`], or if the answer is not an `A`.
+    pub async fn call<A: Message + Default>(
+        &self,
+        path: &str,
+        request: &impl Message,
+    ) -> Result<A, Failure> {
+        let bytes = self.raw(path, &request.encode_to_vec()).await?;
+        Ok(A::decode(bytes).expect("the answer is the message of the method"))
+    }
+}
+
+/// A message in its envelope.
+#[must_use]
+pub fn envelope(message: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(5 + message.len());
+    out.put_u8(0);
+    out.put_u32(u32::try_from(message.len()).expect("tests send short messages"));
+    out.put_slice(message);
+    out.freeze()
+}
+
+/// An open call.
+#[derive(Debug)]
+pub struct Stream {
+    response: Option<h2::client::ResponseFuture>,
+    send: SendStream<Bytes>,
+    body: Option<RecvStream>,
+    buffer: BytesMut,
+}
+
+impl Stream {
+    /// Sends one message.
+    ///
+    /// # Panics
+    /// If the stream is closed.
+    pub fn send(&mut self, message: &impl Message) {
+        let bytes = envelope(&message.encode_to_vec());
+        self.send.send_data(bytes, false).expect("the stream is open");
+    }
+
+    /// Ends the sending side.
+    ///
+    /// # Panics
+    /// If the stream is closed.
+    pub fn half_close(&mut self) {
+        self.send.send_data(Bytes::new(), true).expect("the stream is open");
+    }
+
+    /// The next message, `None` at the end with status OK.
+    ///
+    /// # Errors
+    /// The status, if it is not OK; code 999 stands for a reset stream.
+    pub async fn next_raw(&mut self) -> Result<Option<Bytes>, Failure> {
+        let gone = |e: h2::Error| Failure { code: 999, message: e.to_string() };
+        if let Some(response) = self.response.take() {
+            let response = response.await.map_err(gone)?;
+            if response.headers().contains_key("grpc-status") {
+                status(response.headers())?;
+            }
+            self.body = Some(response.into_body());
+        }
+        let body = self.body.as_mut().expect("set above");
+        loop {
+            if let Some([flag, a, b, c, d]) = self.buffer.first_chunk() {
+                assert_eq!(*flag, 0, "nobody asked for compression");
+                let len = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+                if self.buffer.len() >= 5 + len {
+                    let _ = self.buffer.split_to(5);
+                    return Ok(Some(self.buffer.split_to(len).freeze()));
+                }
+            }
+            match body.data().await {
+                Some(chunk) => {
+                    let chunk = chunk.map_err(gone)?;
+                    let _ = body.flow_control().release_capacity(chunk.len());
+                    self.buffer.extend_from_slice(&chunk);
+                }
+                None => {
+                    let trailers = body.trailers().await.map_err(gone)?;
+                    status(&trailers.unwrap_or_default())?;
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    /// The next message, decoded; `None` at the end, or if none comes within `patience`.
+    ///
+    /// # Errors
+    /// As [`Stream::next_raw`].
+    ///
+    /// # Panics
+    /// If the message is not an `A`.
+    pub async fn next<A: Message + Default>(
+        &mut self,
+        patience: Duration,
+    ) -> Result<Option<A>, Failure> {
+        match tokio::time::timeout(patience, self.next_raw()).await {
+            Ok(message) => Ok(message?.map(|m| A::decode(m).expect("the method's message"))),
+            Err(_) => Ok(None),
+        }
+    }
+}
+
+fn status(headers: &http::HeaderMap) -> Result<(), Failure> {
+    let text = |name| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let code: u16 = text("grpc-status").parse().unwrap_or(2);
+    if code == 0 {
+        return Ok(());
+    }
+    Err(Failure { code, message: percent_decode(text("grpc-message")) })
+}
+
+fn percent_decode(text: &str) -> String {
+    let (mut out, mut rest) = (Vec::new(), text.as_bytes());
+    while let Some((&byte, after)) = rest.split_first() {
+        let hex = after.get(..2).and_then(|h| std::str::from_utf8(h).ok());
+        match hex.and_then(|h| u8::from_str_radix(h, 16).ok()) {
+            Some(decoded) if byte == b'%' => {
+                out.push(decoded);
+                rest = &after[2..];
+            }
+            _ => {
+                out.push(byte);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}

@@ -1,0 +1,13 @@
+//! Black-box suites: the same calls against Quorate and a real etcd, the same answers expected.
+//!
+//! Owns starting and stopping server processes ([`process`]), a gRPC client that shows exactly
+//! what is on the wire ([`grpc`]), and running one scenario on both servers ([`both`]).
+
+pub mod both;
+pub mod fuzz;
+pub mod grpc;
+pub mod process;
+
+pub use both::{both, run_both};
+pub use grpc::{Client, Failure, Stream};
+pub use process::{Kind, Server, oracle};

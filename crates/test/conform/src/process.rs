@@ -1,0 +1,235 @@
+//! Server processes on free ports and temporary directories.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// Which server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Ours.
+    Quorate,
+    /// etcd 3.7.1, built from its Go module.
+    Reference,
+}
+
+/// A Go program of `oracle/`, or `None` (with a line that says so) where it was not built. With
+/// `QUORATE_CI` set a missing program is a failure.
+#[must_use]
+pub fn oracle(program: &str) -> Option<PathBuf> {
+    let default = workspace().join("target/oracle");
+    let dir = std::env::var_os("QUORATE_ORACLES").map_or(default, PathBuf::from);
+    let path = dir.join(program);
+    if path.exists() {
+        return Some(path);
+    }
+    assert!(
+        std::env::var_os("QUORATE_CI").is_none(),
+        "{} is missing; `cargo xtask oracle` builds it",
+        path.display()
+    );
+    eprintln!("SKIPPED: {program} was not built (`cargo xtask oracle` does, with Go)");
+    None
+}
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(3)
+        .expect("the crate lies three folders deep")
+        .to_path_buf()
+}
+
+/// Our server binary: `QUORATE_BIN`, or what `cargo build` made beside this test.
+///
+/// # Panics
+/// If it was not built.
+#[must_use]
+pub fn quorate() -> PathBuf {
+    if let Some(path) = std::env::var_os("QUORATE_BIN") {
+        return path.into();
+    }
+    let test = std::env::current_exe().expect("a test has a path");
+    let path = test.ancestors().nth(2).expect("tests lie in deps/").join("etcd");
+    assert!(path.exists(), "{} is missing; run `cargo build --bin etcd`", path.display());
+    path
+}
+
+/// A port that was free a moment ago.
+///
+/// # Panics
+/// If the loopback interface has none.
+#[must_use]
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+    listener.local_addr().expect("a bound socket has an address").port()
+}
+
+/// A running server, killed when dropped.
+#[derive(Debug)]
+pub struct Server {
+    /// Which one.
+    pub kind: Kind,
+    /// Its client port on 127.0.0.1.
+    pub port: u16,
+    /// Its data directory.
+    pub data_dir: PathBuf,
+    child: Option<Child>,
+    _dir: Option<TempDir>,
+    args: Vec<String>,
+}
+
+impl Server {
+    /// Starts a server on an empty directory; `None` where the reference was not built.
+    ///
+    /// # Panics
+    /// If it does not serve within twenty seconds.
+    #[must_use]
+    pub fn start(kind: Kind, args: &[&str]) -> Option<Self> {
+        let dir = tempfile::tempdir().expect("a temporary directory can be made");
+        let data_dir = dir.path().join("data");
+        let mut server = Self::start_on(kind, &data_dir, args)?;
+        server._dir = Some(dir);
+        Some(server)
+    }
+
+    /// Starts a server on a directory that the caller keeps.
+    ///
+    /// # Panics
+    /// As [`Server::start`].
+    #[must_use]
+    pub fn start_on(kind: Kind, data_dir: &Path, args: &[&str]) -> Option<Self> {
+        let mut server = Self {
+            kind,
+            port: 0,
+            data_dir: data_dir.to_path_buf(),
+            child: None,
+            _dir: None,
+            args: args.iter().map(|&a| a.to_owned()).collect(),
+        };
+        server.launch()?;
+        Some(server)
+    }
+
+    fn launch(&mut self) -> Option<()> {
+        let program = match self.kind {
+            Kind::Quorate => quorate(),
+            Kind::Reference => oracle("etcd/etcd")?,
+        };
+        // Another process may take the port in between: then another one is tried.
+        for _ in 0..5 {
+            self.port = free_port();
+            let client = format!("http://127.0.0.1:{}", self.port);
+            let peer = format!("http://127.0.0.1:{}", free_port());
+            let log = self.data_dir.with_extension("log");
+            let log = std::fs::OpenOptions::new().create(true).append(true).open(log);
+            let log = log.expect("the directory of the log exists");
+            let mut command = Command::new(&program);
+            command
+                .arg("--data-dir")
+                .arg(&self.data_dir)
+                .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+                .args(["--listen-peer-urls", &peer])
+                .args(&self.args)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(log);
+            self.child = Some(command.spawn().expect("the server program runs"));
+            if self.wait_ready() {
+                return Some(());
+            }
+            self.kill();
+        }
+        panic!("{:?} did not serve; see {}", self.kind, self.data_dir.display());
+    }
+
+    fn wait_ready(&mut self) -> bool {
+        let until = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < until {
+            let child = self.child.as_mut().expect("set by the caller");
+            if child.try_wait().expect("the child is ours").is_some() {
+                return false;
+            }
+            if self.http_get("/health").is_some_and(|body| body.contains("true")) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        false
+    }
+
+    /// The body of an HTTP/1.1 GET, if it was answered.
+    #[must_use]
+    pub fn http_get(&self, path: &str) -> Option<String> {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
+    }
+
+    /// `127.0.0.1:port`.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The process id.
+    ///
+    /// # Panics
+    /// If it is not running.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the server runs").id()
+    }
+
+    /// Ends the process at once (SIGKILL).
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Asks the process to stop (SIGTERM) and waits for it. Returns its exit code, if it had one.
+    ///
+    /// # Panics
+    /// If it does not end within twenty seconds.
+    pub fn stop(&mut self) -> Option<i32> {
+        let mut child = self.child.take()?;
+        let pid = child.id().to_string();
+        let told = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(told.is_ok_and(|s| s.success()), "the child is ours");
+        let until = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(status) = child.try_wait().expect("the child is ours") {
+                return status.code();
+            }
+            assert!(Instant::now() < until, "{:?} does not stop", self.kind);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Starts the process again on the same directory, perhaps as the other kind.
+    ///
+    /// # Panics
+    /// As [`Server::start`].
+    pub fn restart_as(&mut self, kind: Kind) {
+        self.kill();
+        self.kind = kind;
+        self.launch().expect("the program was there before");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
