@@ -282,7 +282,7 @@ impl Inode {
             self.remember(number);
             self.pages.remove(&number);
         }
-        if len % PAGE != 0 && self.pages.contains_key(&(len / PAGE)) {
+        if !len.is_multiple_of(PAGE) && self.pages.contains_key(&(len / PAGE)) {
             self.remember(len / PAGE);
             let page = self.pages.get_mut(&(len / PAGE)).expect("checked above");
             page[(len % PAGE) as usize..].fill(0);

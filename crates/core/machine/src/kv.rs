@@ -133,10 +133,10 @@ fn put_in(
     let keeps = request.ignore_value || request.ignore_lease;
     let mut reply = PutReply::default();
     let mut old = None;
-    if keeps || (request.prev_kv && wants_reply) {
-        if let Some(prev) = txn.get(&request.key) {
-            old = Some(value(txn.store(), may, &prev)?);
-        }
+    if (keeps || (request.prev_kv && wants_reply))
+        && let Some(prev) = txn.get(&request.key)
+    {
+        old = Some(value(txn.store(), may, &prev)?);
     }
     if keeps && old.is_none() {
         // Only a transaction that etcd itself would not survive gets here: a delete before this

@@ -51,11 +51,6 @@ impl InFlight {
         self.tokens.len()
     }
 
-    /// The start of the oldest proposal that may still be waiting.
-    pub(crate) fn oldest(&self) -> Option<Instant> {
-        self.since.front().map(|(at, _)| *at)
-    }
-
     /// Takes the tokens of proposals made at or before `until`, with when they were made.
     pub(crate) fn take_older(&mut self, until: Instant) -> Vec<(Instant, ReplyToken)> {
         let mut late = Vec::new();
@@ -179,7 +174,6 @@ mod tests {
         }
         waiting.take(RequestId(0));
         assert_eq!(waiting.take_older(at(1)), [(at(1), ReplyToken(1))]);
-        assert_eq!(waiting.oldest(), Some(at(2)));
         assert_eq!(waiting.take(RequestId(3)), Some(ReplyToken(3)));
     }
 }

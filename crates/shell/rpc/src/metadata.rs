@@ -99,7 +99,7 @@ pub fn check_binary(headers: &HeaderMap) -> Result<(), Status> {
 
 /// The offset of the first byte that standard base64 cannot have there.
 fn bad_base64(value: &[u8]) -> Option<usize> {
-    let padded = value.len() % 4 == 0;
+    let padded = value.len().is_multiple_of(4);
     let content = value.iter().rposition(|b| *b != b'=' || !padded).map_or(0, |at| at + 1);
     let is_digit = |b: &u8| b.is_ascii_alphanumeric() || *b == b'+' || *b == b'/';
     if let Some(at) = value[..content].iter().position(|b| !is_digit(b)) {

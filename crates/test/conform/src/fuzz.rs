@@ -203,7 +203,7 @@ impl Generator {
 
     /// The next operation. A transaction in which etcd itself would panic (a delete from a key on
     /// before a put in the same branch, semantics D12) is drawn again.
-    pub fn next(&mut self) -> Op {
+    pub fn draw(&mut self) -> Op {
         loop {
             let op = match self.below(100) {
                 0..=34 => Op::Range(self.range()),

@@ -21,7 +21,7 @@ fn random_operations_are_answered_as_etcd_answers_them() {
             (Client::connect(ours.port).await, Client::connect(reference.port).await);
         let mut generator = Generator::new(seed);
         for n in 0..ops {
-            let op = generator.next();
+            let op = generator.draw();
             let (a, b) = tokio::join!(run(&left, &op), run(&right, &op));
             assert_eq!(a, b, "seed {seed}, operation {n}: {op:#?} (left ours, right etcd's)");
             generator.saw(&a);

@@ -161,7 +161,7 @@ pub(super) async fn txn(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status
     let outcome = rt.propose(6, &unchanged(message, &request)).await?;
     let mut out = render::with_header(&rt.header(outcome.revision));
     if let Reply::Txn(reply) = outcome.reply? {
-        render::txn(&mut out, &reply, outcome.revision);
+        render::txn(&mut out, &reply);
     }
     Ok(Body::Whole(out.into()))
 }
@@ -174,7 +174,7 @@ async fn read_only_txn(rt: &Rc<Runtime>, request: TxnRequest) -> Result<Body, St
     let job = move |may: &env::MayBlock| read_txn(may, &view, &request);
     let reply = rt.handle.pool.run(job).await.map_err(pool_refused)??;
     let mut out = render::with_header(&rt.header(revision));
-    render::txn(&mut out, &reply, revision);
+    render::txn(&mut out, &reply);
     Ok(Body::Whole(out.into()))
 }
 

@@ -69,7 +69,7 @@ fn range(out: &mut Vec<u8>, reply: &RangeReply) {
 
 /// Appends the fields of a `TxnResponse` after its header. Recursion ends with the depth of the
 /// request, which was bounded when it came in.
-pub fn txn(out: &mut Vec<u8>, reply: &TxnReply, inner: Revision) {
+pub fn txn(out: &mut Vec<u8>, reply: &TxnReply) {
     varint_field(out, 2, u64::from(reply.succeeded));
     for (revision, response) in &reply.responses {
         let mut op = Vec::new();
@@ -92,7 +92,7 @@ pub fn txn(out: &mut Vec<u8>, reply: &TxnReply, inner: Revision) {
             // Nested transactions carry an empty header.
             OpReply::Txn(reply) => {
                 bytes_field(&mut op, 1, &[]);
-                txn(&mut op, reply, inner);
+                txn(&mut op, reply);
                 4
             }
         };
@@ -124,7 +124,7 @@ mod tests {
         };
         let header = ResponseHeader { revision: 6, raft_term: 2, ..Default::default() };
         let mut out = with_header(&header);
-        txn(&mut out, &reply, Revision(6));
+        txn(&mut out, &reply);
         let decoded = TxnResponse::decode(&out[..]).unwrap();
         assert_eq!(decoded.header, Some(header));
         assert!(decoded.succeeded);

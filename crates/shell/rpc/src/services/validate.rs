@@ -178,10 +178,11 @@ fn poison<'a>(ops: &'a [RequestOp], from: &mut Vec<&'a [u8]>) -> Result<(), ApiE
     for op in ops {
         match &op.request {
             Some(Request::RequestDeleteRange(r)) if r.range_end[..] == [0] => from.push(&r.key),
-            Some(Request::RequestPut(r)) if r.ignore_value || r.ignore_lease => {
-                if from.iter().any(|start| **start <= r.key[..]) {
-                    return Err(ApiError::KeyNotFound);
-                }
+            Some(Request::RequestPut(r))
+                if (r.ignore_value || r.ignore_lease)
+                    && from.iter().any(|start| **start <= r.key[..]) =>
+            {
+                return Err(ApiError::KeyNotFound);
             }
             Some(Request::RequestTxn(r)) => {
                 let before = from.len();
