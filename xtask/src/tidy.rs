@@ -10,8 +10,8 @@ use crate::shell::{cargo, root};
 const GROUPS: [(&str, &[&str]); 4] = [
     ("base", &["types", "api", "env"]),
     ("core", &["raft", "wal", "bolt", "store", "watch", "machine", "member"]),
-    ("shell", &["handover", "osenv", "rpc", "server"]),
-    ("bin", &["etcd"]),
+    ("shell", &["handover", "osenv", "rpc", "server", "bench"]),
+    ("bin", &["etcd", "etcd-bench"]),
 ];
 
 /// Test crates may use everything.
