@@ -4,9 +4,28 @@
 //! sockets, and the order in which everything starts and stops. Never holds logic of the member.
 //! [`run`] is also the API for embedding. Read next: [`run`], [`threads`].
 
+pub mod config;
 pub mod identity;
 pub mod listen;
+pub mod logging;
 pub mod run;
 pub mod threads;
 
+pub use logging::Log;
 pub use run::{Options, RunError, Server, start};
+
+/// What `--version` prints. The first line is the version that this build stands in for.
+#[must_use]
+pub fn version_text() -> String {
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    format!(
+        "etcd Version: {}\nGit SHA: quorate-{}\nGo Version: none (Rust)\nGo OS/Arch: {}/{arch}",
+        types::SERVER_VERSION,
+        env!("CARGO_PKG_VERSION"),
+        std::env::consts::OS
+    )
+}

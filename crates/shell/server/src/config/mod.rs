@@ -1,0 +1,409 @@
+//! Configuration: flags, environment and YAML become [`Options`].
+//!
+//! Owns the table of flags ([`table`]), how their values are written ([`value`], [`urls`]), where
+//! they come from ([`source`]) and what contradicts itself (here). Errors and their order are
+//! etcd's; a flag whose feature comes later is refused unless it has its default.
+
+pub mod source;
+pub mod table;
+pub mod urls;
+pub mod value;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use member::CommitPolicy;
+use rpc::Settings;
+use types::limits;
+
+use crate::run::Options;
+use crate::threads::Keep;
+
+pub use source::{Refused, Set};
+use table::{FLAGS, State};
+use urls::Url;
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Request {
+    /// Run a member.
+    Run(Box<Configured>),
+    /// Print the version and end.
+    Version,
+}
+
+/// A checked configuration.
+#[derive(Debug)]
+pub struct Configured {
+    /// For the member.
+    pub options: Options,
+    /// `--log-level`.
+    pub log_level: String,
+    /// `--log-outputs`.
+    pub log_outputs: Vec<String>,
+    /// Lines for the log.
+    pub warnings: Vec<String>,
+}
+
+/// Makes a configuration of the command line (without the program's name), the environment, and
+/// the file that either names; with a file, everything else is ignored.
+///
+/// # Errors
+/// [`Refused`].
+pub fn configure(
+    args: &[String],
+    variables: impl Iterator<Item = (String, String)>,
+) -> Result<Request, Refused> {
+    let mut set = source::command_line(args)?;
+    if value::boolean(set.text("version")) == Some(true) {
+        return Ok(Request::Version);
+    }
+    let variables: Vec<_> = variables.collect();
+    let named = variables.iter().find(|(name, _)| name == "ETCD_CONFIG_FILE");
+    let path = match set.text("config-file") {
+        "" => named.map(|(_, path)| path.clone()).filter(|path| !path.is_empty()),
+        path => Some(path.to_owned()),
+    };
+    match path {
+        Some(path) => {
+            let text = std::fs::read_to_string(&path)
+                .map_err(|e| Refused::Invalid(format!("error loading config file {path}: {e}")))?;
+            let warnings = std::mem::take(&mut set.warnings);
+            set = source::file(&text)?;
+            set.warnings = warnings;
+            set.warnings.push(format!("loaded server configuration from {path}, other configuration command line flags and environment variables will be ignored if provided"));
+        }
+        None => source::environment(&mut set, variables.into_iter())?,
+    }
+    check(&set).map_err(Refused::Invalid)?;
+    let options = options(&set).map_err(Refused::Invalid)?;
+    Ok(Request::Run(Box::new(Configured {
+        options,
+        log_level: set.text("log-level").to_owned(),
+        log_outputs: list(set.text("log-outputs")),
+        warnings: set.warnings,
+    })))
+}
+
+/// What `--help` prints: every flag with its default.
+#[must_use]
+pub fn help() -> String {
+    let mut text = String::from("Usage:\n\n  etcd [flags]\n    Start an etcd server.\n\nFlags:\n");
+    for flag in FLAGS {
+        let later = if flag.state == State::Later { " (not implemented yet)" } else { "" };
+        text.push_str(&format!("  --{} '{}'{later}\n", flag.name, flag.default));
+    }
+    text
+}
+
+fn list(text: &str) -> Vec<String> {
+    text.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect()
+}
+
+fn number(set: &Set, name: &str) -> u64 {
+    set.text(name).parse().expect("checked when it was read")
+}
+
+fn duration(set: &Set, name: &str) -> Duration {
+    value::duration(set.text(name)).expect("checked when it was read")
+}
+
+fn boolean(set: &Set, name: &str) -> bool {
+    value::boolean(set.text(name)).expect("checked when it was read")
+}
+
+fn url_list(set: &Set, name: &str) -> Result<Vec<Url>, String> {
+    match set.text(name) {
+        "" => Ok(Vec::new()),
+        text => urls::parse_list(text),
+    }
+}
+
+/// Checks what contradicts itself, in etcd's order.
+//= etcd 3.7.1: server/embed/config.go#Validate
+fn check(set: &Set) -> Result<(), String> {
+    match set.text("logger") {
+        "zap" => {}
+        "capnslog" => return Err("--logger=capnslog is removed in v3.5".to_owned()),
+        other => return Err(format!("unknown logger option {other:?}")),
+    }
+    let outputs = list(set.text("log-outputs"));
+    if outputs.len() > 1 && outputs.iter().any(|o| o == "default") {
+        return Err(format!("multi logoutput for {:?} is not supported yet", "default"));
+    }
+    let level = set.text("log-level");
+    if !["debug", "info", "warn", "error", "panic", "fatal"].contains(&level) {
+        return Err(format!("unrecognized level: {level:?}"));
+    }
+    for name in ["listen-peer-urls", "listen-client-urls"] {
+        for url in url_list(set, name)? {
+            url.check_bind()?;
+        }
+    }
+    for url in url_list(set, "initial-advertise-peer-urls")? {
+        if url.hostname().is_empty() && url.scheme.starts_with("http") {
+            return Err(format!(
+                r#"--initial-advertise-peer-urls {:?} must be "host:port" (unexpected empty host ({}))"#,
+                set.text("initial-advertise-peer-urls"),
+                url.text
+            ));
+        }
+    }
+    let (heartbeat, election) =
+        (number(set, "heartbeat-interval"), number(set, "election-timeout"));
+    if heartbeat == 0 {
+        return Err("--heartbeat-interval must be >0 (set to 0ms)".to_owned());
+    }
+    if election == 0 {
+        return Err("--election-timeout must be >0 (set to 0ms)".to_owned());
+    }
+    if heartbeat.saturating_mul(5) > election {
+        return Err(format!(
+            "--election-timeout[{election}ms] should be at least as 5 times as --heartbeat-interval[{heartbeat}ms]"
+        ));
+    }
+    if election > 50_000 {
+        return Err(format!(
+            "--election-timeout[{election}ms] is too long, and should be set less than 50000ms"
+        ));
+    }
+    if set.is_set("listen-client-urls") && set.text("advertise-client-urls").is_empty() {
+        return Err(
+            "--advertise-client-urls is required when --listen-client-urls is set explicitly"
+                .to_owned(),
+        );
+    }
+    match set.text("auto-compaction-mode") {
+        "periodic" | "revision" => {}
+        "" => return Err("undefined auto-compaction-mode".to_owned()),
+        other => return Err(format!("unknown auto-compaction-mode {other:?}")),
+    }
+    if duration(set, "compact-hash-check-time").is_zero() {
+        return Err("--compact-hash-check-time must be >0 (set to 0s)".to_owned());
+    }
+    for flag in FLAGS.iter().filter(|flag| flag.state == State::Later) {
+        let text = set.text(flag.name);
+        if text != flag.default && !same(flag.name, text, flag.default) {
+            return Err(format!(
+                "--{}={text} is not implemented by Quorate yet (see COMPAT.md)",
+                flag.name
+            ));
+        }
+    }
+    for name in ["listen-peer-urls", "listen-client-urls"] {
+        if url_list(set, name)?.iter().any(|u| matches!(&u.scheme[..], "https" | "unixs")) {
+            return Err(format!(
+                "--{name} with TLS is not implemented by Quorate yet (see COMPAT.md)"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether two texts of a flag mean the same.
+fn same(name: &str, a: &str, b: &str) -> bool {
+    let flag = table::flag(name).expect("a name of the table");
+    match flag.kind {
+        table::Kind::Bool => value::boolean(a) == value::boolean(b),
+        table::Kind::Duration => value::duration(a) == value::duration(b),
+        _ => false,
+    }
+}
+
+/// Parses `name=url,name=url`; a name may repeat.
+//= etcd 3.7.1: client/pkg/types/urlsmap.go#NewURLsMap
+fn initial_cluster(text: &str) -> Result<Vec<(String, Vec<String>)>, String> {
+    let mut members: Vec<(String, Vec<String>)> = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let Some((name, url)) = part.split_once('=') else {
+            return Err(format!("error setting up initial cluster: empty URL given for {part:?}"));
+        };
+        if url.is_empty() {
+            return Err(format!("error setting up initial cluster: empty URL given for {name:?}"));
+        }
+        let url = urls::parse(url).map_err(|e| format!("error setting up initial cluster: {e}"))?;
+        match members.iter_mut().find(|(known, _)| known == name) {
+            Some((_, urls)) => urls.push(url.text),
+            None => members.push((name.to_owned(), vec![url.text])),
+        }
+    }
+    if members.is_empty() {
+        return Err("initial cluster unset and no discovery endpoints found".to_owned());
+    }
+    for (_, urls) in &mut members {
+        urls.sort_unstable();
+    }
+    Ok(members)
+}
+
+fn options(set: &Set) -> Result<Options, String> {
+    let name = set.text("name").to_owned();
+    let data_dir = match set.text("data-dir") {
+        "" => PathBuf::from(format!("{name}.etcd")),
+        dir => PathBuf::from(dir),
+    };
+    let wal_dir = match set.text("wal-dir") {
+        "" => data_dir.join("member/wal"),
+        dir => PathBuf::from(dir),
+    };
+    let texts = |name| -> Result<Vec<String>, String> {
+        Ok(url_list(set, name)?.into_iter().map(|url| url.text).collect())
+    };
+    let advertised_peers = texts("initial-advertise-peer-urls")?;
+    // Only a name was given: it is the whole cluster.
+    let cluster = if set.is_set("initial-cluster") {
+        initial_cluster(set.text("initial-cluster"))?
+    } else {
+        vec![(name.clone(), advertised_peers.clone())]
+    };
+    let own = cluster.iter().find(|(known, _)| *known == name);
+    let own = own.ok_or_else(|| {
+        format!("couldn't find local name {name:?} in the initial cluster configuration")
+    })?;
+    if own.1 != advertised_peers {
+        return Err(format!(
+            "--initial-cluster has {name}={} but missing from --initial-advertise-peer-urls={} ",
+            own.1.join(","),
+            advertised_peers.join(",")
+        ));
+    }
+    if cluster.len() > 1 {
+        return Err("a cluster of several members is not implemented by Quorate yet (see \
+                    COMPAT.md)"
+            .to_owned());
+    }
+    if set.text("initial-cluster-state") == "existing" && !wal_dir.exists() {
+        return Err(
+            "joining an existing cluster is not implemented by Quorate yet (see COMPAT.md)"
+                .to_owned(),
+        );
+    }
+    let client_urls = url_list(set, "listen-client-urls")?;
+    let client_addresses: Result<Vec<_>, _> = client_urls.iter().map(Url::address).collect();
+    let max_request_bytes = number(set, "max-request-bytes");
+    let or = |n: u64, default: u64| if n == 0 { default } else { n };
+    let interval = match duration(set, "backend-batch-interval") {
+        Duration::ZERO => Duration::from_millis(limits::BACKEND_BATCH_INTERVAL_MS),
+        interval => interval,
+    };
+    let quota: i64 = set.text("quota-backend-bytes").parse().expect("checked when it was read");
+    Ok(Options {
+        name,
+        data_dir,
+        wal_dir,
+        client_addresses: client_addresses?,
+        advertise_client_urls: texts("advertise-client-urls")?,
+        initial_cluster: cluster,
+        initial_cluster_token: set.text("initial-cluster-token").to_owned(),
+        heartbeat: Duration::from_millis(number(set, "heartbeat-interval")),
+        election: Duration::from_millis(number(set, "election-timeout")),
+        pre_vote: boolean(set, "pre-vote"),
+        snapshot_count: or(number(set, "snapshot-count"), limits::SNAPSHOT_COUNT),
+        catchup_entries: number(set, "snapshot-catchup-entries"),
+        keep: Keep {
+            wals: u32::try_from(number(set, "max-wals")).unwrap_or(u32::MAX),
+            snapshots: u32::try_from(number(set, "max-snapshots")).unwrap_or(u32::MAX),
+        },
+        commit: CommitPolicy {
+            interval,
+            operations: match set.text("backend-batch-limit").parse::<usize>() {
+                Ok(0) | Err(_) => limits::BACKEND_BATCH_OPS,
+                Ok(operations) => operations,
+            },
+        },
+        quota_bytes: match quota {
+            0 => Some(limits::DEFAULT_QUOTA_BYTES as u64),
+            quota => u64::try_from(quota).ok(),
+        },
+        max_request_bytes: usize::try_from(max_request_bytes).unwrap_or(usize::MAX),
+        max_txn_ops: usize::try_from(number(set, "max-txn-ops")).unwrap_or(usize::MAX),
+        max_learners: number(set, "max-learners") as usize,
+        unsafe_no_fsync: boolean(set, "unsafe-no-fsync"),
+        reuse: (boolean(set, "socket-reuse-port"), boolean(set, "socket-reuse-address")),
+        connections: Settings {
+            max_message_bytes: usize::try_from(
+                max_request_bytes.saturating_add(limits::GRPC_OVERHEAD_BYTES),
+            )
+            .unwrap_or(usize::MAX),
+            max_concurrent_streams: u32::try_from(number(set, "max-concurrent-streams"))
+                .unwrap_or(u32::MAX),
+            keepalive_min_time: duration(set, "grpc-keepalive-min-time"),
+            keepalive_interval: duration(set, "grpc-keepalive-interval"),
+            keepalive_timeout: duration(set, "grpc-keepalive-timeout"),
+            ..Settings::default()
+        },
+        runtimes: 0,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(args: &[&str]) -> Result<Options, Refused> {
+        let args: Vec<String> = args.iter().map(|&a| a.to_owned()).collect();
+        match configure(&args, std::iter::empty())? {
+            Request::Run(configured) => Ok(configured.options),
+            Request::Version => panic!("nobody asked for the version"),
+        }
+    }
+
+    fn refusal(args: &[&str]) -> String {
+        match run(args) {
+            Err(Refused::Invalid(text)) => text,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn no_flags_give_etcds_defaults() {
+        let options = run(&[]).unwrap();
+        assert_eq!(options.data_dir, PathBuf::from("default.etcd"));
+        assert_eq!(options.wal_dir, PathBuf::from("default.etcd/member/wal"));
+        assert_eq!(options.initial_cluster[0].1, ["http://localhost:2380"]);
+        assert_eq!(options.quota_bytes, Some(2_147_483_648));
+        assert_eq!(run(&["--quota-backend-bytes=-1"]).unwrap().quota_bytes, None);
+    }
+
+    #[test]
+    fn contradictions_get_etcds_texts() {
+        assert_eq!(
+            refusal(&["--heartbeat-interval=100", "--election-timeout=400"]),
+            "--election-timeout[400ms] should be at least as 5 times as --heartbeat-interval[100ms]"
+        );
+        assert_eq!(
+            refusal(&["--listen-client-urls=http://example.com:1"]),
+            "expected IP in URL for binding (http://example.com:1)"
+        );
+        assert_eq!(
+            refusal(&["--name=a", "--initial-cluster=b=http://localhost:2380"]),
+            "couldn't find local name \"a\" in the initial cluster configuration"
+        );
+        assert_eq!(refusal(&["--logger=x"]), "unknown logger option \"x\"");
+    }
+
+    #[test]
+    fn what_comes_later_is_refused_unless_it_is_the_default() {
+        assert!(refusal(&["--auto-tls"]).contains("--auto-tls=true is not implemented"));
+        assert!(run(&["--auto-tls=f", "--corrupt-check-time=0s"]).is_ok());
+    }
+
+    #[test]
+    fn the_guides_file_starts_a_member() {
+        let dir = std::env::temp_dir().join(format!("quorate-config-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("etcd.yaml");
+        let yaml = "name: etcd-node0\ndata-dir: /var/lib/etcd\n\
+            listen-client-urls: http://0.0.0.0:2379\nadvertise-client-urls: http://0.0.0.0:2379\n\
+            listen-peer-urls: http://0.0.0.0:2380\n\
+            initial-advertise-peer-urls: http://0.0.0.0:2380\n\
+            initial-cluster: etcd-node0=http://0.0.0.0:2380\n\
+            initial-cluster-token: etcd-cluster-token\ninitial-cluster-state: new\n\
+            log-level: info\nlogger: zap\nlog-outputs: stderr\n";
+        std::fs::write(&path, yaml).unwrap();
+        let options = run(&["--config-file", path.to_str().unwrap()]).unwrap();
+        assert_eq!(options.name, "etcd-node0");
+        assert_eq!(options.initial_cluster_token, "etcd-cluster-token");
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}

@@ -1,0 +1,158 @@
+//! Log lines in etcd's JSON shape: level, ts, caller, msg, then fields.
+//!
+//! Texts that tools and people grep for are etcd's. Lines go to one place at a time; a write that
+//! fails is dropped, because a log must not end a member.
+
+use std::fs::File;
+use std::io::Write;
+use std::sync::Mutex;
+
+use osenv::Clock;
+use serde_json::{Map, Value};
+
+/// How important a line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum Level {
+    Debug,
+    Info,
+    Warn,
+    Error,
+    Fatal,
+}
+
+impl Level {
+    fn name(self) -> &'static str {
+        match self {
+            Level::Debug => "debug",
+            Level::Info => "info",
+            Level::Warn => "warn",
+            Level::Error => "error",
+            Level::Fatal => "fatal",
+        }
+    }
+
+    /// The level of `--log-level`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "debug" => Some(Level::Debug),
+            "info" => Some(Level::Info),
+            "warn" => Some(Level::Warn),
+            "error" => Some(Level::Error),
+            "panic" | "fatal" => Some(Level::Fatal),
+            _ => None,
+        }
+    }
+}
+
+enum Output {
+    Stderr,
+    Stdout,
+    File(Mutex<File>),
+}
+
+/// Where log lines go.
+pub struct Log {
+    level: Level,
+    outputs: Vec<Output>,
+}
+
+impl Log {
+    /// A log with `--log-level` and `--log-outputs`. `/dev/null` among the outputs discards all.
+    ///
+    /// # Errors
+    /// A file that cannot be opened.
+    pub fn open(level: &str, outputs: &[String]) -> std::io::Result<Self> {
+        let level = Level::parse(level).unwrap_or(Level::Info);
+        let mut opened = Vec::new();
+        if !outputs.iter().any(|o| o == "/dev/null") {
+            for output in outputs {
+                opened.push(match output.as_str() {
+                    "default" | "stderr" | "systemd/journal" => Output::Stderr,
+                    "stdout" => Output::Stdout,
+                    path => {
+                        let file = File::options().create(true).append(true).open(path)?;
+                        Output::File(Mutex::new(file))
+                    }
+                });
+            }
+        }
+        Ok(Self { level, outputs: opened })
+    }
+
+    /// Writes a line. `caller` is the file and line that it comes from.
+    pub fn line(&self, level: Level, caller: &str, msg: &str, fields: &[(&str, Value)]) {
+        if level < self.level {
+            return;
+        }
+        let mut line = Map::new();
+        line.insert("level".to_owned(), level.name().into());
+        line.insert("ts".to_owned(), timestamp().into());
+        line.insert("caller".to_owned(), caller.into());
+        line.insert("msg".to_owned(), msg.into());
+        for (name, value) in fields {
+            line.insert((*name).to_owned(), value.clone());
+        }
+        let mut text = Value::Object(line).to_string();
+        text.push('\n');
+        for output in &self.outputs {
+            let _ = match output {
+                Output::Stderr => std::io::stderr().write_all(text.as_bytes()),
+                Output::Stdout => std::io::stdout().write_all(text.as_bytes()),
+                Output::File(file) => match file.lock() {
+                    Ok(mut file) => file.write_all(text.as_bytes()),
+                    Err(_) => Ok(()),
+                },
+            };
+        }
+    }
+}
+
+/// Logs a line with the place it is written at.
+#[macro_export]
+macro_rules! log_line {
+    ($log:expr, $level:ident, $msg:expr $(, $name:literal = $value:expr)* $(,)?) => {
+        $log.line(
+            $crate::logging::Level::$level,
+            concat!("server/", file!(), ":", line!()).trim_start_matches("server/crates/"),
+            $msg,
+            &[$(($name, serde_json::Value::from($value))),*],
+        )
+    };
+}
+
+/// Now as zap shows it in UTC: `2006-01-02T15:04:05.000000Z`.
+fn timestamp() -> String {
+    let nanos = Clock.wall().0;
+    let (secs, micros) = (nanos / 1_000_000_000, nanos % 1_000_000_000 / 1_000);
+    let (days, of_day) = (secs / 86_400, secs % 86_400);
+    let (year, month, day) = civil(days);
+    let (hour, minute, second) = (of_day / 3_600, of_day / 60 % 60, of_day % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
+}
+
+/// Year, month and day of a number of days since 1970-01-01 (Howard Hinnant, "chrono-Compatible
+/// Low-Level Date Algorithms", civil_from_days).
+fn civil(days: u64) -> (u64, u64, u64) {
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_become_dates() {
+        assert_eq!(civil(0), (1970, 1, 1));
+        assert_eq!(civil(11_016), (2000, 2, 29));
+        assert_eq!(civil(20_000), (2024, 10, 4));
+    }
+}
