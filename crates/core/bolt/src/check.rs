@@ -199,10 +199,11 @@ impl Check<'_> {
                 _ => self.finding(page, Flaw::Free),
             }
         }
-        for page in 0..self.seen.len() {
-            if !self.seen[page] && !listed[page] {
-                self.finding(page as u64, Flaw::Free);
-            }
+        let lost = self.seen.iter().zip(&listed).enumerate();
+        let lost = lost.filter(|(_, (seen, listed))| !**seen && !**listed);
+        let lost: Vec<u64> = lost.map(|(page, _)| page as u64).collect();
+        for page in lost {
+            self.finding(page, Flaw::Free);
         }
     }
 }

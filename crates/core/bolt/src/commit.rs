@@ -7,14 +7,15 @@
 
 use std::io::IoSlice;
 
+use bytes::Bytes;
 use env::{IoError, MayBlock};
 
-use crate::error::{CommitError, ReadError};
-use crate::fence::{FenceEdits, FenceTree, Fences};
+use crate::error::{CommitError, Corruption, Flaw};
+use crate::fence::{FenceEdits, FenceTree, Fences, Unfit};
 use crate::freelist::Run;
 use crate::meta::{META_PAGE_LEN, Meta, NO_FREELIST};
-use crate::node::{Context, Link};
-use crate::page::{BUCKET, BUCKET_HEADER, Page};
+use crate::node::{Body, Context, Link, Node};
+use crate::page::{BUCKET, BUCKET_HEADER, Page, u64_at};
 use crate::spill::{Output, Spill, inline_value, paged_value};
 use crate::write::WriteTx;
 
@@ -94,7 +95,7 @@ impl WriteTx<'_> {
     }
 
     /// Rebalances and spills every changed tree, in memory.
-    fn prepare(&mut self, may: &MayBlock) -> Result<Prepared, ReadError> {
+    fn prepare(&mut self, may: &MayBlock) -> Result<Prepared, CommitError> {
         let page_size = self.db.source.page_size;
         let hwm = self.db.meta.hwm;
         // Every read comes before the first allocation, so that a failure has nothing to undo.
@@ -129,7 +130,7 @@ impl WriteTx<'_> {
             allocated: Vec::new(),
             buffers: Vec::new(),
         };
-        let mut new_fences = None;
+        let (mut new_fences, mut damage) = (None, None);
         let mut cx = Context { source: &db.source, may, arena, hwm, freed };
         for bucket in open.iter_mut().filter(|bucket| bucket.changed) {
             let fenced = db.options.fenced_bucket == Some(&*bucket.name);
@@ -152,7 +153,13 @@ impl WriteTx<'_> {
                 }
             };
             if fenced {
-                new_fences = Some(edited(&db.fences, std::mem::take(fences), &value));
+                match edited(&db.fences, std::mem::take(fences), &value) {
+                    Ok(fences) => new_fences = Some(fences),
+                    Err(Unfit::PageId) => new_fences = Some(Fences::Unknown),
+                    Err(Unfit::Mismatch) => {
+                        damage = Some(Corruption::new(u64_at(&value, 0), Flaw::Order));
+                    }
+                }
             }
             let leaf = root.leaf(&mut cx, &bucket.name).expect("loaded above");
             leaf.put(cx.arena, &bucket.name, &value, BUCKET);
@@ -169,6 +176,11 @@ impl WriteTx<'_> {
         meta.txid += 1;
         let mut freed = std::mem::take(&mut self.freed);
         freed.extend(self.db.stored_freelist);
+        let twice = self.db.freelist.conflict(&freed, &allocated);
+        if let Some(corruption) = damage.or(twice.map(|page| Corruption::new(page, Flaw::Twice))) {
+            self.undo(&allocated);
+            return Err(CommitError::Corrupt(corruption));
+        }
         Ok(Prepared { meta, freed, fences: new_fences, allocated, buffers })
     }
 
@@ -216,29 +228,28 @@ impl WriteTx<'_> {
     }
 }
 
-fn node_is_dirty(node: &crate::node::Node) -> bool {
+fn node_is_dirty(node: &Node) -> bool {
     node.dirty
         || match &node.body {
-            crate::node::Body::Leaf(_) => false,
-            crate::node::Body::Branch(items) => items
+            Body::Leaf(_) => false,
+            Body::Branch(items) => items
                 .iter()
                 .any(|item| matches!(&item.link, Link::Node(node) if node_is_dirty(node))),
         }
 }
 
-/// The fenced bucket's fences after the commit.
-fn edited(old: &Fences, edits: FenceEdits, value: &[u8]) -> Fences {
-    if crate::page::u64_at(value, 0) == 0 {
-        let bytes = bytes::Bytes::copy_from_slice(&value[BUCKET_HEADER..]);
-        return Page::parse_inline(bytes, 0).map_or(Fences::Unknown, Fences::Inline);
+/// The fenced bucket's fences after the commit; `value` is its new element.
+fn edited(old: &Fences, edits: FenceEdits, value: &[u8]) -> Result<Fences, Unfit> {
+    if u64_at(value, 0) == 0 {
+        let bytes = Bytes::copy_from_slice(&value[BUCKET_HEADER..]);
+        return Page::parse_inline(bytes, 0).map(Fences::Inline).map_err(|_| Unfit::Mismatch);
     }
     if edits.broken {
-        return Fences::Unknown;
+        return Ok(Fences::Unknown);
     }
-    let tree = match old {
-        Fences::Tree(tree) => tree.edited(edits),
-        Fences::Missing | Fences::Inline(_) => FenceTree::build(edits.sorted()),
-        Fences::Unknown => None,
-    };
-    tree.map_or(Fences::Unknown, Fences::Tree)
+    match old {
+        Fences::Tree(tree) => tree.edited(edits).map(Fences::Tree),
+        Fences::Missing | Fences::Inline(_) => FenceTree::build(edits.sorted()).map(Fences::Tree),
+        Fences::Unknown => Ok(Fences::Unknown),
+    }
 }

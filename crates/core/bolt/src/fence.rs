@@ -119,14 +119,23 @@ pub(crate) struct FenceTree {
     chunks: Arc<[Arc<Chunk>]>,
 }
 
+/// Why there are no fences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unfit {
+    /// A page id does not fit.
+    PageId,
+    /// They would not ascend, or the edits are of another tree: the file is damaged.
+    Mismatch,
+}
+
 impl FenceTree {
-    /// `None` if a page id does not fit a fence. `leaves` ascend strictly.
-    pub(crate) fn build(leaves: impl IntoIterator<Item = Leaf>) -> Option<Self> {
+    /// The set of these leaves.
+    pub(crate) fn build(leaves: impl IntoIterator<Item = Leaf>) -> Result<Self, Unfit> {
         let mut builder = Builder::default();
         for leaf in leaves {
             builder.push(leaf)?;
         }
-        Some(builder.finish())
+        Ok(builder.finish())
     }
 
     /// The leaf where `key` belongs; `None` only if there are no leaves.
@@ -142,11 +151,8 @@ impl FenceTree {
         self.chunks.iter().flat_map(|c| c.leaves())
     }
 
-    /// The set after a commit; untouched chunks are shared. `None` if a page id does not fit.
-    ///
-    /// # Panics
-    /// If the edits do not belong to this set: readers would be sent to the wrong pages.
-    pub(crate) fn edited(&self, mut edits: FenceEdits) -> Option<Self> {
+    /// The set after a commit; untouched chunks are shared.
+    pub(crate) fn edited(&self, mut edits: FenceEdits) -> Result<Self, Unfit> {
         let (clear, mut removed) = (edits.clear, std::mem::take(&mut edits.removed));
         let added = edits.sorted();
         if clear {
@@ -161,7 +167,7 @@ impl FenceTree {
             let gone = removed.partition_point(|key| before_end(*key));
             let new = added.partition_point(|leaf| before_end(leaf.key));
             if gone == 0 && new == 0 {
-                builder.share(chunk);
+                builder.share(chunk)?;
                 continue;
             }
             let mut went = 0;
@@ -179,14 +185,18 @@ impl FenceTree {
             for leaf in come {
                 builder.push(leaf)?;
             }
-            assert_eq!(went, gone, "a fence that was not there is removed");
+            if went != gone {
+                return Err(Unfit::Mismatch);
+            }
             (removed, added) = (&removed[gone..], &added[new..]);
         }
-        assert!(removed.is_empty(), "a fence that was not there is removed");
+        if !removed.is_empty() {
+            return Err(Unfit::Mismatch);
+        }
         for leaf in added {
             builder.push(*leaf)?;
         }
-        Some(builder.finish())
+        Ok(builder.finish())
     }
 }
 
@@ -199,10 +209,17 @@ struct Builder {
 }
 
 impl Builder {
-    fn push(&mut self, leaf: Leaf) -> Option<()> {
-        assert!(self.last.is_none_or(|last| last < leaf.key), "fences ascend");
-        self.last = Some(leaf.key);
-        let page = u32::try_from(leaf.page).ok()?;
+    fn follow(&mut self, first: FenceKey, last: Option<FenceKey>) -> Result<(), Unfit> {
+        if self.last.is_some_and(|last| last >= first) {
+            return Err(Unfit::Mismatch);
+        }
+        self.last = last;
+        Ok(())
+    }
+
+    fn push(&mut self, leaf: Leaf) -> Result<(), Unfit> {
+        self.follow(leaf.key, Some(leaf.key))?;
+        let page = u32::try_from(leaf.page).map_err(|_| Unfit::PageId)?;
         if self.open.fences.len() == CHUNK {
             self.close();
         }
@@ -210,11 +227,11 @@ impl Builder {
             self.open.long.push((self.open.fences.len() as u8, leaf.overflow));
         }
         self.open.fences.push(Fence { main: leaf.key.main, sub: leaf.key.sub, page });
-        Some(())
+        Ok(())
     }
 
     /// Takes a whole chunk as it is, unless that would leave a small one before it.
-    fn share(&mut self, chunk: &Arc<Chunk>) {
+    fn share(&mut self, chunk: &Arc<Chunk>) -> Result<(), Unfit> {
         let open = self.open.fences.len();
         if open > 0 && open < CHUNK / 4 {
             // Two halves rather than a full chunk and a rest, which would spoil the next one too.
@@ -224,18 +241,17 @@ impl Builder {
                 if self.open.fences.len() == half {
                     self.close();
                 }
-                self.push(leaf).expect("page ids of a built chunk fit");
+                self.push(leaf)?;
             }
             if total > CHUNK {
                 self.close();
             }
-            return;
+            return Ok(());
         }
         self.close();
-        let first = chunk.fences[0].key();
-        assert!(self.last.is_none_or(|last| last < first), "fences ascend");
-        self.last = chunk.fences.last().map(Fence::key);
+        self.follow(chunk.fences[0].key(), chunk.fences.last().map(Fence::key))?;
         self.done.push(Arc::clone(chunk));
+        Ok(())
     }
 
     fn close(&mut self) {
@@ -298,7 +314,11 @@ mod tests {
     }
 
     fn leaf(main: u64, page: u64) -> Leaf {
-        Leaf { key: key(main), page, overflow: if page % 7 == 0 { page as u32 % 5 } else { 0 } }
+        Leaf {
+            key: key(main),
+            page,
+            overflow: if page.is_multiple_of(7) { page as u32 % 5 } else { 0 },
+        }
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub(crate) struct Freelist {
     free: u64,
     /// By the transaction that freed them.
     pending: BTreeMap<u64, Vec<Pending>>,
+    /// All runs in `pending`, by page.
+    held: BTreeMap<u64, u64>,
     /// Birth of the runs that some reader is older than.
     born: BTreeMap<u64, u64>,
 }
@@ -92,6 +94,20 @@ impl Freelist {
         Some(page)
     }
 
+    /// A page of `freed` that is free, pending or in `allocated` already, or in `freed` twice. The
+    /// links that led to it are damaged.
+    pub(crate) fn conflict(&self, freed: &[Run], allocated: &[Run]) -> Option<u64> {
+        let known = |map: &BTreeMap<u64, u64>, run: &Run| {
+            let before = map.range(..run.page + run.len).next_back();
+            before.is_some_and(|(page, len)| page + len > run.page)
+        };
+        let listed = freed.iter().find(|run| known(&self.by_page, run) || known(&self.held, run));
+        let mut all: Vec<Run> = freed.iter().chain(allocated).copied().collect();
+        all.sort_unstable();
+        let twice = all.windows(2).find(|pair| pair[0].page + pair[0].len > pair[1].page);
+        listed.map(|run| run.page).or(twice.map(|pair| pair[1].page))
+    }
+
     /// Records what transaction `txid` allocated, for [`Freelist::free`].
     pub(crate) fn allocated(&mut self, txid: u64, runs: impl IntoIterator<Item = Run>) {
         self.born.extend(runs.into_iter().map(|run| (run.page, txid)));
@@ -103,6 +119,7 @@ impl Freelist {
         for run in runs {
             let born = self.born.remove(&run.page).unwrap_or(0);
             pending.push(Pending { run, born });
+            self.held.insert(run.page, run.len);
         }
     }
 
@@ -124,6 +141,7 @@ impl Freelist {
             !runs.is_empty()
         });
         for run in released {
+            self.held.remove(&run.page);
             self.add(run);
         }
     }
@@ -183,6 +201,21 @@ mod tests {
         assert_eq!(list.take(1), Some(70));
         list.release(&[9]);
         assert_eq!(list.free_pages(), 2);
+    }
+
+    #[test]
+    fn a_page_that_is_free_or_pending_cannot_be_freed() {
+        let mut list = Freelist::default();
+        list.add(run(10, 5));
+        list.free(3, vec![run(20, 4)]);
+        assert_eq!(list.conflict(&[run(15, 5), run(24, 1)], &[run(30, 2)]), None);
+        assert_eq!(list.conflict(&[run(14, 1)], &[]), Some(14));
+        assert_eq!(list.conflict(&[run(8, 3)], &[]), Some(8));
+        assert_eq!(list.conflict(&[run(23, 2)], &[]), Some(23));
+        assert_eq!(list.conflict(&[run(31, 1)], &[run(30, 2)]), Some(31));
+        assert_eq!(list.conflict(&[run(40, 2), run(41, 1)], &[]), Some(41));
+        list.release(&[3]);
+        assert_eq!(list.free_pages(), 9);
     }
 
     #[test]

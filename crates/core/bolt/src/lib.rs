@@ -46,5 +46,5 @@ pub use db::{Db, Options};
 pub use error::{CommitError, Corruption, Flaw, OpenError, ReadError, WriteError};
 pub use page::fuzz_page;
 pub use read::{Lookup, ReadTx};
-pub use scan::Scan;
-pub use write::{MAX_KEY_LEN, MAX_VALUE_LEN, WriteTx};
+pub use scan::{Pair, Scan};
+pub use write::{MAX_KEY_LEN, MAX_VALUE_LEN, Visitor, WriteTx};

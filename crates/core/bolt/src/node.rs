@@ -106,7 +106,7 @@ impl Node {
         }
     }
 
-    /// Inserts or replaces; says what was there.
+    /// Inserts or replaces.
     pub(crate) fn put(&mut self, arena: &mut Arena, key: &[u8], value: &[u8], flags: u32) {
         let span = arena.put(key, value);
         let Body::Leaf(items) = &mut self.body else { unreachable!("values live in leaves") };
@@ -206,10 +206,10 @@ impl Link {
         &mut self,
         cx: &mut Context<'_>,
         threshold: usize,
-        mut fences: Option<&mut FenceEdits>,
+        fences: Option<&mut FenceEdits>,
     ) -> Result<(), ReadError> {
         if let Link::Node(node) = self {
-            rebalance_below(node, cx, threshold, fences.as_deref_mut())?;
+            rebalance_below(node, cx, threshold, fences)?;
         }
         // A root branch with one child gives way to it.
         loop {

@@ -257,6 +257,7 @@ impl Walk<'_> {
         match self.fenced(root)? {
             Some(leaves) => {
                 let leaves = self.overflows(leaves)?;
+                // Their order was checked, so what may not fit is a page id.
                 Ok(FenceTree::build(leaves).map_or(Fences::Unknown, Fences::Tree))
             }
             None => Ok(Fences::Unknown),

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use env::{Access, MayBlock};
 
-use crate::error::ReadError;
+use crate::error::{Corruption, Flaw, ReadError};
 use crate::fence::{FenceKey, FenceTree, Fences, Leaf, revision_key};
 use crate::meta::Meta;
 use crate::page::{BUCKET, Page, Root, parse_bucket};
@@ -154,8 +154,9 @@ impl ReadTx {
             Fences::Missing => Ok(Lookup::Absent),
             Fences::Inline(page) => Ok(found(find(page, key, None))),
             Fences::Tree(tree) => {
+                // A sub that fences cannot hold is looked for in the tree.
                 let Some(fence_key) = FenceKey::new(main, sub, tombstone) else {
-                    return Ok(Lookup::Absent);
+                    return Ok(Lookup::Cold);
                 };
                 let Some(leaf) = tree.locate(fence_key) else { return Ok(Lookup::Absent) };
                 let hwm = self.state.meta.hwm;
@@ -220,7 +221,6 @@ impl ReadTx {
 }
 
 fn expect_leaf(page: Page) -> Result<Page, ReadError> {
-    use crate::error::{Corruption, Flaw};
     if page.view().is_leaf() {
         Ok(page)
     } else {

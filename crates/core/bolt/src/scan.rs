@@ -19,6 +19,9 @@ use crate::read::ReadTx;
 /// Leaves of a window at most.
 const WINDOW: usize = 64;
 
+/// A key and its value, borrowed.
+pub type Pair<'p> = (&'p [u8], &'p [u8]);
+
 /// Keys and values of one bucket, ascending. Also an iterator of owned pairs that share the pages'
 /// memory; [`Scan::next_ref`] borrows instead and is cheaper.
 #[derive(Debug)]
@@ -110,7 +113,7 @@ impl<'a> Scan<'a> {
     ///
     /// # Errors
     /// A damaged page or a failed disk; the scan has ended then.
-    pub fn next_ref(&mut self) -> Result<Option<(&[u8], &[u8])>, ReadError> {
+    pub fn next_ref(&mut self) -> Result<Option<Pair<'_>>, ReadError> {
         if !self.settle()? {
             return Ok(None);
         }

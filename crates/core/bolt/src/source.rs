@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use env::{Access, Cached, File, MayBlock};
+use env::{Access, Cached, File, MayBlock, Run};
 
 use crate::error::{Corruption, Flaw, ReadError};
-use crate::page::{FIRST_DATA_PAGE, HEADER, Header, MAX_DEPTH, Page};
+use crate::page::{FIRST_DATA_PAGE, Header, MAX_DEPTH, Page};
 
 /// Pages of one read at most, a single long page excepted (256 KiB of 4 KiB pages).
 pub(crate) const RUN_PAGES: u64 = 64;
@@ -143,21 +143,28 @@ impl Source {
         }
         let mut order: Vec<(u64, usize)> = ids.iter().copied().zip(0..).collect();
         order.sort_unstable();
-        let mut pages: Vec<Option<Page>> = vec![None; ids.len()];
-        for run in runs(&order, |(id, _)| (*id, 1)) {
-            let (first, last) = (run[0].0, run[run.len() - 1].0);
+        let groups: Vec<&[(u64, usize)]> = runs(&order, |(id, _)| (*id, 1)).collect();
+        let mut buffers = Vec::with_capacity(groups.len());
+        for group in &groups {
+            let (first, last) = (group[0].0, group[group.len() - 1].0);
             if first < FIRST_DATA_PAGE || last >= hwm {
                 let out = if first < FIRST_DATA_PAGE { first } else { last };
                 return Err(Corruption::new(out, Flaw::Child).into());
             }
-            let mut bytes = vec![0; self.page_size * (last - first + 1) as usize];
-            self.file.read_at(may, &mut bytes, self.offset(first), access)?;
-            let bytes = Bytes::from(bytes);
-            for (id, at) in run {
+            buffers.push(vec![0; self.page_size * (last - first + 1) as usize]);
+        }
+        let mut reads: Vec<Run<'_>> = Vec::with_capacity(groups.len());
+        for (group, buf) in groups.iter().zip(&mut buffers) {
+            reads.push(Run { offset: self.offset(group[0].0), buf });
+        }
+        self.file.read_many(may, &mut reads, access)?;
+        let mut pages: Vec<Option<Page>> = vec![None; ids.len()];
+        for (group, bytes) in groups.into_iter().zip(buffers) {
+            let (first, bytes) = (group[0].0, Bytes::from(bytes));
+            for (id, at) in group {
                 let start = self.page_size * (id - first) as usize;
                 let head = &bytes[start..start + self.page_size];
-                let header = Header::read(&head[..HEADER]);
-                let len = self.page_size * header.run_len(head, *id, hwm)? as usize;
+                let len = self.page_size * Header::read(head).run_len(head, *id, hwm)? as usize;
                 let page = if start + len <= bytes.len() {
                     Page::parse(bytes.slice(start..start + len), *id, hwm)?
                 } else {

@@ -85,7 +85,7 @@ impl Spill<'_, '_> {
             if let [only] = &pieces[..] {
                 return only.page;
             }
-            node = Box::new(Node::new_branch(pieces.into_iter().map(Piece::into_item).collect()));
+            *node = Node::new_branch(pieces.into_iter().map(Piece::into_item).collect());
         }
     }
 

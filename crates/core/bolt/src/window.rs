@@ -32,28 +32,25 @@ impl ReadTx {
         revs: &[(u64, u64)],
         each: &mut dyn FnMut(usize, Option<&[u8]>),
     ) -> Result<(), ReadError> {
-        let Some(tree) = self.fence_tree() else {
-            for (input, (main, sub)) in revs.iter().enumerate() {
-                let mut value = self.get_revision(may, *main, *sub, false)?;
-                if value.is_none() {
-                    value = self.get_revision(may, *main, *sub, true)?;
-                }
-                each(input, value.as_deref());
-            }
-            return Ok(());
-        };
         let mut wanted = Vec::with_capacity(revs.len());
         for (input, &(main, sub)) in revs.iter().enumerate() {
             // A leaf whose separator is the very tombstone holds it; else the live key and the
             // tombstone belong in the same leaf.
-            match FenceKey::new(main, sub, true).and_then(|key| tree.locate(key)) {
-                None => each(input, None),
+            let key = FenceKey::new(main, sub, true);
+            match self.fence_tree().zip(key).and_then(|(tree, key)| tree.locate(key)) {
                 Some(leaf) => wanted.push(Wanted {
                     page: leaf.page,
                     pages: u64::from(leaf.overflow) + 1,
                     input,
                     first_main: leaf.key.main,
                 }),
+                None => {
+                    let mut value = self.get_revision(may, main, sub, false)?;
+                    if value.is_none() {
+                        value = self.get_revision(may, main, sub, true)?;
+                    }
+                    each(input, value.as_deref());
+                }
             }
         }
         wanted.sort_unstable_by_key(|w| (w.page, w.input));

@@ -26,6 +26,9 @@ pub const MAX_VALUE_LEN: usize = (1 << 31) - 2;
 const DEFAULT_FILL: f64 = 0.5;
 const MIN_FILL: f64 = 0.1;
 
+/// Takes keys and values in turn until it breaks.
+pub type Visitor<'v> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'v;
+
 /// Changes to the database that become durable together, or not at all.
 #[derive(Debug)]
 pub struct WriteTx<'a> {
@@ -205,7 +208,7 @@ impl<'a> WriteTx<'a> {
         may: &MayBlock,
         bucket: &[u8],
         range: (Bound<&[u8]>, Bound<&[u8]>),
-        each: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        each: &mut Visitor<'_>,
     ) -> Result<(), WriteError> {
         let Some(i) = self.bucket(may, bucket)? else { return Ok(()) };
         let source = &self.db.source;
@@ -343,7 +346,7 @@ struct Walk<'w> {
     hwm: u64,
     budget: u64,
     range: (Bound<&'w [u8]>, Bound<&'w [u8]>),
-    each: &'w mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    each: &'w mut Visitor<'w>,
 }
 
 impl Walk<'_> {

@@ -18,13 +18,13 @@ const PS: usize = 1024;
 fn sample() -> (MemDisk, Vec<u8>) {
     let disk = MemDisk::new();
     let mut db = try_open(&disk, PS as u32).unwrap();
-    for round in 0..3u64 {
+    for round in 0..2u64 {
         let mut tx = db.begin_write();
         for name in [&b"key"[..], b"a", b"inline"] {
             tx.create_bucket(&may(), name).unwrap();
         }
         tx.put(&may(), b"inline", b"one", b"two").unwrap();
-        for i in 0..60 {
+        for i in 0..50 {
             let key = revision(100 * round + i, i % 2, i % 7 == 0);
             tx.put(&may(), b"key", &key, &[round as u8; 90]).unwrap();
             tx.put(&may(), b"a", &(i * 3 + round).to_be_bytes(), &[4; 70]).unwrap();
@@ -46,12 +46,14 @@ fn sample() -> (MemDisk, Vec<u8>) {
 
 /// Does to a database whatever its users do. Errors are fine.
 fn use_all(disk: &MemDisk, fenced: bool) {
-    let options = Options {
-        page_size: PS as u32,
-        fenced_bucket: fenced.then_some(REVISIONS),
-    };
+    let options = Options { page_size: PS as u32, fenced_bucket: fenced.then_some(REVISIONS) };
     let path = Path::new(DB);
-    let Ok(mut db) = Db::open(Arc::new(disk.clone()), path, &may(), options) else { return };
+    if let Ok(db) = Db::open(Arc::new(disk.clone()), path, &may(), options) {
+        use_open(db);
+    }
+}
+
+fn use_open(mut db: Db) {
     let tx = db.begin_read();
     let _ = tx.check(&may()).unwrap();
     let may = may();
@@ -130,6 +132,24 @@ fn random_garbage_is_survived() {
             damaged[at] = wild;
         }
         use_all(&disk_with(&damaged), random.below(2) == 0);
+    }
+}
+
+#[test]
+fn garbage_that_appears_while_open_is_survived() {
+    let (_, bytes) = sample();
+    let mut random = SplitMix::new(10);
+    for _ in 0..2000 {
+        let disk = disk_with(&bytes);
+        let db = try_open(&disk, PS as u32).unwrap();
+        for _ in 0..1 + random.below(6) {
+            let page = 2 + random.below((bytes.len() / PS) as u64 - 2) as usize;
+            let within = [random.below(16), random.below(100), random.below(PS as u64)];
+            let at = page * PS + within[random.below(3) as usize] as usize;
+            let wild = [0, 1, 0xff, random.next_u64() as u8][random.below(4) as usize];
+            patch(&disk, at, &[wild]);
+        }
+        use_open(db);
     }
 }
 
@@ -222,13 +242,16 @@ fn files_that_are_no_database_are_told_apart() {
     assert_eq!(refused(&[7; 40_000]), OpenError::Invalid);
     assert_eq!(refused(&[0; 400_000]), OpenError::Invalid, "zeroes of that length are no new file");
     let (_, bytes) = sample();
-    assert!(matches!(refused(&bytes[..bytes.len() - PS]), OpenError::Corrupt(c) if c.flaw == Flaw::Meta));
+    assert!(
+        matches!(refused(&bytes[..bytes.len() - PS]), OpenError::Corrupt(c) if c.flaw == Flaw::Meta)
+    );
     let mut other = bytes.clone();
     for page in 0..2 {
         other[page * PS + 20..page * PS + 24].copy_from_slice(&3u32.to_le_bytes());
-        let sum = other[page * PS + 16..page * PS + 72].iter().fold(0xcbf2_9ce4_8422_2325, |h, b| {
-            (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3u64)
-        });
+        let sum =
+            other[page * PS + 16..page * PS + 72].iter().fold(0xcbf2_9ce4_8422_2325, |h, b| {
+                (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3u64)
+            });
         put_u64(&mut other, page * PS + 72, sum);
     }
     assert_eq!(refused(&other), OpenError::Version(3));

@@ -7,7 +7,7 @@ use common::*;
 use env::mem::{Fault, MemDisk};
 use env::{Entropy, IoErrorKind, IoOp, SplitMix};
 
-const TRANSACTIONS: usize = 9;
+const TRANSACTIONS: usize = 7;
 
 /// How far a script came before the disk failed.
 struct Reached {
@@ -22,6 +22,7 @@ struct Reached {
 /// Opens the database and commits until an error that ends writing.
 fn script(disk: &MemDisk, seed: u64) -> Reached {
     let mut ops = Ops::new(seed);
+    ops.longest = 100;
     let mut acknowledged = Model::new();
     let mut db = match try_open(disk, 4096) {
         Ok(db) => db,
@@ -122,7 +123,7 @@ fn one_failed_operation_leaves_the_state_before_or_after() {
 #[test]
 fn failed_writes_and_syncs_leave_the_state_before_or_after() {
     for only in [IoOp::Write, IoOp::Sync, IoOp::SetLen] {
-        for seed in 3..6 {
+        for seed in 3..5 {
             fail_everywhere(fault(Some(only), false, true), After::TornPowerCut, seed);
         }
     }
@@ -130,7 +131,7 @@ fn failed_writes_and_syncs_leave_the_state_before_or_after() {
 
 #[test]
 fn power_cuts_between_operations_lose_no_commit() {
-    for seed in 0..150 {
+    for seed in 0..80 {
         let disk = MemDisk::new();
         let mut random = SplitMix::new(seed);
         let mut ops = Ops::new(seed);

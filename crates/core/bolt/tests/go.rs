@@ -61,8 +61,7 @@ impl Go {
         let text = String::from_utf8(output.stdout).unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && text.ends_with("OK\n"), "Go says:\n{text}{errors}");
-        let mut seen =
-            Seen { buckets: BTreeMap::new(), size: 0, free: 0, deep: BTreeMap::new() };
+        let mut seen = Seen { buckets: BTreeMap::new(), size: 0, free: 0, deep: BTreeMap::new() };
         for line in text.lines() {
             let field = |name: &str| {
                 line.split_whitespace().find_map(|w| w.strip_prefix(name)?.strip_prefix('='))
@@ -143,7 +142,8 @@ fn take_turns(go: &Go, seed: u64, transactions: usize, page_size: u32, go_args: 
     let mut done = 0;
     let mut turn = 0;
     while done < transactions {
-        let n = (1 + ops.random.below(1 + transactions as u64 / 5) as usize).min(transactions - done);
+        let n =
+            (1 + ops.random.below(1 + transactions as u64 / 5) as usize).min(transactions - done);
         let when = format!("seed {seed}, transactions {done}..{}, turn {turn}", done + n);
         if turn % 2 == 0 {
             let mut db = try_open(&disk, 4096).unwrap();
@@ -180,6 +180,11 @@ fn take_turns(go: &Go, seed: u64, transactions: usize, page_size: u32, go_args: 
             assert_same(&tx, &ops.model, &when);
             assert_eq!(seen.buckets, ours(&tx), "{when}");
             assert_eq!(tx.check(&may()).unwrap(), [], "{when}");
+            for (key, value) in ops.model.get(REVISIONS).into_iter().flatten().step_by(5) {
+                let be = |at: usize| u64::from_be_bytes(key[at..at + 8].try_into().unwrap());
+                let found = tx.try_get(be(0), be(9), key.len() == 18).unwrap();
+                assert_eq!(found, bolt::Lookup::Found(value.clone().into()), "{when}");
+            }
         }
         done += n;
         turn += 1;
@@ -288,4 +293,115 @@ fn a_snapshot_stream_is_a_database_for_go() {
     let copy = open(&disk_with(&stream));
     assert_eq!(copy.txid(), reader.txid());
     assert_eq!(copy.check(&may()).unwrap(), []);
+}
+
+/// A running reference etcd, killed when dropped.
+struct Etcd(std::process::Child);
+
+impl Etcd {
+    fn start(program: &Path, dir: &Path, client: u16, peer: u16) -> Self {
+        let url = |port: u16| format!("http://127.0.0.1:{port}");
+        let child = Command::new(program)
+            .arg(format!("--data-dir={}", dir.display()))
+            .arg(format!("--listen-client-urls={}", url(client)))
+            .arg(format!("--advertise-client-urls={}", url(client)))
+            .arg(format!("--listen-peer-urls={}", url(peer)))
+            .arg(format!("--initial-advertise-peer-urls={}", url(peer)))
+            .arg(format!("--initial-cluster=default={}", url(peer)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+
+    /// Ends it as a service manager would.
+    fn stop(mut self) {
+        let pid = self.0.id().to_string();
+        Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn etcd_starts_on_a_file_that_we_wrote_anew() {
+    let (Some(etcd), Some(etcdctl)) = (oracle("etcd", "etcd"), oracle("etcdctl", "etcdctl")) else {
+        return;
+    };
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("etcd");
+    let _ = std::fs::remove_dir_all(&dir);
+    let free_port = || {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().port()
+    };
+    let (client, peer) = (free_port(), free_port());
+    let ctl = |args: &[&str], input: &str| {
+        let mut child = Command::new(&etcdctl)
+            .arg(format!("--endpoints=http://127.0.0.1:{client}"))
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        text
+    };
+    let server = Etcd::start(&etcd, &dir, client, peer);
+    ctl(&["endpoint", "health", "--dial-timeout=20s", "--command-timeout=20s"], "");
+    for batch in 0..8 {
+        let mut txn = String::from("\n");
+        for i in 0..100 {
+            writeln!(txn, "put k{batch}-{i} {}", "v".repeat(1 + i * 5)).unwrap();
+        }
+        ctl(&["txn"], &format!("{txn}\n\n\n"));
+    }
+    ctl(&["del", "--prefix", "k3"], "");
+    let before = ctl(&["get", "--prefix", "", "--write-out=fields"], "");
+    server.stop();
+
+    // Every bucket goes into a new file, as a defrag does it.
+    let file = dir.join("member/snap/db");
+    let old = open(&disk_with(&std::fs::read(&file).unwrap()));
+    assert_eq!(old.check(&may()).unwrap(), []);
+    let tx = old.begin_read();
+    assert_eq!(tx.check(&may()).unwrap(), []);
+    let disk = MemDisk::new();
+    let mut new = open(&disk);
+    for (name, pairs) in content(&tx) {
+        let mut write = new.begin_write();
+        write.create_bucket(&may(), &name).unwrap();
+        write.set_fill_percent(&name, 0.9);
+        for (key, value) in pairs {
+            write.put(&may(), &name, &key, &value).unwrap();
+        }
+        write.commit(&may()).unwrap();
+    }
+    drop(new);
+    std::fs::write(&file, bytes_of(&disk)).unwrap();
+
+    let server = Etcd::start(&etcd, &dir, client, peer);
+    ctl(&["endpoint", "health", "--dial-timeout=20s", "--command-timeout=20s"], "");
+    let after = ctl(&["get", "--prefix", "", "--write-out=fields"], "");
+    let keys = |text: &str| {
+        let lines = text.lines().filter(|line| !line.starts_with("\"RaftTerm\""));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(keys(&before), keys(&after));
+    assert!(before.contains("k7-99") && !before.contains("k3-1"));
+    ctl(&["put", "more", "writes"], "");
+    server.stop();
+    let again = open(&disk_with(&std::fs::read(&file).unwrap()));
+    assert_eq!(again.check(&may()).unwrap(), []);
 }

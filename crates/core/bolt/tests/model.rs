@@ -239,3 +239,112 @@ fn an_old_reader_holds_back_only_the_pages_it_sees() {
     assert_eq!(content(&reader), before);
     assert_eq!(db.check(&may()).unwrap(), []);
 }
+
+#[test]
+fn a_fenced_bucket_with_other_keys_is_served_from_its_tree() {
+    for seed in 0..3 {
+        let disk = MemDisk::new();
+        let options = bolt::Options { page_size: 1024, fenced_bucket: Some(b"zz") };
+        let path = std::path::Path::new(DB);
+        let open =
+            || bolt::Db::open(std::sync::Arc::new(disk.clone()), path, &may(), options).unwrap();
+        let mut db = open();
+        let mut ops = Ops::new(40 + seed);
+        for round in 0..40 {
+            let batch = ops.transaction();
+            let mut tx = db.begin_write();
+            perform(&mut tx, &batch).unwrap();
+            tx.commit(&may()).unwrap();
+            let when = format!("seed {seed}, round {round}");
+            if round % 8 == 7 {
+                drop(db);
+                db = open();
+            }
+            assert_eq!(db.check(&may()).unwrap(), [], "{when}");
+            let tx = db.begin_read();
+            assert_same(&tx, &ops.model, &when);
+            for (key, value) in ops.model.get(&b"zz"[..]).into_iter().flatten().step_by(9) {
+                let found = tx.get(&may(), b"zz", key).unwrap();
+                assert_eq!(found.as_deref(), Some(&value[..]), "{when}");
+            }
+        }
+    }
+}
+
+#[test]
+fn revisions_that_no_fence_can_hold_are_found() {
+    let disk = MemDisk::new();
+    let mut db = open(&disk);
+    for round in 0..2 {
+        let mut tx = db.begin_write();
+        tx.create_bucket(&may(), REVISIONS).unwrap();
+        for main in 0..400u64 {
+            // In the first round only inside leaves, then also as separators.
+            let sub = if main % 16 == 5 || round == 1 { u64::from(u32::MAX) } else { 0 };
+            let key = revision(main, sub, false);
+            tx.put(&may(), REVISIONS, &key, &main.to_be_bytes().repeat(9)).unwrap();
+        }
+        tx.commit(&may()).unwrap();
+        let tx = db.begin_read();
+        let revs: Vec<(u64, u64)> = (0..400).map(|m| (m, u64::from(u32::MAX))).collect();
+        tx.get_many(&may(), &revs, &mut |i, value| {
+            assert_eq!(value.is_some(), i % 16 == 5 || round == 1, "main {i}");
+        })
+        .unwrap();
+        for (main, sub) in revs {
+            assert_eq!(tx.try_get(main, sub, false).unwrap(), Lookup::Cold);
+            let found = tx.get_revision(&may(), main, sub, false).unwrap();
+            assert_eq!(found.is_some(), main % 16 == 5 || round == 1);
+        }
+        drop(tx);
+        drop(db);
+        db = open(&disk);
+        assert_eq!(db.check(&may()).unwrap(), []);
+    }
+}
+
+#[test]
+fn readers_on_other_threads_see_one_state_each_while_commits_go_on() {
+    fn travels<T: Send + Sync + Clone + 'static>(_: &T) {}
+    let disk = MemDisk::new();
+    let mut db = open(&disk);
+    let (send, receive) = std::sync::mpsc::sync_channel::<(bolt::ReadTx, u64)>(4);
+    let reader = std::thread::spawn(move || {
+        let may = may();
+        let mut seen = 0;
+        for (tx, round) in receive {
+            // Each commit writes its number into every key.
+            for bucket in [REVISIONS, b"b"] {
+                for pair in tx.scan(&may, bucket, everything(), Access::Scan) {
+                    assert_eq!(pair.unwrap().1[..8], round.to_be_bytes());
+                    seen += 1;
+                }
+            }
+            for main in (0..300).step_by(7) {
+                match tx.try_get(main, 0, false).unwrap() {
+                    Lookup::Found(value) => assert_eq!(value[..8], round.to_be_bytes()),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        seen
+    });
+    for round in 0..40u64 {
+        let mut tx = db.begin_write();
+        for bucket in [REVISIONS, b"b"] {
+            tx.create_bucket(&may(), bucket).unwrap();
+            for main in 0..300 {
+                let value = round.to_be_bytes().repeat(1 + (main as usize + round as usize) % 60);
+                tx.put(&may(), bucket, &revision(main, 0, false), &value).unwrap();
+            }
+        }
+        tx.commit(&may()).unwrap();
+        let tx = db.begin_read();
+        travels(&tx);
+        send.send((tx, round)).unwrap();
+    }
+    drop(send);
+    assert_eq!(reader.join().unwrap(), 40 * 600);
+    assert_eq!(db.check(&may()).unwrap(), []);
+    assert!(db.size_bytes() < 3_000_000, "old pages are used again: {}", db.size_bytes());
+}

@@ -75,6 +75,8 @@ pub struct Ops {
     pub random: SplitMix,
     pub model: Model,
     next_revision: u64,
+    /// Longest transaction, operations.
+    pub longest: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -88,7 +90,7 @@ pub enum Op {
 
 impl Ops {
     pub fn new(seed: u64) -> Self {
-        Self { random: SplitMix::new(seed), model: Model::new(), next_revision: 2 }
+        Self { random: SplitMix::new(seed), model: Model::new(), next_revision: 2, longest: 300 }
     }
 
     fn value(&mut self, long: bool) -> Vec<u8> {
@@ -108,7 +110,7 @@ impl Ops {
         let steps = match self.random.below(10) {
             0 => 0,
             1..=7 => 1 + self.random.below(20),
-            _ => self.random.below(300),
+            _ => self.random.below(self.longest),
         };
         for name in [&b"key"[..], b"a", b"lease", b"meta", b"zz"] {
             if !self.model.contains_key(name) && self.random.below(3) > 0 {
