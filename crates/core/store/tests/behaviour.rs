@@ -31,7 +31,7 @@ fn seal(store: &mut Store) -> Arc<store::Batch> {
 fn flush(store: &mut Store, db: &mut bolt::Db) {
     let batch = seal(store);
     let read = commit(db, &[Arc::clone(&batch)]).unwrap();
-    drop(store.committed(&batch, read));
+    drop(store.committed(batch.number(), read));
 }
 
 fn value_of(store: &Store, key: &[u8]) -> Option<Vec<u8>> {
@@ -267,7 +267,7 @@ fn the_tail_is_bounded_and_what_left_it_is_read_from_the_database() {
     }
     batches[0].write_to(&mut tx, &may()).unwrap();
     tx.commit(&may()).unwrap();
-    drop(store.committed(&batches[0], db.begin_read()));
+    drop(store.committed(batches[0].number(), db.begin_read()));
     assert_eq!(store.uncommitted_bytes(), 0);
     let view = store.publish();
     assert!(view.tail_start() > Revision(2));
@@ -298,7 +298,7 @@ fn one_huge_batch_leaves_memory_once_it_is_committed() {
     let batch = seal(&mut store);
     assert!(store.is_over_limit());
     let read = commit(&mut db, &[Arc::clone(&batch)]).unwrap();
-    drop(store.committed(&batch, read));
+    drop(store.committed(batch.number(), read));
     assert!(!store.is_over_limit());
     let view = store.publish();
     assert_eq!(view.tail_start().0, view.revision().0 + 1);

@@ -158,7 +158,7 @@ fn deletes_of_a_compaction_leave_exactly_the_remaining_rows() {
             let want: Vec<_> =
                 world.model.remaining().values().map(|(key, v)| v.stored(key)).collect();
             assert_eq!(rows, want);
-            drop(world.store.committed(&last, read));
+            drop(world.store.committed(last.number(), read));
             world.durable = world.model.clone();
         }
         let _: &Arc<_> = &world.seal();
