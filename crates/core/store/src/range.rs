@@ -324,26 +324,31 @@ impl Planner<'_> {
     ) {
         let limit = limit.unwrap_or(u64::MAX);
         let (keys_only, hold) = (query.keys_only, self.hold);
-        let (mut refs, mut inline) = (Vec::new(), Vec::new());
+        let held = if hold { usize::MAX } else { HELD_REFS };
+        let expected = if keys_only { 0 } else { limit.min(HELD_REFS as u64) as usize };
+        let mut refs = Vec::with_capacity(if query.range_end.is_empty() { 1 } else { expected });
+        let mut inline = Vec::new();
+        let (mut listed, mut bytes) = (0, 0);
         let reader = &self.reader;
         let all = self.visit(query, rev, &mut |key, record| {
-            if ranged.len == limit {
+            if listed == limit {
                 return false;
             }
-            ranged.len += 1;
+            listed += 1;
             let len = if keys_only {
                 let (len, encoded) = key_only(reader, key, record, hold);
                 inline.extend(encoded);
                 len
             } else {
-                if hold || refs.len() < HELD_REFS {
+                if refs.len() < held {
                     refs.push(ValueRef::of(record));
                 }
                 record.len as usize
             };
-            ranged.body_bytes += kvs_field_len(len) as u64;
+            bytes += kvs_field_len(len) as u64;
             true
         });
+        (ranged.len, ranged.body_bytes) = (listed, bytes);
         ranged.more = !all;
         let single = query.range_end.is_empty();
         ranged.count = if all || single {
