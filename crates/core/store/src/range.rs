@@ -132,10 +132,14 @@ pub struct KeyRef {
 
 impl KeyRef {
     pub(crate) fn of(reader: &Reader<'_>, key: KeyParts<'_>, record: &Record) -> Self {
+        Self::new(record, reader.version(key, record))
+    }
+
+    pub(crate) fn new(record: &Record, version: u64) -> Self {
         Self {
             rev: Rev::new(record.main, record.sub()),
             create: to_revision(record.create),
-            version: reader.version(key, record) as i64,
+            version: version as i64,
             len: record.len,
         }
     }
@@ -325,7 +329,7 @@ impl Planner<'_> {
         let limit = limit.unwrap_or(u64::MAX);
         let (keys_only, hold) = (query.keys_only, self.hold);
         let held = if hold { usize::MAX } else { HELD_REFS };
-        let expected = if keys_only { 0 } else { limit.min(HELD_REFS as u64) as usize };
+        let expected = if keys_only || limit > HELD_REFS as u64 { 0 } else { limit as usize };
         let mut refs = Vec::with_capacity(if query.range_end.is_empty() { 1 } else { expected });
         let mut inline = Vec::new();
         let (mut listed, mut bytes) = (0, 0);

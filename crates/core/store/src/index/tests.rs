@@ -80,14 +80,20 @@ impl World {
         let last = self.model.get(key).and_then(|h| h.last()).copied();
         let alive = last.filter(|v| !v.tombstone);
         let new = if self.random.below(3) == 0 {
-            assert_eq!(self.index.delete(key, main, sub), alive.is_some());
+            let deleted = self.index.delete(key, main, sub);
+            let deleted = deleted.map(|(r, version)| (r.main, r.sub(), version));
+            assert_eq!(deleted, alive.map(|v| (v.main, v.sub, v.version)));
             if alive.is_none() {
                 return false;
             }
             Version { main, sub, tombstone: true, create: 0, version: 0, len: 0 }
         } else {
             let len = self.random.below(1 << 32) as u32;
-            self.index.put(key, main, sub, len);
+            let before = alive.map(|v| (v.main, v.sub, v.version));
+            self.index.put(key, main, sub, &mut |old| {
+                assert_eq!(old.map(|(r, version)| (r.main, r.sub(), version)), before);
+                len
+            });
             let (create, version) = alive.map_or((main, 1), |v| (v.create, v.version + 1));
             Version { main, sub, tombstone: false, create, version, len }
         };
@@ -290,7 +296,7 @@ fn versions_beyond_32_bits_are_exact() {
     builder.push(row(6, wrap - 1)).unwrap();
     let mut index = builder.finish();
     for main in 7..10 {
-        index.put(b"hot", main, 0, 9);
+        index.put(b"hot", main, 0, &mut |_| 9);
     }
     let version = |index: &Index, rev| {
         let reader = index.reader();
@@ -299,8 +305,8 @@ fn versions_beyond_32_bits_are_exact() {
     };
     let got: Vec<u64> = (5..10).map(|rev| version(&index, rev)).collect();
     assert_eq!(got, [wrap - 2, wrap - 1, wrap, wrap + 1, wrap + 2]);
-    index.delete(b"hot", 10, 0);
-    index.put(b"hot", 11, 0, 9);
+    assert!(index.delete(b"hot", 10, 0).is_some());
+    index.put(b"hot", 11, 0, &mut |_| 9);
     assert_eq!(version(&index, 11), 1);
     assert_eq!(version(&index, 9), wrap + 2);
 }
@@ -309,7 +315,7 @@ fn versions_beyond_32_bits_are_exact() {
 fn a_key_with_a_long_history_is_read_at_each_of_its_revisions() {
     let mut index = Index::new();
     for main in 2..20_000 {
-        index.put(b"hot", main, 0, main as u32);
+        index.put(b"hot", main, 0, &mut |_| main as u32);
     }
     let reader = index.reader();
     for rev in (2..20_000).step_by(37) {
