@@ -473,3 +473,112 @@ fn deletes_of_many_keys_come_in_byte_order_with_rising_subs() {
     }
     assert_eq!(store.publish().count(&RangeQuery::between(b"\0", b"\0")), Ok(0));
 }
+
+fn finish(mut hasher: store::KvHasher, view: &store::View) -> store::KvHash {
+    while hasher.step(&may(), view, 1).unwrap() == Step::More {}
+    hasher.finish()
+}
+
+#[test]
+fn a_hash_begins_again_after_a_compaction_and_ends_if_that_passed_its_revision() {
+    let mut store = Store::empty();
+    for i in 0..20 {
+        put(&mut store, format!("k{}", i % 4).as_bytes(), b"v");
+    }
+    seal(&mut store);
+    let old = store.publish();
+    let (mut at_10, mut at_20) = (old.hash_kv(10).unwrap(), old.hash_kv(20).unwrap());
+    for _ in 0..5 {
+        assert_eq!(at_10.step(&may(), &old, 1), Ok(Step::More));
+        assert_eq!(at_20.step(&may(), &old, 1), Ok(Step::More));
+    }
+    store.compact(Revision(15)).unwrap();
+    seal(&mut store);
+    let of_compaction = store.publish().hash_compaction(Revision(-1));
+    store.compaction_step(3);
+    seal(&mut store);
+    let new = store.publish();
+    assert_eq!(at_10.step(&may(), &new, 1), Err(store::ValueError::Compacted));
+    let hash = finish(at_20, &new);
+    assert_eq!(hash.compact_revision, Revision(15));
+    assert_eq!(hash, finish(new.hash_kv(20).unwrap(), &new));
+    assert_ne!(hash.hash, finish(old.hash_kv(20).unwrap(), &old).hash);
+    // The hash of a compaction is void once another was accepted.
+    store.compact(Revision(16)).unwrap();
+    seal(&mut store);
+    let mut of_compaction = of_compaction;
+    let step = of_compaction.step(&may(), &store.publish(), 1);
+    assert_eq!(step, Err(store::ValueError::Compacted));
+}
+
+#[test]
+fn hashes_of_revisions_outside_are_refused_and_negative_ones_hash_the_seed() {
+    let mut store = Store::empty();
+    for _ in 0..5 {
+        put(&mut store, b"k", b"v");
+    }
+    store.compact(Revision(3)).unwrap();
+    seal(&mut store);
+    let view = store.publish();
+    assert_eq!(view.hash_kv(2).map(drop), Err(RangeError::Compacted));
+    assert_eq!(view.hash_kv(7).map(drop), Err(RangeError::FutureRevision));
+    let seed = finish(view.hash_kv(-1).unwrap(), &view);
+    assert_eq!((seed.hash, seed.revision), (crc32c::crc32c(b"key"), Revision(-1)));
+    assert_eq!(finish(view.hash_kv(0).unwrap(), &view).revision, Revision(6));
+}
+
+#[test]
+fn history_splits_a_revision_only_if_that_alone_is_over_budget() {
+    let mut db = fresh(&MemDisk::new());
+    let mut store = Store::empty();
+    for size in [2, 2, 50, 2] {
+        let mut txn = store.begin();
+        for i in 0..size {
+            txn.put(format!("k{i}").as_bytes(), &[b'v'; 100], NO_LEASE);
+        }
+        txn.end();
+    }
+    flush(&mut store, &mut db);
+    let store = Store::recover(&may(), db.begin_read()).unwrap();
+    let view = store.publish();
+    let (mut next, mut chunks) = (Some(Rev::first_of(Revision(2))), Vec::new());
+    while let Some(from) = next {
+        let chunk = view.history(&may(), from, Revision(5), 2_000).unwrap();
+        let revs: Vec<_> = chunk.changes.iter().map(|c| (c.rev.main.0, c.rev.sub.0)).collect();
+        next = chunk.next;
+        assert_eq!(next.is_none(), revs.last() == Some(&(5, 1)));
+        chunks.push(revs);
+    }
+    assert_eq!(chunks[0], [(2, 0), (2, 1), (3, 0), (3, 1)]);
+    assert!(chunks[1..chunks.len() - 1].iter().all(|c| c.iter().all(|rev| rev.0 == 4)));
+    assert!(chunks.len() > 4);
+    let all: Vec<_> = chunks.concat();
+    assert!(all.is_sorted() && all.len() == 56);
+}
+
+#[test]
+fn a_delete_event_has_the_key_and_its_revision() {
+    let mut out = Vec::new();
+    store::encode_deleted(b"k", Revision(300), &mut out);
+    assert_eq!(out, b"\x0a\x01k\x18\xac\x02");
+}
+
+#[test]
+fn views_do_not_see_batches_sealed_after_them() {
+    let mut store = Store::empty();
+    put(&mut store, b"a", b"1");
+    seal(&mut store);
+    let view = store.publish();
+    put(&mut store, b"a", b"2");
+    seal(&mut store);
+    let mains = |view: &store::View| -> Vec<i64> {
+        view.tail(Rev::first_of(Revision(1).max(view.tail_start())))
+            .unwrap()
+            .map(|event| event.rev().main.0)
+            .collect()
+    };
+    assert_eq!(mains(&view), [2], "both share the segment");
+    assert_eq!(mains(&store.publish()), [2, 3]);
+    assert_eq!(view.get(b"a", 0).unwrap().unwrap().version, 1);
+    assert_eq!(view.tail(Rev::first_of(Revision(3))).unwrap().count(), 0);
+}
