@@ -288,6 +288,29 @@ fn the_tail_is_bounded_and_what_left_it_is_read_from_the_database() {
 }
 
 #[test]
+fn what_the_database_does_not_hold_stays_in_memory_whatever_its_size() {
+    let mut db = fresh(&MemDisk::new());
+    let mut store = Store::empty();
+    let value = vec![b'v'; 1 << 20];
+    let total = 3 * (WATCH_TAIL_BYTES >> 20);
+    let sealed: Vec<_> = (0..total)
+        .map(|i| {
+            put(&mut store, format!("k{i:04}").as_bytes(), &value);
+            seal(&mut store)
+        })
+        .collect();
+    for committed in [1, 5, total / 2, total] {
+        let read = commit(&mut db, &sealed[..committed]).unwrap();
+        drop(store.committed(committed as u64, read));
+        let in_memory = total - (store.publish().tail_start().0 as usize - 2);
+        assert!(in_memory >= total - committed);
+        assert!(in_memory << 20 <= WATCH_TAIL_BYTES || in_memory == total - committed);
+        assert_eq!(value_of(&store, b"k0000").map(|v| v.len()), Some(1 << 20));
+        assert_eq!(value_of(&store, b"k0023").map(|v| v.len()), Some(1 << 20));
+    }
+}
+
+#[test]
 fn one_huge_batch_leaves_memory_once_it_is_committed() {
     let mut db = fresh(&MemDisk::new());
     let mut store = Store::empty();

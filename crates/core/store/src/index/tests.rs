@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use env::{Entropy, SplitMix};
 
 use super::bulk::{Builder, Row};
+use super::history::History;
 use super::node::{Kid, Node, Shape};
 use super::read::Bounds;
+use super::record::Record;
 use super::sweep::Dead;
 use super::{Index, Snapshot};
 
@@ -134,6 +136,7 @@ impl World {
         got.sort_unstable();
         want.sort_unstable();
         assert_eq!(got, want);
+        check_swept(&self.index.tree.root, horizon);
     }
 
     fn compare(&mut self, snapshot: &Snapshot, model: &Model, compact: u64, newest: u64) {
@@ -200,6 +203,17 @@ impl World {
             builder.push(Row { key, main, sub, create, version, len, tombstone }).unwrap();
         }
         builder.finish()
+    }
+}
+
+/// Compaction leaves no older tombstone in the tree, and no lower bound that would send it there.
+fn check_swept(kid: &Kid, horizon: u64) {
+    assert!(kid.min_tomb >= horizon);
+    match &kid.node {
+        Node::Leaf(leaf) => {
+            assert!(leaf.records.iter().all(|r| !r.is_tombstone() || r.main >= horizon));
+        }
+        Node::Branch(branch) => branch.kids.iter().for_each(|kid| check_swept(kid, horizon)),
     }
 }
 
@@ -333,4 +347,18 @@ fn damaged_rows_are_refused() {
     assert!(builder.push(Row { sub: 0, ..row }).is_err(), "out of order");
     assert!(builder.push(Row { main: 6, create: 7, ..row }).is_err(), "created later");
     assert!(builder.push(Row { main: 6, sub: 1 << 29, ..row }).is_err(), "too many changes");
+}
+
+#[test]
+fn a_link_to_a_compacted_version_never_meets_another_one_at_the_same_low_bits() {
+    let mut history = History::starting_at(1 << 32);
+    let mut old = Record::first(7, 0, 7, 9, false);
+    old.set_prev(3);
+    for main in 100..110 {
+        history.push(Record::first(main, 0, main, 9, false), main + 50);
+    }
+    assert!(history.before(&old).is_none(), "position 3 was compacted; 2^32 + 3 is another key's");
+    let mut new = Record::first(153, 0, 103, 9, false);
+    new.set_prev(3);
+    assert_eq!(history.before(&new).map(|e| e.record.main), Some(103));
 }
