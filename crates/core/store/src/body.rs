@@ -10,7 +10,8 @@ use crate::error::ValueError;
 use crate::index::Snapshot;
 use crate::index::read::Bounds;
 use crate::kv::{kvs_field_len, put_kvs_field};
-use crate::range::{Entries, Ranged, ValueRef, key_only};
+use crate::plan::key_only;
+use crate::range::{Entries, Ranged, ValueRef};
 use crate::values::{Lookup, Sources};
 use crate::view::View;
 

@@ -41,6 +41,7 @@ pub mod error;
 pub mod hash;
 mod index;
 pub mod kv;
+mod plan;
 pub mod range;
 pub mod recover;
 pub mod rev;

@@ -6,7 +6,8 @@ use crate::error::RangeError;
 use crate::index::read::{Bounds, KeyParts};
 use crate::index::record::MAX_CHANGES_PER_REVISION;
 use crate::kv::KeyValue;
-use crate::range::{KeyRef, Planner, RangeQuery, Ranged, interval};
+use crate::plan::Planner;
+use crate::range::{KeyRef, RangeQuery, Ranged, interval};
 use crate::rev::to_revision;
 use crate::store::Store;
 
