@@ -8,7 +8,7 @@
 //! (they are not in the copy otherwise: it never looks back); call [`Defrag::step`] with newest
 //! read transactions until it is done and little came in meanwhile; hold the committer; call
 //! [`Defrag::finish`]; sync, rename over the old file, sync the directory; go on with the database
-//! returned, and hand its read transaction to [`crate::Store::committed`].
+//! returned, and give its read transaction to [`crate::Store::replace_backend`].
 
 use std::fmt;
 use std::ops::Bound;

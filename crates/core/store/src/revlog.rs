@@ -109,13 +109,6 @@ impl<'a> Iterator for Tail<'a> {
 #[derive(Debug)]
 pub struct Released(#[allow(dead_code)] Vec<Arc<Segment>>);
 
-#[derive(Clone, Copy, Debug)]
-struct Uncommitted {
-    number: u64,
-    bytes: usize,
-    revision: u64,
-}
-
 /// The writer's side.
 #[derive(Debug)]
 pub(crate) struct RevisionLog {
@@ -125,8 +118,8 @@ pub(crate) struct RevisionLog {
     /// Bytes and last batch number of each segment.
     sizes: VecDeque<(usize, u64)>,
     total_bytes: usize,
-    /// Batches that the database does not hold yet.
-    uncommitted: VecDeque<Uncommitted>,
+    /// Number and bytes of batches that the database does not hold yet.
+    uncommitted: VecDeque<(u64, usize)>,
     uncommitted_bytes: usize,
 }
 
@@ -158,8 +151,7 @@ impl RevisionLog {
     /// Appends a batch. One without changes of keys is only counted until it is committed.
     pub(crate) fn push(&mut self, batch: &Arc<Batch>) {
         let bytes = batch.size_bytes();
-        let (number, revision) = (batch.number(), batch.revision_raw());
-        self.uncommitted.push_back(Uncommitted { number, bytes, revision });
+        self.uncommitted.push_back((batch.number(), bytes));
         self.uncommitted_bytes += bytes;
         let Some(first_main) = batch.first_main() else { return };
         if self.newest.0 == SEGMENT_BATCHES || self.newest.1 >= SEGMENT_BYTES {
@@ -180,12 +172,9 @@ impl RevisionLog {
 
     /// Notes that the database holds all batches up to `number`, and drops segments from the front
     /// while the tail is over its limit. `next_main` is the main revision of the next change.
-    /// Returns the revision of the last batch that was news.
-    pub(crate) fn committed(&mut self, number: u64, next_main: u64) -> (Option<u64>, Released) {
-        let mut revision = None;
-        while let Some(first) = self.uncommitted.front().filter(|first| first.number <= number) {
-            revision = Some(first.revision);
-            self.uncommitted_bytes -= first.bytes;
+    pub(crate) fn committed(&mut self, number: u64, next_main: u64) -> Released {
+        while let Some(&(_, bytes)) = self.uncommitted.front().filter(|first| first.0 <= number) {
+            self.uncommitted_bytes -= bytes;
             self.uncommitted.pop_front();
         }
         let mut gone = 0;
@@ -206,6 +195,6 @@ impl RevisionLog {
                 self.newest = (SEGMENT_BATCHES, 0);
             }
         }
-        (revision, Released(released))
+        Released(released)
     }
 }

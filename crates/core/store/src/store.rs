@@ -152,20 +152,23 @@ impl Store {
         batch
     }
 
-    /// Notes that `backend` holds every batch up to `number` and no later one; the same number
-    /// again replaces the read transaction. What leaves memory comes back, to be dropped where
-    /// there is time.
+    /// Notes that `backend` holds every batch up to `batch` and no later one. What leaves memory
+    /// comes back, to be dropped where there is time.
     ///
     /// # Panics
-    /// If the number was never given out or is below an earlier one.
-    pub fn committed(&mut self, number: u64, backend: bolt::ReadTx) -> Released {
-        assert!(number <= self.last_batch, "only sealed batches are committed");
-        assert!(number >= self.committed_batch, "commits come in order");
-        let (revision, released) = self.log.committed(number, self.revision + 1);
-        self.committed_batch = number;
+    /// If the batch was never sealed here or is before an earlier one.
+    pub fn committed(&mut self, batch: &Batch, backend: bolt::ReadTx) -> Released {
+        assert!(batch.number() <= self.last_batch, "only sealed batches are committed");
+        assert!(batch.number() >= self.committed_batch, "commits come in order");
+        self.committed_batch = batch.number();
         self.backend = Some(backend);
-        self.backend_revision = revision.unwrap_or(self.backend_revision);
-        released
+        self.backend_revision = batch.revision_raw();
+        self.log.committed(batch.number(), self.revision + 1)
+    }
+
+    /// Takes another read transaction with the same content, after a defragmentation.
+    pub fn replace_backend(&mut self, backend: bolt::ReadTx) {
+        self.backend = Some(backend);
     }
 
     /// Number of the last batch sealed, 0 if none was.

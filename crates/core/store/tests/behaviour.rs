@@ -31,7 +31,7 @@ fn seal(store: &mut Store) -> Arc<store::Batch> {
 fn flush(store: &mut Store, db: &mut bolt::Db) {
     let batch = seal(store);
     let read = commit(db, &[Arc::clone(&batch)]).unwrap();
-    drop(store.committed(batch.number(), read));
+    drop(store.committed(&batch, read));
 }
 
 fn value_of(store: &Store, key: &[u8]) -> Option<Vec<u8>> {
@@ -267,7 +267,7 @@ fn the_tail_is_bounded_and_what_left_it_is_read_from_the_database() {
     }
     batches[0].write_to(&mut tx, &may()).unwrap();
     tx.commit(&may()).unwrap();
-    drop(store.committed(batches[0].number(), db.begin_read()));
+    drop(store.committed(&batches[0], db.begin_read()));
     assert_eq!(store.uncommitted_bytes(), 0);
     let view = store.publish();
     assert!(view.tail_start() > Revision(2));
@@ -301,7 +301,7 @@ fn what_the_database_does_not_hold_stays_in_memory_whatever_its_size() {
         .collect();
     for committed in [1, 5, total / 2, total] {
         let read = commit(&mut db, &sealed[..committed]).unwrap();
-        drop(store.committed(committed as u64, read));
+        drop(store.committed(&sealed[committed - 1], read));
         let in_memory = total - (store.publish().tail_start().0 as usize - 2);
         assert!(in_memory >= total - committed);
         assert!(in_memory << 20 <= WATCH_TAIL_BYTES || in_memory == total - committed);
@@ -321,7 +321,7 @@ fn one_huge_batch_leaves_memory_once_it_is_committed() {
     let batch = seal(&mut store);
     assert!(store.is_over_limit());
     let read = commit(&mut db, &[Arc::clone(&batch)]).unwrap();
-    drop(store.committed(batch.number(), read));
+    drop(store.committed(&batch, read));
     assert!(!store.is_over_limit());
     let view = store.publish();
     assert_eq!(view.tail_start().0, view.revision().0 + 1);

@@ -24,7 +24,7 @@ fn commit_all(world: &mut World) -> bool {
         return false;
     }
     world.queue.clear();
-    drop(world.store.committed(last.number(), world.db.begin_read()));
+    drop(world.store.committed(&last, world.db.begin_read()));
     world.durable = model;
     true
 }

@@ -158,7 +158,7 @@ fn deletes_of_a_compaction_leave_exactly_the_remaining_rows() {
             let want: Vec<_> =
                 world.model.remaining().values().map(|(key, v)| v.stored(key)).collect();
             assert_eq!(rows, want);
-            drop(world.store.committed(last.number(), read));
+            drop(world.store.committed(&last, read));
             world.durable = world.model.clone();
         }
         let _: &Arc<_> = &world.seal();
@@ -208,10 +208,7 @@ fn a_copy_made_beside_running_commits_is_the_same_database_and_smaller() {
             original.applied_index()
         });
         // The store goes on with the copy.
-        drop(world.store.committed(
-            world.queue.front().map_or(world.store.last_batch(), |q| q.0.number() - 1),
-            copy.begin_read(),
-        ));
+        world.store.replace_backend(copy.begin_read());
         world.db = copy;
         let (view, model) = (world.store.publish(), world.model.clone());
         for _ in 0..10 {

@@ -187,7 +187,7 @@ impl Ours {
     fn commit(&mut self) {
         let Some(last) = self.queue.last().cloned() else { return };
         let read = common::commit(&mut self.db, &self.queue).unwrap();
-        drop(self.store.committed(last.number(), read));
+        drop(self.store.committed(&last, read));
         self.queue.clear();
     }
 

@@ -90,7 +90,7 @@ fn views_stay_whole_under_a_running_writer() {
         sealed.push(store.seal(store.applied_index().next(), Term(1), None));
         if group % 40 == 39 {
             let read = common::commit(&mut db, &sealed).unwrap();
-            drop(store.committed(store.last_batch(), read));
+            drop(store.committed(sealed.last().unwrap(), read));
             sealed.clear();
         }
         let view = store.publish();

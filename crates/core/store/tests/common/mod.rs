@@ -217,7 +217,7 @@ impl World {
         let Some((last, model)) = taken.last().cloned() else { return };
         let batches: Vec<_> = taken.into_iter().map(|t| t.0).collect();
         let read = commit(&mut self.db, &batches).unwrap();
-        drop(self.store.committed(last.number(), read));
+        drop(self.store.committed(&last, read));
         self.durable = model;
     }
 
