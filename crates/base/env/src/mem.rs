@@ -105,6 +105,7 @@ struct State {
     counted: u64,
     fault: Option<Fault>,
     capacity: Option<u64>,
+    cold: bool,
 }
 
 /// A file system in memory; clones share it.
@@ -144,6 +145,11 @@ impl MemDisk {
         let mut state = self.state();
         state.fault = fault;
         state.counted = 0;
+    }
+
+    /// Whether reads that must not wait miss, as if nothing were in the page cache.
+    pub fn set_cold(&self, cold: bool) {
+        self.state().cold = cold;
     }
 
     /// Bytes of file pages beyond which writes fail with [`IoErrorKind::NoSpace`].
@@ -338,7 +344,8 @@ impl File for MemFile {
 
     fn try_read_at(&self, buf: &mut [u8], offset: u64) -> Result<Cached, IoError> {
         self.read_at(&MayBlock::on_this_thread(), buf, offset, Access::Point)?;
-        Ok(Cached::Hit)
+        let cold = self.disk.state().cold;
+        Ok(if cold { Cached::Miss } else { Cached::Hit })
     }
 
     fn read_at(&self, _: &MayBlock, buf: &mut [u8], offset: u64, _: Access) -> Result<(), IoError> {
@@ -577,6 +584,18 @@ mod tests {
         let mut buf = vec![0; len];
         file.read_at(&may(), &mut buf, offset, Access::Point).unwrap();
         buf
+    }
+
+    #[test]
+    fn a_cold_disk_answers_only_reads_that_may_wait() {
+        let disk = MemDisk::new();
+        let file = disk.open(&may(), Path::new("/f"), Open::CreateNew).unwrap();
+        file.write_at(&may(), b"bytes", 0).unwrap();
+        assert_eq!(file.try_read_at(&mut [0; 5], 0), Ok(Cached::Hit));
+        disk.set_cold(true);
+        assert_eq!(file.try_read_at(&mut [0; 5], 0), Ok(Cached::Miss));
+        assert_eq!(read(&*file, 0, 5), b"bytes");
+        assert!(file.try_read_at(&mut [0; 6], 0).is_err(), "past the end is never a miss");
     }
 
     #[test]

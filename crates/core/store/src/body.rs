@@ -9,8 +9,9 @@ use env::MayBlock;
 use crate::error::ValueError;
 use crate::index::Snapshot;
 use crate::index::read::Bounds;
-use crate::kv::put_kvs_field;
-use crate::range::{Entries, Ranged, ValueRef, key_only};
+use crate::kv::{kvs_field_len, put_kvs_field};
+use crate::plan::key_only;
+use crate::range::{Entries, Ranged, ValueRef};
 use crate::values::{Lookup, Sources};
 use crate::view::View;
 
@@ -98,10 +99,10 @@ impl RangeBody {
             let (mut room, mut count) = (max_bytes.saturating_sub(out.len()), 0);
             let rest = &self.window[self.window_next..];
             for r in rest {
-                if count > 0 && room < r.len as usize {
+                if count > 0 && room == 0 {
                     break;
                 }
-                room = room.saturating_sub(r.len as usize);
+                room = room.saturating_sub(kvs_field_len(r.len as usize));
                 count += 1;
             }
             append_values(view.sources(), may, &rest[..count], out)?;

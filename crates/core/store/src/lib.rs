@@ -6,10 +6,11 @@
 //! group; everyone else reads Views.
 //!
 //! Owns: etcd's buckets and their bytes (`FORMAT.md`), the key index, the revision log, ranges and
-//! their bodies, compaction, hashes, recovery. Never: knows RPC types or raft, keeps a clock,
+//! their bodies, compaction, hashes,
+//! defragmentation, recovery. Never: knows RPC types or raft, keeps a clock,
 //! decides when to commit or compact; blocks a thread that has no [`env::MayBlock`].
 //!
-//! Read next: [`store`], [`write`], [`view`], then [`range`] and [`body`]; the index is described
+//! Read next: [`store`], [`mod@write`], [`view`], then [`range`] and [`body`]; the index is described
 //! in `index/mod.rs`.
 //!
 //! ```
@@ -35,10 +36,12 @@ pub mod bucket;
 mod by_value;
 pub mod commit;
 pub mod compact;
+pub mod defrag;
 pub mod error;
 pub mod hash;
 mod index;
 pub mod kv;
+mod plan;
 pub mod range;
 pub mod recover;
 mod render;
@@ -55,6 +58,7 @@ pub use body::{Piece, RangeBody};
 pub use bucket::{Bucket, Op, meta};
 pub use commit::{create_buckets, database_options};
 pub use compact::{Compacted, Step};
+pub use defrag::{Defrag, DefragError};
 pub use error::{CompactError, RangeError, RecoverError, ValueError};
 pub use hash::{CompactionHashes, DatabaseHasher, KvHash, KvHasher};
 pub use index::read::KeyParts;

@@ -173,12 +173,9 @@ impl RevisionLog {
     /// Notes that the database holds all batches up to `number`, and drops segments from the front
     /// while the tail is over its limit. `next_main` is the main revision of the next change.
     pub(crate) fn committed(&mut self, number: u64, next_main: u64) -> Released {
-        while let Some(&(first, bytes)) = self.uncommitted.front() {
-            if first > number {
-                break;
-            }
-            self.uncommitted.pop_front();
+        while let Some(&(_, bytes)) = self.uncommitted.front().filter(|first| first.0 <= number) {
             self.uncommitted_bytes -= bytes;
+            self.uncommitted.pop_front();
         }
         let mut gone = 0;
         while let Some(&(bytes, last)) = self.sizes.front() {

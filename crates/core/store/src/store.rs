@@ -152,11 +152,11 @@ impl Store {
         batch
     }
 
-    /// Notes that `backend` holds every batch up to `number`, and no later one. What leaves memory
+    /// Notes that `backend` holds every batch up to `batch` and no later one. What leaves memory
     /// comes back, to be dropped where there is time.
     ///
     /// # Panics
-    /// If the number was never given out or is below an earlier one.
+    /// If the batch was never sealed here or is before an earlier one.
     pub fn committed(&mut self, batch: &Batch, backend: bolt::ReadTx) -> Released {
         assert!(batch.number() <= self.last_batch, "only sealed batches are committed");
         assert!(batch.number() >= self.committed_batch, "commits come in order");
@@ -164,6 +164,17 @@ impl Store {
         self.backend = Some(backend);
         self.backend_revision = batch.revision_raw();
         self.log.committed(batch.number(), self.revision + 1)
+    }
+
+    /// Takes another read transaction with the same content, after a defragmentation.
+    pub fn replace_backend(&mut self, backend: bolt::ReadTx) {
+        self.backend = Some(backend);
+    }
+
+    /// Number of the last batch sealed, 0 if none was.
+    #[must_use]
+    pub fn last_batch(&self) -> u64 {
+        self.last_batch
     }
 
     /// Bytes of sealed batches that the database does not hold yet.

@@ -6,7 +6,8 @@ use crate::error::RangeError;
 use crate::index::read::{Bounds, KeyParts};
 use crate::index::record::MAX_CHANGES_PER_REVISION;
 use crate::kv::KeyValue;
-use crate::range::{KeyRef, Planner, RangeQuery, Ranged, interval};
+use crate::plan::Planner;
+use crate::range::{KeyRef, RangeQuery, Ranged, interval};
 use crate::rev::to_revision;
 use crate::store::Store;
 
@@ -112,25 +113,25 @@ impl<'s> WriteTxn<'s> {
     ///
     /// //= etcd 3.7.1: server/storage/mvcc/kvstore_txn.go#put
     pub fn put(&mut self, key: &[u8], value: &[u8], lease: LeaseId) -> Option<KeyRef> {
-        let prev = self.get(key);
         let sub = self.next_sub();
-        let main = to_revision(self.main).0;
-        let (create, version) = prev.map_or((main, 1), |p| (p.create.0, p.version + 1));
-        let kv = KeyValue { key, create, main, version, value, lease: lease.0 };
-        let len = self.store.pending.push(self.main, sub, false, &kv);
-        self.store.index.put(key, self.main, sub, len);
+        let Store { index, pending, .. } = &mut *self.store;
+        let (main, mut prev) = (self.main, None);
+        index.put(key, main, sub, &mut |alive| {
+            prev = alive.map(|(record, version)| KeyRef::new(&record, version));
+            let (create, version) = prev.map_or((main as i64, 1), |p| (p.create.0, p.version + 1));
+            let kv = KeyValue { key, create, main: main as i64, version, value, lease: lease.0 };
+            pending.push(main, sub, false, &kv)
+        });
         prev
     }
 
     /// Deletes one key; returns the version it had.
     pub fn delete(&mut self, key: &[u8]) -> Option<KeyRef> {
-        let prev = self.get(key)?;
+        let (record, version) = self.store.index.delete(key, self.main, self.changes)?;
         let sub = self.next_sub();
         let tombstone = KeyValue { key, ..KeyValue::default() };
         self.store.pending.push(self.main, sub, true, &tombstone);
-        let deleted = self.store.index.delete(key, self.main, sub);
-        assert!(deleted, "the key was found above");
-        Some(prev)
+        Some(KeyRef::new(&record, version))
     }
 
     /// Deletes the keys that (key, range_end) mean, in byte order, one tombstone each.

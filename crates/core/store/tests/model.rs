@@ -164,3 +164,56 @@ fn deletes_of_a_compaction_leave_exactly_the_remaining_rows() {
         let _: &Arc<_> = &world.seal();
     }
 }
+
+#[test]
+fn a_copy_made_beside_running_commits_is_the_same_database_and_smaller() {
+    for seed in 300..310 {
+        let mut world = World::new(seed);
+        for _ in 0..60 {
+            world.transaction();
+            compact(&mut world);
+            while world.store.compaction_step(50) == Step::More {}
+            world.seal();
+            world.commit_some();
+        }
+        while !world.queue.is_empty() {
+            world.commit_some(); // no delete may be outstanding
+        }
+        let target = bolt::Db::open(
+            Arc::new(world.disk.clone()),
+            std::path::Path::new("/db.tmp"),
+            &common::may(),
+            store::database_options(),
+        );
+        let mut defrag = store::Defrag::new(target.unwrap());
+        for _ in 0..20 {
+            world.transaction();
+            world.seal();
+            world.commit_some();
+            defrag.step(&common::may(), &world.db.begin_read(), 500).unwrap();
+        }
+        let source = world.db.begin_read();
+        let copy = defrag.finish(&common::may(), &source).unwrap();
+        assert!(copy.check(&common::may()).unwrap().is_empty());
+        let hash = |db: &bolt::Db| {
+            let mut hasher = store::DatabaseHasher::new(db.begin_read());
+            while hasher.step(&common::may(), 300).unwrap() == Step::More {}
+            hasher.finish()
+        };
+        assert_eq!(hash(&copy), hash(&world.db));
+        assert!(copy.size_in_use_bytes() <= world.db.size_in_use_bytes());
+        let recovered = Store::recover(&common::may(), copy.begin_read()).unwrap();
+        assert_eq!(recovered.applied_index(), {
+            let original = Store::recover(&common::may(), source).unwrap();
+            original.applied_index()
+        });
+        // The store goes on with the copy.
+        world.store.replace_backend(copy.begin_read());
+        world.db = copy;
+        let (view, model) = (world.store.publish(), world.model.clone());
+        for _ in 0..10 {
+            world.check(&view, &view, &model);
+        }
+        world.check_events(&view, &model);
+    }
+}

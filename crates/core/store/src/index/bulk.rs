@@ -109,10 +109,10 @@ impl Builder {
         for &(_, n) in &order {
             let key = &keys[keys_of(rows, n)];
             let same = previous.filter(|&p| keys[keys_of(rows, p)] == *key);
-            rows[n as usize].before = match (same, index.tree.root.newest(key)) {
-                (Some(row), _) => Before::Row(row),
-                (None, Some(record)) => Before::Tree(*record),
-                (None, None) => Before::Nothing,
+            let in_tree = || index.tree.root.newest(key).copied();
+            rows[n as usize].before = match same {
+                Some(row) => Before::Row(row),
+                None => in_tree().map_or(Before::Nothing, Before::Tree),
             };
             previous = Some(n);
         }

@@ -25,7 +25,7 @@ mod tests;
 use std::collections::VecDeque;
 
 use history::History;
-use node::{Action, Change, Kid, Shape};
+use node::{Action, Change, Fill, Kid, Shape};
 use read::Reader;
 use record::Record;
 use versions::WideVersions;
@@ -75,24 +75,36 @@ impl Index {
         self.tree.clone()
     }
 
-    /// Records a put of `len` stored bytes.
-    pub(crate) fn put(&mut self, key: &[u8], main: u64, sub: u32, len: u32) {
-        self.change(key, main, sub, len, false);
+    /// Records a put; `fill` stores it once the version before is known, and returns the bytes.
+    pub(crate) fn put<'a>(
+        &'a mut self,
+        key: &'a [u8],
+        main: u64,
+        sub: u32,
+        fill: &'a mut Fill<'a>,
+    ) {
+        self.supersede(key, main, sub, Some(fill));
     }
 
-    /// Records a deletion; false, and nothing copied, if the key is not there.
-    pub(crate) fn delete(&mut self, key: &[u8], main: u64, sub: u32) -> bool {
-        if self.tree.root.newest(key).is_none_or(|r| r.is_tombstone()) {
-            return false;
-        }
-        self.change(key, main, sub, 0, true);
+    /// Records a deletion and returns the version deleted with its counter; `None`, and nothing
+    /// copied, if the key is not there.
+    pub(crate) fn delete(&mut self, key: &[u8], main: u64, sub: u32) -> Option<(Record, u64)> {
+        let alive = *self.tree.root.newest(key).filter(|r| !r.is_tombstone())?;
+        let version = self.tree.wide.version(key, &alive);
+        self.supersede(key, main, sub, None);
         self.tombstones.push_back((main, sub));
-        true
+        Some((alive, version))
     }
 
-    fn change(&mut self, key: &[u8], main: u64, sub: u32, len: u32, delete: bool) {
+    fn supersede<'a>(
+        &'a mut self,
+        key: &'a [u8],
+        main: u64,
+        sub: u32,
+        fill: Option<&'a mut Fill<'a>>,
+    ) {
         let Snapshot { root, history, wide } = &mut self.tree;
-        let action = Action::Supersede { history, wide, main, sub, len, delete };
+        let action = Action::Supersede { history, wide, main, sub, fill };
         root.apply_at_root(&mut Change::new(self.shape, key, action));
     }
 

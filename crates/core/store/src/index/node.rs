@@ -173,16 +173,19 @@ impl Kid {
     }
 }
 
+/// Stores a put: gets the version alive before, with its counter, and returns the bytes stored.
+pub(crate) type Fill<'f> = dyn FnMut(Option<(Record, u64)>) -> u32 + 'f;
+
 /// What happens to a key.
 pub(crate) enum Action<'a> {
-    /// A put or a deletion supersedes what there is.
+    /// A put (which `fill` stores once the version before is known) or a deletion supersedes what
+    /// there is.
     Supersede {
         history: &'a mut History,
         wide: &'a mut WideVersions,
         main: u64,
         sub: u32,
-        len: u32,
-        delete: bool,
+        fill: Option<&'a mut Fill<'a>>,
     },
     /// The newest record is known; the history has been taken care of.
     Load(Record),
@@ -240,18 +243,19 @@ impl<'a> Change<'a> {
     fn record(&mut self, leaf: &mut Leaf, old: Option<Record>) -> Record {
         let new = match &mut self.action {
             Action::Load(record) => *record,
-            Action::Supersede { history, wide, main, sub, len, delete } => {
-                let (main, tombstone) = (*main, *delete);
+            Action::Supersede { history, wide, main, sub, fill } => {
+                let (main, tombstone) = (*main, fill.is_none());
                 let alive = old.filter(|old| !old.is_tombstone());
+                let alive = alive.map(|old| (old, wide.version(self.key, &old)));
                 assert!(alive.is_some() || !tombstone, "only live keys are deleted");
-                let create = alive.map_or(main, |old| old.create);
-                let mut new = Record::first(main, *sub, create, *len, tombstone);
+                let len = fill.as_mut().map_or(0, |fill| fill(alive));
+                let create = alive.map_or(main, |(old, _)| old.create);
+                let mut new = Record::first(main, *sub, create, len, tombstone);
                 if let Some(old) = old {
                     assert!((old.main, old.sub()) < (main, *sub), "changes come in order");
                     new.set_prev(history.push(old, main));
                 }
-                if let (Some(old), false) = (alive, tombstone) {
-                    let version = wide.version(self.key, &old);
+                if let (Some((_, version)), false) = (alive, tombstone) {
                     new.set_version(version + 1);
                     wide.note(self.key, main, version, version + 1);
                 }

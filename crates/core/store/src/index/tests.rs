@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use env::{Entropy, SplitMix};
 
 use super::bulk::{Builder, Row};
+use super::history::History;
 use super::node::{Kid, Node, Shape};
 use super::read::Bounds;
+use super::record::Record;
 use super::sweep::Dead;
 use super::{Index, Snapshot};
 
@@ -80,14 +82,20 @@ impl World {
         let last = self.model.get(key).and_then(|h| h.last()).copied();
         let alive = last.filter(|v| !v.tombstone);
         let new = if self.random.below(3) == 0 {
-            assert_eq!(self.index.delete(key, main, sub), alive.is_some());
+            let deleted = self.index.delete(key, main, sub);
+            let deleted = deleted.map(|(r, version)| (r.main, r.sub(), version));
+            assert_eq!(deleted, alive.map(|v| (v.main, v.sub, v.version)));
             if alive.is_none() {
                 return false;
             }
             Version { main, sub, tombstone: true, create: 0, version: 0, len: 0 }
         } else {
             let len = self.random.below(1 << 32) as u32;
-            self.index.put(key, main, sub, len);
+            let before = alive.map(|v| (v.main, v.sub, v.version));
+            self.index.put(key, main, sub, &mut |old| {
+                assert_eq!(old.map(|(r, version)| (r.main, r.sub(), version)), before);
+                len
+            });
             let (create, version) = alive.map_or((main, 1), |v| (v.create, v.version + 1));
             Version { main, sub, tombstone: false, create, version, len }
         };
@@ -128,6 +136,7 @@ impl World {
         got.sort_unstable();
         want.sort_unstable();
         assert_eq!(got, want);
+        check_swept(&self.index.tree.root, horizon);
     }
 
     fn compare(&mut self, snapshot: &Snapshot, model: &Model, compact: u64, newest: u64) {
@@ -194,6 +203,17 @@ impl World {
             builder.push(Row { key, main, sub, create, version, len, tombstone }).unwrap();
         }
         builder.finish()
+    }
+}
+
+/// Compaction leaves no older tombstone in the tree, and no lower bound that would send it there.
+fn check_swept(kid: &Kid, horizon: u64) {
+    assert!(kid.min_tomb >= horizon);
+    match &kid.node {
+        Node::Leaf(leaf) => {
+            assert!(leaf.records.iter().all(|r| !r.is_tombstone() || r.main >= horizon));
+        }
+        Node::Branch(branch) => branch.kids.iter().for_each(|kid| check_swept(kid, horizon)),
     }
 }
 
@@ -290,7 +310,7 @@ fn versions_beyond_32_bits_are_exact() {
     builder.push(row(6, wrap - 1)).unwrap();
     let mut index = builder.finish();
     for main in 7..10 {
-        index.put(b"hot", main, 0, 9);
+        index.put(b"hot", main, 0, &mut |_| 9);
     }
     let version = |index: &Index, rev| {
         let reader = index.reader();
@@ -299,8 +319,8 @@ fn versions_beyond_32_bits_are_exact() {
     };
     let got: Vec<u64> = (5..10).map(|rev| version(&index, rev)).collect();
     assert_eq!(got, [wrap - 2, wrap - 1, wrap, wrap + 1, wrap + 2]);
-    index.delete(b"hot", 10, 0);
-    index.put(b"hot", 11, 0, 9);
+    assert!(index.delete(b"hot", 10, 0).is_some());
+    index.put(b"hot", 11, 0, &mut |_| 9);
     assert_eq!(version(&index, 11), 1);
     assert_eq!(version(&index, 9), wrap + 2);
 }
@@ -309,7 +329,7 @@ fn versions_beyond_32_bits_are_exact() {
 fn a_key_with_a_long_history_is_read_at_each_of_its_revisions() {
     let mut index = Index::new();
     for main in 2..20_000 {
-        index.put(b"hot", main, 0, main as u32);
+        index.put(b"hot", main, 0, &mut |_| main as u32);
     }
     let reader = index.reader();
     for rev in (2..20_000).step_by(37) {
@@ -327,4 +347,18 @@ fn damaged_rows_are_refused() {
     assert!(builder.push(Row { sub: 0, ..row }).is_err(), "out of order");
     assert!(builder.push(Row { main: 6, create: 7, ..row }).is_err(), "created later");
     assert!(builder.push(Row { main: 6, sub: 1 << 29, ..row }).is_err(), "too many changes");
+}
+
+#[test]
+fn a_link_to_a_compacted_version_never_meets_another_one_at_the_same_low_bits() {
+    let mut history = History::starting_at(1 << 32);
+    let mut old = Record::first(7, 0, 7, 9, false);
+    old.set_prev(3);
+    for main in 100..110 {
+        history.push(Record::first(main, 0, main, 9, false), main + 50);
+    }
+    assert!(history.before(&old).is_none(), "position 3 was compacted; 2^32 + 3 is another key's");
+    let mut new = Record::first(153, 0, 103, 9, false);
+    new.set_prev(3);
+    assert_eq!(history.before(&new).map(|e| e.record.main), Some(103));
 }

@@ -266,6 +266,8 @@ impl World {
     pub fn check(&mut self, view: &View, newest: &View, model: &Model) {
         let (key, end) = self.query_parts();
         let q = self.query(&key, &end, model);
+        let cold = self.below(4) == 0;
+        self.disk.set_cold(cold);
         match (view.range(&q), model.range(&q)) {
             (Ok(ranged), Ok(answer)) => {
                 assert_eq!(ranged.revision.0, model.revision);
