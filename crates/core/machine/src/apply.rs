@@ -258,11 +258,11 @@ impl Machine {
         if let Some(compaction) = &request.compaction {
             refuse_if(corrupt, ApiError::Corrupt)?;
             let revision = types::Revision(compaction.revision);
-            self.store.compact(revision).map_err(|e| match e {
+            let compacted = self.store.compact(revision).map_err(|e| match e {
                 store::CompactError::Compacted => ApiError::Compacted,
                 store::CompactError::FutureRevision => ApiError::FutureRevision,
             })?;
-            effects.push(Effect::Compaction);
+            effects.push(Effect::Compaction(compacted));
             return Ok(Reply::Compact { revision });
         }
         if let Some(grant) = &request.lease_grant {

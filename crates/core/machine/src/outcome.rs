@@ -4,6 +4,7 @@ use api::error::ApiError;
 use api::etcdserverpb::AlarmMember;
 use bytes::Bytes;
 use raft::ConfChange;
+use store::compact::Compacted;
 use types::{Index, LeaseId, MemberId, Revision, Term};
 
 /// What became of an entry.
@@ -129,5 +130,5 @@ pub enum Effect {
     /// This member's quota is exceeded: a NOSPACE alarm is due.
     NoSpace,
     /// A compaction has work to do.
-    Compaction,
+    Compaction(Compacted),
 }

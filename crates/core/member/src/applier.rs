@@ -14,11 +14,15 @@ use env::{Instant, MayBlock};
 use machine::membership::conf_state_json;
 use machine::{Alarms, Effect, Machine, Members};
 use store::compact::Step;
+use store::hash::{CompactionHashes, KvHasher};
 use store::{Batch, Bucket, Op, Released, ValueError, View};
 use types::limits::{COMPACTION_BATCH, COMPACTION_SLEEP_MS};
-use types::{Index, LeaseId, ReplyToken, Term};
+use types::{Index, LeaseId, ReplyToken, Revision, Term};
 
 use crate::message::{Applied, Committed, NodeInput, Reply};
+
+/// Bytes of keys and values that are hashed per turn, between entries.
+const HASH_BUDGET_BYTES: usize = 128 << 10;
 
 /// What Applier is told.
 #[derive(Debug)]
@@ -63,6 +67,8 @@ pub struct MemberView {
     pub alarms: Arc<Alarms>,
     /// The storage version, once one is stored.
     pub storage_version: Option<Bytes>,
+    /// Hashes of the last compactions since the start.
+    pub hashes: Arc<CompactionHashes>,
 }
 
 /// What Applier does in one turn.
@@ -80,8 +86,6 @@ pub struct ApplierOutput {
     pub flush: bool,
     /// Memory to be dropped where there is time.
     pub released: Vec<Released>,
-    /// A NOSPACE alarm is due for this member.
-    pub no_space: bool,
 }
 
 /// A reply that waits for the backend.
@@ -104,6 +108,10 @@ pub struct Applier {
     readers: Vec<(Index, ReplyToken)>,
     next_slice: Option<Instant>,
     storage_version: Option<Bytes>,
+    /// The compact revision before the compaction whose hash is still to be begun.
+    to_hash: Option<Revision>,
+    hashing: Option<KvHasher>,
+    hashes: Arc<CompactionHashes>,
 }
 
 impl Applier {
@@ -121,6 +129,9 @@ impl Applier {
             readers: Vec::new(),
             next_slice,
             storage_version,
+            to_hash: None,
+            hashing: None,
+            hashes: Arc::default(),
         }
     }
 
@@ -132,6 +143,7 @@ impl Applier {
             members: Arc::clone(self.machine.members()),
             alarms: Arc::clone(self.machine.alarms()),
             storage_version: self.storage_version.clone(),
+            hashes: Arc::clone(&self.hashes),
         }
     }
 
@@ -177,7 +189,7 @@ impl Applier {
                     self.applied = (entry.index, entry.term);
                     for effect in outcome.effects.drain(..) {
                         conf_changed |= matches!(effect, Effect::ConfChange(Some(_)));
-                        self.effect(now, &effect, out);
+                        self.effect(now, &effect);
                         effects.push((entry.index, effect));
                     }
                     if let Some(token) = token {
@@ -207,7 +219,11 @@ impl Applier {
                 }
             }
         }
-        let sliced = self.compact(now);
+        let due = self.next_slice.is_some_and(|at| at <= now);
+        // A compaction that this very turn applied is hashed and removed from the next one on.
+        let wait = due && !self.machine.store.has_pending() && self.hash(may)?;
+        published |= wait;
+        let sliced = due && !wait && self.to_hash.is_none() && self.compact(now);
         if self.applied.0 > before || sliced || self.machine.store.has_pending() {
             let conf_state =
                 conf_changed.then(|| conf_state_json(&self.machine.members().conf_state()));
@@ -227,10 +243,14 @@ impl Applier {
         Ok(())
     }
 
-    fn effect(&mut self, now: Instant, effect: &Effect, out: &mut ApplierOutput) {
+    fn effect(&mut self, now: Instant, effect: &Effect) {
         match effect {
-            Effect::Compaction => self.next_slice = Some(now),
-            Effect::NoSpace => out.no_space = true,
+            Effect::Compaction(compacted) => {
+                self.next_slice = Some(now);
+                // etcd stores no hash if the compaction before had not ended.
+                self.to_hash = compacted.previous_finished.then_some(compacted.previous);
+                self.hashing = None;
+            }
             Effect::ClusterVersion(version) => {
                 // A local key: the storage version follows the cluster version (semantics M3).
                 let value = Bytes::from(version.clone());
@@ -245,9 +265,6 @@ impl Applier {
 
     /// Runs a slice of a compaction if one is due. Returns whether it changed anything.
     fn compact(&mut self, now: Instant) -> bool {
-        if self.next_slice.is_none_or(|at| at > now) {
-            return false;
-        }
         match self.machine.store.compaction_step(COMPACTION_BATCH) {
             Step::More => {
                 self.next_slice = Some(now + Duration::from_millis(COMPACTION_SLEEP_MS));
@@ -255,6 +272,33 @@ impl Applier {
             Step::Done => self.next_slice = None,
         }
         true
+    }
+
+    /// Hashes a slice of what a compaction is about to remove, by which members compare
+    /// themselves. Returns whether the removing must wait.
+    fn hash(&mut self, may: &MayBlock) -> Result<bool, ValueError> {
+        if self.hashing.is_none() && self.to_hash.is_none() {
+            return Ok(false);
+        }
+        let view = self.machine.store.publish();
+        let mut hasher = match (self.hashing.take(), self.to_hash.take()) {
+            (Some(hasher), _) => hasher,
+            (None, Some(previous)) => view.hash_compaction(previous),
+            (None, None) => return Ok(false),
+        };
+        match hasher.step(may, &view, HASH_BUDGET_BYTES) {
+            Ok(Step::More) => {
+                self.hashing = Some(hasher);
+                Ok(true)
+            }
+            Ok(Step::Done) => {
+                Arc::make_mut(&mut self.hashes).store(hasher.finish());
+                Ok(true)
+            }
+            // A newer compaction passed this one: its hash is void.
+            Err(ValueError::Compacted) => Ok(false),
+            Err(e) => Err(e),
+        }
     }
 
     fn wake(&mut self, out: &mut ApplierOutput) {

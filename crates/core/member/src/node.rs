@@ -11,7 +11,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use api::error::ApiError;
-use api::etcdserverpb::{InternalRaftRequest, LeaseRevokeRequest, RequestHeader};
+use api::etcdserverpb::alarm_request::AlarmAction;
+use api::etcdserverpb::{
+    AlarmRequest, AlarmType, InternalRaftRequest, LeaseRevokeRequest, RequestHeader,
+};
 use api::membershippb;
 use bytes::Bytes;
 use env::Instant;
@@ -364,7 +367,8 @@ impl Node {
                     self.members.cluster_version = Some(version);
                     self.version_decided = true;
                 }
-                Effect::NoSpace | Effect::Compaction => {}
+                Effect::NoSpace => self.raise_no_space(),
+                Effect::Compaction(_) => {}
             }
         }
         self.raft.applied(applied.index);
@@ -418,6 +422,22 @@ impl Node {
             ..InternalRaftRequest::default()
         });
         // A failure means that the term is over; the next one's first entry tries again.
+        let _: Result<(), ProposeError> = self.raft.propose(vec![data]);
+    }
+
+    /// This member's backend is full: every member must stop growing.
+    //= etcd 3.7.1: server/etcdserver/server.go#applyEntryNormal
+    fn raise_no_space(&mut self) {
+        let request = AlarmRequest {
+            action: AlarmAction::Activate as i32,
+            member_id: self.config.id.0,
+            alarm: AlarmType::Nospace as i32,
+        };
+        let (_, data) = self.own_request(InternalRaftRequest {
+            alarm: Some(request),
+            ..InternalRaftRequest::default()
+        });
+        // If it is refused, the next write that finds the backend full asks again.
         let _: Result<(), ProposeError> = self.raft.propose(vec![data]);
     }
 

@@ -265,7 +265,7 @@ pub fn start(options: &Options, waiting: &dyn Fn()) -> Result<Server, RunError> 
     };
     let (member, cluster) = (parts.member, parts.cluster);
     let view = parts.applier.view();
-    let queues = Queues::new(view, inboxes.clone(), Arc::new(on_fatal), Arc::new(|| {}));
+    let queues = Queues::new(view, inboxes.clone(), Arc::new(on_fatal));
     let automata = spawn_all(&queues, parts, options.keep).map_err(thread_error)?;
     let handle = Arc::new(Handle {
         member,

@@ -49,7 +49,6 @@ pub struct Queues {
     runtimes: Arc<Vec<Arc<ReplyInbox>>>,
     /// Called with a line that says why, when the member cannot go on.
     fatal: Arc<dyn Fn(&str) + Send + Sync>,
-    no_space: Arc<dyn Fn() + Send + Sync>,
 }
 
 /// Files kept by purge.
@@ -67,7 +66,6 @@ impl Queues {
         view: MemberView,
         runtimes: Vec<Arc<ReplyInbox>>,
         fatal: Arc<dyn Fn(&str) + Send + Sync>,
-        no_space: Arc<dyn Fn() + Send + Sync>,
     ) -> Self {
         Self {
             node: Arc::new(Inbox::new(NODE_INBOX)),
@@ -78,7 +76,6 @@ impl Queues {
             status: Arc::new(Slot::new(NodeStatus::default())),
             runtimes: Arc::new(runtimes),
             fatal,
-            no_space,
         }
     }
 
@@ -226,9 +223,6 @@ fn run_applier(q: &Queues, mut applier: Applier) -> Result<(), String> {
         }
         if std::mem::take(&mut out.flush) {
             q.committer.push_event(CommitterInput::Flush);
-        }
-        if std::mem::take(&mut out.no_space) {
-            (q.no_space)();
         }
         out.released.clear();
     }

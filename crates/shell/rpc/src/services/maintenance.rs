@@ -16,7 +16,7 @@ use machine::kv::range_error;
 use member::{ApplierInput, MemberView};
 use prost::Message;
 use store::compact::Step;
-use store::hash::DatabaseHasher;
+use store::hash::{DatabaseHasher, KvHash};
 use types::Revision;
 use types::limits::SNAPSHOT_CHUNK_BYTES;
 
@@ -119,6 +119,10 @@ pub(super) async fn hash_kv(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, St
     let request: HashKvRequest = decode(message)?;
     let view = rt.view();
     let revision = view.store.revision();
+    //= etcd 3.7.1: server/storage/mvcc/hash.go#HashByRev (the stored hash comes first)
+    if let Some(stored) = view.hashes.get(Revision(request.revision)) {
+        return Ok(hash_kv_response(rt, revision, stored));
+    }
     let mut hasher = view.store.hash_kv(request.revision).map_err(range_error)?;
     let job = move |may: &env::MayBlock| {
         while hasher.step(may, &view.store, HASH_BUDGET_BYTES)? == Step::More {}
@@ -128,12 +132,16 @@ pub(super) async fn hash_kv(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, St
         store::ValueError::Compacted => ApiError::Compacted.into(),
         other => internal(other),
     })?;
-    Ok(whole(&HashKvResponse {
+    Ok(hash_kv_response(rt, revision, hash))
+}
+
+fn hash_kv_response(rt: &Rc<Runtime>, revision: Revision, hash: KvHash) -> Body {
+    whole(&HashKvResponse {
         header: Some(rt.header(revision)),
         hash: hash.hash,
         compact_revision: hash.compact_revision.0,
         hash_revision: hash.revision.0,
-    }))
+    })
 }
 
 /// Streams the backend as of one transaction, and its SHA-256 last.
