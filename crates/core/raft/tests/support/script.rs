@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use api::raftpb;
 use bytes::Bytes;
 use prost::Message as _;
 use quorate_raft as raft;
@@ -37,7 +36,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn kind(message: &Message) -> &'static str {
-    raftpb::MessageType::try_from(message.to_wire().r#type()).unwrap().as_str_name()
+    message.to_wire().r#type().as_str_name()
 }
 
 pub fn changes(words: &[&str]) -> Vec<ConfChangeSingle> {
