@@ -310,7 +310,15 @@ impl Raft {
     /// # Errors
     /// Why not; such a change must be rejected.
     pub fn check_conf_change(&self, change: &ConfChange) -> Result<(), ConfChangeError> {
-        self.changed(&change.to_v2()).map(|_| ())
+        self.check_conf_change_v2(&change.to_v2())
+    }
+
+    /// As [`Raft::check_conf_change`], for version 2.
+    ///
+    /// # Errors
+    /// As [`Raft::check_conf_change`].
+    pub fn check_conf_change_v2(&self, change: &ConfChangeV2) -> Result<(), ConfChangeError> {
+        self.changed(change).map(|_| ())
     }
 
     /// Forgets the entries up to `to` in memory, but for the term of the last. A follower that

@@ -303,27 +303,31 @@ fn read_differs(member: &Member) -> bool {
         && !(committed_in_term && conf.voters == [status.id])
 }
 
-/// Of appends without entries to one member at one position, the one with the highest commit
-/// index: Go acknowledges each append to its own log by itself and may tell every step of the
-/// commit index, ours acknowledges a write as a whole.
+/// What tells most: of appends without entries to one member at one position, the one with the
+/// highest commit index (Go acknowledges each append to its own log by itself and may tell every
+/// step, ours acknowledges a write as a whole); of acknowledgements to one member in one term,
+/// the one with the highest index (ours replaces those that wait, as etcd's server does).
 fn newest(sent: Vec<Message>) -> Vec<Message> {
-    let empty = |message: &Message| match &message.body {
+    let group = |message: &Message| match &message.body {
         Body::Append { prev_index, entries, commit, .. } if entries.is_empty() => {
-            Some(((message.to, *prev_index), *commit))
+            Some(((message.to, message.term, prev_index.0), commit.0))
+        }
+        Body::AppendReply { index, rejected: None } => {
+            Some(((message.to, message.term, u64::MAX), index.0))
         }
         _ => None,
     };
     let mut best = BTreeMap::new();
     for (at, message) in sent.iter().enumerate() {
-        if let Some((position, commit)) = empty(message) {
-            let entry = best.entry(position).or_insert((commit, at));
-            if commit > entry.0 {
-                *entry = (commit, at);
+        if let Some((group, value)) = group(message) {
+            let entry = best.entry(group).or_insert((value, at));
+            if value > entry.0 {
+                *entry = (value, at);
             }
         }
     }
     let keep = |(at, message): &(usize, Message)| {
-        empty(message).is_none_or(|(position, _)| best[&position].1 == *at)
+        group(message).is_none_or(|(group, _)| best[&group].1 == *at)
     };
     sent.into_iter().enumerate().filter(keep).map(|(_, message)| message).collect()
 }
