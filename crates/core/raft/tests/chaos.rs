@@ -141,7 +141,7 @@ impl World {
             peer.work.push_back(Work::Install(meta));
         }
         for entry in ready.committed {
-            let durable = peer.disk.entries.iter().any(|other| *other == entry);
+            let durable = peer.disk.entries.contains(&entry);
             assert!(durable, "only durable entries are handed out");
             peer.work.push_back(Work::Apply(entry));
         }
@@ -465,17 +465,11 @@ impl Peer {
     }
 }
 
-fn range(default: std::ops::Range<u64>) -> std::ops::Range<u64> {
-    let Ok(text) = std::env::var("RAFT_SEEDS") else { return default };
-    let (from, to) = text.split_once("..").expect("RAFT_SEEDS=from..to");
-    from.parse().expect("a number")..to.parse().expect("a number")
-}
-
 #[test]
 fn whatever_happens_there_is_one_history() {
     let steps = std::env::var("RAFT_STEPS").map_or(3_000, |text| text.parse().expect("a number"));
     let (mut entries, mut reads, mut snapshots, mut leaders, mut memberships) = (0, 0, 0, 0, 0);
-    let seeds = range(0..150);
+    let seeds = support::seeds(0..150);
     let count = seeds.end - seeds.start;
     for seed in seeds {
         eprintln!("seed {seed}");

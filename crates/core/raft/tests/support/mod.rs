@@ -22,6 +22,13 @@ use raft::{
 };
 use types::{Index, MemberId, Term};
 
+/// The seeds of a random test: `RAFT_SEEDS=from..to`, or the short form.
+pub fn seeds(short: std::ops::Range<u64>) -> std::ops::Range<u64> {
+    let Ok(text) = std::env::var("RAFT_SEEDS") else { return short };
+    let (from, to) = text.split_once("..").expect("RAFT_SEEDS=from..to");
+    from.parse().expect("a number")..to.parse().expect("a number")
+}
+
 /// Entropy that returns one chosen number from [`Entropy::below`], so that a test can pin the
 /// election timeout to `election_ticks + value`.
 #[derive(Clone, Default)]

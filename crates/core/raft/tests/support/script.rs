@@ -13,7 +13,7 @@ use raft::{
 };
 use types::{Index, MemberId};
 
-use super::{Cluster, Member};
+use super::{Cluster, Member, oracle};
 
 /// Runs commands and remembers them with their trace.
 pub struct Runner {
@@ -273,8 +273,13 @@ impl Runner {
 
     /// Drains and delivers until nothing is on its way.
     pub fn settle(&mut self) {
+        let all: Vec<u64> = self.cluster.members.keys().copied().collect();
+        self.settle_among(&all);
+    }
+
+    /// As [`Runner::settle`], for some members only; messages from or to others get lost.
+    pub fn settle_among(&mut self, ids: &[u64]) {
         loop {
-            let ids: Vec<u64> = self.cluster.members.keys().copied().collect();
             for id in ids {
                 self.exec(&format!("drain {id}")).unwrap();
             }
@@ -284,11 +289,40 @@ impl Runner {
                 return;
             }
             for at in waiting {
-                if let Err(Skip) = self.exec(&format!("deliver {at}")) {
+                let message = self.net[at].as_ref().expect("it waits");
+                // A forwarded message travels from its forwarder, but names the first sender.
+                let known = ids.contains(&message.from.0) && ids.contains(&message.to.0);
+                let delivered = known && self.exec(&format!("deliver {at}")).is_ok();
+                if !delivered {
                     self.exec(&format!("drop {at}")).unwrap();
                 }
             }
         }
+    }
+
+    /// Elects `id` in a quiet cluster.
+    pub fn elect(&mut self, id: u64) {
+        self.run(&format!("campaign {id}"));
+        self.settle();
+        assert_eq!(self.role(id), Role::Leader, "{}", self.trace);
+    }
+
+    pub fn role(&self, id: u64) -> Role {
+        self.cluster.members[&id].role()
+    }
+
+    /// The terms of the entries in the durable log of `id` after the first.
+    pub fn terms(&self, id: u64) -> Vec<u64> {
+        self.cluster.members[&id].disk.entries.iter().map(|entry| entry.term.0).collect()
+    }
+
+    /// Runs the same commands on Go's raft and compares the traces, if the oracle is there.
+    pub fn compare_with_go(&self, arguments: &[&str]) {
+        let Some(program) = oracle::program() else { return };
+        let arguments: Vec<String> = arguments.iter().map(|&text| text.to_owned()).collect();
+        let theirs = oracle::run(&program, &arguments, &self.script);
+        let comparison = oracle::compare(&self.trace, &theirs, "scenario");
+        assert_eq!(comparison, oracle::Comparison::Equal);
     }
 }
 
