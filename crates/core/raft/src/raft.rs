@@ -527,7 +527,7 @@ impl Raft {
         self.election_elapsed = 0;
         self.heartbeat_elapsed = 0;
         let jitter = self.entropy.below(u64::from(self.config.election_ticks));
-        self.election_timeout = self.config.election_ticks + jitter as u32;
+        self.election_timeout = self.config.election_ticks.saturating_add(jitter as u32);
         self.transferee = None;
         self.tracker.reset_votes();
         let (next, persisted) = (self.log.last().next(), self.unstable.persisted());

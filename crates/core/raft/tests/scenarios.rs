@@ -266,3 +266,107 @@ fn lost_appends_are_found_out_by_heartbeats() {
     assert_eq!(run.cluster.members[&3].disk.applied, Index(4));
     run.compare_with_go(&["-n=3"]);
 }
+
+/// Not compared: Go's storage is synchronous there.
+#[test]
+fn a_leader_whose_disk_hangs_makes_way_for_a_healthy_voter() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    // The write of this entry never completes, while 2 and 3 answer heartbeats.
+    cluster.member(1).propose("a");
+    for tick in 0..12 {
+        assert_eq!(cluster.member(1).role(), Role::Leader, "after {tick} ticks");
+        let leader = cluster.member(1);
+        leader.raft.tick();
+        leader.take_ready();
+        let sent = std::mem::take(&mut leader.sent);
+        cluster.network.extend(sent);
+        for message in std::mem::take(&mut cluster.network) {
+            cluster.deliver(message);
+        }
+        for id in [2, 3] {
+            cluster.drain(id);
+        }
+        for message in std::mem::take(&mut cluster.network) {
+            cluster.deliver(message);
+        }
+        if cluster.member(1).role() == Role::Follower {
+            assert!(tick >= 10, "not before an election timeout: {tick}");
+            return;
+        }
+    }
+    panic!("it still leads");
+}
+
+#[test]
+fn a_sole_voter_waits_for_its_disk_as_long_as_it_takes() {
+    let mut cluster = Cluster::new(1);
+    cluster.elect(1);
+    let member = cluster.member(1);
+    member.propose("a");
+    member.take_ready();
+    for _ in 0..100 {
+        member.raft.tick();
+        member.take_ready();
+    }
+    assert_eq!((member.role(), member.raft.quorum_contact_age()), (Role::Leader, Some(0)));
+    member.drain();
+    assert_eq!(member.payloads(), ["a"]);
+}
+
+#[test]
+fn a_leader_knows_how_long_it_has_not_heard_from_a_quorum() {
+    let mut cluster = Cluster::with(3, |config| raft::Config { check_quorum: false, ..config });
+    cluster.elect(1);
+    assert_eq!(cluster.member(1).raft.quorum_contact_age(), Some(0));
+    assert_eq!(cluster.member(2).raft.quorum_contact_age(), None);
+    cluster.isolate(1);
+    cluster.tick(1, 25);
+    cluster.settle();
+    assert_eq!(cluster.member(1).raft.quorum_contact_age(), Some(25));
+    cluster.heal();
+    cluster.tick(1, 1);
+    cluster.settle();
+    assert_eq!(cluster.member(1).raft.quorum_contact_age(), Some(0));
+}
+
+/// The second gate of a follower's answers, and that heartbeats pass it.
+#[test]
+fn a_follower_answers_appends_only_when_membership_changes_are_applied() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    let change = raft::ConfChange {
+        kind: raft::ConfChangeKind::AddLearner,
+        node: MemberId(9),
+        ..raft::ConfChange::default()
+    };
+    let member = cluster.member(1);
+    member.raft.propose_conf_change(change.clone()).unwrap();
+    cluster.drain(1);
+    let append = cluster.network.iter().find(|message| message.to.0 == 2).unwrap().clone();
+    cluster.settle();
+    // The same again by hand on 2, restarted before the change arrived.
+    let member = cluster.member(2);
+    member.disk.entries.truncate(1);
+    member.disk.applied = Index(2);
+    member.disk.conf_state.learners.clear();
+    member.disk.hard_state.commit = Index(2);
+    member.restart();
+    let Body::Append { prev_index, prev_term, entries, .. } = append.body.clone() else {
+        panic!("{append:?}")
+    };
+    let body = Body::Append { prev_index, prev_term, entries, commit: Index(3) };
+    member.raft.step(raft::Message { body, ..append.clone() }).unwrap();
+    let persist = member.raft.ready().persist.unwrap();
+    member.raft.persisted(persist.id);
+    let ready = member.raft.ready();
+    assert_eq!(ready.committed.len(), 1);
+    assert!(ready.messages.is_empty(), "durable, but not applied");
+    let heartbeat = Body::Heartbeat { commit: Index(3), context: bytes::Bytes::new() };
+    member.raft.step(raft::Message { body: heartbeat, ..append }).unwrap();
+    let bodies: Vec<Body> = member.raft.ready().messages.into_iter().map(|m| m.body).collect();
+    assert!(matches!(bodies[..], [Body::HeartbeatReply { .. }]), "{bodies:?}");
+    member.raft.conf_applied(Index(3), Some(change));
+    let bodies: Vec<Body> = member.raft.ready().messages.into_iter().map(|m| m.body).collect();
+    assert_eq!(bodies, [Body::AppendReply { index: Index(3), rejected: None }]);
+}
