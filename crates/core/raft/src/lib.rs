@@ -8,7 +8,7 @@
 //! [`env::Entropy`], panics on what a peer sent. Misuse by our own member does panic: consensus
 //! must not go on after it.
 //!
-//! Read next: `raft.rs` (the inputs), `ready.rs` (the outputs and the two gates a message passes),
+//! Read next: `raft.rs` (the inputs), `step.rs` (messages), `ready.rs` (the outputs and the two gates a message passes),
 //! `unstable.rs` (which write a promise waits for), then one role per file.
 //!
 //! # One round
@@ -47,6 +47,7 @@ mod leader;
 mod read_index;
 mod replicate;
 mod snapshots;
+mod step;
 
 mod log;
 mod progress;
