@@ -73,13 +73,6 @@ pub enum StepError {
         /// The end of our log.
         last: Index,
     },
-    /// The leader's log differs from what is committed here (etcd panics here).
-    ConflictWithCommitted {
-        /// The first entry that differs.
-        index: Index,
-        /// Our commit index.
-        committed: Index,
-    },
     /// A follower acknowledged more than was ever sent.
     AckBeyondLog {
         /// The acknowledged index.
@@ -173,9 +166,6 @@ impl fmt::Display for StepError {
                 f,
                 "commit index {commit} is beyond the end of the log {last}: entries were lost"
             ),
-            Self::ConflictWithCommitted { index, committed } => {
-                write!(f, "entry {index} conflicts with the committed log (up to {committed})")
-            }
             Self::AckBeyondLog { index, last } => {
                 write!(f, "acknowledged index {index} is beyond the end of the log {last}")
             }

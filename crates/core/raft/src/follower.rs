@@ -20,7 +20,8 @@ impl Raft {
             }
             Body::Append { prev_index, prev_term, entries, commit } => {
                 self.heard_from_leader(from);
-                self.append_from_leader(from, prev_index, prev_term, entries, commit)
+                self.append_from_leader(from, prev_index, prev_term, entries, commit);
+                Ok(())
             }
             Body::Heartbeat { commit, context } => {
                 self.heard_from_leader(from);
@@ -68,13 +69,13 @@ impl Raft {
         prev_term: Term,
         entries: Vec<Entry>,
         commit: Index,
-    ) -> Result<(), StepError> {
+    ) {
         let committed = self.log.committed();
         if prev_index < committed {
             // Old news: what is committed here is committed there.
             let body = Body::AppendReply { index: committed, rejected: None };
             self.send_durable(from, body);
-            return Ok(());
+            return;
         }
         if !self.log.matches(EntryId { term: prev_term, index: prev_index }) {
             // Skip our own tail of newer terms in one step: the leader's log has at most
@@ -83,32 +84,27 @@ impl Raft {
             let (hint, term) = self.log.find_conflict_by_term(start, prev_term);
             let rejected = Some(Rejection { hint, term });
             self.send_durable(from, Body::AppendReply { index: prev_index, rejected });
-            return Ok(());
+            return;
         }
         let end = Index(prev_index.0 + entries.len() as u64);
-        self.take_entries(entries)?;
+        self.take_entries(entries);
         self.log.commit_to(commit.min(end));
         self.send_durable(from, Body::AppendReply { index: end, rejected: None });
-        Ok(())
     }
 
-    /// Appends what is new of `entries`, which follow a point where the logs agree.
-    fn take_entries(&mut self, entries: Vec<Entry>) -> Result<(), StepError> {
+    /// Appends what is new of `entries`, which follow a point at or after the commit index where
+    /// the logs agree: so what is truncated was never committed.
+    fn take_entries(&mut self, entries: Vec<Entry>) {
         let known = entries.iter().take_while(|entry| self.log.matches(entry.id())).count();
-        let Some(first) = entries.get(known) else { return Ok(()) };
-        let (index, committed) = (first.index, self.log.committed());
-        if index <= committed {
-            return Err(StepError::ConflictWithCommitted { index, committed });
-        }
-        if index <= self.log.last() {
-            self.log.truncate(index);
-            self.unstable.truncated(index);
+        let Some(first) = entries.get(known) else { return };
+        if first.index <= self.log.last() {
+            self.log.truncate(first.index);
+            self.unstable.truncated(first.index);
         }
         self.log.reserve(entries.len() - known);
         for entry in entries.into_iter().skip(known) {
             self.log.append(entry);
         }
-        Ok(())
     }
 
     pub(crate) fn forward_proposals(

@@ -140,7 +140,7 @@ impl Raft {
         if self.transferee.is_some() {
             return Err(ProposeError::TransferInProgress);
         }
-        if count as u64 > MAX_INDEX - self.log.last().0 {
+        if count as u64 > MAX_INDEX.saturating_sub(self.log.last().0) {
             return Err(ProposeError::LogFull);
         }
         Ok(())

@@ -8,8 +8,35 @@
 //! [`env::Entropy`], panics on what a peer sent. Misuse by our own member does panic: consensus
 //! must not go on after it.
 //!
-//! Read next: [`raft`] (the inputs), [`ready`] (the outputs and the two gates a message passes),
-//! `unstable` (which write a promise waits for), then one role per file.
+//! Read next: `raft.rs` (the inputs), `step.rs` (messages), `ready.rs` (the outputs and the two gates a message passes),
+//! `unstable.rs` (which write a promise waits for), then one role per file.
+//!
+//! # One round
+//! Give inputs, then call [`Raft::ready`] while [`Raft::has_ready`]: send the messages, hand the
+//! write to the log, the snapshot and entries to the state machine. Report back with
+//! [`Raft::persisted`], [`Raft::conf_applied`] and [`Raft::applied`], whenever that is; later
+//! rounds need not wait for it.
+//!
+//! # Differences from etcd's raft
+//! Equal schedules give equal traces (`tests/differential.rs`), but for these, each on purpose:
+//! - A sole voter campaigns on its first tick, and answers reads only after the first commit of
+//!   its term. A leader that is not the one remaining voter still asks that voter before it answers
+//!   reads; etcd's does not.
+//! - A candidate's requests for votes wait until its own vote is durable, as they do in etcd's
+//!   server but not in its raft with asynchronous storage.
+//! - A leader acknowledges its own log per write, not per append, and waiting acknowledgements
+//!   replace each other: fewer messages, same outcome.
+//! - A leader refuses its own membership change that is not allowed now with an error; etcd appends
+//!   an empty entry and lets the client time out. What a follower sent on becomes that empty entry
+//!   here too, also if the change is impossible, where etcd's members panic at apply.
+//! - A leader whose log write hangs for more than an election timeout steps down if another voter
+//!   is healthy.
+//! - Malformed messages, and a commit index beyond our log, are errors instead of panics; a
+//!   message without a term is never taken as local; `MsgForgetLeader` is ignored; reads that wait
+//!   on a leader are limited to 10,000.
+//!
+//! Not here: lease-based reads, asynchronous payload loading (all entries since the last
+//! [`Raft::compact`] are in memory), limits on uncommitted or in-flight bytes (etcd sets none).
 
 mod raft;
 mod ready;
@@ -20,6 +47,7 @@ mod leader;
 mod read_index;
 mod replicate;
 mod snapshots;
+mod step;
 
 mod log;
 mod progress;

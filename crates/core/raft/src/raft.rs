@@ -1,4 +1,4 @@
-//! The state of one member and its inputs. This file dispatches; each role has its own file.
+//! The state of one member and its inputs. `step.rs` dispatches messages; each role has its file.
 //!
 //! Invariants: the term never decreases; a vote, once given in a term, does not change in it; a
 //! member campaigns only if it is a voter, no snapshot is being installed and no committed
@@ -12,9 +12,9 @@ use types::{Index, MemberId, Term, WriteId};
 use crate::confchange::changer::Changer;
 use crate::confchange::{ConfChange, ConfChangeError, ConfChangeV2};
 use crate::config::{Config, Recovered};
-use crate::entry::{ConfState, Entry, EntryKind, HardState, SnapshotMeta};
+use crate::entry::{ConfState, EntryKind, HardState, SnapshotMeta};
 use crate::error::{ConfigError, NotLeader, ProposeError, StepError};
-use crate::log::{Log, MAX_INDEX};
+use crate::log::Log;
 use crate::message::{Body, Message, Proposal};
 use crate::progress::Progress;
 use crate::read_index::ReadIndexes;
@@ -310,7 +310,15 @@ impl Raft {
     /// # Errors
     /// Why not; such a change must be rejected.
     pub fn check_conf_change(&self, change: &ConfChange) -> Result<(), ConfChangeError> {
-        self.changed(&change.to_v2()).map(|_| ())
+        self.check_conf_change_v2(&change.to_v2())
+    }
+
+    /// As [`Raft::check_conf_change`], for version 2.
+    ///
+    /// # Errors
+    /// As [`Raft::check_conf_change`].
+    pub fn check_conf_change_v2(&self, change: &ConfChangeV2) -> Result<(), ConfChangeError> {
+        self.changed(change).map(|_| ())
     }
 
     /// Forgets the entries up to `to` in memory, but for the term of the last. A follower that
@@ -413,99 +421,6 @@ impl Raft {
         }
     }
 
-    // ---- Dispatch ----
-
-    /// The gateway: what passes here is well-formed (invariant 11).
-    fn check(&self, message: &Message) -> Result<(), StepError> {
-        let own = message.from == self.id();
-        if message.from.0 == 0 || (own && !message.body.is_forwarded()) {
-            return Err(StepError::BadSender);
-        }
-        if message.term.0 == 0 && !message.body.is_forwarded() {
-            return Err(StepError::MissingTerm);
-        }
-        if message.body.is_response() && !self.tracker.progress.contains_key(&message.from) {
-            return Err(StepError::UnknownPeer(message.from));
-        }
-        match &message.body {
-            Body::Propose(proposals) => check_proposals(proposals),
-            Body::Append { prev_index, prev_term, entries, .. } => {
-                check_entries(*prev_index, *prev_term, entries, message.term)
-            }
-            Body::Snapshot { meta, .. } if meta.index.0 > MAX_INDEX || meta.term > message.term => {
-                Err(StepError::MalformedEntries { prev: meta.index })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Handles a message that is well-formed, from a peer or from this member to itself.
-    pub(crate) fn receive(&mut self, message: Message) -> Result<(), StepError> {
-        if message.term.0 != 0 && !self.settle_term(&message) {
-            return Ok(());
-        }
-        match message.body {
-            Body::Vote { last_index, last_term, .. } => {
-                self.vote_requested(message.from, message.term, last_index, last_term, false);
-                Ok(())
-            }
-            Body::PreVote { last_index, last_term, .. } => {
-                self.vote_requested(message.from, message.term, last_index, last_term, true);
-                Ok(())
-            }
-            _ => match self.role {
-                Role::Leader => self.step_leader(message),
-                Role::Follower => self.step_follower(message),
-                Role::PreCandidate | Role::Candidate => self.step_candidate(message),
-            },
-        }
-    }
-
-    /// Adopts a newer term, answers or ignores an older one. False if the message is done with.
-    //= etcd 3.7.1: raft/raft.go#Step
-    fn settle_term(&mut self, message: &Message) -> bool {
-        if message.term > self.term {
-            if let Body::Vote { transfer, .. } | Body::PreVote { transfer, .. } = message.body {
-                // Who hears from a leader disturbs nobody (thesis, 4.2.3).
-                let in_lease = self.config.check_quorum
-                    && self.leader.is_some()
-                    && self.election_elapsed < self.config.election_ticks;
-                if in_lease && !transfer {
-                    return false;
-                }
-            }
-            match message.body {
-                // A pre-vote is about a term that may never come.
-                Body::PreVote { .. } | Body::PreVoteReply { reject: false } => {}
-                Body::Append { .. } | Body::Heartbeat { .. } | Body::Snapshot { .. } => {
-                    self.become_follower(message.term, Some(message.from));
-                }
-                _ => self.become_follower(message.term, None),
-            }
-        } else if message.term < self.term {
-            self.answer_older_term(message);
-            return false;
-        }
-        true
-    }
-
-    fn answer_older_term(&mut self, message: &Message) {
-        match message.body {
-            // A deposed leader, or one that cannot reach us with its votes because we are ahead:
-            // tell it the term.
-            Body::Heartbeat { .. } | Body::Append { .. }
-                if self.config.check_quorum || self.config.pre_vote =>
-            {
-                let body = Body::AppendReply { index: Index(0), rejected: None };
-                self.send_durable(message.from, body);
-            }
-            Body::PreVote { .. } => {
-                self.send_durable(message.from, Body::PreVoteReply { reject: true });
-            }
-            _ => {}
-        }
-    }
-
     // ---- Shared by the roles ----
 
     pub(crate) fn become_follower(&mut self, term: Term, leader: Option<MemberId>) {
@@ -525,7 +440,7 @@ impl Raft {
         self.election_elapsed = 0;
         self.heartbeat_elapsed = 0;
         let jitter = self.entropy.below(u64::from(self.config.election_ticks));
-        self.election_timeout = self.config.election_ticks + jitter as u32;
+        self.election_timeout = self.config.election_ticks.saturating_add(jitter as u32);
         self.transferee = None;
         self.tracker.reset_votes();
         let (next, persisted) = (self.log.last().next(), self.unstable.persisted());
@@ -582,39 +497,4 @@ impl Raft {
         )
         .apply(change)
     }
-}
-
-/// Proposals that a peer sent on: there are some, and changes of membership can be decoded.
-fn check_proposals(proposals: &[Proposal]) -> Result<(), StepError> {
-    if proposals.is_empty() {
-        return Err(StepError::EmptyProposal);
-    }
-    let decodes = proposals.iter().all(|proposal| match proposal.kind {
-        EntryKind::Normal => true,
-        EntryKind::ConfChange => ConfChange::decode(proposal.data.clone()).is_ok(),
-        EntryKind::ConfChangeV2 => ConfChangeV2::decode(proposal.data.clone()).is_ok(),
-    });
-    if decodes { Ok(()) } else { Err(StepError::MalformedConfChange) }
-}
-
-/// Entries that follow `prev` and each other, with terms that neither decrease nor pass `term`.
-//= etcd 3.7.1: raft/types.go#logSlice
-fn check_entries(
-    prev: Index,
-    prev_term: Term,
-    entries: &[Entry],
-    term: Term,
-) -> Result<(), StepError> {
-    let malformed = StepError::MalformedEntries { prev };
-    if prev.0 > MAX_INDEX || entries.len() as u64 > MAX_INDEX - prev.0 || prev_term > term {
-        return Err(malformed);
-    }
-    let mut last = (prev, prev_term);
-    for entry in entries {
-        if entry.index != last.0.next() || entry.term < last.1 || entry.term > term {
-            return Err(malformed);
-        }
-        last = (entry.index, entry.term);
-    }
-    Ok(())
 }

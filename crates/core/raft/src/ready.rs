@@ -13,6 +13,7 @@ use crate::entry::{Entry, HardState, SnapshotMeta};
 use crate::message::Message;
 use crate::raft::Raft;
 use crate::status::Role;
+use crate::unstable::push_reply;
 
 /// A write for the log. Writes are carried out and completed in the order of their ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,7 +159,7 @@ impl Raft {
                 let result = self.receive(message);
                 debug_assert!(result.is_ok());
             } else {
-                self.gated.push(message);
+                push_reply(&mut self.gated, message);
             }
         }
     }

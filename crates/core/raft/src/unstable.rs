@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 
 use types::{Index, WriteId};
 
-use crate::message::Message;
+use crate::message::{Body, Message};
 
 struct Pending {
     id: WriteId,
@@ -82,7 +82,7 @@ impl Unstable {
 
     /// Holds a message until everything that is in memory now is durable.
     pub fn hold(&mut self, message: Message) {
-        self.waiting.push(message);
+        push_reply(&mut self.waiting, message);
     }
 
     /// Hands out a write of everything up to `last`, which the held messages wait for.
@@ -162,9 +162,43 @@ impl Unstable {
     }
 }
 
+/// Queues a message, replacing an acknowledgement that it says more than: so a queue that waits
+/// for a slow disk or state machine does not grow with every append.
+//= etcd 3.7.1: server/etcdserver/raft.go#processMessages (sentAppResp)
+pub(crate) fn push_reply(queue: &mut Vec<Message>, message: Message) {
+    if let Body::AppendReply { index: new, rejected: None } = message.body
+        && let Some(last) = queue.last_mut()
+        && let Body::AppendReply { index: old, rejected: None } = last.body
+        && (last.to, last.term) == (message.to, message.term)
+        && old <= new
+    {
+        *last = message;
+        return;
+    }
+    queue.push(message);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use types::{MemberId, Term};
+
+    #[test]
+    fn an_acknowledgement_takes_the_place_of_one_that_says_less() {
+        let reply = |to, term, index| Message {
+            from: MemberId(1),
+            to: MemberId(to),
+            term: Term(term),
+            body: Body::AppendReply { index: Index(index), rejected: None },
+        };
+        let mut queue = Vec::new();
+        for message in
+            [reply(2, 5, 7), reply(2, 5, 9), reply(2, 5, 8), reply(3, 5, 8), reply(3, 6, 8)]
+        {
+            push_reply(&mut queue, message);
+        }
+        assert_eq!(queue, [reply(2, 5, 9), reply(2, 5, 8), reply(3, 5, 8), reply(3, 6, 8)]);
+    }
 
     #[test]
     fn a_late_completion_claims_nothing_that_was_replaced() {

@@ -172,7 +172,7 @@ fn compaction(rng: &mut SplitMix, runner: &Runner, id: u64) -> Option<String> {
 fn compare_all(offset: u64, nodes: u64, steps: u64) {
     let Some(program) = oracle::program() else { return };
     let (mut runs, mut parted) = (0, 0);
-    for seed in seeds() {
+    for seed in support::seeds(0..25) {
         let seed = offset + seed;
         let mut rng = SplitMix::new(seed);
         let setup = Setup::draw(&mut rng, nodes);
@@ -185,12 +185,6 @@ fn compare_all(offset: u64, nodes: u64, steps: u64) {
         }
     }
     assert!(parted * 100 <= 3 * runs + 100, "{parted} of {runs} traces part");
-}
-
-fn seeds() -> std::ops::Range<u64> {
-    let Ok(text) = std::env::var("RAFT_SEEDS") else { return 0..25 };
-    let (from, to) = text.split_once("..").expect("RAFT_SEEDS=from..to");
-    from.parse().expect("a number")..to.parse().expect("a number")
 }
 
 fn steps() -> u64 {

@@ -22,6 +22,13 @@ use raft::{
 };
 use types::{Index, MemberId, Term};
 
+/// The seeds of a random test: `RAFT_SEEDS=from..to`, or the short form.
+pub fn seeds(short: std::ops::Range<u64>) -> std::ops::Range<u64> {
+    let Ok(text) = std::env::var("RAFT_SEEDS") else { return short };
+    let (from, to) = text.split_once("..").expect("RAFT_SEEDS=from..to");
+    from.parse().expect("a number")..to.parse().expect("a number")
+}
+
 /// Entropy that returns one chosen number from [`Entropy::below`], so that a test can pin the
 /// election timeout to `election_ticks + value`.
 #[derive(Clone, Default)]
@@ -43,6 +50,8 @@ pub struct Disk {
     pub hard_state: HardState,
     /// The log starts after this.
     pub base: (Index, Term),
+    /// The last received snapshot, recorded in the log; its data lies beside it.
+    pub snapshot: Option<SnapshotMeta>,
     pub entries: Vec<Entry>,
     /// The database: applied up to here, with this membership.
     pub applied: Index,
@@ -54,9 +63,10 @@ impl Disk {
         if let Some(snapshot) = &persist.snapshot {
             self.base = (snapshot.index, snapshot.term);
             self.entries.clear();
+            self.snapshot = Some(snapshot.clone());
         }
         if let Some(first) = persist.entries.first() {
-            let keep = first.index.0 - self.base.0.0 - 1;
+            let keep = first.index.0.checked_sub(self.base.0.0 + 1).expect("after the base");
             assert!(keep as usize <= self.entries.len(), "a gap in the log on disk");
             self.entries.truncate(keep as usize);
             self.entries.extend(persist.entries.iter().cloned());
@@ -211,7 +221,7 @@ impl Member {
     }
 }
 
-fn start(config: &Config, disk: &Disk, pin: &Pinned) -> Raft {
+pub fn start(config: &Config, disk: &Disk, pin: &Pinned) -> Raft {
     let mut config = config.clone();
     config.applied = disk.applied;
     let recovered = Recovered {

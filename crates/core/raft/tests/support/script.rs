@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use api::raftpb;
 use bytes::Bytes;
 use prost::Message as _;
 use quorate_raft as raft;
@@ -14,7 +13,7 @@ use raft::{
 };
 use types::{Index, MemberId};
 
-use super::{Cluster, Member};
+use super::{Cluster, Member, oracle};
 
 /// Runs commands and remembers them with their trace.
 pub struct Runner {
@@ -37,7 +36,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn kind(message: &Message) -> &'static str {
-    raftpb::MessageType::try_from(message.to_wire().r#type()).unwrap().as_str_name()
+    message.to_wire().r#type().as_str_name()
 }
 
 pub fn changes(words: &[&str]) -> Vec<ConfChangeSingle> {
@@ -274,8 +273,13 @@ impl Runner {
 
     /// Drains and delivers until nothing is on its way.
     pub fn settle(&mut self) {
+        let all: Vec<u64> = self.cluster.members.keys().copied().collect();
+        self.settle_among(&all);
+    }
+
+    /// As [`Runner::settle`], for some members only; messages from or to others get lost.
+    pub fn settle_among(&mut self, ids: &[u64]) {
         loop {
-            let ids: Vec<u64> = self.cluster.members.keys().copied().collect();
             for id in ids {
                 self.exec(&format!("drain {id}")).unwrap();
             }
@@ -285,11 +289,40 @@ impl Runner {
                 return;
             }
             for at in waiting {
-                if let Err(Skip) = self.exec(&format!("deliver {at}")) {
+                let message = self.net[at].as_ref().expect("it waits");
+                // A forwarded message travels from its forwarder, but names the first sender.
+                let known = ids.contains(&message.from.0) && ids.contains(&message.to.0);
+                let delivered = known && self.exec(&format!("deliver {at}")).is_ok();
+                if !delivered {
                     self.exec(&format!("drop {at}")).unwrap();
                 }
             }
         }
+    }
+
+    /// Elects `id` in a quiet cluster.
+    pub fn elect(&mut self, id: u64) {
+        self.run(&format!("campaign {id}"));
+        self.settle();
+        assert_eq!(self.role(id), Role::Leader, "{}", self.trace);
+    }
+
+    pub fn role(&self, id: u64) -> Role {
+        self.cluster.members[&id].role()
+    }
+
+    /// The terms of the entries in the durable log of `id` after the first.
+    pub fn terms(&self, id: u64) -> Vec<u64> {
+        self.cluster.members[&id].disk.entries.iter().map(|entry| entry.term.0).collect()
+    }
+
+    /// Runs the same commands on Go's raft and compares the traces, if the oracle is there.
+    pub fn compare_with_go(&self, arguments: &[&str]) {
+        let Some(program) = oracle::program() else { return };
+        let arguments: Vec<String> = arguments.iter().map(|&text| text.to_owned()).collect();
+        let theirs = oracle::run(&program, &arguments, &self.script);
+        let comparison = oracle::compare(&self.trace, &theirs, "scenario");
+        assert_eq!(comparison, oracle::Comparison::Equal);
     }
 }
 
@@ -304,27 +337,31 @@ fn read_differs(member: &Member) -> bool {
         && !(committed_in_term && conf.voters == [status.id])
 }
 
-/// Of appends without entries to one member at one position, the one with the highest commit
-/// index: Go acknowledges each append to its own log by itself and may tell every step of the
-/// commit index, ours acknowledges a write as a whole.
+/// What tells most: of appends without entries to one member at one position, the one with the
+/// highest commit index (Go acknowledges each append to its own log by itself and may tell every
+/// step, ours acknowledges a write as a whole); of acknowledgements to one member in one term,
+/// the one with the highest index (ours replaces those that wait, as etcd's server does).
 fn newest(sent: Vec<Message>) -> Vec<Message> {
-    let empty = |message: &Message| match &message.body {
+    let group = |message: &Message| match &message.body {
         Body::Append { prev_index, entries, commit, .. } if entries.is_empty() => {
-            Some(((message.to, *prev_index), *commit))
+            Some(((message.to, message.term, prev_index.0), commit.0))
+        }
+        Body::AppendReply { index, rejected: None } => {
+            Some(((message.to, message.term, u64::MAX), index.0))
         }
         _ => None,
     };
     let mut best = BTreeMap::new();
     for (at, message) in sent.iter().enumerate() {
-        if let Some((position, commit)) = empty(message) {
-            let entry = best.entry(position).or_insert((commit, at));
-            if commit > entry.0 {
-                *entry = (commit, at);
+        if let Some((group, value)) = group(message) {
+            let entry = best.entry(group).or_insert((value, at));
+            if value > entry.0 {
+                *entry = (value, at);
             }
         }
     }
     let keep = |(at, message): &(usize, Message)| {
-        empty(message).is_none_or(|(position, _)| best[&position].1 == *at)
+        group(message).is_none_or(|(group, _)| best[&group].1 == *at)
     };
     sent.into_iter().enumerate().filter(keep).map(|(_, message)| message).collect()
 }
