@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use env::{Entropy, SplitMix};
-use quorate_raft as raft;
 use raft::{
     Body, ConfChange, ConfChangeKind, ConfChangeV2, ConfState, Config, Entry, EntryKind, HardState,
     Message, Persist, Raft, Role, SnapshotMeta,

@@ -6,7 +6,6 @@
 mod support;
 
 use env::{Entropy, SplitMix};
-use quorate_raft as raft;
 use raft::Role;
 use support::oracle::Comparison;
 use support::script::{Runner, Skip};

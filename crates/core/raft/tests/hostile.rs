@@ -4,7 +4,6 @@ mod support;
 
 use bytes::Bytes;
 use env::{Entropy, SplitMix};
-use quorate_raft as raft;
 use raft::{
     Body, ConfChange, ConfChangeV2, ConfState, Entry, EntryKind, Message, Proposal, Raft,
     Rejection, Role, SnapshotMeta, StepError,

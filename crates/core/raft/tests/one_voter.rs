@@ -3,7 +3,6 @@
 mod support;
 
 use bytes::Bytes;
-use quorate_raft as raft;
 use raft::{ConfChange, ConfChangeKind, EntryKind, NotLeader, ProposeError, Raft, Role};
 use support::{Disk, Member};
 use types::{Index, MemberId, Term, WriteId};

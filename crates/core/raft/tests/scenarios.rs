@@ -2,7 +2,6 @@
 
 mod support;
 
-use quorate_raft as raft;
 use raft::{Body, ReplicationState, Role};
 use support::Cluster;
 use support::script::Runner;

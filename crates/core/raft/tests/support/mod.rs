@@ -15,7 +15,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use env::Entropy;
-use quorate_raft as raft;
 use raft::{
     Body, ConfState, Config, Entry, EntryKind, HardState, Message, Persist, Raft, ReadState, Ready,
     Recovered, Role, SnapshotMeta,

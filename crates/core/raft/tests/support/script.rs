@@ -6,7 +6,6 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use prost::Message as _;
-use quorate_raft as raft;
 use raft::{
     Body, ConfChange, ConfChangeKind, ConfChangeSingle, ConfChangeV2, EntryKind, Message,
     ProposeError, ReplicationState, Role, StepError, Transition,
