@@ -18,6 +18,12 @@ pub(super) async fn answer(rt: &Rc<Runtime>, request: HttpRequest) -> HttpRespon
         "/version" => get_only(&request, |_| version(rt)),
         "/health" if request.method() == Method::GET => health(rt, &request).await,
         "/health" => method_not_allowed(),
+        _ if path == "/livez" || path.starts_with("/livez/") => {
+            checks(rt, &request, "/livez", &[Check::SerializableRead]).await
+        }
+        _ if path == "/readyz" || path.starts_with("/readyz/") => {
+            checks(rt, &request, "/readyz", &Check::ALL).await
+        }
         _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
     }
 }
@@ -89,6 +95,99 @@ async fn health(rt: &Rc<Runtime>, request: &HttpRequest) -> HttpResponse {
     let mut response = HttpResponse::new(Bytes::from_static(br#"{"health":"true","reason":""}"#));
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    response
+}
+
+/// What `/livez` and `/readyz` look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Check {
+    DataCorruption,
+    SerializableRead,
+    LinearizableRead,
+    NonLearner,
+}
+
+impl Check {
+    const ALL: [Check; 4] = [
+        Check::DataCorruption,
+        Check::SerializableRead,
+        Check::LinearizableRead,
+        Check::NonLearner,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Check::DataCorruption => "data_corruption",
+            Check::SerializableRead => "serializable_read",
+            Check::LinearizableRead => "linearizable_read",
+            Check::NonLearner => "non_learner",
+        }
+    }
+
+    async fn run(self, rt: &Rc<Runtime>) -> Result<(), String> {
+        let view = rt.view();
+        match self {
+            Check::DataCorruption if view.alarms.is_set(AlarmType::Corrupt) => {
+                Err("alarm activated: CORRUPT".to_owned())
+            }
+            Check::NonLearner
+                if view.members.get(rt.handle.member).is_some_and(|m| m.is_learner) =>
+            {
+                Err("not supported for learner".to_owned())
+            }
+            Check::LinearizableRead => match rt.linearizable_view().await {
+                Ok(_) => Ok(()),
+                Err(status) => Err(status.message.into_owned()),
+            },
+            // A View is always there to be read.
+            Check::SerializableRead | Check::DataCorruption | Check::NonLearner => Ok(()),
+        }
+    }
+}
+
+/// Runs the checks below `root`, or the one that the path names.
+//= etcd 3.7.1: server/etcdserver/api/etcdhttp/health.go#newHealthHandler
+async fn checks(
+    rt: &Rc<Runtime>,
+    request: &HttpRequest,
+    root: &str,
+    all: &[Check],
+) -> HttpResponse {
+    if request.method() != Method::GET {
+        return method_not_allowed();
+    }
+    let wanted = request.uri().path().strip_prefix(root).unwrap_or_default();
+    let one = wanted.strip_prefix('/').filter(|name| !name.is_empty());
+    let query = request.uri().query().unwrap_or_default();
+    let excluded = |check: Check| {
+        one.is_none() && query.split('&').any(|q| q.strip_prefix("exclude=") == Some(check.name()))
+    };
+    let verbose = query.split('&').any(|q| q == "verbose" || q.starts_with("verbose="));
+    let chosen: Vec<Check> = all
+        .iter()
+        .copied()
+        .filter(|check| one.is_none_or(|name| name == check.name()) && !excluded(*check))
+        .collect();
+    if one.is_some() && chosen.is_empty() {
+        return text(StatusCode::NOT_FOUND, "404 page not found\n");
+    }
+    let (mut lines, mut failed) = (String::new(), false);
+    for check in chosen {
+        match check.run(rt).await {
+            Ok(()) => lines.push_str(&format!("[+]{} ok\n", check.name())),
+            Err(why) => {
+                failed = true;
+                lines.push_str(&format!("[-]{} failed: {why}\n", check.name()));
+            }
+        }
+    }
+    let status = if failed { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    let mut response = text(status, "");
+    *response.body_mut() = match (failed, verbose) {
+        (true, _) => format!("{lines}\n").into(),
+        (false, true) => format!("{lines}ok\n").into(),
+        (false, false) => Bytes::from_static(b"ok\n"),
+    };
     response
 }
 

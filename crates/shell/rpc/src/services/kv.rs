@@ -62,7 +62,7 @@ fn count(ranged: &Ranged) -> i64 {
 }
 
 /// Finishes a plan that depends on values, on the pool.
-async fn resolve(
+pub(super) async fn resolve(
     rt: &Rc<Runtime>,
     view: &Arc<MemberView>,
     ranged: Ranged,
@@ -76,7 +76,7 @@ async fn resolve(
 }
 
 /// A value that a plan named is gone, or the database failed.
-fn value_error(error: ValueError) -> Status {
+pub(super) fn value_error(error: ValueError) -> Status {
     match error {
         ValueError::Compacted => ApiError::Compacted.into(),
         other => Status::new(Code::DataLoss, format!("etcdserver: {other}")),

@@ -6,6 +6,7 @@ pub mod http;
 pub mod kv;
 pub mod lease;
 pub mod maintenance;
+pub mod range_stream;
 pub mod render;
 pub mod validate;
 
@@ -88,6 +89,7 @@ impl Dispatch for Services {
             let rt = &self.rt;
             match call.row.method {
                 Method::LeaseKeepAlive => lease::keep_alive(rt, requests, sender).await,
+                Method::RangeStream => range_stream::range_stream(rt, requests, sender).await,
                 Method::Snapshot => maintenance::snapshot(rt, requests, sender).await,
                 _ => Err(not_implemented(call.row)),
             }
