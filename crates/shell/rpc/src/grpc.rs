@@ -123,6 +123,20 @@ impl Outgoing {
         Poll::Ready(Ok(()))
     }
 
+    /// Sends as much as the window allows now.
+    fn try_send(&mut self, bytes: &mut Bytes) -> Result<(), Gone> {
+        let stream = self.start()?;
+        while !bytes.is_empty() {
+            stream.reserve_capacity(bytes.len());
+            let capacity = stream.capacity().min(bytes.len());
+            if capacity == 0 {
+                break;
+            }
+            stream.send_data(bytes.split_to(capacity), false).map_err(|_| Gone)?;
+        }
+        Ok(())
+    }
+
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.stream {
             Some(stream) => stream.poll_reset(cx).map(|_| ()),
@@ -173,6 +187,24 @@ impl Sender {
     /// [`Gone`].
     pub async fn send_sealed(&self, mut sealed: Bytes) -> Result<(), Gone> {
         poll_fn(|cx| self.0.borrow_mut().poll_send(cx, &mut sealed)).await
+    }
+
+    /// As [`Sender::send_sealed`], but never waits: what the window does not allow stays in
+    /// `sealed`.
+    ///
+    /// # Errors
+    /// [`Gone`].
+    pub fn try_send_sealed(&self, sealed: &mut Bytes) -> Result<(), Gone> {
+        self.0.borrow_mut().try_send(sealed)
+    }
+
+    /// As [`Sender::send_sealed`], to be polled.
+    pub fn poll_send_sealed(
+        &self,
+        cx: &mut Context<'_>,
+        sealed: &mut Bytes,
+    ) -> Poll<Result<(), Gone>> {
+        self.0.borrow_mut().poll_send(cx, sealed)
     }
 
     /// Whether messages of this call go out uncompressed, as [`Sender::send_sealed`] needs it.

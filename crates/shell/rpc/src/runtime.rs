@@ -10,11 +10,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use api::error::{ApiError, Code, Status};
 use api::etcdserverpb::ResponseHeader;
 use bytes::Bytes;
-use handover::{Inbox, Replies, Slot, Wait};
+use handover::{Bell, Inbox, Replies, Slot, Wait};
 use machine::Outcome;
 use member::{ApplierInput, MemberView, NodeInput, NodeStatus, Proposal, Reply};
 use prost::encoding::encode_varint;
@@ -34,6 +35,16 @@ pub struct RequestLimits {
     pub max_txn_ops: usize,
     /// Bytes of the backend beyond which writes are refused; `None` for no limit.
     pub quota_bytes: Option<u64>,
+}
+
+/// Times of watch streams.
+#[derive(Clone, Copy, Debug)]
+pub struct WatchLimits {
+    /// How long a watch is quiet before it tells its progress
+    /// (`--watch-progress-notify-interval`); at least 100 ms.
+    pub progress_interval: Duration,
+    /// `--election-timeout`: after three of them without a leader, streams that require one end.
+    pub election: Duration,
 }
 
 /// The member as all runtimes see it.
@@ -56,6 +67,10 @@ pub struct Handle {
     pub limits: RequestLimits,
     /// The next block of request ids.
     pub ids: AtomicU64,
+    /// Rung for each runtime when a View has a new revision.
+    pub bells: Arc<[Bell]>,
+    /// Times of watch streams.
+    pub watch: WatchLimits,
 }
 
 /// Request ids that a runtime takes at once.
@@ -65,6 +80,7 @@ const ID_BLOCK: u64 = 1_024;
 pub struct Runtime {
     /// The member.
     pub handle: Arc<Handle>,
+    number: u8,
     replies: Replies<Reply>,
     inbox: Arc<ReplyInbox>,
     outbox: RefCell<Outbox>,
@@ -84,6 +100,7 @@ impl Runtime {
     pub fn new(handle: Arc<Handle>, number: u8, inbox: Arc<ReplyInbox>) -> Rc<Self> {
         Rc::new(Self {
             handle,
+            number,
             replies: Replies::new(number),
             inbox,
             outbox: RefCell::default(),
@@ -188,6 +205,15 @@ impl Runtime {
         }
         let reply = self.ask(|token| NodeInput::Propose(Proposal { token, id, data })).await;
         Ok(member::applier::outcome(reply)?)
+    }
+
+    /// This runtime's bell.
+    ///
+    /// # Panics
+    /// If the member was made for fewer runtimes.
+    #[must_use]
+    pub fn bell(&self) -> &Bell {
+        &self.handle.bells[usize::from(self.number)]
     }
 
     /// The newest View, whatever its age.

@@ -19,7 +19,7 @@ use machine::{ApplyConfig, Member};
 use member::{CommitPolicy, NodeConfig, StartConfig, StartError};
 use osenv::{Clock, OsDisk};
 use rpc::pool::Pool;
-use rpc::runtime::{Handle, ReplyInbox, RequestLimits, Runtime};
+use rpc::runtime::{Handle, ReplyInbox, RequestLimits, Runtime, WatchLimits};
 use rpc::services::Services;
 use rpc::{Settings, serve};
 use tokio::sync::watch;
@@ -66,6 +66,8 @@ pub struct Options {
     pub max_request_bytes: usize,
     /// `--max-txn-ops`.
     pub max_txn_ops: usize,
+    /// `--watch-progress-notify-interval`.
+    pub watch_progress: Duration,
     /// `--max-learners`.
     pub max_learners: usize,
     /// `--unsafe-no-fsync`.
@@ -103,6 +105,7 @@ impl Default for Options {
             quota_bytes: Some(l::DEFAULT_QUOTA_BYTES as u64),
             max_request_bytes: l::MAX_REQUEST_BYTES as usize,
             max_txn_ops: l::MAX_TXN_OPS,
+            watch_progress: Duration::from_millis(l::WATCH_PROGRESS_MS),
             max_learners: 1,
             unsafe_no_fsync: false,
             reuse: (false, false),
@@ -281,6 +284,11 @@ pub fn start(options: &Options, waiting: &dyn Fn()) -> Result<Server, RunError> 
             quota_bytes: options.quota_bytes,
         },
         ids: AtomicU64::new(first_request_id(member)),
+        bells: Arc::clone(&queues.bells),
+        watch: WatchLimits {
+            progress_interval: options.watch_progress,
+            election: options.election,
+        },
     });
     wait_ready(&queues, &fatal)?;
     let runtimes = runtimes(options, &handle, &inboxes, bound, &stopped).map_err(thread_error)?;

@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use env::{Instant, MayBlock};
-use handover::{Inbox, Slot};
+use handover::{Bell, Inbox, Slot};
 use member::{
     Applier, ApplierInput, ApplierOutput, BackendCommitted, Committer, CommitterInput, LogInput,
     LogWriter, MemberView, Node, NodeInput, NodeOutput, NodeStatus, Reply,
@@ -47,6 +47,8 @@ pub struct Queues {
     /// The newest state of raft.
     pub status: Arc<Slot<NodeStatus>>,
     runtimes: Arc<Vec<Arc<ReplyInbox>>>,
+    /// Per runtime, rung when a View has a new revision.
+    pub bells: Arc<[Bell]>,
     /// Called with a line that says why, when the member cannot go on.
     fatal: Arc<dyn Fn(&str) + Send + Sync>,
 }
@@ -67,7 +69,9 @@ impl Queues {
         runtimes: Vec<Arc<ReplyInbox>>,
         fatal: Arc<dyn Fn(&str) + Send + Sync>,
     ) -> Self {
+        let bells = runtimes.iter().map(|_| Bell::default()).collect();
         Self {
+            bells,
             node: Arc::new(Inbox::new(NODE_INBOX)),
             applier: Arc::new(Inbox::new(APPLIER_INBOX)),
             log: Arc::new(Inbox::new(LOG_INBOX)),
@@ -203,6 +207,7 @@ fn run_applier(q: &Queues, mut applier: Applier) -> Result<(), String> {
     let may = MayBlock::on_this_thread();
     let (mut inputs, mut out) = (Vec::new(), ApplierOutput::default());
     let mut sorted = q.reply_buffers();
+    let mut revision = q.view.load().store.revision();
     loop {
         let now = Clock.now();
         let timeout = applier.deadline().map(|at| until(now, at));
@@ -210,14 +215,19 @@ fn run_applier(q: &Queues, mut applier: Applier) -> Result<(), String> {
             break;
         }
         applier.handle(&may, Clock.now(), &mut inputs, &mut out).map_err(|e| e.to_string())?;
-        // Invariant: events, then the View, then the replies.
+        // Invariant: events, then the View, then the replies; watchers last.
         for input in out.node.drain(..) {
             q.node.push_event(input);
         }
+        let mut news = false;
         if let Some(view) = out.view.take() {
+            news = std::mem::replace(&mut revision, view.store.revision()) != revision;
             drop(q.view.store(view));
         }
         q.reply(&mut out.replies, &mut sorted);
+        if news {
+            q.bells.iter().for_each(Bell::ring);
+        }
         for batch in out.batches.drain(..) {
             q.committer.push_event(CommitterInput::Batch(batch));
         }

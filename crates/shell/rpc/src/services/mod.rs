@@ -9,6 +9,7 @@ pub mod maintenance;
 pub mod range_stream;
 pub mod render;
 pub mod validate;
+pub mod watch;
 
 use std::rc::Rc;
 
@@ -27,13 +28,15 @@ use crate::{Body, Call, Dispatch, HttpRequest, HttpResponse, Local, Requests, Se
 /// Answers the calls of one runtime's connections.
 pub struct Services {
     rt: Rc<Runtime>,
+    watches: Rc<watch::Watches>,
 }
 
 impl Services {
     /// The services of a runtime.
     #[must_use]
     pub fn new(rt: Rc<Runtime>) -> Rc<Self> {
-        Rc::new(Self { rt })
+        let watches = watch::Watches::new(Rc::clone(&rt));
+        Rc::new(Self { rt, watches })
     }
 
     /// Checks that hold for every call: the client's version text and its wish for a leader.
@@ -90,6 +93,7 @@ impl Dispatch for Services {
             match call.row.method {
                 Method::LeaseKeepAlive => lease::keep_alive(rt, requests, sender).await,
                 Method::RangeStream => range_stream::range_stream(rt, requests, sender).await,
+                Method::Watch => self.watches.stream(&call, requests, sender).await,
                 Method::Snapshot => maintenance::snapshot(rt, requests, sender).await,
                 _ => Err(not_implemented(call.row)),
             }

@@ -1,0 +1,259 @@
+//! A stream's way to its client, and the bytes of responses.
+//!
+//! Events are copied from their shared encoding, never decoded. Small responses are one piece of
+//! bytes, shared by the watchers whose response is equal (same events, same id); of large ones the
+//! events are a shared slice behind a head of their own.
+
+use std::cell::{Cell, Ref, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+
+use api::error::Status;
+use api::etcdserverpb::{ResponseHeader, WatchResponse};
+use bytes::Bytes;
+use prost::Message;
+use prost::encoding::encode_varint;
+use types::{Revision, WatchId};
+use watch::{Flow, Response, Sink, StreamId, split_events};
+
+use crate::message::{self, Encoding, PREFIX_BYTES};
+use crate::services::render::varint_field;
+use crate::{Gone, Sender};
+
+/// Bytes of events up to which a response is put into one piece.
+const COPY_BYTES: usize = 8 * 1024;
+
+/// Where a stream's responses go.
+pub(super) struct Out {
+    sender: Sender,
+    is_plain: bool,
+    pub(super) requires_leader: bool,
+    /// The rest of one response that the client's window did not allow.
+    pending: RefCell<VecDeque<Bytes>>,
+    gone: Cell<bool>,
+    end: RefCell<Option<Status>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Out {
+    pub(super) fn new(sender: Sender, requires_leader: bool) -> Self {
+        Self {
+            is_plain: sender.is_plain(),
+            sender,
+            requires_leader,
+            pending: RefCell::default(),
+            gone: Cell::new(false),
+            end: RefCell::default(),
+            waker: RefCell::default(),
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// Ends the stream with a status.
+    pub(super) fn end(&self, status: Status) {
+        *self.end.borrow_mut() = Some(status);
+        self.wake();
+    }
+
+    fn push(&self, mut sealed: Bytes) -> Flow {
+        if self.gone.get() {
+            return Flow::Full;
+        }
+        let mut pending = self.pending.borrow_mut();
+        if pending.is_empty() {
+            if self.sender.try_send_sealed(&mut sealed).is_err() {
+                // The call is about to be dropped; until then its watchers cost nothing.
+                self.gone.set(true);
+                return Flow::Full;
+            }
+            if sealed.is_empty() {
+                return Flow::Open;
+            }
+            self.wake();
+        }
+        pending.push_back(sealed);
+        Flow::Full
+    }
+
+    /// Sends a response of its own.
+    pub(super) fn respond(&self, response: &WatchResponse) -> Flow {
+        let encoding = if self.is_plain { Encoding::Identity } else { Encoding::Gzip };
+        self.push(message::seal(&response.encode_to_vec(), encoding))
+    }
+
+    pub(super) fn is_clear(&self) -> bool {
+        self.pending.borrow().is_empty()
+    }
+
+    /// Sends what is pending as the window opens.
+    pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        let mut pending = self.pending.borrow_mut();
+        while let Some(first) = pending.front_mut() {
+            ready!(self.sender.poll_send_sealed(cx, first))?;
+            pending.pop_front();
+        }
+        pending.shrink_to(0);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ready when the stream is to end, or something is pending.
+    pub(super) fn poll_changed(&self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        if let Some(status) = self.end.borrow_mut().take() {
+            return Poll::Ready(Err(status));
+        }
+        if !self.is_clear() {
+            return Poll::Ready(Ok(()));
+        }
+        *self.waker.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Ready when the stream is to end.
+    pub(super) fn poll_end(&self, cx: &mut Context<'_>) -> Poll<Status> {
+        if let Some(status) = self.end.borrow_mut().take() {
+            return Poll::Ready(status);
+        }
+        *self.waker.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// The last small response, for the next watcher whose is the same.
+struct Last {
+    revision: Revision,
+    watch: WatchId,
+    /// Held, so that its address names it.
+    body: Bytes,
+    sealed: Bytes,
+}
+
+/// Hands the hub's responses out during one turn.
+pub(super) struct Delivery<'a> {
+    outs: Ref<'a, Vec<Option<Rc<Out>>>>,
+    header: ResponseHeader,
+    /// Bytes of a response from which on it is split, if its watch wishes that.
+    fragment_bytes: usize,
+    last: Option<Last>,
+}
+
+impl<'a> Delivery<'a> {
+    pub(super) fn new(
+        outs: Ref<'a, Vec<Option<Rc<Out>>>>,
+        header: ResponseHeader,
+        fragment_bytes: usize,
+    ) -> Self {
+        Self { outs, header, fragment_bytes, last: None }
+    }
+
+    /// The fields before the events, behind room for the envelope.
+    fn head(&self, watch: WatchId, revision: Revision, fragment: bool) -> Vec<u8> {
+        let header = ResponseHeader { revision: revision.0, ..self.header };
+        let mut head = Vec::with_capacity(64);
+        head.extend_from_slice(&[0; PREFIX_BYTES]);
+        head.push(1 << 3 | 2);
+        encode_varint(header.encoded_len() as u64, &mut head);
+        header.encode_raw(&mut head);
+        varint_field(&mut head, 2, watch.0 as u64);
+        varint_field(&mut head, 7, u64::from(fragment));
+        head
+    }
+
+    fn events(
+        &mut self,
+        out: &Out,
+        (watch, revision): (WatchId, Revision),
+        body: &Bytes,
+        fragment: bool,
+    ) -> Flow {
+        if let Some(last) = &self.last
+            && (last.revision, last.watch) == (revision, watch)
+            && (last.body.as_ptr(), last.body.len()) == (body.as_ptr(), body.len())
+            && out.is_plain
+            && !fragment
+        {
+            return out.push(last.sealed.clone());
+        }
+        let mut head = self.head(watch, revision, false);
+        let length = head.len() - PREFIX_BYTES + body.len();
+        if fragment && length >= self.fragment_bytes {
+            return self.fragments(out, watch, revision, body);
+        }
+        head[..PREFIX_BYTES].copy_from_slice(&message::prefix(length));
+        if !out.is_plain {
+            head.extend_from_slice(body);
+            return out.push(message::seal(&head[PREFIX_BYTES..], Encoding::Gzip));
+        }
+        if body.len() > COPY_BYTES {
+            let first = out.push(head.into());
+            let second = out.push(body.clone());
+            return if first == Flow::Full { first } else { second };
+        }
+        head.extend_from_slice(body);
+        let sealed = Bytes::from(head);
+        let flow = out.push(sealed.clone());
+        self.last = Some(Last { revision, watch, body: body.clone(), sealed });
+        flow
+    }
+
+    /// Splits a response between events so that each part stays below the limit where one event
+    /// alone does not exceed it.
+    //= etcd 3.7.1: server/etcdserver/api/v3rpc/watch.go#sendFragments
+    fn fragments(&self, out: &Out, watch: WatchId, revision: Revision, body: &Bytes) -> Flow {
+        let head = self.head(watch, revision, true).len() - PREFIX_BYTES;
+        let mut parts: Vec<(usize, usize)> = Vec::new();
+        let mut at = 0;
+        for event in split_events(body) {
+            match parts.last_mut() {
+                Some((start, end)) if head + at + event.len() - *start < self.fragment_bytes => {
+                    *end = at + event.len();
+                }
+                _ => parts.push((at, at + event.len())),
+            }
+            at += event.len();
+        }
+        let count = parts.len();
+        let mut flow = Flow::Open;
+        for (i, (start, end)) in parts.into_iter().enumerate() {
+            let mut message = self.head(watch, revision, i + 1 < count);
+            message.extend_from_slice(&body[start..end]);
+            let encoding = if out.is_plain { Encoding::Identity } else { Encoding::Gzip };
+            let sealed = message::seal(&message[PREFIX_BYTES..], encoding);
+            if out.push(sealed) == Flow::Full {
+                flow = Flow::Full;
+            }
+        }
+        flow
+    }
+}
+
+impl Sink for Delivery<'_> {
+    fn send(&mut self, stream: StreamId, response: Response<'_>) -> Flow {
+        let Some(out) = self.outs[stream.0 as usize].clone() else {
+            unreachable!("a stream is closed in the hub before its way out is dropped")
+        };
+        match response {
+            Response::Events { watch, revision, body, fragment } => {
+                self.events(&out, (watch, revision), body, fragment)
+            }
+            // etcd leaves the revision out of this one's header.
+            Response::Compacted { watch, compact } => out.respond(&WatchResponse {
+                header: Some(self.header),
+                watch_id: watch.0,
+                canceled: true,
+                compact_revision: compact.0,
+                ..WatchResponse::default()
+            }),
+            Response::Progress { watch, revision } => out.respond(&WatchResponse {
+                header: Some(ResponseHeader { revision: revision.0, ..self.header }),
+                watch_id: watch.0,
+                ..WatchResponse::default()
+            }),
+        }
+    }
+}
