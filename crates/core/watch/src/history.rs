@@ -240,8 +240,7 @@ fn chains(
             false => from,
         };
         for want in same {
-            let mut part =
-                Part { slot: want.slot, next: end.max(want.next), events: Vec::new() };
+            let mut part = Part { slot: want.slot, next: end.max(want.next), events: Vec::new() };
             for (found, i) in chunk.found[first..].iter().zip(first..) {
                 if found.rev.main.0 >= want.next && !want.filter.drops(found.tombstone) {
                     part.events.push(u32::try_from(i).expect("bounded by bytes"));

@@ -371,8 +371,8 @@ impl WatchHub {
             if full || !told || !synced || !watcher.notify {
                 continue;
             }
-            full = sink.send(stream, Response::Progress { watch: watcher.id, revision })
-                == Flow::Full;
+            full =
+                sink.send(stream, Response::Progress { watch: watcher.id, revision }) == Flow::Full;
             if full {
                 break;
             }

@@ -21,9 +21,6 @@ mod interval;
 pub mod matcher;
 pub mod walk;
 
-
-
-
 pub use events::split_events;
 pub use history::{CatchUp, Chunk, ReadJob};
 pub use hub::{Create, Filter, Flow, Refused, Response, Sink, StreamId, WatchHub};

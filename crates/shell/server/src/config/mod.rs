@@ -319,6 +319,10 @@ fn options(set: &Set) -> Result<Options, String> {
         max_txn_ops: usize::try_from(number(set, "max-txn-ops")).unwrap_or(usize::MAX),
         max_learners: number(set, "max-learners") as usize,
         unsafe_no_fsync: boolean(set, "unsafe-no-fsync"),
+        watch_progress: match duration(set, "watch-progress-notify-interval") {
+            Duration::ZERO => Duration::from_millis(limits::WATCH_PROGRESS_MS),
+            interval => interval,
+        },
         reuse: (boolean(set, "socket-reuse-port"), boolean(set, "socket-reuse-address")),
         connections: Settings {
             max_message_bytes: usize::try_from(

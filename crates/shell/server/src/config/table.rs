@@ -256,7 +256,7 @@ pub const FLAGS: &[Flag] = &[
     row("compact-hash-check-time", Duration, "1m", Same, Works),
     row("compaction-batch-limit", Int, "0", Same, Later),
     row("compaction-sleep-interval", Duration, "0", Same, Later),
-    row("watch-progress-notify-interval", Duration, "0", Same, Later),
+    row("watch-progress-notify-interval", Duration, "0", Same, Works),
     row("feature-gates", Text, "", Same, Later),
     row("unsafe-no-fsync", Bool, "false", Same, Works),
     row("force-new-cluster", Bool, "false", Same, Later),
