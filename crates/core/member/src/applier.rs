@@ -5,6 +5,7 @@
 //! fixed: events to Node, then the View, then the replies; so what was acknowledged is visible to
 //! every later read, and a keep-alive right after its grant finds its lease.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ use crate::message::{Applied, Committed, NodeInput, Reply};
 
 /// Bytes of keys and values that are hashed per turn, between entries.
 const HASH_BUDGET_BYTES: usize = 128 << 10;
+
+/// Bytes of entries applied per turn, and so roughly of a batch; one entry may be larger.
+const TURN_BYTES: usize = 4 << 20;
 
 /// What Applier is told.
 #[derive(Debug)]
@@ -104,6 +108,8 @@ pub struct Applier {
     applied: (Index, Term),
     last_batch: u64,
     committed_batch: u64,
+    /// Committed entries that are not applied yet.
+    waiting_entries: VecDeque<Committed>,
     waiting: Vec<Waiting>,
     readers: Vec<(Index, ReplyToken)>,
     next_slice: Option<Instant>,
@@ -125,6 +131,7 @@ impl Applier {
             applied,
             last_batch: 0,
             committed_batch: 0,
+            waiting_entries: VecDeque::new(),
             waiting: Vec::new(),
             readers: Vec::new(),
             next_slice,
@@ -153,7 +160,8 @@ impl Applier {
         &self.machine
     }
 
-    /// Whether entries must wait until the backend has caught up.
+    /// Whether entries must wait until the backend has caught up. Node then refuses proposals once
+    /// the gap between committed and applied has its limit.
     #[must_use]
     pub fn is_over_limit(&self) -> bool {
         self.machine.store.is_over_limit()
@@ -162,6 +170,9 @@ impl Applier {
     /// When [`Applier::handle`] must be called even without input.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
+        if !self.waiting_entries.is_empty() && !self.is_over_limit() {
+            return Some(Instant(0));
+        }
         self.next_slice
     }
 
@@ -182,20 +193,7 @@ impl Applier {
         let mut published = false;
         for input in inputs.drain(..) {
             match input {
-                ApplierInput::Committed(committed) => {
-                    let Committed { entry, token } = committed;
-                    assert!(entry.index > self.applied.0, "an entry is applied once, in order");
-                    let mut outcome = self.machine.apply(may, &entry, token.is_some())?;
-                    self.applied = (entry.index, entry.term);
-                    for effect in outcome.effects.drain(..) {
-                        conf_changed |= matches!(effect, Effect::ConfChange(Some(_)));
-                        self.effect(now, &effect);
-                        effects.push((entry.index, effect));
-                    }
-                    if let Some(token) = token {
-                        out.replies.push((token, Reply::Applied(Box::new(outcome))));
-                    }
-                }
+                ApplierInput::Committed(committed) => self.waiting_entries.push_back(committed),
                 ApplierInput::BackendCommitted { batch, backend } => {
                     self.machine.backend_bytes = backend.size_bytes();
                     self.committed_batch = batch.number();
@@ -212,11 +210,26 @@ impl Applier {
                 }
                 ApplierInput::AwaitApplied { token, index } => self.readers.push((index, token)),
                 ApplierInput::AwaitBackend(token) => {
-                    // What this very turn applies is sealed below and counts.
-                    let next = self.last_batch + u64::from(self.applied.0 > before);
-                    self.waiting.push(Waiting { token, batch: Some(next) });
+                    // What was applied before this question is sealed already.
+                    self.waiting.push(Waiting { token, batch: Some(self.last_batch) });
                     out.flush = true;
                 }
+            }
+        }
+        let mut bytes = 0;
+        while bytes < TURN_BYTES && !self.is_over_limit() {
+            let Some(Committed { entry, token }) = self.waiting_entries.pop_front() else { break };
+            bytes += entry.data.len();
+            assert!(entry.index > self.applied.0, "an entry is applied once, in order");
+            let mut outcome = self.machine.apply(may, &entry, token.is_some())?;
+            self.applied = (entry.index, entry.term);
+            for effect in outcome.effects.drain(..) {
+                conf_changed |= matches!(effect, Effect::ConfChange(Some(_)));
+                self.effect(now, &effect);
+                effects.push((entry.index, effect));
+            }
+            if let Some(token) = token {
+                out.replies.push((token, Reply::Applied(Box::new(outcome))));
             }
         }
         let due = self.next_slice.is_some_and(|at| at <= now);

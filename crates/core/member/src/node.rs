@@ -21,7 +21,9 @@ use env::Instant;
 use machine::{Effect, Members};
 use prost::Message;
 use raft::{ProposeError, Raft};
-use types::limits::{MAX_APPLY_GAP, MAX_REVOKES_IN_FLIGHT, REQUEST_TIMEOUT_BASE_MS};
+use types::limits::{
+    MAX_APPLY_GAP, MAX_REVOKES_IN_FLIGHT, MEMORY_COMPACTION_ENTRIES, REQUEST_TIMEOUT_BASE_MS,
+};
 use types::{Index, LeaseId, MemberId, ReplyToken, RequestId, Term};
 
 use crate::lease_expiry::{LeaseClock, Renewed};
@@ -92,6 +94,8 @@ pub struct Node {
     version_decided: bool,
     last_snapshot: Index,
     snapshot_asked: bool,
+    /// Applied index when entries were last let go.
+    forgotten: Index,
     leader_seen: Option<MemberId>,
     stopping: bool,
     members: Members,
@@ -133,6 +137,7 @@ impl Node {
             version_decided,
             last_snapshot,
             snapshot_asked: false,
+            forgotten: last_snapshot,
             leader_seen: None,
             stopping: false,
             members,
@@ -372,6 +377,7 @@ impl Node {
             }
         }
         self.raft.applied(applied.index);
+        self.forget_entries(applied.index);
         self.status.applied = applied.index;
         let term = self.raft.term();
         let own_term = self.raft.entry_term(applied.index) == Some(term);
@@ -543,10 +549,21 @@ impl Node {
         }));
     }
 
-    fn snapshot_saved(&mut self, index: Index) {
+    fn snapshot_saved(&mut self, _: Index) {
         self.snapshot_asked = false;
-        let keep = self.config.catchup_entries;
-        if let Some(to) = index.0.checked_sub(keep).filter(|to| *to > 0) {
+    }
+
+    /// Lets go of applied entries in memory every hundred entries. Others may still ask for the
+    /// last thousands; alone, a member needs none of them.
+    //= etcd 3.7.1: server/etcdserver/server.go#compactRaftLog
+    fn forget_entries(&mut self, applied: Index) {
+        if applied.0 < self.forgotten.0 + MEMORY_COMPACTION_ENTRIES {
+            return;
+        }
+        self.forgotten = applied;
+        let alone = self.members.iter().count() <= 1;
+        let keep = if alone { 0 } else { self.config.catchup_entries };
+        if let Some(to) = applied.0.checked_sub(keep).filter(|to| *to > 0) {
             self.raft.compact(Index(to));
         }
     }
