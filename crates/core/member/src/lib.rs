@@ -6,6 +6,7 @@
 //! reads a clock or spawns a thread. Read next: [`message`], [`node`], [`applier`], [`recover`].
 
 pub mod applier;
+pub mod auto_compaction;
 pub mod committer;
 mod lease_expiry;
 pub mod log_writer;
@@ -15,6 +16,7 @@ pub mod proposals;
 pub mod recover;
 
 pub use applier::{Applier, ApplierInput, ApplierOutput, MemberView};
+pub use auto_compaction::{AutoCompaction, Retention};
 pub use committer::{CommitPolicy, Committer, CommitterInput};
 pub use log_writer::LogWriter;
 pub use message::{

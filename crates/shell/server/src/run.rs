@@ -12,12 +12,15 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use api::error::ApiError;
+use api::etcdserverpb::CompactionRequest;
 use api::membershippb;
 use env::{Disk, MayBlock, SplitMix};
 use handover::Inbox;
 use machine::{ApplyConfig, Member};
-use member::{CommitPolicy, NodeConfig, StartConfig, StartError};
+use member::{AutoCompaction, CommitPolicy, NodeConfig, Retention, StartConfig, StartError};
 use osenv::{Clock, OsDisk};
+use prost::Message;
 use rpc::pool::Pool;
 use rpc::runtime::{Handle, ReplyInbox, RequestLimits, Runtime, WatchLimits};
 use rpc::services::Services;
@@ -60,6 +63,8 @@ pub struct Options {
     pub keep: Keep,
     /// `--backend-batch-interval`, `--backend-batch-limit`.
     pub commit: CommitPolicy,
+    /// `--auto-compaction-mode`, `--auto-compaction-retention`; `None` is off.
+    pub auto_compaction: Option<Retention>,
     /// `--quota-backend-bytes`; `None` for no limit.
     pub quota_bytes: Option<u64>,
     /// `--max-request-bytes`.
@@ -102,6 +107,7 @@ impl Default for Options {
                 interval: Duration::from_millis(l::BACKEND_BATCH_INTERVAL_MS),
                 operations: l::BACKEND_BATCH_OPS,
             },
+            auto_compaction: None,
             quota_bytes: Some(l::DEFAULT_QUOTA_BYTES as u64),
             max_request_bytes: l::MAX_REQUEST_BYTES as usize,
             max_txn_ops: l::MAX_TXN_OPS,
@@ -322,28 +328,37 @@ fn runtimes(
     let mut bound = Some(bound);
     let mut threads = Vec::new();
     for (number, inbox) in inboxes.iter().enumerate() {
-        let (handle, inbox) = (Arc::clone(handle), Arc::clone(inbox));
-        let (settings, stopped) = (options.connections.clone(), stopped.clone());
-        let all = connections.clone();
-        let sockets = bound.take().unwrap_or_default();
-        let name = format!("rpc-{number}");
-        threads.push(std::thread::Builder::new().name(name).spawn(move || {
-            let number = u8::try_from(number).expect("at most 255 runtimes");
-            run_runtime(number, handle, inbox, settings, stopped, &all, sockets);
-        })?);
+        let seat = Seat {
+            number: u8::try_from(number).expect("at most 255 runtimes"),
+            handle: Arc::clone(handle),
+            inbox: Arc::clone(inbox),
+            settings: options.connections.clone(),
+            connections: connections.clone(),
+            sockets: bound.take().unwrap_or_default(),
+            retention: options.auto_compaction.filter(|_| number == 0),
+        };
+        let (name, stopped) = (format!("rpc-{number}"), stopped.clone());
+        let serve = move || run_runtime(seat, stopped);
+        threads.push(std::thread::Builder::new().name(name).spawn(serve)?);
     }
     Ok(threads)
 }
 
-fn run_runtime(
+/// What one runtime thread is given.
+struct Seat {
     number: u8,
     handle: Arc<Handle>,
     inbox: Arc<ReplyInbox>,
     settings: Settings,
-    mut stopped: watch::Receiver<bool>,
-    connections: &[Arc<Inbox<Accepted>>],
+    /// Accepted connections on their way to each runtime.
+    connections: Vec<Arc<Inbox<Accepted>>>,
+    /// What to accept from; only the first runtime has any.
     sockets: Vec<Bound>,
-) {
+    retention: Option<Retention>,
+}
+
+fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
+    let Seat { number, handle, inbox, settings, connections, sockets, retention } = seat;
     let tokio = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -352,6 +367,9 @@ fn run_runtime(
     let rt = Runtime::new(handle, number, inbox);
     let services = Services::new(Rc::clone(&rt));
     let settings = Rc::new(settings);
+    if let Some(retention) = retention {
+        local.spawn_local(compact_by_itself(Rc::clone(&rt), retention));
+    }
     local.spawn_local(rt.pump());
     let serving = Rc::new(tokio::sync::Semaphore::new(0));
     let own = Arc::clone(&connections[usize::from(number)]);
@@ -386,7 +404,7 @@ fn run_runtime(
     };
     local.spawn_local(accepting);
     for (n, socket) in sockets.into_iter().enumerate() {
-        let connections = connections.to_vec();
+        let connections = connections.clone();
         local.spawn_local(async move {
             let Ok(listener) = Listener::new(socket) else { return };
             let mut turn = n;
@@ -412,6 +430,27 @@ fn run_runtime(
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     });
+}
+
+/// Compacts as the policy says, for ever.
+async fn compact_by_itself(rt: Rc<Runtime>, retention: Retention) {
+    const COMPACTION_FIELD: u32 = 7;
+    let mut auto = AutoCompaction::new(retention, Clock.now());
+    loop {
+        let revision = rt.view().store.revision();
+        let is_leader = rt.handle.status.load().is_leader;
+        if let Some(target) = auto.step(Clock.now(), revision, is_leader) {
+            let request = CompactionRequest { revision: target.0, physical: false };
+            let done = match rt.propose(COMPACTION_FIELD, &request.encode_to_vec()).await {
+                Ok(outcome) => matches!(outcome.reply, Ok(_) | Err(ApiError::Compacted)),
+                Err(_) => false,
+            };
+            if done {
+                auto.succeeded(Clock.now(), target);
+            }
+        }
+        tokio::time::sleep(auto.interval()).await;
+    }
 }
 
 /// How long a stop waits for open calls.

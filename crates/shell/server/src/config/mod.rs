@@ -12,7 +12,7 @@ pub mod value;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use member::CommitPolicy;
+use member::{CommitPolicy, Retention};
 use rpc::Settings;
 use types::limits;
 
@@ -236,6 +236,31 @@ fn initial_cluster(text: &str) -> Result<Vec<(String, Vec<String>)>, String> {
     Ok(members)
 }
 
+/// A whole number is hours or revisions, by the mode; anything else is a Go duration.
+//= etcd 3.7.1: server/embed/etcd.go#parseCompactionRetention
+fn retention(set: &Set) -> Result<Option<Retention>, String> {
+    let text = set.text("auto-compaction-retention");
+    let periodic = set.text("auto-compaction-mode") == "periodic";
+    let duration = match text.parse::<u64>() {
+        Ok(0) => return Ok(None),
+        Ok(number) if !periodic => {
+            let revisions = i64::try_from(number).unwrap_or(i64::MAX);
+            return Ok(Some(Retention::Revisions(revisions)));
+        }
+        Ok(hours) => Duration::from_secs(hours.saturating_mul(3_600)),
+        Err(_) => value::duration(text).ok_or_else(|| {
+            format!("error parsing CompactionRetention: time: invalid duration {text:?}")
+        })?,
+    };
+    if duration.is_zero() {
+        return Ok(None);
+    }
+    let nanos = i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
+    let by_mode =
+        if periodic { Retention::Periodic(duration) } else { Retention::Revisions(nanos) };
+    Ok(Some(by_mode))
+}
+
 fn options(set: &Set) -> Result<Options, String> {
     let name = set.text("name").to_owned();
     let data_dir = match set.text("data-dir") {
@@ -311,6 +336,7 @@ fn options(set: &Set) -> Result<Options, String> {
                 Ok(operations) => operations,
             },
         },
+        auto_compaction: retention(set)?,
         quota_bytes: match quota {
             0 => Some(limits::DEFAULT_QUOTA_BYTES as u64),
             quota => u64::try_from(quota).ok(),

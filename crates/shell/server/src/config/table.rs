@@ -167,7 +167,7 @@ pub const FLAGS: &[Flag] = &[
     row("discovery-fallback", Enum(&["exit", "proxy"]), "exit", None, Works),
     row("strict-reconfig-check", Bool, "true", Same, Works),
     row("auto-compaction-mode", Text, "periodic", Same, Works),
-    row("auto-compaction-retention", Text, "0", Same, Later),
+    row("auto-compaction-retention", Text, "0", Same, Works),
     row("max-learners", Int, "1", Same, Works),
     row(
         "v2-deprecation",
