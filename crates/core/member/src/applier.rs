@@ -51,6 +51,10 @@ pub enum ApplierInput {
     AwaitCompaction(ReplyToken),
     /// Answer when the backend holds everything applied so far.
     AwaitBackend(ReplyToken),
+    /// Have the database copied into a fresh file; answer when it is in use.
+    Defragment(ReplyToken),
+    /// The copy is in use, with the same content, or failed and nothing changed.
+    Defragmented(Result<bolt::ReadTx, String>),
     /// Answer when an entry is applied and published.
     AwaitApplied {
         /// Where the answer goes.
@@ -88,6 +92,8 @@ pub struct ApplierOutput {
     pub batches: Vec<Arc<Batch>>,
     /// Whether the Committer should commit at once.
     pub flush: bool,
+    /// Whether the Committer should defragment, after the batches.
+    pub defragment: bool,
     /// Memory to be dropped where there is time.
     pub released: Vec<Released>,
 }
@@ -111,6 +117,8 @@ pub struct Applier {
     /// Committed entries that are not applied yet.
     waiting_entries: VecDeque<Committed>,
     waiting: Vec<Waiting>,
+    /// Who waits for the defragmentation that runs.
+    defragmenting: Vec<ReplyToken>,
     readers: Vec<(Index, ReplyToken)>,
     next_slice: Option<Instant>,
     storage_version: Option<Bytes>,
@@ -133,6 +141,7 @@ impl Applier {
             committed_batch: 0,
             waiting_entries: VecDeque::new(),
             waiting: Vec::new(),
+            defragmenting: Vec::new(),
             readers: Vec::new(),
             next_slice,
             storage_version,
@@ -173,7 +182,7 @@ impl Applier {
         if !self.waiting_entries.is_empty() && !self.is_over_limit() {
             return Some(Instant(0));
         }
-        self.next_slice
+        self.next_slice.filter(|_| self.defragmenting.is_empty())
     }
 
     /// Applies everything in `inputs`.
@@ -208,6 +217,26 @@ impl Applier {
                 ApplierInput::AwaitCompaction(token) => {
                     self.waiting.push(Waiting { token, batch: None });
                 }
+                ApplierInput::Defragment(token) => {
+                    // One copy serves all who asked before it is done.
+                    out.defragment |= self.defragmenting.is_empty();
+                    self.defragmenting.push(token);
+                }
+                ApplierInput::Defragmented(result) => {
+                    let reply = match result {
+                        Ok(backend) => {
+                            self.machine.backend_bytes = backend.size_bytes();
+                            self.machine.store.replace_backend(backend);
+                            published = true;
+                            None
+                        }
+                        Err(why) => Some(why),
+                    };
+                    for token in self.defragmenting.drain(..) {
+                        let reply = reply.clone().map_or(Reply::Done, Reply::Failed);
+                        out.replies.push((token, reply));
+                    }
+                }
                 ApplierInput::AwaitApplied { token, index } => self.readers.push((index, token)),
                 ApplierInput::AwaitBackend(token) => {
                     // What was applied before this question is sealed already.
@@ -232,7 +261,8 @@ impl Applier {
                 out.replies.push((token, Reply::Applied(Box::new(outcome))));
             }
         }
-        let due = self.next_slice.is_some_and(|at| at <= now);
+        // A copy of the database never looks back: nothing is removed while one is made.
+        let due = self.defragmenting.is_empty() && self.next_slice.is_some_and(|at| at <= now);
         // A compaction that this very turn applied is hashed and removed from the next one on.
         let wait = due && !self.machine.store.has_pending() && self.hash(may)?;
         published |= wait;

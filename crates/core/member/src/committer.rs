@@ -5,12 +5,15 @@
 //! batch, at 10,000 operations, or when someone asks (a barrier). Clients wait for none of it: what
 //! a crash takes is in the write-ahead log.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bolt::Db;
-use env::{Instant, MayBlock};
+use env::{Disk, Instant, IoError, MayBlock};
 use store::Batch;
+use store::compact::Step;
+use store::defrag::Defrag;
 
 use crate::applier::ApplierInput;
 
@@ -21,6 +24,9 @@ pub enum CommitterInput {
     Batch(Arc<Batch>),
     /// Commit now what was received before this.
     Flush,
+    /// Copy the database into a fresh file and go on with that. No compaction deletes anything
+    /// until it is done.
+    Defragment,
 }
 
 /// When commits are due.
@@ -39,6 +45,8 @@ pub enum CommitFailure {
     Write(bolt::WriteError),
     /// The commit failed; what is on disk is one of the two last states.
     Commit(bolt::CommitError),
+    /// The defragmented copy could not take the database's name durably.
+    Rename(IoError),
 }
 
 impl std::fmt::Display for CommitFailure {
@@ -46,6 +54,7 @@ impl std::fmt::Display for CommitFailure {
         match self {
             CommitFailure::Write(e) => e.fmt(f),
             CommitFailure::Commit(e) => e.fmt(f),
+            CommitFailure::Rename(e) => e.fmt(f),
         }
     }
 }
@@ -72,18 +81,40 @@ pub struct Committer {
     operations: usize,
     since: Option<Instant>,
     flush: bool,
+    disk: Arc<dyn Disk>,
+    /// The database's directory.
+    dir: PathBuf,
+    defragmenting: Option<Defrag>,
 }
 
+/// Bytes copied per turn of a defragmentation, between commits.
+const COPY_BYTES: usize = 1 << 20;
+/// The copy's name until it takes the database's.
+const COPY_NAME: &str = "db.tmp.defrag";
+
 impl Committer {
-    /// A committer over an open database.
+    /// A committer over the open database `db` in `dir`.
     #[must_use]
-    pub fn new(db: Db, policy: CommitPolicy) -> Self {
-        Self { db, policy, pending: Vec::new(), operations: 0, since: None, flush: false }
+    pub fn new(db: Db, policy: CommitPolicy, disk: Arc<dyn Disk>, dir: PathBuf) -> Self {
+        Self {
+            db,
+            policy,
+            pending: Vec::new(),
+            operations: 0,
+            since: None,
+            flush: false,
+            disk,
+            dir,
+            defragmenting: None,
+        }
     }
 
     /// When [`Committer::handle`] must be called even without input.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
+        if self.defragmenting.is_some() {
+            return Some(Instant(0));
+        }
         self.since.map(|since| since + self.policy.interval)
     }
 
@@ -106,13 +137,73 @@ impl Committer {
                     self.since.get_or_insert(now);
                 }
                 CommitterInput::Flush => self.flush = true,
+                CommitterInput::Defragment => match self.begin_copy(may) {
+                    // Deletes that a compaction has emitted must be in before the copy begins.
+                    Ok(copy) => {
+                        self.commit(may, out)?;
+                        self.defragmenting = Some(copy);
+                    }
+                    Err(e) => out.push(ApplierInput::Defragmented(Err(e))),
+                },
             }
         }
-        let late = self.deadline().is_some_and(|at| at <= now);
+        let late = self.since.is_some_and(|since| since + self.policy.interval <= now);
         if late || self.flush || self.operations >= self.policy.operations {
             self.commit(may, out)?;
         }
+        self.copy(may, out)
+    }
+
+    fn begin_copy(&self, may: &MayBlock) -> Result<Defrag, String> {
+        let path = self.dir.join(COPY_NAME);
+        let fresh = || -> Result<Db, String> {
+            if self.disk.exists(may, &path).map_err(|e| e.to_string())? {
+                self.disk.remove_file(may, &path).map_err(|e| e.to_string())?;
+            }
+            let options = store::database_options();
+            Db::open(Arc::clone(&self.disk), &path, may, options).map_err(|e| e.to_string())
+        };
+        fresh().map(Defrag::new)
+    }
+
+    /// Copies a piece; in the last turn nothing is committed, the copy takes the database's name,
+    /// and everything goes on with it.
+    fn copy(&mut self, may: &MayBlock, out: &mut Vec<ApplierInput>) -> Result<(), CommitFailure> {
+        let Some(mut copy) = self.defragmenting.take() else {
+            return Ok(());
+        };
+        match copy.step(may, &self.db.begin_read(), COPY_BYTES) {
+            Ok(Step::More) => {
+                self.defragmenting = Some(copy);
+                return Ok(());
+            }
+            Ok(Step::Done) => {}
+            Err(e) => {
+                self.drop_copy(may, e.to_string(), out);
+                return Ok(());
+            }
+        }
+        // The original holds what was committed so far; what is pending goes into the copy.
+        let fresh = match copy.finish(may, &self.db.begin_read()) {
+            Ok(fresh) => fresh,
+            Err(e) => {
+                self.drop_copy(may, e.to_string(), out);
+                return Ok(());
+            }
+        };
+        let (from, to) = (self.dir.join(COPY_NAME), self.dir.join("db"));
+        // From the rename on it is unknown which file a restart finds: a failure is fatal.
+        self.disk.rename(may, &from, &to).map_err(CommitFailure::Rename)?;
+        self.disk.sync_dir(may, &self.dir).map_err(CommitFailure::Rename)?;
+        self.db = fresh;
+        out.push(ApplierInput::Defragmented(Ok(self.db.begin_read())));
         Ok(())
+    }
+
+    fn drop_copy(&self, may: &MayBlock, why: String, out: &mut Vec<ApplierInput>) {
+        // If the copy cannot be removed now, the next start removes it.
+        let _ = self.disk.remove_file(may, &self.dir.join(COPY_NAME));
+        out.push(ApplierInput::Defragmented(Err(why)));
     }
 
     fn commit(&mut self, may: &MayBlock, out: &mut Vec<ApplierInput>) -> Result<(), CommitFailure> {

@@ -171,6 +171,8 @@ pub enum Reply {
     Done,
     /// The call failed.
     Refused(ApiError),
+    /// The call failed for a reason of this member's own.
+    Failed(String),
 }
 
 /// What is left of a lease.

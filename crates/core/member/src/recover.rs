@@ -165,6 +165,7 @@ pub fn start(
         Err(bolt::OpenError::Locked) => return Err(StartError::Locked),
         result => result.map_err(StartError::Database)?,
     };
+    remove_leftovers(&*disk, &config.snap_dir, may)?;
     if !Wal::exists(&*disk, &config.wal_dir, may)? {
         let beginning = beginning(&config.founders);
         let metadata = wal::writer::metadata(config.member, config.cluster);
@@ -201,15 +202,32 @@ pub fn start(
     let leases: Vec<_> =
         machine.leases().iter().map(|(id, lease)| (id, lease.ttl, lease.remaining)).collect();
     let node = Node::new(config.node, raft, now, last_snapshot, members, leases.into_iter());
-    let log_writer = LogWriter::new(wal, disk, config.snap_dir, config.unsafe_no_fsync);
+    let snap_dir = config.snap_dir.clone();
+    let shared = Arc::clone(&disk);
+    let log_writer = LogWriter::new(wal, shared, config.snap_dir, config.unsafe_no_fsync);
     Ok(Parts {
         node,
         log_writer,
         applier: Applier::new(machine, storage_version),
-        committer: Committer::new(db, config.commit),
+        committer: Committer::new(db, config.commit, disk, snap_dir),
         member: config.member,
         cluster: config.cluster,
     })
+}
+
+/// Removes what an interrupted defragmentation or snapshot transfer left behind. Only after the
+/// database is locked: before, it could belong to another process.
+fn remove_leftovers(
+    disk: &dyn Disk,
+    dir: &std::path::Path,
+    may: &MayBlock,
+) -> Result<(), StartError> {
+    for entry in disk.read_dir(may, dir)? {
+        if entry.name.starts_with("db.tmp.") || entry.name.starts_with("tmp") {
+            disk.remove_file(may, &dir.join(&entry.name))?;
+        }
+    }
+    Ok(())
 }
 
 /// The first log of a founding member: the same on all of them.

@@ -10,8 +10,8 @@ use api::etcdserverpb::{
     CompactionRequest, InternalRaftRequest, LeaseGrantRequest, PutRequest, RequestHeader,
 };
 use api::membershippb;
-use env::mem::MemDisk;
-use env::{Disk, Entropy, Instant, MayBlock, SplitMix};
+use env::mem::{Fault, MemDisk};
+use env::{Disk, Entropy, Instant, IoErrorKind, MayBlock, SplitMix};
 use machine::{ApplyConfig, Member, Outcome};
 use member::{
     Applier, ApplierInput, ApplierOutput, CommitPolicy, Committer, CommitterInput, LogInput,
@@ -111,6 +111,16 @@ impl Running {
 
     /// One turn of each automaton in `which` (a bit each: log writer, applier, committer).
     fn step(&mut self, which: u64) {
+        self.run(which).unwrap();
+    }
+
+    /// One turn of all, after which a failing disk may have ended the member.
+    fn try_step(&mut self) -> Result<(), String> {
+        self.now = self.now + Duration::from_millis(20);
+        self.run(7)
+    }
+
+    fn run(&mut self, which: u64) -> Result<(), String> {
         let may = MayBlock::on_this_thread();
         let mut out = NodeOutput::default();
         self.node.handle(self.now, &mut self.to_node, &mut out);
@@ -122,11 +132,13 @@ impl Running {
             self.to_committer.push(CommitterInput::Flush);
         }
         if which & 1 != 0 {
-            self.log_writer.handle(&may, &mut self.log, &mut self.to_node).unwrap();
+            let log = &mut self.log;
+            self.log_writer.handle(&may, log, &mut self.to_node).map_err(|e| e.to_string())?;
         }
         if which & 2 != 0 {
             let mut out = ApplierOutput::default();
-            self.applier.handle(&may, self.now, &mut self.to_applier, &mut out).unwrap();
+            let inputs = &mut self.to_applier;
+            self.applier.handle(&may, self.now, inputs, &mut out).map_err(|e| e.to_string())?;
             self.to_node.append(&mut out.node);
             if let Some(view) = out.view {
                 self.view = view;
@@ -136,11 +148,14 @@ impl Running {
             if out.flush {
                 self.to_committer.push(CommitterInput::Flush);
             }
+            if out.defragment {
+                self.to_committer.push(CommitterInput::Defragment);
+            }
         }
         if which & 4 != 0 {
             let mut done = Vec::new();
             let inputs = &mut self.to_committer;
-            self.committer.handle(&may, self.now, inputs, &mut done).unwrap();
+            self.committer.handle(&may, self.now, inputs, &mut done).map_err(|e| e.to_string())?;
             for input in done {
                 if let ApplierInput::BackendCommitted { batch, .. } = &input {
                     self.to_node.push(NodeInput::BackendCommitted(member::BackendCommitted {
@@ -152,6 +167,7 @@ impl Running {
                 self.to_applier.push(input);
             }
         }
+        Ok(())
     }
 
     fn turn(&mut self, steps: u64) {
@@ -299,6 +315,38 @@ fn snapshots_let_go_of_the_log_and_the_member_starts_from_the_backend() {
     let member = Running::start(&disk, member.now, 2);
     assert_eq!(member.view.store.revision().0, 301);
     assert_eq!(member.value("k299").as_deref(), Some(&b"v"[..]));
+}
+
+#[test]
+fn a_power_cut_at_any_operation_of_a_defragmentation_loses_nothing() {
+    let mut at = 0;
+    loop {
+        let disk = MemDisk::new();
+        let mut member = Running::start(&disk, Instant(0), 1);
+        for n in 0..40 {
+            let token = member.put(&format!("k{}", n % 7), &n.to_string());
+            member.outcome(token).unwrap();
+        }
+        let fault =
+            Fault { at, only: None, kind: IoErrorKind::Other, permanent: true, torn: at % 2 == 0 };
+        let token = ReplyToken(1);
+        member.to_applier.push(ApplierInput::Defragment(token));
+        disk.set_fault(Some(fault));
+        let failed = (0..12).any(|_| {
+            let _ = member.put("during", "x");
+            member.try_step().is_err()
+        });
+        disk.set_fault(None);
+        let done = member.replies.iter().any(|(t, r)| *t == token && matches!(r, Reply::Done));
+        disk.crash(Some(&mut SplitMix::new(at)));
+        let member = Running::start(&disk, member.now, 2);
+        assert_eq!(member.value("k4").as_deref(), Some(&b"39"[..]), "cut at operation {at}");
+        if done && !failed {
+            break;
+        }
+        at += 1;
+    }
+    assert!(at > 20, "the defragmentation does much more than {at} operations");
 }
 
 #[test]

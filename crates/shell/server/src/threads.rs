@@ -234,6 +234,9 @@ fn run_applier(q: &Queues, mut applier: Applier) -> Result<(), String> {
         if std::mem::take(&mut out.flush) {
             q.committer.push_event(CommitterInput::Flush);
         }
+        if std::mem::take(&mut out.defragment) {
+            q.committer.push_event(CommitterInput::Defragment);
+        }
         out.released.clear();
     }
     q.committer.push_event(CommitterInput::Flush);

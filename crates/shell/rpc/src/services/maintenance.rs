@@ -13,7 +13,7 @@ use api::etcdserverpb::{
 use bytes::Bytes;
 use machine::Reply as Applied;
 use machine::kv::range_error;
-use member::{ApplierInput, MemberView};
+use member::{ApplierInput, MemberView, Reply};
 use prost::Message;
 use store::compact::Step;
 use store::hash::{DatabaseHasher, KvHash};
@@ -142,6 +142,15 @@ fn hash_kv_response(rt: &Rc<Runtime>, revision: Revision, hash: KvHash) -> Body 
         compact_revision: hash.compact_revision.0,
         hash_revision: hash.revision.0,
     })
+}
+
+/// Copies the backend into a fresh file while reads and writes go on.
+pub(super) async fn defragment(rt: &Rc<Runtime>) -> Result<Body, Status> {
+    match rt.ask_applier(ApplierInput::Defragment).await? {
+        Reply::Failed(why) => Err(internal(why)),
+        Reply::Refused(error) => Err(error.into()),
+        _ => Ok(Body::Whole(Bytes::new())),
+    }
 }
 
 /// Streams the backend as of one transaction, and its SHA-256 last.

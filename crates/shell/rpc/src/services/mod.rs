@@ -72,6 +72,7 @@ impl Dispatch for Services {
                 Method::MemberList => maintenance::member_list(rt, message).await,
                 Method::Status => Ok(maintenance::status(rt)),
                 Method::Alarm => maintenance::alarm(rt, message).await,
+                Method::Defragment => maintenance::defragment(rt).await,
                 Method::Hash => maintenance::hash(rt).await,
                 Method::HashKV => maintenance::hash_kv(rt, message).await,
                 Method::HealthCheck => health_check(message),
