@@ -10,6 +10,7 @@ pub mod grpc;
 mod io;
 pub mod message;
 pub mod metadata;
+pub mod metrics;
 mod ping;
 pub mod pool;
 pub mod runtime;

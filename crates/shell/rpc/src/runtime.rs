@@ -65,6 +65,8 @@ pub struct Handle {
     pub pool: Pool,
     /// Request limits.
     pub limits: RequestLimits,
+    /// Finished calls.
+    pub calls: crate::metrics::Calls,
     /// The next block of request ids.
     pub ids: AtomicU64,
     /// Rung for each runtime when a View has a new revision.

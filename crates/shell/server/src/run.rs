@@ -289,6 +289,7 @@ pub fn start(options: &Options, waiting: &dyn Fn()) -> Result<Server, RunError> 
             max_txn_ops: options.max_txn_ops,
             quota_bytes: options.quota_bytes,
         },
+        calls: rpc::metrics::Calls::default(),
         ids: AtomicU64::new(first_request_id(member)),
         bells: Arc::clone(&queues.bells),
         watch: WatchLimits {

@@ -8,6 +8,7 @@ use api::etcdserverpb::AlarmType;
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 
+use crate::metrics::Scrape;
 use crate::runtime::Runtime;
 use crate::{HttpRequest, HttpResponse};
 
@@ -16,6 +17,7 @@ pub(super) async fn answer(rt: &Rc<Runtime>, request: HttpRequest) -> HttpRespon
     let path = request.uri().path();
     match path {
         "/version" => get_only(&request, |_| version(rt)),
+        "/metrics" => metrics(rt),
         "/health" if request.method() == Method::GET => health(rt, &request).await,
         "/health" => method_not_allowed(),
         _ if path == "/livez" || path.starts_with("/livez/") => {
@@ -63,6 +65,25 @@ fn version(rt: &Rc<Runtime>) -> HttpResponse {
     );
     let mut response = HttpResponse::new(json.into());
     let content_type = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response
+}
+
+fn metrics(rt: &Rc<Runtime>) -> HttpResponse {
+    let view = rt.view();
+    let scrape = Scrape {
+        view: &view,
+        status: *rt.handle.status.load(),
+        member: rt.handle.member,
+        quota_bytes: rt.handle.limits.quota_bytes.unwrap_or(0),
+        calls: &rt.handle.calls,
+    };
+    let Ok(body) = crate::metrics::render(&scrape) else {
+        return text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics contradict each other\n");
+    };
+    let mut response = HttpResponse::new(body.into());
+    let content_type =
+        HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8; escaping=underscores");
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     response
 }

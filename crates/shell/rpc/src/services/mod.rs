@@ -105,7 +105,9 @@ impl Dispatch for Services {
         Box::pin(async move { http::answer(&self.rt, request).await })
     }
 
-    fn finished(&self, _: &'static Row, _: Option<&Status>) {}
+    fn finished(&self, row: &'static Row, status: Option<&Status>) {
+        self.rt.handle.calls.finished(row.method, status.map_or(Code::Ok, |s| s.code));
+    }
 }
 
 /// A method of the table that this version does not answer yet (COMPAT.md lists them).
