@@ -87,6 +87,8 @@ pub struct Node {
     next_tick: Instant,
     next_id: u64,
     status: NodeStatus,
+    /// What was last given out as [`NodeOutput::status`].
+    shown: NodeStatus,
     /// The term whose first entry this member led and has applied.
     led_term: Option<Term>,
     published: bool,
@@ -131,6 +133,7 @@ impl Node {
             next_tick,
             next_id,
             status: NodeStatus::default(),
+            shown: NodeStatus::default(),
             led_term: None,
             published: false,
             publish_pending: None,
@@ -578,9 +581,10 @@ impl Node {
             ready: self.published,
             leader_changes: self.status.leader_changes,
         };
-        if status != self.status || out.status.is_some() {
+        self.status = status;
+        if status != self.shown {
+            self.shown = status;
             out.status = Some(status);
         }
-        self.status = status;
     }
 }

@@ -15,8 +15,8 @@ use env::{Disk, Entropy, Instant, IoErrorKind, MayBlock, SplitMix};
 use machine::{ApplyConfig, Member, Outcome};
 use member::{
     Applier, ApplierInput, ApplierOutput, CommitPolicy, Committer, CommitterInput, LogInput,
-    LogWriter, MemberView, Node, NodeConfig, NodeInput, NodeOutput, Parts, Proposal, Reply,
-    StartConfig, start,
+    LogWriter, MemberView, Node, NodeConfig, NodeInput, NodeOutput, NodeStatus, Parts, Proposal,
+    Reply, StartConfig, start,
 };
 use prost::Message;
 use types::{ClusterId, LeaseId, MemberId, ReplyToken, RequestId};
@@ -77,6 +77,7 @@ struct Running {
     replies: Vec<(ReplyToken, Reply)>,
     next: u64,
     ready: bool,
+    status: NodeStatus,
 }
 
 impl Running {
@@ -101,6 +102,7 @@ impl Running {
             replies: Vec::new(),
             next: now.0,
             ready: false,
+            status: NodeStatus::default(),
         };
         for _ in 0..20 {
             member.turn(4);
@@ -127,7 +129,8 @@ impl Running {
         self.log.append(&mut out.log);
         self.to_applier.extend(out.committed.into_iter().map(ApplierInput::Committed));
         self.replies.append(&mut out.replies);
-        self.ready |= out.status.is_some_and(|s| s.ready);
+        self.status = out.status.unwrap_or(self.status);
+        self.ready |= self.status.ready;
         if out.flush {
             self.to_committer.push(CommitterInput::Flush);
         }
@@ -222,6 +225,8 @@ fn a_put_is_acknowledged_visible_and_survives_a_power_cut() {
     let outcome = member.outcome(token).unwrap();
     assert_eq!(outcome.revision.0, 2);
     assert_eq!(member.value("k").as_deref(), Some(&b"v"[..]));
+    member.turn(2);
+    assert_eq!(member.status.applied, outcome.index, "what is shown keeps up");
     disk.crash(None);
     let member = Running::start(&disk, member.now, 2);
     assert_eq!(member.value("k").as_deref(), Some(&b"v"[..]));
