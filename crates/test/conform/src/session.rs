@@ -249,6 +249,17 @@ impl Session {
     }
 }
 
+/// Says whose answer a scenario panicked about.
+struct Blame(Kind);
+
+impl Drop for Blame {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("that was {:?}", self.0);
+        }
+    }
+}
+
 /// Ours, and the reference where it was built.
 struct Pair {
     ours: Session,
@@ -271,7 +282,9 @@ impl Pair {
             if shared {
                 session.clear().await;
             }
+            let blame = Blame(session.server.kind);
             scenario(session).await;
+            drop(blame);
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let Some(theirs) = &mut self.theirs else {
