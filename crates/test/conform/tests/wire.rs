@@ -367,3 +367,31 @@ fn fields_of_another_wire_type_are_unknown() {
         seen
     });
 }
+
+/// Groups are unknown fields: skipping them must not cost a stack frame per level, and what
+/// follows them is as bounded as without them.
+#[test]
+fn groups_neither_hide_depth_nor_use_up_the_stack() {
+    both(async |client: Client| {
+        let group = [0x9b, 0x06, 0x9c, 0x06];
+        let rows = |levels: usize| [vec![0x1b; levels], vec![0x1c; levels]].concat();
+        let key = field(1, b"a");
+        let mut seen = Vec::new();
+        for (what, path, message) in [
+            ("hidden depth", TXN, [&group[..], &nested(4_000)].concat()),
+            ("a hundred groups", RANGE, [&key[..], &rows(100)].concat()),
+            ("nine thousand groups", RANGE, [&key[..], &rows(9_000)].concat()),
+            ("unclosed groups", RANGE, [&key[..], &vec![0x1b; 1_000_000]].concat()),
+            ("unclosed groups in a put", PUT, [&key[..], &vec![0x1b; 1_000_000]].concat()),
+            (
+                "unclosed groups inside",
+                TXN,
+                field(2, &field(1, &[&key[..], &vec![0x1b; 1_000_000]].concat())),
+            ),
+        ] {
+            let exchange = client.exchange(grpc(path), envelope(&message)).await;
+            seen.push((what, shape(exchange)));
+        }
+        seen
+    });
+}
