@@ -263,6 +263,12 @@ pub(crate) async fn call<D: Dispatch>(
     if let Err(status) = opened.encoding {
         return finish(Some(&status));
     }
+    if opened.timeout == Some(Duration::ZERO) {
+        // Its context has ended before the first message is read.
+        let late = late();
+        dispatch.finished(row, Some(&late));
+        return finish(Some(&late));
+    }
     let reader = Reader::new(body, encoding, settings.max_message_bytes);
     let call = Call { row, metadata: Metadata(head.headers), timeout: opened.timeout };
     activity.open_calls.set(activity.open_calls.get() + 1);
@@ -356,10 +362,13 @@ async fn until<W: Future<Output = Result<(), Status>>>(
         }
         let sleep = sleep.as_mut().as_pin_mut().expect("set above");
         ready!(sleep.poll(cx));
-        let late = Status::new(Code::DeadlineExceeded, "context deadline exceeded");
-        Poll::Ready(Some(Err(late)))
+        Poll::Ready(Some(Err(late())))
     })
     .await
+}
+
+fn late() -> Status {
+    Status::new(Code::DeadlineExceeded, "context deadline exceeded")
 }
 
 struct Opened {

@@ -128,6 +128,10 @@ fn inflate(bytes: &[u8], limit: usize) -> Result<Bytes, Status> {
         return Err(fail("grpc: failed to decompress the message: EOF"));
     }
     let mut decoder = flate2::bufread::GzDecoder::new(bytes);
+    if decoder.header().is_none() {
+        // Go reads the header when it opens the stream, and the rest later, with another text.
+        return Err(fail("grpc: failed to decompress the message: unexpected EOF"));
+    }
     let mut out = Vec::new();
     let read = decoder.by_ref().take(limit as u64 + 1).read_to_end(&mut out);
     if out.len() > limit {
@@ -136,13 +140,10 @@ fn inflate(bytes: &[u8], limit: usize) -> Result<Bytes, Status> {
             format!("grpc: received message after decompression larger than max {limit}"),
         ));
     }
-    match read {
-        Err(_) => Err(fail("grpc: failed to decompress the message: unexpected EOF")),
-        Ok(_) if !decoder.into_inner().is_empty() => {
-            Err(fail("grpc: failed to read decompressed data: unexpected EOF"))
-        }
-        Ok(_) => Ok(out.into()),
+    if read.is_err() || !decoder.into_inner().is_empty() {
+        return Err(fail("grpc: failed to read decompressed data: unexpected EOF"));
     }
+    Ok(out.into())
 }
 
 /// The prefix of a message of `length` bytes that is not compressed.
@@ -192,6 +193,10 @@ mod tests {
         let cut = &sealed[PREFIX_BYTES..sealed.len() - 6];
         assert_eq!(
             inflate(cut, 10_000).unwrap_err().message,
+            "grpc: failed to read decompressed data: unexpected EOF"
+        );
+        assert_eq!(
+            inflate(&cut[..5], 10_000).unwrap_err().message,
             "grpc: failed to decompress the message: unexpected EOF"
         );
     }

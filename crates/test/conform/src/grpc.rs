@@ -102,6 +102,71 @@ impl Client {
     }
 }
 
+/// All of an answer that a client can see, apart from dates and the order of headers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exchange {
+    /// The HTTP status; 0 if the stream was reset.
+    pub http: u16,
+    /// The content type.
+    pub content_type: String,
+    /// The coding of the messages.
+    pub encoding: String,
+    /// The gRPC code, from headers or trailers.
+    pub code: Option<u16>,
+    /// The text beside it, decoded.
+    pub text: String,
+    /// The body as it came.
+    pub body: Bytes,
+}
+
+impl Client {
+    /// Sends a request as it is and waits for the end of the answer.
+    ///
+    /// # Panics
+    /// If the connection is gone, or no answer comes in time.
+    pub async fn exchange(&self, request: http::Request<()>, body: Bytes) -> Exchange {
+        let what = format!("{request:?}");
+        let exchange = async {
+            let mut send = self.send.clone().ready().await.expect("the connection is open");
+            let (response, mut stream) = send.send_request(request, false).expect("still open");
+            // The server may have answered and closed before it read all.
+            let _ = stream.send_data(body, true);
+            collect(response).await.unwrap_or_else(|e| Exchange {
+                http: 0,
+                content_type: String::new(),
+                encoding: String::new(),
+                code: None,
+                text: e.to_string(),
+                body: Bytes::new(),
+            })
+        };
+        tokio::time::timeout(PATIENCE, exchange).await.unwrap_or_else(|_| panic!("{what}: silence"))
+    }
+}
+
+async fn collect(response: h2::client::ResponseFuture) -> Result<Exchange, h2::Error> {
+    let response = response.await?;
+    let header = |name| {
+        let value = response.headers().get(name).and_then(|v| v.to_str().ok());
+        value.unwrap_or_default().to_owned()
+    };
+    let (http, content_type) = (response.status().as_u16(), header("content-type"));
+    let encoding = header("grpc-encoding");
+    let mut headers = response.headers().clone();
+    let mut incoming = response.into_body();
+    let mut body = BytesMut::new();
+    while let Some(chunk) = incoming.data().await {
+        let chunk = chunk?;
+        let _ = incoming.flow_control().release_capacity(chunk.len());
+        body.extend_from_slice(&chunk);
+    }
+    headers.extend(incoming.trailers().await?.unwrap_or_default());
+    let code = headers.get("grpc-status").and_then(|v| v.to_str().ok()?.parse().ok());
+    let text = headers.get("grpc-message").and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let text = percent_decode(text);
+    Ok(Exchange { http, content_type, encoding, code, text, body: body.freeze() })
+}
+
 /// A message in its envelope.
 #[must_use]
 pub fn envelope(message: &[u8]) -> Bytes {

@@ -46,7 +46,6 @@ pub(super) fn status(rt: &Rc<Runtime>) -> Body {
     for alarm in view.alarms.list(AlarmType::None as i32) {
         errors.push(alarm_text(alarm.member_id, alarm.alarm));
     }
-    let quota = rt.handle.limits.quota_bytes.unwrap_or(0);
     whole(&StatusResponse {
         header: Some(rt.header(view.store.revision())),
         version: types::SERVER_VERSION.to_owned(),
@@ -59,7 +58,8 @@ pub(super) fn status(rt: &Rc<Runtime>) -> Body {
         errors,
         is_learner: view.members.get(rt.handle.member).is_some_and(|m| m.is_learner),
         storage_version: storage_version(&view),
-        db_size_quota: quota as i64,
+        // etcd shows a negative flag as it was given; all of them mean no quota.
+        db_size_quota: rt.handle.limits.quota_bytes.map_or(-1, |quota| quota as i64),
         downgrade_info: Some(DowngradeInfo::default()),
     })
 }

@@ -7,6 +7,7 @@ pub mod kv;
 pub mod lease;
 pub mod maintenance;
 pub mod range_stream;
+mod odd;
 pub mod render;
 pub mod validate;
 pub mod watch;
@@ -20,7 +21,7 @@ use api::grpc_health::{
 };
 use api::method::{Method, Row};
 use bytes::Bytes;
-use prost::Message;
+use prost::{Message, Name};
 
 use crate::runtime::Runtime;
 use crate::{Body, Call, Dispatch, HttpRequest, HttpResponse, Local, Requests, Sender};
@@ -119,22 +120,40 @@ fn not_implemented(row: &Row) -> Status {
 }
 
 /// Decodes the request of a unary call, with grpc-go's text for bytes that are not one.
-fn decode<M: Message + Default>(message: Bytes) -> Result<M, Status> {
-    M::decode(message).map_err(|e| malformed("grpc: error unmarshalling request: ", &e))
+fn decode<M: Message + Default + Name>(message: Bytes) -> Result<M, Status> {
+    as_go(message).map_err(|e| malformed("grpc: error unmarshalling request: ", e))
 }
 
 /// Decodes a message of a stream.
-fn decode_in_stream<M: Message + Default>(message: Bytes) -> Result<M, Status> {
-    M::decode(message)
-        .map_err(|e| malformed("grpc: failed to unmarshal the received message: ", &e))
+fn decode_in_stream<M: Message + Default + Name>(message: Bytes) -> Result<M, Status> {
+    as_go(message).map_err(|e| malformed("grpc: failed to unmarshal the received message: ", e))
 }
 
-fn malformed(prefix: &str, error: &prost::DecodeError) -> Status {
-    let what = if error.to_string().contains("UTF-8") {
-        "string field contains invalid UTF-8"
-    } else {
+/// Decodes what protobuf-go would, without recursing over what it skips. Nearly every message
+/// is proper and short, and is decoded at once.
+fn as_go<M: Message + Default + Name>(message: Bytes) -> Result<M, Undecodable> {
+    if message.len() < odd::SHORT_BYTES
+        && let Ok(proper) = M::decode(message.clone())
+    {
+        return Ok(proper);
+    }
+    let cleaned = odd::clean(&message, &M::full_name()).map_err(|_| Undecodable::Wire)?;
+    M::decode(cleaned.map_or(message, Bytes::from)).map_err(|e| {
+        if e.to_string().contains("UTF-8") { Undecodable::Utf8 } else { Undecodable::Wire }
+    })
+}
+
+/// Why bytes are not a message.
+enum Undecodable {
+    Wire,
+    Utf8,
+}
+
+fn malformed(prefix: &str, error: Undecodable) -> Status {
+    let what = match error {
+        Undecodable::Utf8 => "string field contains invalid UTF-8",
         // protobuf-go writes a no-break space here.
-        "proto:\u{a0}cannot parse invalid wire-format data"
+        Undecodable::Wire => "proto:\u{a0}cannot parse invalid wire-format data",
     };
     Status::new(Code::Internal, format!("{prefix}{what}"))
 }

@@ -219,7 +219,12 @@ pub fn txn_depth(bytes: &[u8], max_ops: usize) -> Result<(), Status> {
             1 => Some((8, next)),
             2 => varint(bytes, next, end),
             5 => Some((4, next)),
-            // Groups and nonsense: the decoder will refuse it.
+            // A group is skipped, lest it hide what comes after it.
+            3 => {
+                let mut after = next;
+                super::odd::skip(&bytes[..end], &mut after, field, 3).ok().map(|_| (0, after))
+            }
+            // Nonsense: the decoder will refuse it.
             _ => None,
         }) else {
             return Ok(());
@@ -240,7 +245,9 @@ pub fn txn_depth(bytes: &[u8], max_ops: usize) -> Result<(), Status> {
         }
     }
     if deepest > MAX_NESTED_MESSAGES {
-        let text = "grpc: error unmarshalling request: proto: exceeded maximum recursion depth";
+        // protobuf-go writes a no-break space here.
+        let text =
+            "grpc: error unmarshalling request: proto:\u{a0}exceeded maximum recursion depth";
         return Err(Status::new(Code::Internal, text));
     }
     // A level of operations is one transaction and the messages of its operations.
@@ -380,5 +387,7 @@ mod tests {
         let too_deep = txn_depth(&encoded(6_000), 128).unwrap_err();
         assert!(too_deep.message.contains("exceeded maximum recursion depth"));
         assert_eq!(txn_depth(&[0x12, 0xff, 0xff], 128), Ok(()), "the decoder's business");
+        let behind_a_group = [&[0x9b, 0x06, 0x08, 1, 0x9c, 0x06], &encoded(4_000)[..]].concat();
+        assert_eq!(txn_depth(&behind_a_group, 128), Err(ApiError::TooManyOps.into()));
     }
 }

@@ -1,0 +1,250 @@
+//! Messages as protobuf-go reads them where prost does not.
+//!
+//! A known field of another wire type is unknown to Go; prost refuses the message. Groups, which
+//! no message of ours has, are unknown fields too; prost skips them by recursing once per level,
+//! so a long row of group starts would end the process. [`clean`] takes both out beforehand; it
+//! walks by the descriptors and never recurses deeper than they nest.
+//!
+//! //= protobuf-go 1.36: internal/impl/decode.go#unmarshalPointer
+//! //= protobuf-go 1.36: encoding/protowire/wire.go#ConsumeFieldValue
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use prost::Message;
+use prost_types::field_descriptor_proto::{Label, Type};
+use prost_types::{DescriptorProto, FileDescriptorSet};
+
+/// Groups within groups, beyond which protobuf-go gives up.
+const MAX_GROUPS: usize = 10_000;
+
+/// Messages within messages. Transactions are bounded more tightly before.
+const MAX_DEPTH: usize = 1_000;
+
+/// A message shorter than this can hold no groups deep enough to matter.
+pub(super) const SHORT_BYTES: usize = 1_024;
+
+/// The bytes are no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Malformed;
+
+/// How a field is written.
+#[derive(Clone, Debug)]
+struct Field {
+    wire: u8,
+    /// Whether it may be packed.
+    packable: bool,
+    /// The message that it is.
+    message: Option<String>,
+}
+
+type Fields = HashMap<u64, Field>;
+
+/// The fields of every message, by full name.
+static MESSAGES: LazyLock<HashMap<String, Fields>> = LazyLock::new(|| {
+    let files = FileDescriptorSet::decode(api::DESCRIPTORS).expect("compiled with this program");
+    let mut all = HashMap::new();
+    for file in &files.file {
+        for message in &file.message_type {
+            add(&mut all, file.package(), message);
+        }
+    }
+    all
+});
+
+fn add(all: &mut HashMap<String, Fields>, scope: &str, message: &DescriptorProto) {
+    let name = format!("{scope}.{}", message.name());
+    for nested in &message.nested_type {
+        add(all, &name, nested);
+    }
+    let fields = message.field.iter().map(|field| {
+        let wire = match field.r#type() {
+            Type::Double | Type::Fixed64 | Type::Sfixed64 => 1,
+            Type::String | Type::Bytes | Type::Message => 2,
+            Type::Float | Type::Fixed32 | Type::Sfixed32 => 5,
+            Type::Group => 3,
+            _ => 0,
+        };
+        let packable = wire != 2 && field.label() == Label::Repeated;
+        let message = (field.r#type() == Type::Message)
+            .then(|| field.type_name().trim_start_matches('.').to_owned());
+        (u64::from(field.number().cast_unsigned()), Field { wire, packable, message })
+    });
+    all.insert(name, fields.collect());
+}
+
+fn varint(bytes: &[u8], at: &mut usize) -> Result<u64, Malformed> {
+    let mut value = 0u64;
+    for shift in (0..70).step_by(7) {
+        let byte = *bytes.get(*at).ok_or(Malformed)?;
+        *at += 1;
+        if shift == 63 && byte > 1 {
+            return Err(Malformed);
+        }
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Ok(value);
+        }
+    }
+    Err(Malformed)
+}
+
+/// Reads a tag: number and wire type.
+fn tag(bytes: &[u8], at: &mut usize) -> Result<(u64, u8), Malformed> {
+    let key = varint(bytes, at)?;
+    let number = key >> 3;
+    if number == 0 || number > (1 << 29) - 1 {
+        return Err(Malformed);
+    }
+    Ok((number, (key & 7) as u8))
+}
+
+/// Moves past the value of a field. Returns where its content begins.
+pub(super) fn skip(
+    bytes: &[u8],
+    at: &mut usize,
+    number: u64,
+    wire: u8,
+) -> Result<usize, Malformed> {
+    let len = match wire {
+        0 => {
+            let begin = *at;
+            varint(bytes, at)?;
+            return Ok(begin);
+        }
+        1 => 8,
+        2 => usize::try_from(varint(bytes, at)?).map_err(|_| Malformed)?,
+        3 => {
+            let (begin, mut open) = (*at, vec![number]);
+            while let Some(innermost) = open.last().copied() {
+                match tag(bytes, at)? {
+                    (number, 3) if open.len() < MAX_GROUPS => open.push(number),
+                    (_, 3) => return Err(Malformed),
+                    (number, 4) if number == innermost => drop(open.pop()),
+                    (_, 4) => return Err(Malformed),
+                    (number, wire) => drop(skip(bytes, at, number, wire)?),
+                }
+            }
+            return Ok(begin);
+        }
+        5 => 4,
+        _ => return Err(Malformed),
+    };
+    let begin = *at;
+    *at = begin.checked_add(len).filter(|end| *end <= bytes.len()).ok_or(Malformed)?;
+    Ok(begin)
+}
+
+/// What to do with a field.
+enum Verdict<'a> {
+    Keep,
+    Drop,
+    /// Keep it, but look at the message within.
+    Within(&'a Fields),
+}
+
+fn judge(fields: &Fields, number: u64, wire: u8) -> Verdict<'_> {
+    match fields.get(&number) {
+        _ if wire == 3 => Verdict::Drop,
+        Some(field) if field.wire == wire => {
+            let within = field.message.as_ref().and_then(|name| MESSAGES.get(name));
+            within.map_or(Verdict::Keep, Verdict::Within)
+        }
+        Some(field) if field.packable && wire == 2 => Verdict::Keep,
+        Some(_) => Verdict::Drop,
+        None => Verdict::Keep,
+    }
+}
+
+/// Whether anything must be taken out.
+fn is_odd(bytes: &[u8], fields: &Fields, depth: usize) -> Result<bool, Malformed> {
+    let mut at = 0;
+    while at < bytes.len() {
+        let (number, wire) = tag(bytes, &mut at)?;
+        let begin = skip(bytes, &mut at, number, wire)?;
+        match judge(fields, number, wire) {
+            Verdict::Keep => {}
+            Verdict::Drop => return Ok(true),
+            Verdict::Within(_) if depth == 0 => return Err(Malformed),
+            Verdict::Within(inner) => {
+                if is_odd(&bytes[begin..at], inner, depth - 1)? {
+                    return Ok(true);
+                }
+            }
+        }
+    }
+    Ok(false)
+}
+
+fn copy(bytes: &[u8], fields: &Fields, depth: usize) -> Result<Vec<u8>, Malformed> {
+    let (mut out, mut at) = (Vec::with_capacity(bytes.len()), 0);
+    while at < bytes.len() {
+        let start = at;
+        let (number, wire) = tag(bytes, &mut at)?;
+        let begin = skip(bytes, &mut at, number, wire)?;
+        match judge(fields, number, wire) {
+            Verdict::Keep => out.extend_from_slice(&bytes[start..at]),
+            Verdict::Drop => {}
+            Verdict::Within(_) if depth == 0 => return Err(Malformed),
+            Verdict::Within(inner) => {
+                let inner = copy(&bytes[begin..at], inner, depth - 1)?;
+                prost::encoding::encode_varint(number << 3 | 2, &mut out);
+                prost::encoding::encode_varint(inner.len() as u64, &mut out);
+                out.extend_from_slice(&inner);
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// The message `name` without its odd fields; `None` if it has none.
+///
+/// # Errors
+/// [`Malformed`].
+pub(super) fn clean(bytes: &[u8], name: &str) -> Result<Option<Vec<u8>>, Malformed> {
+    let fields = MESSAGES.get(name).ok_or(Malformed)?;
+    if !is_odd(bytes, fields, MAX_DEPTH)? {
+        return Ok(None);
+    }
+    copy(bytes, fields, MAX_DEPTH).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::etcdserverpb::{RangeRequest, TxnRequest};
+
+    #[test]
+    fn fields_of_another_wire_type_and_groups_are_taken_out() {
+        let name = "etcdserverpb.RangeRequest";
+        let proper = RangeRequest { key: "a".into(), limit: 7, ..Default::default() };
+        let proper = proper.encode_to_vec();
+        assert_eq!(clean(&proper, name), Ok(None));
+        for odd in
+            [&b"\x08\x05"[..], b"\x1a\x01x", b"\x1d1234", b"\x1b\x08\x01\x1c", b"\x9b\x06\x9c\x06"]
+        {
+            let message = [odd, &proper].concat();
+            assert_eq!(clean(&message, name), Ok(Some(proper.clone())), "{odd:?}");
+        }
+        for bad in [&b"\x1b"[..], b"\x1b\x14", b"\x1c", b"\x00\x00", b"\x07"] {
+            assert_eq!(clean(&[&proper, bad].concat(), name), Err(Malformed), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_odd_within_a_message_goes_too() {
+        // A transaction with an operation whose range has its limit as bytes.
+        let message = [0x12, 8, 0x0a, 6, 0x0a, 1, b'a', 0x1a, 1, b'x'];
+        let cleaned = clean(&message, "etcdserverpb.TxnRequest").unwrap().unwrap();
+        assert_eq!(cleaned, [0x12, 5, 0x0a, 3, 0x0a, 1, b'a']);
+        assert_eq!(TxnRequest::decode(&cleaned[..]).unwrap().success.len(), 1);
+    }
+
+    #[test]
+    fn a_row_of_group_starts_is_refused_without_recursion() {
+        let rows = vec![0x1b; 1_000_000];
+        assert_eq!(clean(&rows, "etcdserverpb.RangeRequest"), Err(Malformed));
+        let closed = [vec![0x1b; 9_999], vec![0x1c; 9_999]].concat();
+        assert_eq!(clean(&closed, "etcdserverpb.RangeRequest"), Ok(Some(vec![])));
+    }
+}
