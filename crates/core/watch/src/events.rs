@@ -50,8 +50,7 @@ impl<'a> Seen<'a> {
     /// Appends this change as one element of `WatchResponse.events`.
     pub(crate) fn encode(&self, prev: Option<&[u8]>, out: &mut Vec<u8>) {
         let field = |len: usize| 1 + varint_len(len) + len;
-        let deleted =
-            KeyValue { key: self.key, main: self.main, ..KeyValue::default() };
+        let deleted = KeyValue { key: self.key, main: self.main, ..KeyValue::default() };
         let kv_len = if self.tombstone { deleted.encoded_len() } else { self.stored.len() };
         let type_len = if self.tombstone { TYPE_DELETE.len() } else { 0 };
         let len = type_len + field(kv_len) + prev.map_or(0, |prev| field(prev.len()));

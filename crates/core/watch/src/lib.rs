@@ -21,8 +21,8 @@ mod interval;
 pub mod matcher;
 pub mod walk;
 
-
-
+#[cfg(test)]
+mod tests;
 
 pub use events::split_events;
 pub use history::{CatchUp, Chunk, ReadJob};

@@ -90,8 +90,8 @@ impl Watches {
 
     fn delivery(&self) -> Delivery<'_> {
         let header = self.rt.header(types::Revision(0));
-        let limit = self.rt.handle.limits.max_request_bytes
-            + types::limits::GRPC_OVERHEAD_BYTES as usize;
+        let limit =
+            self.rt.handle.limits.max_request_bytes + types::limits::GRPC_OVERHEAD_BYTES as usize;
         Delivery::new(self.outs.borrow(), header, limit)
     }
 
