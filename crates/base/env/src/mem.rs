@@ -105,6 +105,7 @@ struct State {
     counted: u64,
     fault: Option<Fault>,
     capacity: Option<u64>,
+    cold: bool,
 }
 
 /// A file system in memory; clones share it.
@@ -149,6 +150,11 @@ impl MemDisk {
     /// Bytes of file pages beyond which writes fail with [`IoErrorKind::NoSpace`].
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state().capacity = bytes;
+    }
+
+    /// While set, nothing is found without waiting: [`File::try_read_at`] misses.
+    pub fn set_cold(&self, cold: bool) {
+        self.state().cold = cold;
     }
 
     /// Operations counted so far that a [`Fault`] could have hit.
@@ -337,6 +343,9 @@ impl File for MemFile {
     }
 
     fn try_read_at(&self, buf: &mut [u8], offset: u64) -> Result<Cached, IoError> {
+        if self.disk.state().cold {
+            return Ok(Cached::Miss);
+        }
         self.read_at(&MayBlock::on_this_thread(), buf, offset, Access::Point)?;
         Ok(Cached::Hit)
     }

@@ -170,6 +170,7 @@ struct World {
     hub: WatchHub,
     clients: Clients,
     store: Store,
+    disk: MemDisk,
     db: bolt::Db,
     queue: VecDeque<Arc<Batch>>,
     view: Arc<View>,
@@ -180,7 +181,8 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
+        let memory = MemDisk::new();
+        let disk: Arc<dyn Disk> = Arc::new(memory.clone());
         let options = store::database_options();
         let mut db = bolt::Db::open(disk, Path::new("/db"), &may(), options).unwrap();
         let mut tx = db.begin_write();
@@ -197,7 +199,7 @@ impl World {
         };
         let hub = WatchHub::new(Revision(1));
         let (queue, jobs, chunks) = (VecDeque::new(), Vec::new(), Vec::new());
-        Self { hub, clients, store, db, queue, view, jobs, chunks, index: 0 }
+        Self { hub, clients, store, disk: memory, db, queue, view, jobs, chunks, index: 0 }
     }
 
     fn below(&mut self, n: u64) -> u64 {
@@ -359,6 +361,10 @@ impl World {
                     self.hub.close(stream);
                     self.clients.clients.remove(&stream);
                 }
+            }
+            11 => {
+                let cold = self.below(3) == 0;
+                self.disk.set_cold(cold);
             }
             15 => {
                 let Some(stream) = self.any_stream(false) else { return };
