@@ -23,6 +23,8 @@ use crate::{Gone, Sender};
 
 /// Bytes of events up to which a response is put into one piece.
 const COPY_BYTES: usize = 8 * 1024;
+/// Room for the id and flag of a response.
+const HEAD_BYTES: usize = 16;
 
 /// Where a stream's responses go.
 pub(super) struct Out {
@@ -140,6 +142,8 @@ pub(super) struct Delivery<'a> {
     /// Bytes of a response from which on it is split, if its watch wishes that.
     fragment_bytes: usize,
     last: Option<Last>,
+    /// The header of the last response with events, encoded behind room for the envelope.
+    encoded: Vec<u8>,
 }
 
 impl<'a> Delivery<'a> {
@@ -148,17 +152,22 @@ impl<'a> Delivery<'a> {
         header: ResponseHeader,
         fragment_bytes: usize,
     ) -> Self {
-        Self { outs, header, fragment_bytes, last: None }
+        Self { outs, header, fragment_bytes, last: None, encoded: Vec::new() }
     }
 
-    /// The fields before the events, behind room for the envelope.
-    fn head(&self, watch: WatchId, revision: Revision, fragment: bool) -> Vec<u8> {
-        let header = ResponseHeader { revision: revision.0, ..self.header };
-        let mut head = Vec::with_capacity(64);
-        head.extend_from_slice(&[0; PREFIX_BYTES]);
-        head.push(1 << 3 | 2);
-        encode_varint(header.encoded_len() as u64, &mut head);
-        header.encode_raw(&mut head);
+    /// The fields before the events, behind room for the envelope and before room for `body`
+    /// bytes.
+    fn head(&mut self, watch: WatchId, revision: Revision, fragment: bool, body: usize) -> Vec<u8> {
+        if self.encoded.is_empty() || self.header.revision != revision.0 {
+            self.header.revision = revision.0;
+            self.encoded.clear();
+            self.encoded.extend_from_slice(&[0; PREFIX_BYTES]);
+            self.encoded.push(1 << 3 | 2);
+            encode_varint(self.header.encoded_len() as u64, &mut self.encoded);
+            self.header.encode_raw(&mut self.encoded);
+        }
+        let mut head = Vec::with_capacity(self.encoded.len() + HEAD_BYTES + body);
+        head.extend_from_slice(&self.encoded);
         varint_field(&mut head, 2, watch.0 as u64);
         varint_field(&mut head, 7, u64::from(fragment));
         head
@@ -179,7 +188,8 @@ impl<'a> Delivery<'a> {
         {
             return out.push(last.sealed.clone());
         }
-        let mut head = self.head(watch, revision, false);
+        let copied = if body.len() > COPY_BYTES { 0 } else { body.len() };
+        let mut head = self.head(watch, revision, false, copied);
         let length = head.len() - PREFIX_BYTES + body.len();
         if fragment && length >= self.fragment_bytes {
             return self.fragments(out, watch, revision, body);
@@ -204,8 +214,8 @@ impl<'a> Delivery<'a> {
     /// Splits a response between events so that each part stays below the limit where one event
     /// alone does not exceed it.
     //= etcd 3.7.1: server/etcdserver/api/v3rpc/watch.go#sendFragments
-    fn fragments(&self, out: &Out, watch: WatchId, revision: Revision, body: &Bytes) -> Flow {
-        let head = self.head(watch, revision, true).len() - PREFIX_BYTES;
+    fn fragments(&mut self, out: &Out, watch: WatchId, revision: Revision, body: &Bytes) -> Flow {
+        let head = self.head(watch, revision, true, 0).len() - PREFIX_BYTES;
         let mut parts: Vec<(usize, usize)> = Vec::new();
         let mut at = 0;
         for event in split_events(body) {
@@ -220,7 +230,7 @@ impl<'a> Delivery<'a> {
         let count = parts.len();
         let mut flow = Flow::Open;
         for (i, (start, end)) in parts.into_iter().enumerate() {
-            let mut message = self.head(watch, revision, i + 1 < count);
+            let mut message = self.head(watch, revision, i + 1 < count, end - start);
             message.extend_from_slice(&body[start..end]);
             let encoding = if out.is_plain { Encoding::Identity } else { Encoding::Gzip };
             let sealed = message::seal(&message[PREFIX_BYTES..], encoding);
@@ -243,7 +253,7 @@ impl Sink for Delivery<'_> {
             }
             // etcd leaves the revision out of this one's header.
             Response::Compacted { watch, compact } => out.respond(&WatchResponse {
-                header: Some(self.header),
+                header: Some(ResponseHeader { revision: 0, ..self.header }),
                 watch_id: watch.0,
                 canceled: true,
                 compact_revision: compact.0,
