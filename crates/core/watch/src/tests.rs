@@ -480,3 +480,120 @@ fn every_watch_gets_its_events_once_in_order_and_whole_or_is_cancelled() {
     }
     assert!(responses > 10_000 && compacted > 30, "{responses} {compacted}");
 }
+
+/// Keeps what it is sent, as (stream, watch, revision, address of the events).
+#[derive(Default)]
+struct Kept(Vec<(StreamId, WatchId, i64, Option<Bytes>)>);
+
+impl Sink for Kept {
+    fn send(&mut self, stream: StreamId, response: Response<'_>) -> Flow {
+        self.0.push(match response {
+            Response::Events { watch, revision, body, .. } => {
+                (stream, watch, revision.0, Some(body.clone()))
+            }
+            Response::Compacted { watch, compact } => (stream, watch, -compact.0, None),
+            Response::Progress { watch, revision } => (stream, watch, revision.0, None),
+        });
+        Flow::Open
+    }
+}
+
+fn watch_of(key: &'static str, start: i64) -> Create {
+    Create {
+        key: Bytes::from_static(key.as_bytes()),
+        range_end: Bytes::new(),
+        start: Revision(start),
+        id: WatchId(0),
+        filter: Filter::default(),
+        prev_kv: false,
+        progress_notify: true,
+        fragment: false,
+    }
+}
+
+fn put(store: &mut Store, index: u64, keys: &[&str]) -> View {
+    let mut txn = store.begin();
+    keys.iter().for_each(|key| drop(txn.put(key.as_bytes(), b"value", LeaseId(0))));
+    txn.end();
+    store.seal(Index(index), Term(1), None);
+    store.publish()
+}
+
+#[test]
+fn ids_count_upwards_and_skip_used_ones() {
+    let mut hub = WatchHub::new(Revision(1));
+    let stream = hub.open();
+    let mut create =
+        |id| hub.create(stream, Create { id: WatchId(id), ..watch_of("k", 0) }, Revision(1));
+    assert_eq!(create(0), Ok(WatchId(0)));
+    assert_eq!(create(1), Ok(WatchId(1)));
+    assert_eq!(create(0), Ok(WatchId(2)));
+    assert_eq!(create(-1), Ok(WatchId(-1)));
+    assert_eq!(create(-1), Err(Refused::DuplicateId));
+    assert!(hub.cancel(stream, WatchId(0)) && !hub.cancel(stream, WatchId(0)));
+    let again = hub.create(stream, watch_of("k", 0), Revision(1));
+    assert_eq!(again, Ok(WatchId(3)), "a cancelled id is not handed out again");
+    let empty = Create { range_end: Bytes::from_static(b"a"), id: WatchId(3), ..watch_of("b", 0) };
+    assert_eq!(hub.create(stream, empty, Revision(1)), Err(Refused::EmptyRange));
+}
+
+#[test]
+fn watchers_of_one_event_share_its_bytes() {
+    let (mut hub, mut store, mut kept) =
+        (WatchHub::new(Revision(1)), Store::empty(), Kept::default());
+    for _ in 0..100 {
+        let stream = hub.open();
+        hub.create(stream, watch_of("k", 0), Revision(1)).unwrap();
+        hub.create(stream, Create { prev_kv: true, ..watch_of("k", 0) }, Revision(1)).unwrap();
+    }
+    let view = put(&mut store, 1, &["k", "other"]);
+    assert_eq!(hub.advance(&view, 1_000, &mut kept), Step::Done);
+    assert_eq!(kept.0.len(), 200);
+    let mut places: Vec<_> = kept.0.iter().map(|k| k.3.as_ref().unwrap().as_ptr()).collect();
+    places.sort();
+    places.dedup();
+    assert_eq!(places.len(), 2, "one encoding per wish for prev_kv");
+}
+
+#[test]
+fn a_tick_tells_progress_only_of_quiet_synced_watches_that_began() {
+    let (mut hub, mut store, mut kept) =
+        (WatchHub::new(Revision(1)), Store::empty(), Kept::default());
+    let stream = hub.open();
+    let busy = hub.create(stream, watch_of("busy", 0), Revision(1)).unwrap();
+    let quiet = hub.create(stream, watch_of("quiet", 0), Revision(1)).unwrap();
+    hub.create(stream, watch_of("quiet", 1_000), Revision(1)).unwrap();
+    hub.create(stream, Create { progress_notify: false, ..watch_of("quiet", 0) }, Revision(1))
+        .unwrap();
+    let view = put(&mut store, 1, &["busy"]);
+    assert_eq!(hub.advance(&view, 1_000, &mut kept), Step::Done);
+    // A watch that reads history is not told of progress either.
+    hub.create(stream, watch_of("quiet", 1), Revision(2)).unwrap();
+    kept.0.clear();
+    hub.tick(stream, &mut kept);
+    assert_eq!(kept.0, [(stream, quiet, 2, None)]);
+    kept.0.clear();
+    hub.tick(stream, &mut kept);
+    assert_eq!(kept.0, [(stream, busy, 2, None), (stream, quiet, 2, None)]);
+    hub.stall(stream);
+    kept.0.clear();
+    hub.tick(stream, &mut kept);
+    assert_eq!(kept.0, [], "a full stream is told nothing");
+}
+
+#[test]
+fn while_all_streams_are_full_or_idle_nobody_needs_to_wake_the_hub() {
+    let (mut hub, mut store, mut kept) =
+        (WatchHub::new(Revision(1)), Store::empty(), Kept::default());
+    let stream = hub.open();
+    assert_eq!(hub.synced(), 0);
+    hub.create(stream, watch_of("k", 0), Revision(1)).unwrap();
+    assert_eq!(hub.synced(), 1);
+    hub.stall(stream);
+    assert_eq!(hub.synced(), 0);
+    put(&mut store, 1, &["k"]);
+    let view = put(&mut store, 2, &["k"]);
+    assert_eq!(hub.resume(stream, &view, 1_000, &mut kept), Resumed::Synced);
+    assert_eq!(kept.0.iter().map(|k| k.2).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!(hub.synced(), 1);
+}

@@ -216,17 +216,7 @@ impl<'a> Delivery<'a> {
     //= etcd 3.7.1: server/etcdserver/api/v3rpc/watch.go#sendFragments
     fn fragments(&mut self, out: &Out, watch: WatchId, revision: Revision, body: &Bytes) -> Flow {
         let head = self.head(watch, revision, true, 0).len() - PREFIX_BYTES;
-        let mut parts: Vec<(usize, usize)> = Vec::new();
-        let mut at = 0;
-        for event in split_events(body) {
-            match parts.last_mut() {
-                Some((start, end)) if head + at + event.len() - *start < self.fragment_bytes => {
-                    *end = at + event.len();
-                }
-                _ => parts.push((at, at + event.len())),
-            }
-            at += event.len();
-        }
+        let parts = cut(body, head, self.fragment_bytes);
         let count = parts.len();
         let mut flow = Flow::Open;
         for (i, (start, end)) in parts.into_iter().enumerate() {
@@ -240,6 +230,23 @@ impl<'a> Delivery<'a> {
         }
         flow
     }
+}
+
+/// Where a body of events is cut so that each part, behind `head` bytes, stays below `limit` unless
+/// one event alone does not.
+fn cut(body: &Bytes, head: usize, limit: usize) -> Vec<(usize, usize)> {
+    let mut parts: Vec<(usize, usize)> = Vec::new();
+    let mut at = 0;
+    for event in split_events(body) {
+        match parts.last_mut() {
+            Some((start, end)) if head + at + event.len() - *start < limit => {
+                *end = at + event.len();
+            }
+            _ => parts.push((at, at + event.len())),
+        }
+        at += event.len();
+    }
+    parts
 }
 
 impl Sink for Delivery<'_> {
@@ -265,5 +272,36 @@ impl Sink for Delivery<'_> {
                 ..WatchResponse::default()
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Events of these encoded lengths.
+    fn body(lens: &[usize]) -> Bytes {
+        let mut body = Vec::new();
+        for len in lens {
+            body.push(0x5a);
+            encode_varint(*len as u64, &mut body);
+            body.resize(body.len() + len, b'e');
+        }
+        body.into()
+    }
+
+    #[test]
+    fn parts_are_cut_between_events_where_the_limit_is_reached() {
+        let of = |lens: &[usize], head, limit| -> Vec<usize> {
+            let parts = cut(&body(lens), head, limit);
+            assert_eq!(parts.first().map(|p| p.0), Some(0));
+            assert!(parts.windows(2).all(|w| w[0].1 == w[1].0));
+            parts.iter().map(|(start, end)| end - start).collect()
+        };
+        assert_eq!(of(&[98, 98, 98], 10, 311), [300]);
+        assert_eq!(of(&[98, 98, 98], 10, 310), [200, 100]);
+        assert_eq!(of(&[98, 98, 98], 10, 210), [100, 100, 100]);
+        assert_eq!(of(&[98, 98, 98], 10, 211), [200, 100]);
+        assert_eq!(of(&[500, 1, 1], 10, 100), [503, 6]);
     }
 }
