@@ -513,7 +513,9 @@ fn watch_of(key: &'static str, start: i64) -> Create {
 
 fn put(store: &mut Store, index: u64, keys: &[&str]) -> View {
     let mut txn = store.begin();
-    keys.iter().for_each(|key| drop(txn.put(key.as_bytes(), b"value", LeaseId(0))));
+    for key in keys {
+        txn.put(key.as_bytes(), b"value", LeaseId(0));
+    }
     txn.end();
     store.seal(Index(index), Term(1), None);
     store.publish()
