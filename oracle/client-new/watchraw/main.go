@@ -4,9 +4,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -106,11 +108,23 @@ func (s *stream) progress() {
 	ck(s.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}}))
 }
 
-// until prints what comes until nothing came for a while.
+// until prints what comes until nothing came for a while. Events go by watch: etcd's order between
+// the watches of a stream is random.
 func (s *stream) until(quiet time.Duration) {
+	var events []*pb.WatchResponse
+	defer func() {
+		slices.SortStableFunc(events, func(a, b *pb.WatchResponse) int { return cmp.Compare(a.WatchId, b.WatchId) })
+		for _, r := range events {
+			fmt.Println(show(r))
+		}
+	}()
 	for {
 		select {
 		case r := <-s.got:
+			if len(r.Events) > 0 {
+				events = append(events, r)
+				continue
+			}
 			fmt.Println(show(r))
 		case err := <-s.end:
 			fmt.Println("  end:", err)

@@ -28,7 +28,7 @@ const SCAN_BYTES: usize = 16 << 20;
 /// Places of a key's versions that a job collects.
 const CHAIN_PLACES: usize = 65_536;
 /// Bytes of one response; the revision that crosses it is the last.
-const RESPONSE_BYTES: usize = 1 << 20;
+pub(crate) const RESPONSE_BYTES: usize = 1 << 20;
 /// Changes in memory that a watcher is walked over on the hub's own thread.
 const JOIN_EVENTS: usize = 256;
 
@@ -378,6 +378,7 @@ impl WatchHub {
     /// Gives the watchers of a job what it found. `view` is the newest.
     pub fn finish(&mut self, chunk: Chunk, view: &View, sink: &mut impl Sink) {
         self.jobs.remove(&chunk.job);
+        self.skip_idle(view.revision());
         let mut seen = Vec::with_capacity(chunk.found.len());
         for found in &chunk.found {
             let event = Seen::new(found.rev, found.tombstone, &found.stored);

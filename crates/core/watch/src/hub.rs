@@ -297,6 +297,7 @@ impl WatchHub {
         } else {
             create.id
         };
+        self.skip_idle(revision);
         let start = create.start.0;
         let to_come = start == 0 || start > revision.0;
         let watcher = Watcher {
@@ -401,6 +402,14 @@ impl WatchHub {
             if sink.send(StreamId(stream), response) == Flow::Full {
                 self.set_lag(stream, self.position);
             }
+        }
+    }
+
+    /// While nobody is synced, nobody moves the hub: catches up with that. `revision` is the newest
+    /// View's.
+    pub(crate) fn skip_idle(&mut self, revision: Revision) {
+        if self.synced == 0 {
+            self.position = self.position.max(revision.0 + 1);
         }
     }
 

@@ -21,6 +21,9 @@ mod interval;
 pub mod matcher;
 pub mod walk;
 
+#[cfg(test)]
+mod tests;
+
 pub use events::split_events;
 pub use history::{CatchUp, Chunk, ReadJob};
 pub use hub::{Create, Filter, Flow, Refused, Response, Sink, StreamId, WatchHub};

@@ -7,6 +7,7 @@ use store::View;
 use types::Revision;
 
 use crate::events::Seen;
+use crate::history::RESPONSE_BYTES;
 use crate::hub::{Flow, Response, Sink, State, StreamId, WatchHub};
 use crate::matcher::Matcher;
 
@@ -35,7 +36,6 @@ pub enum Resumed {
 enum Scope {
     Hub,
     Stream(u32),
-    Watcher(u32),
 }
 
 /// The changes of one main revision.
@@ -127,13 +127,13 @@ impl WatchHub {
             let Some(watcher) = &self.watchers[slot as usize] else { continue };
             let synced = self.streams[watcher.stream as usize].lag.is_none();
             if synced && watcher.state == State::Live {
-                self.to_history(slot, self.position);
+                self.demote(slot, self.position);
             }
         }
     }
 
     /// Makes a live watcher, which has everything below `position`, read history.
-    fn to_history(&mut self, slot: u32, position: i64) {
+    fn demote(&mut self, slot: u32, position: i64) {
         self.detach(slot);
         let watcher = self.watcher_mut(slot);
         watcher.next = watcher.next.max(position);
@@ -150,10 +150,7 @@ impl WatchHub {
         sink: &mut impl Sink,
     ) -> Resumed {
         let (id, mut left) = (stream.0, budget);
-        if self.synced == 0 {
-            // Nobody moved the hub meanwhile.
-            self.position = self.position.max(view.revision().0 + 1);
-        }
+        self.skip_idle(view.revision());
         let at = &mut self.streams[id as usize];
         let Some(lag) = &mut at.lag else { return Resumed::Synced };
         let position = lag.position;
@@ -165,7 +162,7 @@ impl WatchHub {
             let slots: Vec<u32> = at.ids.values().copied().collect();
             for slot in slots {
                 if self.watcher(slot).state == State::Live {
-                    self.to_history(slot, position);
+                    self.demote(slot, position);
                 }
             }
             self.end_lag(id);
@@ -199,7 +196,7 @@ impl WatchHub {
         Resumed::Synced
     }
 
-    /// Walks one watcher, which is in no list, from its own position to the hub's, if memory
+    /// Brings one watcher, which is in no list, from its own position to the hub's, if memory
     /// reaches that far back and it is not more than `budget` events. Afterwards it is in a list.
     pub(crate) fn join(&mut self, slot: u32, view: &View, budget: usize, sink: &mut impl Sink) {
         let next = self.watcher(slot).next;
@@ -211,33 +208,53 @@ impl WatchHub {
             self.make_ready(slot);
             return;
         };
-        let mut left = budget;
+        let watcher = self.watcher(slot);
+        let (filter, prev, fragment) = (watcher.filter, watcher.prev, watcher.fragment);
+        let (watch, stream) = (watcher.id, watcher.stream);
         let mut group = Group { main: 0, events: Vec::new() };
-        self.watcher_mut(slot).state = State::Reading(0);
-        while groups.next(&mut group) && group.main < self.position {
-            let (_, flow) = self.deliver(view, Scope::Watcher(slot), &group, sink);
-            if flow == Flow::Full {
-                let stream = self.watcher(slot).stream;
-                self.set_lag(stream, self.position);
-                self.park(slot);
-                return;
+        let (mut wanted, mut end, mut seen, mut bytes) = (Vec::new(), next, 0, 0);
+        while end < self.position && seen < budget && bytes < RESPONSE_BYTES {
+            if !groups.next(&mut group) || group.main >= self.position {
+                end = self.position;
+                break;
             }
-            if matches!(self.watcher(slot).state, State::Ready(_)) {
-                return; // it needs the disk
-            }
-            let watcher = self.watcher_mut(slot);
-            watcher.next = watcher.next.max(group.main + 1);
-            left = left.saturating_sub(group.events.len());
-            if left == 0 {
-                self.make_ready(slot);
-                return;
+            seen += group.events.len();
+            end = group.main + 1;
+            for event in &group.events {
+                if watcher.keys.contains(event.key) && !filter.drops(event.tombstone) {
+                    bytes += event.size_bytes();
+                    wanted.push(*event);
+                }
             }
         }
-        self.make_live(slot);
+        let mut flow = Flow::Open;
+        if !wanted.is_empty() {
+            let count = u32::try_from(wanted.len()).expect("changes of a revision fit");
+            let list: Vec<u32> = (0..count).collect();
+            self.bodies.clear();
+            let Ok(body) = self.bodies.get(view, &wanted, &list, prev) else {
+                self.watcher_mut(slot).cold = true;
+                self.make_ready(slot);
+                return;
+            };
+            let revision = self.revision();
+            let response = Response::Events { watch, revision, body: &body, fragment };
+            flow = sink.send(StreamId(stream), response);
+            self.watcher_mut(slot).quiet = false;
+        }
+        self.watcher_mut(slot).next = end;
+        if flow == Flow::Full {
+            self.set_lag(stream, self.position);
+            self.park(slot);
+        } else if end < self.position {
+            self.make_ready(slot);
+        } else {
+            self.make_live(slot);
+        }
     }
 
     /// Gives the changes of one revision to whom they concern. Returns the number of responses,
-    /// and for the scopes of one stream whether that is full.
+    /// and for the scope of one stream whether that is full.
     fn deliver(
         &mut self,
         view: &View,
@@ -259,7 +276,7 @@ impl WatchHub {
             list.clear();
             list.extend(pairs.iter().map(|pair| pair.1));
             let Ok(body) = self.bodies.get(view, &group.events, &list, watcher.prev) else {
-                self.to_history(slot, group.main);
+                self.demote(slot, group.main);
                 self.watcher_mut(slot).cold = true;
                 continue;
             };
@@ -296,11 +313,6 @@ impl WatchHub {
                     let matcher = lag.and_then(|lag| lag.matcher.as_ref());
                     matcher.expect("made before its walk").find(event.key, &mut found);
                 }
-                Scope::Watcher(slot) => {
-                    if self.watcher(slot).keys.contains(event.key) {
-                        found.push(slot);
-                    }
-                }
             }
             for &slot in &found {
                 let watcher = self.watcher(slot);
@@ -314,8 +326,7 @@ impl WatchHub {
             }
         }
         self.found = found;
-        if group.events.len() > 1 {
-            pairs.sort_unstable();
-        }
+        // By watcher, and so in order of creation; mostly they are already.
+        pairs.sort_unstable();
     }
 }

@@ -1,4 +1,4 @@
-//! Wakes a task that asked for it, at no cost while nobody asks.
+//! Wakes a task that asked for it; a ring that nobody asked for is one exchange.
 //!
 //! Invariant: a task that arms the bell and then finds nothing new will be woken by the next
 //! ring. The pairing: the ringer publishes, then rings; the task arms, then looks.
@@ -10,6 +10,7 @@ use crate::sync::{AtomicBool, Mutex, Ordering, lock};
 /// One task's bell. Any thread may ring it.
 #[derive(Debug)]
 pub struct Bell {
+    /// Written by every ring, so that arming synchronises with the ring before it.
     armed: AtomicBool,
     waker: Mutex<Option<Waker>>,
 }
@@ -29,17 +30,18 @@ impl Bell {
                 *held = Some(waker.clone());
             }
         }
-        self.armed.store(true, Ordering::SeqCst);
+        // Both sides exchange: whichever comes second sees what the first did before.
+        self.armed.swap(true, Ordering::AcqRel);
     }
 
     /// Takes the request back.
     pub fn disarm(&self) {
-        self.armed.store(false, Ordering::SeqCst);
+        self.armed.store(false, Ordering::Release);
     }
 
     /// Wakes the task if it asked. Publish what is new before this.
     pub fn ring(&self) {
-        if self.armed.load(Ordering::SeqCst) && self.armed.swap(false, Ordering::SeqCst) {
+        if self.armed.swap(false, Ordering::AcqRel) {
             let waker = lock(&self.waker).clone();
             if let Some(waker) = waker {
                 waker.wake();
@@ -106,12 +108,12 @@ mod loom_tests {
             let ringer = {
                 let (bell, news) = (Arc::clone(&bell), Arc::clone(&news));
                 loom::thread::spawn(move || {
-                    news.store(1, Ordering::SeqCst);
+                    news.store(1, Ordering::Relaxed);
                     bell.ring();
                 })
             };
             bell.arm(&Waker::from(std::sync::Arc::clone(&woken)));
-            let seen = news.load(Ordering::SeqCst) == 1;
+            let seen = news.load(Ordering::Relaxed) == 1;
             ringer.join().unwrap();
             assert!(seen || woken.0.load(std::sync::atomic::Ordering::SeqCst));
         });

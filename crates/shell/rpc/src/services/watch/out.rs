@@ -23,6 +23,8 @@ use crate::{Gone, Sender};
 
 /// Bytes of events up to which a response is put into one piece.
 const COPY_BYTES: usize = 8 * 1024;
+/// Room for the id and flag of a response.
+const HEAD_BYTES: usize = 16;
 
 /// Where a stream's responses go.
 pub(super) struct Out {
@@ -140,6 +142,8 @@ pub(super) struct Delivery<'a> {
     /// Bytes of a response from which on it is split, if its watch wishes that.
     fragment_bytes: usize,
     last: Option<Last>,
+    /// The header of the last response with events, encoded behind room for the envelope.
+    encoded: Vec<u8>,
 }
 
 impl<'a> Delivery<'a> {
@@ -148,17 +152,22 @@ impl<'a> Delivery<'a> {
         header: ResponseHeader,
         fragment_bytes: usize,
     ) -> Self {
-        Self { outs, header, fragment_bytes, last: None }
+        Self { outs, header, fragment_bytes, last: None, encoded: Vec::new() }
     }
 
-    /// The fields before the events, behind room for the envelope.
-    fn head(&self, watch: WatchId, revision: Revision, fragment: bool) -> Vec<u8> {
-        let header = ResponseHeader { revision: revision.0, ..self.header };
-        let mut head = Vec::with_capacity(64);
-        head.extend_from_slice(&[0; PREFIX_BYTES]);
-        head.push(1 << 3 | 2);
-        encode_varint(header.encoded_len() as u64, &mut head);
-        header.encode_raw(&mut head);
+    /// The fields before the events, behind room for the envelope and before room for `body`
+    /// bytes.
+    fn head(&mut self, watch: WatchId, revision: Revision, fragment: bool, body: usize) -> Vec<u8> {
+        if self.encoded.is_empty() || self.header.revision != revision.0 {
+            self.header.revision = revision.0;
+            self.encoded.clear();
+            self.encoded.extend_from_slice(&[0; PREFIX_BYTES]);
+            self.encoded.push(1 << 3 | 2);
+            encode_varint(self.header.encoded_len() as u64, &mut self.encoded);
+            self.header.encode_raw(&mut self.encoded);
+        }
+        let mut head = Vec::with_capacity(self.encoded.len() + HEAD_BYTES + body);
+        head.extend_from_slice(&self.encoded);
         varint_field(&mut head, 2, watch.0 as u64);
         varint_field(&mut head, 7, u64::from(fragment));
         head
@@ -179,7 +188,8 @@ impl<'a> Delivery<'a> {
         {
             return out.push(last.sealed.clone());
         }
-        let mut head = self.head(watch, revision, false);
+        let copied = if body.len() > COPY_BYTES { 0 } else { body.len() };
+        let mut head = self.head(watch, revision, false, copied);
         let length = head.len() - PREFIX_BYTES + body.len();
         if fragment && length >= self.fragment_bytes {
             return self.fragments(out, watch, revision, body);
@@ -204,23 +214,13 @@ impl<'a> Delivery<'a> {
     /// Splits a response between events so that each part stays below the limit where one event
     /// alone does not exceed it.
     //= etcd 3.7.1: server/etcdserver/api/v3rpc/watch.go#sendFragments
-    fn fragments(&self, out: &Out, watch: WatchId, revision: Revision, body: &Bytes) -> Flow {
-        let head = self.head(watch, revision, true).len() - PREFIX_BYTES;
-        let mut parts: Vec<(usize, usize)> = Vec::new();
-        let mut at = 0;
-        for event in split_events(body) {
-            match parts.last_mut() {
-                Some((start, end)) if head + at + event.len() - *start < self.fragment_bytes => {
-                    *end = at + event.len();
-                }
-                _ => parts.push((at, at + event.len())),
-            }
-            at += event.len();
-        }
+    fn fragments(&mut self, out: &Out, watch: WatchId, revision: Revision, body: &Bytes) -> Flow {
+        let head = self.head(watch, revision, true, 0).len() - PREFIX_BYTES;
+        let parts = cut(body, head, self.fragment_bytes);
         let count = parts.len();
         let mut flow = Flow::Open;
         for (i, (start, end)) in parts.into_iter().enumerate() {
-            let mut message = self.head(watch, revision, i + 1 < count);
+            let mut message = self.head(watch, revision, i + 1 < count, end - start);
             message.extend_from_slice(&body[start..end]);
             let encoding = if out.is_plain { Encoding::Identity } else { Encoding::Gzip };
             let sealed = message::seal(&message[PREFIX_BYTES..], encoding);
@@ -230,6 +230,23 @@ impl<'a> Delivery<'a> {
         }
         flow
     }
+}
+
+/// Where a body of events is cut so that each part, behind `head` bytes, stays below `limit` unless
+/// one event alone does not.
+fn cut(body: &Bytes, head: usize, limit: usize) -> Vec<(usize, usize)> {
+    let mut parts: Vec<(usize, usize)> = Vec::new();
+    let mut at = 0;
+    for event in split_events(body) {
+        match parts.last_mut() {
+            Some((start, end)) if head + at + event.len() - *start < limit => {
+                *end = at + event.len();
+            }
+            _ => parts.push((at, at + event.len())),
+        }
+        at += event.len();
+    }
+    parts
 }
 
 impl Sink for Delivery<'_> {
@@ -243,7 +260,7 @@ impl Sink for Delivery<'_> {
             }
             // etcd leaves the revision out of this one's header.
             Response::Compacted { watch, compact } => out.respond(&WatchResponse {
-                header: Some(self.header),
+                header: Some(ResponseHeader { revision: 0, ..self.header }),
                 watch_id: watch.0,
                 canceled: true,
                 compact_revision: compact.0,
@@ -255,5 +272,36 @@ impl Sink for Delivery<'_> {
                 ..WatchResponse::default()
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Events of these encoded lengths.
+    fn body(lens: &[usize]) -> Bytes {
+        let mut body = Vec::new();
+        for len in lens {
+            body.push(0x5a);
+            encode_varint(*len as u64, &mut body);
+            body.resize(body.len() + len, b'e');
+        }
+        body.into()
+    }
+
+    #[test]
+    fn parts_are_cut_between_events_where_the_limit_is_reached() {
+        let of = |lens: &[usize], head, limit| -> Vec<usize> {
+            let parts = cut(&body(lens), head, limit);
+            assert_eq!(parts.first().map(|p| p.0), Some(0));
+            assert!(parts.windows(2).all(|w| w[0].1 == w[1].0));
+            parts.iter().map(|(start, end)| end - start).collect()
+        };
+        assert_eq!(of(&[98, 98, 98], 10, 311), [300]);
+        assert_eq!(of(&[98, 98, 98], 10, 310), [200, 100]);
+        assert_eq!(of(&[98, 98, 98], 10, 210), [100, 100, 100]);
+        assert_eq!(of(&[98, 98, 98], 10, 211), [200, 100]);
+        assert_eq!(of(&[500, 1, 1], 10, 100), [503, 6]);
     }
 }
