@@ -36,8 +36,11 @@ fn operate(server: &Server, generator: &mut Generator, ops: usize) {
     });
 }
 
-/// The HashKV of every revision that is left, and the newest one.
-fn hashes(server: &Server) -> Vec<(i64, Result<(u32, i64), Failure>)> {
+/// A revision, and what HashKV says of it: hash and compact revision.
+type RevisionHash = (i64, Result<(u32, i64), Failure>);
+
+/// The HashKV of every revision that is left.
+fn hashes(server: &Server) -> Vec<RevisionHash> {
     let call = async |client: &Client, revision| {
         let path = "/etcdserverpb.Maintenance/HashKV";
         let answer = client.call::<HashKvResponse>(path, &HashKvRequest { revision }).await;

@@ -395,3 +395,59 @@ fn groups_neither_hide_depth_nor_use_up_the_stack() {
         seen
     });
 }
+
+/// Requests with a few bytes changed, added or taken away: the same answer, or the same refusal.
+/// `QUORATE_FUZZ_OPS` sets how many (2,000 by default), `QUORATE_FUZZ_SEED` where they begin.
+#[test]
+fn mutilated_messages_are_read_alike() {
+    use env::{Entropy, SplitMix};
+    let number = |name: &str, default: u64| {
+        std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+    };
+    let (ops, seed) = (number("QUORATE_FUZZ_OPS", 2_000), number("QUORATE_FUZZ_SEED", 1));
+    let Some(reference) = conform::Server::start(conform::Kind::Reference, &[]) else { return };
+    let ours = conform::Server::start(conform::Kind::Quorate, &[]).expect("our own binary");
+    let range = [field(1, b"a"), field(2, b"b"), vec![0x18, 3, 0x28, 1, 0x30, 1, 0x40, 1]].concat();
+    let put = [field(1, b"a"), field(2, b"value"), vec![0x20, 1]].concat();
+    let inner = [field(1, &field(1, b"a")), field(2, &put)].concat();
+    let compare = [vec![0x08, 1, 0x10, 2], field(3, b"a"), vec![0x30, 7]].concat();
+    let txn = [field(1, &compare), field(2, &inner), field(3, &field(1, &range))].concat();
+    let templates: [(&str, Vec<u8>); 6] = [
+        (RANGE, range.clone()),
+        (PUT, put.clone()),
+        (TXN, txn),
+        ("/etcdserverpb.KV/DeleteRange", [field(1, b"a"), field(2, b"c"), vec![0x18, 1]].concat()),
+        ("/etcdserverpb.Lease/LeaseTimeToLive", vec![0x08, 5, 0x10, 1]),
+        ("/etcdserverpb.Maintenance/HashKV", vec![0x08, 0]),
+    ];
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let left = Client::connect(ours.port).await;
+        let right = Client::connect(reference.port).await;
+        let mut entropy = SplitMix::new(seed);
+        for n in 0..ops {
+            let (path, template) = &templates[entropy.below(templates.len() as u64) as usize];
+            let mut message = template.clone();
+            for _ in 0..=entropy.below(3) {
+                let at = entropy.below(message.len() as u64 + 1) as usize;
+                let odd = [0, 1, 3, 4, 0x0b, 0x0c, 0x7f, 0x80, 0xff, 0x1b, 0x1c, 0x1d, 0x19];
+                let byte = match entropy.below(3) {
+                    0 => entropy.below(256) as u8,
+                    _ => odd[entropy.below(odd.len() as u64) as usize],
+                };
+                match entropy.below(3) {
+                    0 => message.insert(at, byte),
+                    1 if at < message.len() => drop(message.remove(at)),
+                    _ if at < message.len() => message[at] = byte,
+                    _ => message.push(byte),
+                }
+            }
+            let body = envelope(&message);
+            let (a, b) = tokio::join!(
+                left.exchange(grpc(path), body.clone()),
+                right.exchange(grpc(path), body.clone())
+            );
+            assert_eq!(shape(a), shape(b), "seed {seed}, message {n}: {path} {message:02x?}");
+        }
+    });
+}
