@@ -82,35 +82,10 @@ fn the_guides_file_starts_our_server() {
     assert!(dir.path().join("data/member/wal").is_dir());
 }
 
-/// Whether our server answers watches yet.
-fn watches(server: &Server) -> bool {
-    use api::etcdserverpb::{
-        WatchCreateRequest, WatchRequest, WatchResponse, watch_request::RequestUnion,
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let client = Client::connect(server.port).await;
-        let mut stream = client.open("/etcdserverpb.Watch/Watch", None, false).await;
-        let create = WatchCreateRequest { key: "a".into(), ..Default::default() };
-        stream.send(&WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) });
-        match stream.next::<WatchResponse>(Duration::from_secs(5)).await {
-            Ok(answer) => answer.is_some_and(|a| a.created),
-            Err(failure) => {
-                assert_eq!(failure.code, 12, "watches fail: {}", failure.message);
-                false
-            }
-        }
-    })
-}
-
 /// Runs a program against a fresh server of a kind; `None` if one of them was not built.
-fn run(kind: Kind, program: &str, needs_watches: bool) -> Option<String> {
+fn run(kind: Kind, program: &str) -> Option<String> {
     let path = oracle(program)?;
     let server = Server::start(kind, &[])?;
-    if needs_watches && kind == Kind::Quorate && !watches(&server) {
-        eprintln!("SKIPPED: {program} needs watches, which our server does not answer yet");
-        return None;
-    }
     let output = Command::new("timeout")
         .arg("40")
         .arg(path)
@@ -124,37 +99,37 @@ fn run(kind: Kind, program: &str, needs_watches: bool) -> Option<String> {
     Some(text)
 }
 
-fn same_on_both(program: &str, needs_watches: bool) {
+fn same_on_both(program: &str) {
     for client in ["client-new", "client-old"] {
         let program = format!("{client}/{program}");
-        let Some(ours) = run(Kind::Quorate, &program, needs_watches) else { continue };
-        let Some(theirs) = run(Kind::Reference, &program, false) else { continue };
+        let Some(ours) = run(Kind::Quorate, &program) else { continue };
+        let Some(theirs) = run(Kind::Reference, &program) else { continue };
         assert_eq!(ours, theirs, "{program}: left is ours, right is etcd's");
     }
 }
 
 #[test]
 fn gos_clients_put_and_get() {
-    same_on_both("putget", false);
+    same_on_both("putget");
 }
 
 #[test]
 fn gos_clients_keep_leases_alive() {
-    same_on_both("keepalive", false);
+    same_on_both("keepalive");
 }
 
 /// This one waits for the expiry by a watch.
 #[test]
 fn gos_clients_use_leases() {
-    same_on_both("lease", true);
+    same_on_both("lease");
 }
 
 #[test]
 fn gos_clients_watch() {
-    same_on_both("watch", true);
+    same_on_both("watch");
 }
 
 #[test]
 fn gos_clients_lock() {
-    same_on_both("lock", true);
+    same_on_both("lock");
 }

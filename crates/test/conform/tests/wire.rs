@@ -395,3 +395,95 @@ fn groups_neither_hide_depth_nor_use_up_the_stack() {
         seen
     });
 }
+
+/// A field that parses, though it may be of the wrong type, or unknown.
+fn any_field(entropy: &mut impl env::Entropy, depth: u32) -> Vec<u8> {
+    let number =
+        [1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 14, 64, 99, 536_870_911][entropy.below(14) as usize];
+    let wire = [0u64, 1, 2, 2, 3, 5][entropy.below(6) as usize];
+    let mut out = Vec::new();
+    prost::encoding::encode_varint(number << 3 | wire, &mut out);
+    match wire {
+        0 => out.push([0, 1, 2, 5][entropy.below(4) as usize]),
+        1 => out.extend_from_slice(&[7; 8]),
+        2 if depth > 0 && entropy.below(2) == 0 => {
+            let inner = any_field(entropy, depth - 1);
+            out.push(inner.len() as u8);
+            out.extend_from_slice(&inner);
+        }
+        2 => out.extend_from_slice(b"\x01x"),
+        3 => {
+            if depth > 0 {
+                out.extend_from_slice(&any_field(entropy, depth - 1));
+            }
+            prost::encoding::encode_varint(number << 3 | 4, &mut out);
+        }
+        _ => out.extend_from_slice(&[7; 4]),
+    }
+    out
+}
+
+/// Requests with a few fields more, or a few bytes changed, added or taken away: the same answer, or the same refusal.
+/// `QUORATE_FUZZ_OPS` sets how many (2,000 by default), `QUORATE_FUZZ_SEED` where they begin.
+#[test]
+fn mutilated_messages_are_read_alike() {
+    use env::{Entropy, SplitMix};
+    let number = |name: &str, default: u64| {
+        std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+    };
+    let (ops, seed) = (number("QUORATE_FUZZ_OPS", 2_000), number("QUORATE_FUZZ_SEED", 1));
+    let Some(reference) = conform::Server::start(conform::Kind::Reference, &[]) else { return };
+    let ours = conform::Server::start(conform::Kind::Quorate, &[]).expect("our own binary");
+    let range = [field(1, b"a"), field(2, b"b"), vec![0x18, 3, 0x28, 1, 0x30, 1, 0x40, 1]].concat();
+    let put = [field(1, b"a"), field(2, b"value"), vec![0x20, 1]].concat();
+    let inner = [field(1, &field(1, b"a")), field(2, &put)].concat();
+    let compare = [vec![0x08, 1, 0x10, 2], field(3, b"a"), vec![0x30, 7]].concat();
+    let txn = [field(1, &compare), field(2, &inner), field(3, &field(1, &range))].concat();
+    let templates: [(&str, Vec<u8>); 6] = [
+        (RANGE, range.clone()),
+        (PUT, put.clone()),
+        (TXN, txn),
+        ("/etcdserverpb.KV/DeleteRange", [field(1, b"a"), field(2, b"c"), vec![0x18, 1]].concat()),
+        ("/etcdserverpb.Lease/LeaseTimeToLive", vec![0x08, 5, 0x10, 1]),
+        ("/etcdserverpb.Maintenance/HashKV", vec![0x08, 0]),
+    ];
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let left = Client::connect(ours.port).await;
+        let right = Client::connect(reference.port).await;
+        let mut entropy = SplitMix::new(seed);
+        let mut accepted = 0;
+        for n in 0..ops {
+            let (path, template) = &templates[entropy.below(templates.len() as u64) as usize];
+            let mut message = template.clone();
+            let whole = entropy.below(2) == 0;
+            for _ in 0..=entropy.below(2) {
+                let more = any_field(&mut entropy, 3);
+                // In front, so that the template's own fields win.
+                message.splice(0..0, more);
+            }
+            for _ in 0..if whole { 0 } else { 1 + entropy.below(3) } {
+                let at = entropy.below(message.len() as u64 + 1) as usize;
+                let odd = [0, 1, 3, 4, 0x0b, 0x0c, 0x7f, 0x80, 0xff, 0x1b, 0x1c, 0x1d, 0x19];
+                let byte = match entropy.below(3) {
+                    0 => entropy.below(256) as u8,
+                    _ => odd[entropy.below(odd.len() as u64) as usize],
+                };
+                match entropy.below(3) {
+                    0 => message.insert(at, byte),
+                    1 if at < message.len() => drop(message.remove(at)),
+                    _ if at < message.len() => message[at] = byte,
+                    _ => message.push(byte),
+                }
+            }
+            let body = envelope(&message);
+            let (a, b) = tokio::join!(
+                left.exchange(grpc(path), body.clone()),
+                right.exchange(grpc(path), body.clone())
+            );
+            accepted += u64::from(a.code == Some(0));
+            assert_eq!(shape(a), shape(b), "seed {seed}, message {n}: {path} {message:02x?}");
+        }
+        assert!(accepted > ops / 5, "only {accepted} of {ops} were messages");
+    });
+}

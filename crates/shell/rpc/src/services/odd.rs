@@ -89,11 +89,17 @@ fn varint(bytes: &[u8], at: &mut usize) -> Result<u64, Malformed> {
     Err(Malformed)
 }
 
+/// The greatest field number of a message.
+const MAX_NUMBER: u64 = (1 << 29) - 1;
+
+/// The greatest within a group that is skipped: there Go asks only whether it fits its type.
+const MAX_NUMBER_SKIPPED: u64 = i32::MAX as u64;
+
 /// Reads a tag: number and wire type.
-fn tag(bytes: &[u8], at: &mut usize) -> Result<(u64, u8), Malformed> {
+fn tag(bytes: &[u8], at: &mut usize, most: u64) -> Result<(u64, u8), Malformed> {
     let key = varint(bytes, at)?;
     let number = key >> 3;
-    if number == 0 || number > (1 << 29) - 1 {
+    if number == 0 || number > most {
         return Err(Malformed);
     }
     Ok((number, (key & 7) as u8))
@@ -117,7 +123,7 @@ pub(super) fn skip(
         3 => {
             let (begin, mut open) = (*at, vec![number]);
             while let Some(innermost) = open.last().copied() {
-                match tag(bytes, at)? {
+                match tag(bytes, at, MAX_NUMBER_SKIPPED)? {
                     (number, 3) if open.len() < MAX_GROUPS => open.push(number),
                     (_, 3) => return Err(Malformed),
                     (number, 4) if number == innermost => drop(open.pop()),
@@ -160,7 +166,7 @@ fn judge(fields: &Fields, number: u64, wire: u8) -> Verdict<'_> {
 fn is_odd(bytes: &[u8], fields: &Fields, depth: usize) -> Result<bool, Malformed> {
     let mut at = 0;
     while at < bytes.len() {
-        let (number, wire) = tag(bytes, &mut at)?;
+        let (number, wire) = tag(bytes, &mut at, MAX_NUMBER)?;
         let begin = skip(bytes, &mut at, number, wire)?;
         match judge(fields, number, wire) {
             Verdict::Keep => {}
@@ -180,7 +186,7 @@ fn copy(bytes: &[u8], fields: &Fields, depth: usize) -> Result<Vec<u8>, Malforme
     let (mut out, mut at) = (Vec::with_capacity(bytes.len()), 0);
     while at < bytes.len() {
         let start = at;
-        let (number, wire) = tag(bytes, &mut at)?;
+        let (number, wire) = tag(bytes, &mut at, MAX_NUMBER)?;
         let begin = skip(bytes, &mut at, number, wire)?;
         match judge(fields, number, wire) {
             Verdict::Keep => out.extend_from_slice(&bytes[start..at]),
@@ -229,6 +235,16 @@ mod tests {
         for bad in [&b"\x1b"[..], b"\x1b\x14", b"\x1c", b"\x00\x00", b"\x07"] {
             assert_eq!(clean(&[&proper, bad].concat(), name), Err(Malformed), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn numbers_may_be_greater_within_a_group() {
+        let mut inner = Vec::new();
+        prost::encoding::encode_varint(MAX_NUMBER_SKIPPED << 3, &mut inner);
+        inner.push(1);
+        let group = [&[0x1b], &inner[..], &[0x1c]].concat();
+        assert_eq!(clean(&group, "etcdserverpb.RangeRequest"), Ok(Some(vec![])));
+        assert_eq!(clean(&inner, "etcdserverpb.RangeRequest"), Err(Malformed));
     }
 
     #[test]

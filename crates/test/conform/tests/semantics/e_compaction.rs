@@ -66,7 +66,6 @@ fn e3_a_physical_compaction_has_ended_when_it_is_answered() {
 }
 
 #[test]
-#[ignore = "hashes of compactions are not kept yet"]
 fn e3_the_hash_of_a_compaction_is_kept_with_the_one_before_it() {
     on_fresh_pair(&[], async |s| {
         s.compact(0, true).await.unwrap();
