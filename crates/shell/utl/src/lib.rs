@@ -1,1 +1,36 @@
-pub fn x(){}
+//! etcdutl: offline work on snapshots and databases.
+//!
+//! Owns: the commands, how they print, and restoring a member from a snapshot. Never: talks to a
+//! server; writes to the file it is asked about. Not here yet: defrag, migrate.
+//! Read next: [`commands`], [`snapshot`], [`restore`].
+
+pub mod commands;
+pub mod restore;
+pub mod snapshot;
+
+use cli::{Exit, Found};
+
+/// Runs a command line and returns the exit code.
+#[must_use]
+pub fn run(args: &[String]) -> u8 {
+    let (command, values) = match cli::find(&commands::ETCDUTL, args) {
+        Found::Run(command, values) => (command, values),
+        Found::Help(text) => {
+            print!("{text}");
+            return 0;
+        }
+        Found::Refused(text) => {
+            eprintln!("{text}");
+            return Exit::ERROR;
+        }
+    };
+    match command(&values) {
+        Ok(()) => 0,
+        Err(exit) => {
+            if !exit.text.is_empty() {
+                eprintln!("Error: {}", exit.text);
+            }
+            exit.code
+        }
+    }
+}
