@@ -106,6 +106,8 @@ async fn follow(session: &Session<'_>, mut plan: Plan) -> Result<(), Exit> {
             _ => false,
         };
         if !resumes {
+            // etcd's client ends the channel with a response of its own.
+            show(session, &WatchResponse { canceled: true, ..WatchResponse::default() })?;
             eprintln!("watch was canceled ({ended})");
             return Err(canceled());
         }

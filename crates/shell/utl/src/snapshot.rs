@@ -117,7 +117,7 @@ pub fn status(path: &Path, timeout: Duration) -> Result<Status, Exit> {
 pub fn hash_kv(path: &Path, revision: i64, timeout: Duration) -> Result<KvHash, Exit> {
     let may = MayBlock::on_this_thread();
     let db = open(path, &may, timeout)?;
-    let mut store = Store::recover(&may, db.begin_read()).map_err(failed)?;
+    let store = Store::recover(&may, db.begin_read()).map_err(failed)?;
     let view = store.publish();
     let mut hasher = view.hash_kv(revision).map_err(|e| failed(format!("mvcc: {e}")))?;
     while hasher.step(&may, &view, 1 << 20).map_err(failed)? != Step::Done {}
