@@ -3,6 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    ExitCode::from(ctl::run(&args, std::env::vars()))
+    let args = std::env::args_os().skip(1);
+    ExitCode::from(ctl::run(args, std::env::vars_os()))
 }

@@ -3,6 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    ExitCode::from(utl::run(&args))
+    let args = std::env::args_os().skip(1);
+    ExitCode::from(utl::run(args))
 }

@@ -14,6 +14,17 @@ pub mod text;
 pub use command::{Command, Found, Program, find};
 pub use flags::{Flag, Kind, Values};
 
+/// The arguments as text. Go's tools take any bytes; here those that are not UTF-8 are refused.
+///
+/// # Errors
+/// Which argument is not text.
+pub fn texts(args: impl Iterator<Item = std::ffi::OsString>) -> Result<Vec<String>, Exit> {
+    let refused = |arg: std::ffi::OsString| {
+        Exit::args(format!("arguments that are not UTF-8 are not implemented: {arg:?}"))
+    };
+    args.map(|arg| arg.into_string().map_err(refused)).collect()
+}
+
 /// How a command ended other than well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exit {
@@ -42,6 +53,15 @@ impl Exit {
     /// An end with a text.
     pub fn new(code: u8, text: impl Into<String>) -> Self {
         Self { code, text: text.into() }
+    }
+
+    /// Says why on stderr and gives the code.
+    #[must_use]
+    pub fn tell(self) -> u8 {
+        if !self.text.is_empty() {
+            eprintln!("Error: {}", self.text);
+        }
+        self.code
     }
 
     /// An end about which everything was said.

@@ -17,11 +17,22 @@ pub mod session;
 pub mod txn;
 pub mod watch;
 
+use std::ffi::OsString;
+
 use cli::{Exit, Found};
 
 /// Runs a command line and returns the exit code. The environment gives `ETCDCTL_*`.
-pub fn run(args: &[String], environment: impl Iterator<Item = (String, String)>) -> u8 {
-    let (command, values) = match cli::find(&commands::ETCDCTL, args) {
+pub fn run(
+    args: impl Iterator<Item = OsString>,
+    environment: impl Iterator<Item = (OsString, OsString)>,
+) -> u8 {
+    let args = match cli::texts(args) {
+        Ok(args) => args,
+        Err(exit) => return exit.tell(),
+    };
+    let environment = environment
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let (command, values) = match cli::find(&commands::ETCDCTL, &args) {
         Found::Run(command, values) => (command, values),
         Found::Help(text) => {
             print::out(text.as_bytes());
@@ -35,11 +46,6 @@ pub fn run(args: &[String], environment: impl Iterator<Item = (String, String)>)
     let ended = session::Context::new(values, environment).and_then(|context| command(&context));
     match ended {
         Ok(()) => 0,
-        Err(exit) => {
-            if !exit.text.is_empty() {
-                eprintln!("Error: {}", exit.text);
-            }
-            exit.code
-        }
+        Err(exit) => exit.tell(),
     }
 }

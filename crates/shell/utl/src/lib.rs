@@ -8,12 +8,17 @@ pub mod commands;
 pub mod restore;
 pub mod snapshot;
 
+use std::ffi::OsString;
+
 use cli::{Exit, Found};
 
 /// Runs a command line and returns the exit code.
-#[must_use]
-pub fn run(args: &[String]) -> u8 {
-    let (command, values) = match cli::find(&commands::ETCDUTL, args) {
+pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
+    let args = match cli::texts(args) {
+        Ok(args) => args,
+        Err(exit) => return exit.tell(),
+    };
+    let (command, values) = match cli::find(&commands::ETCDUTL, &args) {
         Found::Run(command, values) => (command, values),
         Found::Help(text) => {
             print!("{text}");
@@ -26,11 +31,6 @@ pub fn run(args: &[String]) -> u8 {
     };
     match command(&values) {
         Ok(()) => 0,
-        Err(exit) => {
-            if !exit.text.is_empty() {
-                eprintln!("Error: {}", exit.text);
-            }
-            exit.code
-        }
+        Err(exit) => exit.tell(),
     }
 }

@@ -322,6 +322,24 @@ fn a_dead_endpoint_is_passed_over_or_reported() {
 }
 
 #[test]
+fn the_environment_sets_flags_but_not_those_that_are_given() {
+    let Some(both) = Both::start(Kind::Reference) else { return };
+    both.set("put a 1");
+    let ask = |tool: &Path, args: &[&str]| {
+        let output = Command::new(tool)
+            .args(args)
+            .env("ETCDCTL_ENDPOINTS", both.server.endpoint())
+            .env("ETCDCTL_WRITE_OUT", "json")
+            .output()
+            .expect("the tool runs");
+        (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code())
+    };
+    for args in [&["get", "a"][..], &["get", "a", "-w", "fields"], &["version", "-w", "json"]] {
+        assert_eq!(ask(&both.ours, args), ask(&both.theirs, args), "{args:?}");
+    }
+}
+
+#[test]
 fn snapshots_are_saved_told_and_restored_by_either_tool() {
     let Some(theirs) = oracle("etcdutl/etcdutl") else { return };
     let Some(both) = Both::start(Kind::Reference) else { return };
