@@ -114,9 +114,7 @@ fn first_word(args: &[String], flags: &[Flag]) -> Option<usize> {
         } else if arg.len() == 2 && arg.starts_with('-') {
             let letter = arg.chars().nth(1);
             !flags.iter().any(|f| f.short == letter && is_switch(f))
-        } else if arg.starts_with('-') {
-            false
-        } else if arg.is_empty() {
+        } else if arg.starts_with('-') || arg.is_empty() {
             false
         } else {
             return Some(at);

@@ -141,7 +141,7 @@ impl Client {
                             && attempt < repeat::MAX_ATTEMPTS =>
                     {
                         // The next attempt goes to the next endpoint.
-                        if attempt as usize % self.endpoints.len() == 0 {
+                        if (attempt as usize).is_multiple_of(self.endpoints.len()) {
                             tokio::time::sleep(BACKOFF).await;
                         }
                     }
@@ -367,11 +367,78 @@ fn percent_decode(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use api::etcdserverpb::{PutRequest, PutResponse, RangeRequest, RangeResponse};
+
     use super::*;
 
     #[test]
     fn messages_are_percent_decoded() {
         assert_eq!(percent_decode("a%20b%"), "a b%");
         assert_eq!(percent_decode("%zz"), "%zz");
+    }
+
+    /// Answers Unavailable `refusals` times and then with an empty message; counts requests.
+    async fn server(refusals: usize) -> (Client, Arc<AtomicUsize>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = listener.local_addr().unwrap().to_string();
+        let count = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&count);
+        tokio::spawn(async move {
+            let (socket, _) = listener.accept().await.unwrap();
+            let mut connection = h2::server::handshake(socket).await.unwrap();
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                let refused = seen.fetch_add(1, Ordering::SeqCst) < refusals;
+                let status = if refused { "14" } else { "0" };
+                let head = http::Response::builder();
+                if refused {
+                    let head = head.header("grpc-status", status).body(()).unwrap();
+                    respond.send_response(head, true).unwrap();
+                    continue;
+                }
+                let mut send = respond.send_response(head.body(()).unwrap(), false).unwrap();
+                send.send_data(Bytes::from_static(&[0; 5]), false).unwrap();
+                let mut trailers = http::HeaderMap::new();
+                trailers.insert("grpc-status", status.parse().unwrap());
+                send.send_trailers(trailers).unwrap();
+            }
+        });
+        let config = Config {
+            endpoints: vec![endpoint],
+            dial_timeout: Duration::from_secs(2),
+            max_send_bytes: 0,
+            max_receive_bytes: 0,
+            token: None,
+        };
+        (Client::new(config).unwrap(), count)
+    }
+
+    fn wait<T>(work: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(work)
+    }
+
+    #[test]
+    fn reads_are_sent_again_while_the_server_is_unavailable() {
+        wait(async {
+            let (client, count) = server(3).await;
+            let request = RangeRequest::default();
+            let read: Result<RangeResponse, _> = client.call(Method::Range, &request, None).await;
+            assert_eq!(read, Ok(RangeResponse::default()));
+            assert_eq!(count.load(Ordering::SeqCst), 4);
+        });
+    }
+
+    #[test]
+    fn writes_that_may_have_arrived_are_never_sent_again() {
+        wait(async {
+            let (client, count) = server(3).await;
+            let request = PutRequest::default();
+            let put: Result<PutResponse, _> = client.call(Method::Put, &request, None).await;
+            assert_eq!(put.unwrap_err().code(), Some(Code::Unavailable));
+            assert_eq!(count.load(Ordering::SeqCst), 1);
+        });
     }
 }

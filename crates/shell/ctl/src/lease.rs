@@ -26,7 +26,6 @@ fn lease_arg(context: &Context, missing: &str) -> Result<i64, Exit> {
 fn unpacked(
     session: &Session<'_>,
     header: Option<&ResponseHeader>,
-    message: &impl Message,
     pairs: &[String],
     simple: impl FnOnce(&mut Vec<u8>),
     fields: impl FnOnce(&mut Vec<u8>),
@@ -45,10 +44,7 @@ fn unpacked(
             line(&mut out, format!("{{{}}}", all.join(",")));
         }
         // The unpacked types embed the header alone, and that is what is marshalled.
-        Format::Protobuf => {
-            let _ = message;
-            out = header.copied().unwrap_or_default().encode_to_vec();
-        }
+        Format::Protobuf => out = header.copied().unwrap_or_default().encode_to_vec(),
         Format::Table => return Err(Format::Table.unsupported()),
     }
     print::out(&out);
@@ -77,7 +73,6 @@ pub fn grant(context: &Context) -> Result<(), Exit> {
     unpacked(
         &session,
         response.header.as_ref(),
-        &response,
         &pairs,
         |out| line(out, format!("lease {:016x} granted with TTL({}s)", response.id, response.ttl)),
         |out| id_and_ttl(out, response.id, response.ttl, session.is_hex),
@@ -134,7 +129,6 @@ pub fn time_to_live(context: &Context) -> Result<(), Exit> {
     unpacked(
         &session,
         response.header.as_ref(),
-        &response,
         &pairs,
         |out| {
             if response.granted_ttl == 0 && response.ttl == -1 {
@@ -175,7 +169,6 @@ pub fn list(context: &Context) -> Result<(), Exit> {
     unpacked(
         &session,
         response.header.as_ref(),
-        &response,
         &pairs,
         |out| {
             line(out, format!("found {} leases", response.leases.len()));
@@ -215,7 +208,6 @@ pub fn keep_alive(context: &Context) -> Result<(), Exit> {
         unpacked(
             &session,
             response.header.as_ref(),
-            &response,
             &pairs,
             |out| {
                 line(
