@@ -1,0 +1,286 @@
+//! Flags as pflag reads them.
+//!
+//! Flags and arguments mix freely until `--`; a later value replaces an earlier one, except in
+//! lists, which grow. Every value is checked where it is read, so that later code only converts.
+
+use crate::text;
+
+/// What a flag's value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A switch; alone it means true.
+    Bool,
+    /// Any text.
+    String,
+    /// Texts between commas.
+    Strings,
+    /// A signed number of 64 bits.
+    Int,
+    /// An unsigned number of 64 bits.
+    Uint,
+    /// Go's spelling of a time span.
+    Duration,
+}
+
+/// A flag.
+#[derive(Clone, Copy, Debug)]
+pub struct Flag {
+    /// Its name, without dashes.
+    pub name: &'static str,
+    /// Its one-letter name.
+    pub short: Option<char>,
+    /// What its value is.
+    pub kind: Kind,
+    /// The value if it is not given.
+    pub default: &'static str,
+    /// What it is for.
+    pub help: &'static str,
+}
+
+impl Flag {
+    /// A flag without a short name.
+    #[must_use]
+    pub const fn new(
+        name: &'static str,
+        kind: Kind,
+        default: &'static str,
+        help: &'static str,
+    ) -> Self {
+        Self { name, short: None, kind, default, help }
+    }
+
+    /// A switch that is off by default.
+    #[must_use]
+    pub const fn switch(name: &'static str, help: &'static str) -> Self {
+        Self::new(name, Kind::Bool, "false", help)
+    }
+
+    /// The same flag with a short name.
+    #[must_use]
+    pub const fn short(mut self, letter: char) -> Self {
+        self.short = Some(letter);
+        self
+    }
+
+    fn check(&self, value: &str) -> Result<(), String> {
+        let checked = match self.kind {
+            Kind::Bool => text::parse_bool(value).map(|_| ()),
+            Kind::Int => text::parse_int(value, 0).map(|_| ()),
+            Kind::Uint => text::parse_uint(value, 0).map(|_| ()),
+            Kind::Duration => text::parse_duration(value).map(|_| ()),
+            Kind::String | Kind::Strings => Ok(()),
+        };
+        let shown = match self.short {
+            Some(short) => format!("-{short}, --{}", self.name),
+            None => format!("--{}", self.name),
+        };
+        checked.map_err(|e| {
+            format!("invalid argument {} for \"{shown}\" flag: {e}", text::quote(value.as_bytes()))
+        })
+    }
+}
+
+/// The values of a command line.
+#[derive(Clone, Debug, Default)]
+pub struct Values {
+    known: Vec<Flag>,
+    given: Vec<(&'static str, String)>,
+    /// What is not a flag.
+    pub args: Vec<String>,
+    /// How many of the arguments stand before `--`, if it was given.
+    pub before_dashes: Option<usize>,
+}
+
+impl Values {
+    /// Reads the arguments after the command's name.
+    ///
+    /// # Errors
+    /// pflag's text.
+    pub fn read(known: Vec<Flag>, args: &[String]) -> Result<Self, String> {
+        let mut values = Self { known, ..Self::default() };
+        let mut rest = args.iter();
+        while let Some(arg) = rest.next() {
+            if arg == "--" {
+                values.before_dashes = Some(values.args.len());
+                values.args.extend(rest.cloned());
+                break;
+            }
+            if let Some(long) = arg.strip_prefix("--") {
+                let (name, value) = match long.split_once('=') {
+                    Some((name, value)) => (name, Some(value.to_owned())),
+                    None => (long, None),
+                };
+                if name.is_empty() || name.starts_with('-') {
+                    return Err(format!("bad flag syntax: {arg}"));
+                }
+                let flag = values.by_name(name).ok_or(format!("unknown flag: --{name}"))?;
+                let value = match value {
+                    Some(value) => value,
+                    None if flag.kind == Kind::Bool => "true".to_owned(),
+                    None => rest.next().ok_or(format!("flag needs an argument: --{name}"))?.clone(),
+                };
+                values.set(&flag, value)?;
+            } else if arg.len() > 1 && arg.starts_with('-') {
+                values.read_short(arg, &mut rest)?;
+            } else {
+                values.args.push(arg.clone());
+            }
+        }
+        Ok(values)
+    }
+
+    fn read_short(
+        &mut self,
+        arg: &str,
+        rest: &mut std::slice::Iter<'_, String>,
+    ) -> Result<(), String> {
+        let mut letters = arg[1..].chars();
+        while let Some(letter) = letters.next() {
+            let flag = self.known.iter().find(|f| f.short == Some(letter)).copied();
+            let flag = flag.ok_or_else(|| {
+                let shown = format!("-{letter}{}", letters.as_str());
+                format!("unknown shorthand flag: '{letter}' in {shown}")
+            })?;
+            let tail = letters.as_str();
+            if let Some(value) = tail.strip_prefix('=') {
+                return self.set(&flag, value.to_owned());
+            }
+            if flag.kind == Kind::Bool {
+                self.set(&flag, "true".to_owned())?;
+                continue;
+            }
+            if !tail.is_empty() {
+                return self.set(&flag, tail.to_owned());
+            }
+            let missing = format!("flag needs an argument: '{letter}' in -{letter}");
+            return self.set(&flag, rest.next().ok_or(missing)?.clone());
+        }
+        Ok(())
+    }
+
+    fn by_name(&self, name: &str) -> Option<Flag> {
+        self.known.iter().find(|f| f.name == name).copied()
+    }
+
+    fn set(&mut self, flag: &Flag, value: String) -> Result<(), String> {
+        flag.check(&value)?;
+        if flag.kind != Kind::Strings {
+            self.given.retain(|(name, _)| *name != flag.name);
+        }
+        self.given.push((flag.name, value));
+        Ok(())
+    }
+
+    /// Sets a flag from elsewhere than the command line.
+    ///
+    /// # Errors
+    /// The value is not of the flag's kind.
+    pub fn set_from_outside(&mut self, name: &str, value: String) -> Result<(), String> {
+        let flag = self.by_name(name).ok_or(format!("unknown flag: --{name}"))?;
+        self.set(&flag, value)
+    }
+
+    /// Whether the flag was given.
+    #[must_use]
+    pub fn is_given(&self, name: &str) -> bool {
+        self.given.iter().any(|(given, _)| *given == name)
+    }
+
+    /// A flag's text.
+    ///
+    /// # Panics
+    /// If the command has no such flag.
+    #[must_use]
+    pub fn text(&self, name: &str) -> &str {
+        let given = self.given.iter().rev().find(|(given, _)| *given == name);
+        given.map_or_else(
+            || self.known.iter().find(|f| f.name == name).expect("a flag of this command").default,
+            |(_, value)| value,
+        )
+    }
+
+    /// A switch.
+    #[must_use]
+    pub fn is_on(&self, name: &str) -> bool {
+        text::parse_bool(self.text(name)).is_ok_and(|on| on)
+    }
+
+    /// A number; 0 by default.
+    #[must_use]
+    pub fn int(&self, name: &str) -> i64 {
+        text::parse_int(self.text(name), 0).unwrap_or(0)
+    }
+
+    /// An unsigned number; 0 by default.
+    #[must_use]
+    pub fn uint(&self, name: &str) -> u64 {
+        text::parse_uint(self.text(name), 0).unwrap_or(0)
+    }
+
+    /// A time span; 0 by default, and for negative ones.
+    #[must_use]
+    pub fn duration(&self, name: &str) -> std::time::Duration {
+        let nanos = text::parse_duration(self.text(name)).unwrap_or(0);
+        std::time::Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
+    }
+
+    /// A list. An empty text is no element.
+    #[must_use]
+    pub fn list(&self, name: &str) -> Vec<String> {
+        let mut list = Vec::new();
+        let given = self.given.iter().filter(|(given, _)| *given == name);
+        let mut texts: Vec<&str> = given.map(|(_, value)| value.as_str()).collect();
+        if texts.is_empty() {
+            texts.push(self.text(name));
+        }
+        for text in texts {
+            list.extend(text.split(',').filter(|s| !s.is_empty()).map(str::to_owned));
+        }
+        list
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Values, String> {
+        let known = vec![
+            Flag::switch("prefix", ""),
+            Flag::new("limit", Kind::Int, "0", ""),
+            Flag::new("write-out", Kind::String, "simple", "").short('w'),
+            Flag::new("endpoints", Kind::Strings, "a:1", ""),
+            Flag::switch("interactive", "").short('i'),
+        ];
+        let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        Values::read(known, &args)
+    }
+
+    #[test]
+    fn flags_and_arguments_mix_until_two_dashes() {
+        let v = read("a --prefix b --limit=0x10 -iwjson -- --prefix").unwrap();
+        assert_eq!(v.args, ["a", "b", "--prefix"]);
+        assert_eq!(v.before_dashes, Some(2));
+        assert!(v.is_on("prefix") && v.is_on("interactive"));
+        assert_eq!((v.int("limit"), v.text("write-out")), (16, "json"));
+        assert_eq!(v.list("endpoints"), ["a:1"]);
+        assert_eq!(
+            read("--endpoints b,c --endpoints d").unwrap().list("endpoints"),
+            ["b", "c", "d"]
+        );
+        assert_eq!(read("--limit -5").unwrap().int("limit"), -5);
+    }
+
+    #[test]
+    fn refusals_have_the_texts_of_pflag() {
+        let refused = |line| read(line).unwrap_err();
+        assert_eq!(refused("--nope"), "unknown flag: --nope");
+        assert_eq!(refused("-xyz"), "unknown shorthand flag: 'x' in -xyz");
+        assert_eq!(refused("--limit"), "flag needs an argument: --limit");
+        assert_eq!(refused("-w"), "flag needs an argument: 'w' in -w");
+        assert_eq!(
+            refused("--limit abc"),
+            r#"invalid argument "abc" for "--limit" flag: strconv.ParseInt: parsing "abc": invalid syntax"#
+        );
+    }
+}

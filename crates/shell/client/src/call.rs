@@ -1,0 +1,444 @@
+//! Calls: unary with a deadline, and streams.
+//!
+//! Invariant: a call that may have reached a server is sent again only if [`repeat`] allows it.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use api::error::{Code, Status};
+use api::method::Method;
+use bytes::{BufMut, Bytes, BytesMut};
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{RecvStream, SendStream};
+use prost::Message;
+use tokio::time::Instant;
+
+use crate::endpoint::Endpoint;
+use crate::error::{self, Error};
+use crate::repeat;
+
+/// Which servers, and what goes with every call.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `host:port`, `http://host:port` or `unix://path`.
+    pub endpoints: Vec<String>,
+    /// Longest time to connect to one endpoint.
+    pub dial_timeout: Duration,
+    /// Longest request, in bytes; 0 means 2 MiB.
+    pub max_send_bytes: usize,
+    /// Longest response message, in bytes; 0 means 2^31 - 1.
+    pub max_receive_bytes: usize,
+    /// Metadata `token`, if calls are authenticated.
+    pub token: Option<String>,
+}
+
+/// Connections to the members of one cluster.
+#[derive(Debug)]
+pub struct Client {
+    config: Config,
+    endpoints: Vec<Endpoint>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    connections: Vec<Option<SendRequest<Bytes>>>,
+    next: usize,
+}
+
+/// Time between rounds over all endpoints.
+const BACKOFF: Duration = Duration::from_millis(25);
+
+impl Client {
+    /// A client. It connects when it is used.
+    ///
+    /// # Errors
+    /// There is no endpoint, or one that cannot be used.
+    pub fn new(config: Config) -> Result<Self, Error> {
+        let endpoints: Result<Vec<_>, _> =
+            config.endpoints.iter().map(|e| Endpoint::parse(e)).collect();
+        let endpoints = endpoints?;
+        if endpoints.is_empty() {
+            return Err(Error::NoEndpoints);
+        }
+        let state = State { connections: vec![None; endpoints.len()], next: 0 };
+        Ok(Self { config, endpoints, state: Mutex::new(state) })
+    }
+
+    /// Sends this token with every call from now on.
+    pub fn set_token(&mut self, token: String) {
+        self.config.token = Some(token);
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().expect("nobody panics while holding it")
+    }
+
+    /// An open connection to the next endpoint that has or takes one. Fails after one round.
+    async fn connection(&self) -> Result<(usize, SendRequest<Bytes>), Error> {
+        let first = {
+            let mut state = self.state();
+            state.next = (state.next + 1) % self.endpoints.len();
+            state.next
+        };
+        let mut last = String::new();
+        for step in 0..self.endpoints.len() {
+            let at = (first + step) % self.endpoints.len();
+            let known = self.state().connections[at].clone();
+            let known = match known {
+                Some(send) => send.ready().await.ok(),
+                None => None,
+            };
+            if let Some(send) = known {
+                return Ok((at, send));
+            }
+            let dialed =
+                tokio::time::timeout(self.config.dial_timeout, self.endpoints[at].connect()).await;
+            match dialed {
+                Ok(Ok(send)) => {
+                    self.state().connections[at] = Some(send.clone());
+                    match send.ready().await {
+                        Ok(send) => return Ok((at, send)),
+                        Err(e) => last = e.to_string(),
+                    }
+                }
+                Ok(Err(e)) => last = e.to_string(),
+                Err(_) => last = "connection timed out".to_owned(),
+            }
+        }
+        Err(Error::Broken(last))
+    }
+
+    /// As [`Client::connection`], until it succeeds.
+    async fn patient_connection(&self) -> (usize, SendRequest<Bytes>) {
+        loop {
+            match self.connection().await {
+                Ok(found) => return found,
+                Err(_) => tokio::time::sleep(BACKOFF).await,
+            }
+        }
+    }
+
+    /// A unary call. Without a deadline it waits for a server as long as it takes.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn call<A: Message + Default>(
+        &self,
+        method: Method,
+        request: &impl Message,
+        deadline: Option<Instant>,
+    ) -> Result<A, Error> {
+        let body = self.envelope(request)?;
+        let work = async {
+            let mut attempt = 0;
+            loop {
+                attempt += 1;
+                match self.once::<A>(method, body.clone()).await {
+                    Err(e)
+                        if is_unavailable(&e)
+                            && repeat::is_repeatable(method)
+                            && attempt < repeat::MAX_ATTEMPTS =>
+                    {
+                        // The next attempt goes to the next endpoint.
+                        if (attempt as usize).is_multiple_of(self.endpoints.len()) {
+                            tokio::time::sleep(BACKOFF).await;
+                        }
+                    }
+                    other => return other,
+                }
+            }
+        };
+        within(deadline, work).await
+    }
+
+    async fn once<A: Message + Default>(&self, method: Method, body: Bytes) -> Result<A, Error> {
+        let mut stream = self.open(method, Some(body), false).await?;
+        let message = stream.raw().await?;
+        let message = message.ok_or_else(|| broken("no message"))?;
+        while stream.raw().await?.is_some() {}
+        A::decode(message).map_err(|_| broken("malformed message"))
+    }
+
+    /// Opens a stream with a first message. With `is_bidi` more can be sent.
+    ///
+    /// # Errors
+    /// [`Error`]; refusals may also come with the first message.
+    pub async fn stream(
+        &self,
+        method: Method,
+        first: &impl Message,
+        is_bidi: bool,
+        deadline: Option<Instant>,
+    ) -> Result<Stream, Error> {
+        let body = self.envelope(first)?;
+        within(deadline, self.open(method, Some(body), is_bidi)).await
+    }
+
+    fn envelope(&self, message: &impl Message) -> Result<Bytes, Error> {
+        let len = message.encoded_len();
+        let max =
+            if self.config.max_send_bytes == 0 { 2 << 20 } else { self.config.max_send_bytes };
+        if len > max {
+            let text = format!("trying to send message larger than max ({len} vs. {max})");
+            return Err(Error::Status(Status::new(Code::ResourceExhausted, text)));
+        }
+        Ok(envelope(message))
+    }
+
+    async fn open(
+        &self,
+        method: Method,
+        body: Option<Bytes>,
+        is_bidi: bool,
+    ) -> Result<Stream, Error> {
+        let (at, mut send) = self.patient_connection().await;
+        let gone = |e: h2::Error| {
+            self.state().connections[at] = None;
+            Error::Broken(e.to_string())
+        };
+        let uri = format!("http://{}{}", self.endpoints[at].authority(), method.row().path);
+        let mut request = http::Request::post(uri)
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("user-agent", concat!("grpc-quorate/", env!("CARGO_PKG_VERSION")))
+            .header("client-api-version", "3.7");
+        if method == Method::Watch {
+            request = request.header("hasleader", "true");
+        }
+        if let Some(token) = &self.config.token {
+            request = request.header("token", token);
+        }
+        let request = request.body(()).map_err(|e| Error::BadEndpoint(e.to_string()))?;
+        let (response, mut stream) = send.send_request(request, false).map_err(gone)?;
+        if let Some(body) = body {
+            stream.send_data(body, !is_bidi).map_err(gone)?;
+        }
+        Ok(Stream {
+            response: Some(response),
+            send: stream,
+            body: None,
+            buffer: BytesMut::new(),
+            max: match self.config.max_receive_bytes {
+                0 => i32::MAX as usize,
+                max => max,
+            },
+        })
+    }
+}
+
+async fn within<T>(
+    deadline: Option<Instant>,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    match deadline {
+        None => work.await,
+        Some(at) => tokio::time::timeout_at(at, work).await.unwrap_or(Err(Error::Deadline)),
+    }
+}
+
+fn broken(text: &str) -> Error {
+    Error::Broken(text.to_owned())
+}
+
+fn is_unavailable(error: &Error) -> bool {
+    match error {
+        Error::Status(status) => status.code == Code::Unavailable,
+        Error::Broken(_) => true,
+        _ => false,
+    }
+}
+
+fn envelope(message: &impl Message) -> Bytes {
+    let len = message.encoded_len();
+    let mut out = BytesMut::with_capacity(5 + len);
+    out.put_u8(0);
+    out.put_u32(u32::try_from(len).expect("checked against the longest request"));
+    message.encode(&mut out).expect("a growing buffer has room");
+    out.freeze()
+}
+
+/// An open call.
+#[derive(Debug)]
+pub struct Stream {
+    response: Option<ResponseFuture>,
+    send: SendStream<Bytes>,
+    body: Option<RecvStream>,
+    buffer: BytesMut,
+    max: usize,
+}
+
+impl Stream {
+    /// Sends one more message.
+    ///
+    /// # Errors
+    /// The stream is over.
+    pub fn send(&mut self, message: &impl Message) -> Result<(), Error> {
+        self.send.send_data(envelope(message), false).map_err(|e| Error::Broken(e.to_string()))
+    }
+
+    /// The next message; `None` at a good end.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn next<A: Message + Default>(
+        &mut self,
+        deadline: Option<Instant>,
+    ) -> Result<Option<A>, Error> {
+        match within(deadline, self.raw()).await? {
+            None => Ok(None),
+            Some(message) => A::decode(message).map(Some).map_err(|_| broken("malformed message")),
+        }
+    }
+
+    async fn raw(&mut self) -> Result<Option<Bytes>, Error> {
+        let gone = |e: h2::Error| Error::Broken(e.to_string());
+        // Awaited in place, so that a caller may give up and come back.
+        if let Some(response) = &mut self.response {
+            let response = response.await.map_err(gone)?;
+            self.response = None;
+            if response.status() != http::StatusCode::OK {
+                return Err(Error::Broken(format!("unexpected HTTP status {}", response.status())));
+            }
+            if response.headers().contains_key("grpc-status") {
+                status(response.headers())?;
+            }
+            self.body = Some(response.into_body());
+        }
+        let body = self.body.as_mut().ok_or_else(|| broken("the stream is over"))?;
+        loop {
+            if let Some([flag, a, b, c, d]) = self.buffer.first_chunk() {
+                let len = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+                if *flag != 0 {
+                    return Err(broken("compressed message"));
+                }
+                if len > self.max {
+                    let text =
+                        format!("grpc: received message larger than max ({len} vs. {})", self.max);
+                    return Err(Error::Status(Status::new(Code::ResourceExhausted, text)));
+                }
+                if self.buffer.len() >= 5 + len {
+                    let _ = self.buffer.split_to(5);
+                    return Ok(Some(self.buffer.split_to(len).freeze()));
+                }
+            }
+            match body.data().await {
+                Some(chunk) => {
+                    let chunk = chunk.map_err(gone)?;
+                    let _ = body.flow_control().release_capacity(chunk.len());
+                    self.buffer.extend_from_slice(&chunk);
+                }
+                None => {
+                    let trailers = body.trailers().await.map_err(gone)?;
+                    status(&trailers.unwrap_or_default())?;
+                    return Ok(None);
+                }
+            }
+        }
+    }
+}
+
+fn status(headers: &http::HeaderMap) -> Result<(), Error> {
+    let text = |name| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let number: u16 = text("grpc-status").parse().unwrap_or(2);
+    if number == 0 {
+        return Ok(());
+    }
+    Err(Error::Status(Status::new(error::code(number), percent_decode(text("grpc-message")))))
+}
+
+fn percent_decode(text: &str) -> String {
+    let (mut out, mut rest) = (Vec::new(), text.as_bytes());
+    while let Some((&byte, after)) = rest.split_first() {
+        let hex = after.get(..2).and_then(|h| std::str::from_utf8(h).ok());
+        match hex.and_then(|h| u8::from_str_radix(h, 16).ok()) {
+            Some(decoded) if byte == b'%' => {
+                out.push(decoded);
+                rest = &after[2..];
+            }
+            _ => {
+                out.push(byte);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use api::etcdserverpb::{PutRequest, PutResponse, RangeRequest, RangeResponse};
+
+    use super::*;
+
+    #[test]
+    fn messages_are_percent_decoded() {
+        assert_eq!(percent_decode("a%20b%"), "a b%");
+        assert_eq!(percent_decode("%zz"), "%zz");
+    }
+
+    /// Answers Unavailable `refusals` times and then with an empty message; counts requests.
+    async fn server(refusals: usize) -> (Client, Arc<AtomicUsize>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = listener.local_addr().unwrap().to_string();
+        let count = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&count);
+        tokio::spawn(async move {
+            let (socket, _) = listener.accept().await.unwrap();
+            let mut connection = h2::server::handshake(socket).await.unwrap();
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                let refused = seen.fetch_add(1, Ordering::SeqCst) < refusals;
+                let status = if refused { "14" } else { "0" };
+                let head = http::Response::builder();
+                if refused {
+                    let head = head.header("grpc-status", status).body(()).unwrap();
+                    respond.send_response(head, true).unwrap();
+                    continue;
+                }
+                let mut send = respond.send_response(head.body(()).unwrap(), false).unwrap();
+                send.send_data(Bytes::from_static(&[0; 5]), false).unwrap();
+                let mut trailers = http::HeaderMap::new();
+                trailers.insert("grpc-status", status.parse().unwrap());
+                send.send_trailers(trailers).unwrap();
+            }
+        });
+        let config = Config {
+            endpoints: vec![endpoint],
+            dial_timeout: Duration::from_secs(2),
+            max_send_bytes: 0,
+            max_receive_bytes: 0,
+            token: None,
+        };
+        (Client::new(config).unwrap(), count)
+    }
+
+    fn wait<T>(work: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(work)
+    }
+
+    #[test]
+    fn reads_are_sent_again_while_the_server_is_unavailable() {
+        wait(async {
+            let (client, count) = server(3).await;
+            let request = RangeRequest::default();
+            let read: Result<RangeResponse, _> = client.call(Method::Range, &request, None).await;
+            assert_eq!(read, Ok(RangeResponse::default()));
+            assert_eq!(count.load(Ordering::SeqCst), 4);
+        });
+    }
+
+    #[test]
+    fn writes_that_may_have_arrived_are_never_sent_again() {
+        wait(async {
+            let (client, count) = server(3).await;
+            let request = PutRequest::default();
+            let put: Result<PutResponse, _> = client.call(Method::Put, &request, None).await;
+            assert_eq!(put.unwrap_err().code(), Some(Code::Unavailable));
+            assert_eq!(count.load(Ordering::SeqCst), 1);
+        });
+    }
+}

@@ -1,0 +1,108 @@
+//! How calls fail, with the texts of etcd's client.
+
+use std::fmt;
+
+use api::error::{ApiError, Code, Status};
+
+/// Why a call failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// No endpoint was configured.
+    NoEndpoints,
+    /// An endpoint that this client cannot use.
+    BadEndpoint(String),
+    /// The deadline passed.
+    Deadline,
+    /// The server refused.
+    Status(Status),
+    /// The connection broke, or the server does not speak the protocol.
+    Broken(String),
+}
+
+impl Error {
+    /// Whether the server answered with this error.
+    #[must_use]
+    pub fn is(&self, error: ApiError) -> bool {
+        matches!(self, Error::Status(s) if s.message == error.text())
+    }
+
+    /// The code, where a server gave one.
+    #[must_use]
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Error::Status(status) => Some(status.code),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    //= etcd 3.7.1: api/v3rpc/rpctypes/error.go#Error
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::NoEndpoints => write!(f, "etcdclient: no available endpoints"),
+            Error::BadEndpoint(text) => write!(f, "{text}"),
+            Error::Deadline => write!(f, "context deadline exceeded"),
+            Error::Status(s) if s.code == Code::DeadlineExceeded => {
+                write!(f, "context deadline exceeded")
+            }
+            Error::Status(s) if ApiError::ALL.iter().any(|e| e.text() == s.message) => {
+                write!(f, "{}", s.message)
+            }
+            Error::Status(s) => {
+                write!(f, "rpc error: code = {} desc = {}", s.code.name(), s.message)
+            }
+            Error::Broken(text) => {
+                write!(f, "rpc error: code = Unavailable desc = {text}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// The code with this number; Unknown for others.
+pub(crate) fn code(number: u16) -> Code {
+    const CODES: [Code; 17] = [
+        Code::Ok,
+        Code::Canceled,
+        Code::Unknown,
+        Code::InvalidArgument,
+        Code::DeadlineExceeded,
+        Code::NotFound,
+        Code::AlreadyExists,
+        Code::PermissionDenied,
+        Code::ResourceExhausted,
+        Code::FailedPrecondition,
+        Code::Aborted,
+        Code::OutOfRange,
+        Code::Unimplemented,
+        Code::Internal,
+        Code::Unavailable,
+        Code::DataLoss,
+        Code::Unauthenticated,
+    ];
+    CODES.get(usize::from(number)).copied().unwrap_or(Code::Unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_stand_at_their_numbers() {
+        for number in 0..17 {
+            assert_eq!(code(number) as u16, number);
+        }
+        assert_eq!(code(99), Code::Unknown);
+    }
+
+    #[test]
+    fn known_texts_stand_alone_and_others_carry_their_code() {
+        let known = ApiError::ALL[0];
+        let error = Error::Status(Status::new(known.code(), known.text()));
+        assert_eq!(error.to_string(), known.text());
+        let error = Error::Status(Status::new(Code::Internal, "odd"));
+        assert_eq!(error.to_string(), "rpc error: code = Internal desc = odd");
+    }
+}

@@ -1,0 +1,17 @@
+//! A client of the etcd v3 API over HTTP/2, without a gRPC framework.
+//!
+//! The framing is ours, on `h2`: a framework would double the time to build the tools and gives
+//! nothing that they use. TLS is not here yet: `https` endpoints are refused.
+//!
+//! Owns: endpoints and connections, calls with deadlines, streams, what may be repeated
+//! ([`repeat`]). Never: repeats a call that may have written; runs threads. Read next: [`endpoint`],
+//! [`call`], [`repeat`].
+
+pub mod call;
+pub mod endpoint;
+pub mod error;
+pub mod repeat;
+
+pub use call::{Client, Config, Stream};
+pub use endpoint::Endpoint;
+pub use error::Error;
