@@ -31,6 +31,27 @@ pub enum Code {
 }
 
 impl Code {
+    /// Every code, each at its number.
+    pub const ALL: [Code; 17] = [
+        Code::Ok,
+        Code::Canceled,
+        Code::Unknown,
+        Code::InvalidArgument,
+        Code::DeadlineExceeded,
+        Code::NotFound,
+        Code::AlreadyExists,
+        Code::PermissionDenied,
+        Code::ResourceExhausted,
+        Code::FailedPrecondition,
+        Code::Aborted,
+        Code::OutOfRange,
+        Code::Unimplemented,
+        Code::Internal,
+        Code::Unavailable,
+        Code::DataLoss,
+        Code::Unauthenticated,
+    ];
+
     /// The name that grpc-go prints and that metrics carry as `grpc_code`.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -189,6 +210,13 @@ impl std::error::Error for Status {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn codes_stand_at_their_numbers() {
+        for (number, code) in Code::ALL.into_iter().enumerate() {
+            assert_eq!(code as usize, number);
+        }
+    }
 
     #[test]
     fn texts_are_distinct() {

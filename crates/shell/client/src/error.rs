@@ -63,26 +63,7 @@ impl std::error::Error for Error {}
 
 /// The code with this number; Unknown for others.
 pub(crate) fn code(number: u16) -> Code {
-    const CODES: [Code; 17] = [
-        Code::Ok,
-        Code::Canceled,
-        Code::Unknown,
-        Code::InvalidArgument,
-        Code::DeadlineExceeded,
-        Code::NotFound,
-        Code::AlreadyExists,
-        Code::PermissionDenied,
-        Code::ResourceExhausted,
-        Code::FailedPrecondition,
-        Code::Aborted,
-        Code::OutOfRange,
-        Code::Unimplemented,
-        Code::Internal,
-        Code::Unavailable,
-        Code::DataLoss,
-        Code::Unauthenticated,
-    ];
-    CODES.get(usize::from(number)).copied().unwrap_or(Code::Unknown)
+    Code::ALL.get(usize::from(number)).copied().unwrap_or(Code::Unknown)
 }
 
 #[cfg(test)]
