@@ -3,9 +3,9 @@
 //! Invariant: [`Encoder`] and [`parse`] agree on the running checksum; a frame's length is a
 //! multiple of 8. Nothing here panics on bytes from disk.
 
-use api::walpb;
 use bytes::Bytes;
 use prost::Message;
+use prost::encoding::decode_varint;
 
 /// Bytes of the length field that begins a frame.
 pub const LENGTH_BYTES: u64 = 8;
@@ -129,12 +129,7 @@ pub enum Refusal {
 /// # Errors
 /// [`Refusal`]; the checksum has then advanced over what was parsed and must not be used again.
 pub fn parse(bytes: &Bytes, crc: &mut u32) -> Result<Record, Refusal> {
-    let message = walpb::Record::decode(bytes.clone()).map_err(|_| Refusal::Malformed)?;
-    let record = Record {
-        kind: message.r#type.unwrap_or(0),
-        crc: message.crc.unwrap_or(0),
-        data: message.data.unwrap_or_default(),
-    };
+    let record = fields(bytes).ok_or(Refusal::Malformed)?;
     if record.kind != Kind::Crc as i64 {
         *crc = crc32c::crc32c_append(*crc, &record.data);
         if record.crc != *crc {
@@ -143,6 +138,45 @@ pub fn parse(bytes: &Bytes, crc: &mut u32) -> Result<Record, Refusal> {
     }
     Ok(record)
 }
+
+/// The fields of a walpb.Record, read as protobuf-go does: a known field with another wire type is
+/// unknown and skipped (prost refuses it). Groups, which no version writes, are refused.
+fn fields(bytes: &Bytes) -> Option<Record> {
+    let mut record = Record { kind: 0, crc: 0, data: Bytes::new() };
+    let mut rest = &bytes[..];
+    while !rest.is_empty() {
+        let key = decode_varint(&mut rest).ok()?;
+        let field = key >> 3;
+        if field == 0 || field > MAX_FIELD {
+            return None;
+        }
+        match key & 7 {
+            0 => {
+                let value = decode_varint(&mut rest).ok()?;
+                match field {
+                    1 => record.kind = value as i64,
+                    2 => record.crc = value as u32,
+                    _ => {}
+                }
+            }
+            1 => rest = rest.get(8..)?,
+            2 => {
+                let len = usize::try_from(decode_varint(&mut rest).ok()?).ok()?;
+                let (value, after) = rest.split_at_checked(len)?;
+                if field == 3 {
+                    record.data = bytes.slice_ref(value);
+                }
+                rest = after;
+            }
+            5 => rest = rest.get(4..)?,
+            _ => return None,
+        }
+    }
+    Some(record)
+}
+
+/// The largest field number that protobuf has.
+const MAX_FIELD: u64 = (1 << 29) - 1;
 
 /// Whether a record that did not parse can be the remains of a write cut short: some sector that
 /// it covers is all zero. `offset` is where the bytes (record and padding) begin in the file.
