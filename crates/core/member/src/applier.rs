@@ -14,13 +14,14 @@ use bytes::Bytes;
 use env::{Instant, MayBlock};
 use machine::membership::conf_state_json;
 use machine::{Alarms, Effect, Machine, Members};
+use raft::ConfState;
 use store::compact::Step;
 use store::hash::{CompactionHashes, KvHasher};
 use store::{Batch, Bucket, Op, Released, ValueError, View};
 use types::limits::{COMPACTION_BATCH, COMPACTION_SLEEP_MS};
 use types::{Index, LeaseId, ReplyToken, Revision, Term};
 
-use crate::message::{Applied, Committed, NodeInput, Reply};
+use crate::message::{Applied, Committed, NodeInput, Reply, Sealed};
 
 /// Bytes of keys and values that are hashed per turn, between entries.
 const HASH_BUDGET_BYTES: usize = 128 << 10;
@@ -89,7 +90,7 @@ pub struct ApplierOutput {
     /// Third: for the runtimes.
     pub replies: Vec<(ReplyToken, Reply)>,
     /// For the Committer, in order.
-    pub batches: Vec<Arc<Batch>>,
+    pub batches: Vec<Sealed>,
     /// Whether the Committer should commit at once.
     pub flush: bool,
     /// Whether the Committer should defragment, after the batches.
@@ -122,6 +123,8 @@ pub struct Applier {
     readers: Vec<(Index, ReplyToken)>,
     next_slice: Option<Instant>,
     storage_version: Option<Bytes>,
+    /// The membership after the last entry applied.
+    conf_state: Arc<ConfState>,
     /// The compact revision before the compaction whose hash is still to be begun.
     to_hash: Option<Revision>,
     hashing: Option<KvHasher>,
@@ -133,6 +136,7 @@ impl Applier {
     #[must_use]
     pub fn new(machine: Machine, storage_version: Option<Bytes>) -> Self {
         let applied = (machine.store.applied_index(), machine.store.applied_term());
+        let conf_state = Arc::new(machine.members().conf_state());
         let next_slice = machine.store.is_compacting().then_some(Instant(0));
         Self {
             machine,
@@ -145,6 +149,7 @@ impl Applier {
             readers: Vec::new(),
             next_slice,
             storage_version,
+            conf_state,
             to_hash: None,
             hashing: None,
             hashes: Arc::default(),
@@ -268,12 +273,15 @@ impl Applier {
         published |= wait;
         let sliced = due && !wait && self.to_hash.is_none() && self.compact(now);
         if self.applied.0 > before || sliced || self.machine.store.has_pending() {
-            let conf_state =
-                conf_changed.then(|| conf_state_json(&self.machine.members().conf_state()));
+            if conf_changed {
+                self.conf_state = Arc::new(self.machine.members().conf_state());
+            }
+            let conf_state = conf_changed.then(|| conf_state_json(&self.conf_state));
             let (index, term) = self.applied;
             let batch = self.machine.store.seal(index, term, conf_state);
             self.last_batch = batch.number();
-            out.batches.push(batch);
+            let conf_state = Arc::clone(&self.conf_state);
+            out.batches.push(Sealed { batch, conf_state });
             published = true;
         }
         if self.applied.0 > before {

@@ -11,22 +11,31 @@ use std::time::Duration;
 
 use bolt::Db;
 use env::{Disk, Instant, IoError, MayBlock};
-use store::Batch;
 use store::compact::Step;
 use store::defrag::Defrag;
 
 use crate::applier::ApplierInput;
+use crate::message::{BackendCommitted, Sealed};
 
 /// What Committer is told.
 #[derive(Debug)]
 pub enum CommitterInput {
     /// Write this; they come in order.
-    Batch(Arc<Batch>),
+    Batch(Sealed),
     /// Commit now what was received before this.
     Flush,
     /// Copy the database into a fresh file and go on with that. No compaction deletes anything
     /// until it is done.
     Defragment,
+}
+
+/// What Committer tells.
+#[derive(Debug, Default)]
+pub struct CommitterOutput {
+    /// For Applier.
+    pub applier: Vec<ApplierInput>,
+    /// For Node.
+    pub node: Vec<BackendCommitted>,
 }
 
 /// When commits are due.
@@ -77,7 +86,7 @@ impl From<bolt::CommitError> for CommitFailure {
 pub struct Committer {
     db: Db,
     policy: CommitPolicy,
-    pending: Vec<Arc<Batch>>,
+    pending: Vec<Sealed>,
     operations: usize,
     since: Option<Instant>,
     flush: bool,
@@ -127,12 +136,12 @@ impl Committer {
         may: &MayBlock,
         now: Instant,
         inputs: &mut Vec<CommitterInput>,
-        out: &mut Vec<ApplierInput>,
+        out: &mut CommitterOutput,
     ) -> Result<(), CommitFailure> {
         for input in inputs.drain(..) {
             match input {
                 CommitterInput::Batch(batch) => {
-                    self.operations += batch.op_count();
+                    self.operations += batch.batch.op_count();
                     self.pending.push(batch);
                     self.since.get_or_insert(now);
                 }
@@ -143,7 +152,7 @@ impl Committer {
                         self.commit(may, out)?;
                         self.defragmenting = Some(copy);
                     }
-                    Err(e) => out.push(ApplierInput::Defragmented(Err(e))),
+                    Err(e) => out.applier.push(ApplierInput::Defragmented(Err(e))),
                 },
             }
         }
@@ -168,7 +177,7 @@ impl Committer {
 
     /// Copies a piece; in the last turn nothing is committed, the copy takes the database's name,
     /// and everything goes on with it.
-    fn copy(&mut self, may: &MayBlock, out: &mut Vec<ApplierInput>) -> Result<(), CommitFailure> {
+    fn copy(&mut self, may: &MayBlock, out: &mut CommitterOutput) -> Result<(), CommitFailure> {
         let Some(mut copy) = self.defragmenting.take() else {
             return Ok(());
         };
@@ -196,31 +205,36 @@ impl Committer {
         self.disk.rename(may, &from, &to).map_err(CommitFailure::Rename)?;
         self.disk.sync_dir(may, &self.dir).map_err(CommitFailure::Rename)?;
         self.db = fresh;
-        out.push(ApplierInput::Defragmented(Ok(self.db.begin_read())));
+        out.applier.push(ApplierInput::Defragmented(Ok(self.db.begin_read())));
         Ok(())
     }
 
-    fn drop_copy(&self, may: &MayBlock, why: String, out: &mut Vec<ApplierInput>) {
+    fn drop_copy(&self, may: &MayBlock, why: String, out: &mut CommitterOutput) {
         // If the copy cannot be removed now, the next start removes it.
         let _ = self.disk.remove_file(may, &self.dir.join(COPY_NAME));
-        out.push(ApplierInput::Defragmented(Err(why)));
+        out.applier.push(ApplierInput::Defragmented(Err(why)));
     }
 
-    fn commit(&mut self, may: &MayBlock, out: &mut Vec<ApplierInput>) -> Result<(), CommitFailure> {
+    fn commit(&mut self, may: &MayBlock, out: &mut CommitterOutput) -> Result<(), CommitFailure> {
         self.flush = false;
         self.since = None;
         self.operations = 0;
-        let Some(last) = self.pending.last().cloned() else {
+        let Some(Sealed { batch, conf_state }) = self.pending.last().cloned() else {
             return Ok(());
         };
         let mut tx = self.db.begin_write();
-        for batch in &self.pending {
-            batch.write_to(&mut tx, may)?;
+        for sealed in &self.pending {
+            sealed.batch.write_to(&mut tx, may)?;
         }
         tx.commit(may)?;
         self.pending.clear();
         let backend = self.db.begin_read();
-        out.push(ApplierInput::BackendCommitted { batch: last, backend });
+        out.node.push(BackendCommitted {
+            index: batch.last_index(),
+            term: batch.term(),
+            conf_state: conf_state.as_ref().clone(),
+        });
+        out.applier.push(ApplierInput::BackendCommitted { batch, backend });
         Ok(())
     }
 }

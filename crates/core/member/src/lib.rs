@@ -17,11 +17,11 @@ pub mod recover;
 
 pub use applier::{Applier, ApplierInput, ApplierOutput, MemberView};
 pub use auto_compaction::{AutoCompaction, Retention};
-pub use committer::{CommitPolicy, Committer, CommitterInput};
+pub use committer::{CommitPolicy, Committer, CommitterInput, CommitterOutput};
 pub use log_writer::LogWriter;
 pub use message::{
     Applied, BackendCommitted, Committed, LeaseTime, LogInput, NodeInput, NodeOutput, NodeStatus,
-    Proposal, RaftSnapshot, Reply,
+    Proposal, RaftSnapshot, Reply, Sealed,
 };
 pub use node::{Node, NodeConfig};
 pub use recover::{Parts, StartConfig, StartError, start};

@@ -184,5 +184,11 @@ pub struct LeaseTime {
     pub remaining: i64,
 }
 
-/// Shared handle to a frozen group of changes.
-pub type SharedBatch = Arc<store::Batch>;
+/// An applied group on its way to the backend.
+#[derive(Clone, Debug)]
+pub struct Sealed {
+    /// Its changes.
+    pub batch: Arc<store::Batch>,
+    /// The membership after it: a raft snapshot must not name a later one.
+    pub conf_state: Arc<ConfState>,
+}

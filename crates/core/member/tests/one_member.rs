@@ -14,9 +14,9 @@ use env::mem::{Fault, MemDisk};
 use env::{Disk, Entropy, Instant, IoErrorKind, MayBlock, SplitMix};
 use machine::{ApplyConfig, Member, Outcome};
 use member::{
-    Applier, ApplierInput, ApplierOutput, CommitPolicy, Committer, CommitterInput, LogInput,
-    LogWriter, MemberView, Node, NodeConfig, NodeInput, NodeOutput, NodeStatus, Parts, Proposal,
-    Reply, StartConfig, start,
+    Applier, ApplierInput, ApplierOutput, CommitPolicy, Committer, CommitterInput, CommitterOutput,
+    LogInput, LogWriter, MemberView, Node, NodeConfig, NodeInput, NodeOutput, NodeStatus, Parts,
+    Proposal, Reply, StartConfig, start,
 };
 use prost::Message;
 use types::{ClusterId, LeaseId, MemberId, ReplyToken, RequestId};
@@ -156,19 +156,12 @@ impl Running {
             }
         }
         if which & 4 != 0 {
-            let mut done = Vec::new();
+            let mut done = CommitterOutput::default();
             let inputs = &mut self.to_committer;
             self.committer.handle(&may, self.now, inputs, &mut done).map_err(|e| e.to_string())?;
-            for input in done {
-                if let ApplierInput::BackendCommitted { batch, .. } = &input {
-                    self.to_node.push(NodeInput::BackendCommitted(member::BackendCommitted {
-                        index: batch.last_index(),
-                        term: batch.term(),
-                        conf_state: self.view.members.conf_state(),
-                    }));
-                }
-                self.to_applier.push(input);
-            }
+            self.to_applier.append(&mut done.applier);
+            let committed = done.node.into_iter().map(NodeInput::BackendCommitted);
+            self.to_node.extend(committed);
         }
         Ok(())
     }
@@ -316,6 +309,9 @@ fn snapshots_let_go_of_the_log_and_the_member_starts_from_the_backend() {
     let may = MayBlock::on_this_thread();
     let snaps = wal::snap::list(&disk, &PathBuf::from("/d/member/snap"), &may).unwrap();
     assert!(snaps.len() >= 3, "{snaps:?}");
+    let newest = PathBuf::from("/d/member/snap").join(&snaps[0]);
+    let metadata = wal::snap::read(&disk, &newest, &may).unwrap().metadata.unwrap();
+    assert_eq!(metadata.conf_state.unwrap().voters, [ID.0]);
     disk.crash(None);
     let member = Running::start(&disk, member.now, 2);
     assert_eq!(member.view.store.revision().0, 301);

@@ -17,7 +17,7 @@ use std::time::Duration;
 use env::{Instant, MayBlock};
 use handover::{Bell, Inbox, Slot};
 use member::{
-    Applier, ApplierInput, ApplierOutput, BackendCommitted, Committer, CommitterInput, LogInput,
+    Applier, ApplierInput, ApplierOutput, Committer, CommitterInput, CommitterOutput, LogInput,
     LogWriter, MemberView, Node, NodeInput, NodeOutput, NodeStatus, Reply,
 };
 use osenv::Clock;
@@ -246,7 +246,7 @@ fn run_applier(q: &Queues, mut applier: Applier) -> Result<(), String> {
 
 fn run_committer(q: &Queues, mut committer: Committer) -> Result<(), String> {
     let may = MayBlock::on_this_thread();
-    let (mut inputs, mut done) = (Vec::new(), Vec::new());
+    let (mut inputs, mut done) = (Vec::new(), CommitterOutput::default());
     loop {
         let timeout = committer.deadline().map(|at| until(Clock.now(), at));
         if !q.committer.recv_blocking(&mut inputs, timeout) {
@@ -254,15 +254,11 @@ fn run_committer(q: &Queues, mut committer: Committer) -> Result<(), String> {
         }
         let now = Clock.now();
         committer.handle(&may, now, &mut inputs, &mut done).map_err(|e| e.to_string())?;
-        for input in done.drain(..) {
-            if let ApplierInput::BackendCommitted { batch, .. } = &input {
-                q.node.push_event(NodeInput::BackendCommitted(BackendCommitted {
-                    index: batch.last_index(),
-                    term: batch.term(),
-                    conf_state: q.view.load().members.conf_state(),
-                }));
-            }
+        for input in done.applier.drain(..) {
             q.applier.push_event(input);
+        }
+        for committed in done.node.drain(..) {
+            q.node.push_event(NodeInput::BackendCommitted(committed));
         }
     }
     Ok(())
