@@ -1,11 +1,12 @@
 //! etcd's outside as data: messages, errors and methods.
 //!
 //! Owns the protobuf messages (own .proto files with etcd's names and numbers), the table of
-//! errors that clients see ([`error`]) and the table of methods ([`method`]). Never knows a
-//! transport. Read next: [`method`], [`error`], then the .proto files.
+//! errors that clients see ([`error`]), the table of methods ([`method`]) and decoding as lenient
+//! as Go's ([`odd`]). Never knows a transport. Read next: [`method`], [`error`], the .proto files.
 
 pub mod error;
 pub mod method;
+pub mod odd;
 
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
 mod generated {

@@ -12,7 +12,7 @@ use api::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmType, InternalRaftRequest, RequestOp, TxnRequest,
     request_op::Request,
 };
-use api::leasepb;
+use api::{leasepb, odd};
 use bytes::Bytes;
 use env::{Access, MayBlock};
 use prost::Message;
@@ -184,7 +184,7 @@ impl Machine {
         let reply = match entry.kind {
             EntryKind::Normal if entry.data.is_empty() => Ok(Reply::Empty),
             EntryKind::Normal => {
-                match InternalRaftRequest::decode(entry.data.clone()) {
+                match odd::decode::<InternalRaftRequest>(entry.data.clone()) {
                     Ok(request) => match self.request(may, request, wants_reply, &mut effects) {
                         Ok(reply) => Ok(reply),
                         Err(Failed::Refused(error)) => Err(error),

@@ -2,11 +2,11 @@
 //!
 //! [`Services`] is one runtime's dispatcher. Read next: [`kv`] for the way of a write and a read.
 
+mod health;
 pub mod http;
 pub mod kv;
 pub mod lease;
 pub mod maintenance;
-mod odd;
 pub mod range_stream;
 pub mod render;
 pub mod validate;
@@ -15,11 +15,8 @@ pub mod watch;
 use std::rc::Rc;
 
 use api::error::{ApiError, Code, Status};
-use api::grpc_health::{
-    HealthCheckRequest, HealthCheckResponse, HealthListResponse,
-    health_check_response::ServingStatus,
-};
 use api::method::{Method, Row};
+use api::odd::{self, Undecodable};
 use bytes::Bytes;
 use prost::{Message, Name};
 
@@ -76,8 +73,8 @@ impl Dispatch for Services {
                 Method::Defragment => maintenance::defragment(rt).await,
                 Method::Hash => maintenance::hash(rt).await,
                 Method::HashKV => maintenance::hash_kv(rt, message).await,
-                Method::HealthCheck => health_check(message),
-                Method::HealthList => Ok(health_list()),
+                Method::HealthCheck => health::check(message),
+                Method::HealthList => Ok(health::list()),
                 _ => Err(not_implemented(call.row)),
             }
         })
@@ -93,6 +90,7 @@ impl Dispatch for Services {
             self.check(&call)?;
             let rt = &self.rt;
             match call.row.method {
+                Method::HealthWatch => health::watch(requests, sender).await,
                 Method::LeaseKeepAlive => lease::keep_alive(rt, requests, sender).await,
                 Method::RangeStream => range_stream::range_stream(rt, requests, sender).await,
                 Method::Watch => self.watches.stream(&call, requests, sender).await,
@@ -121,41 +119,17 @@ fn not_implemented(row: &Row) -> Status {
 
 /// Decodes the request of a unary call, with grpc-go's text for bytes that are not one.
 fn decode<M: Message + Default + Name>(message: Bytes) -> Result<M, Status> {
-    as_go(message).map_err(|e| malformed("grpc: error unmarshalling request: ", e))
+    odd::decode(message).map_err(|e| malformed("grpc: error unmarshalling request: ", e))
 }
 
 /// Decodes a message of a stream.
 fn decode_in_stream<M: Message + Default + Name>(message: Bytes) -> Result<M, Status> {
-    as_go(message).map_err(|e| malformed("grpc: failed to unmarshal the received message: ", e))
-}
-
-/// Decodes what protobuf-go would, without recursing over what it skips. Nearly every message
-/// is proper and short, and is decoded at once.
-fn as_go<M: Message + Default + Name>(message: Bytes) -> Result<M, Undecodable> {
-    if message.len() < odd::SHORT_BYTES
-        && let Ok(proper) = M::decode(message.clone())
-    {
-        return Ok(proper);
-    }
-    let cleaned = odd::clean(&message, &M::full_name()).map_err(|_| Undecodable::Wire)?;
-    M::decode(cleaned.map_or(message, Bytes::from)).map_err(|e| {
-        if e.to_string().contains("UTF-8") { Undecodable::Utf8 } else { Undecodable::Wire }
-    })
-}
-
-/// Why bytes are not a message.
-enum Undecodable {
-    Wire,
-    Utf8,
+    odd::decode(message)
+        .map_err(|e| malformed("grpc: failed to unmarshal the received message: ", e))
 }
 
 fn malformed(prefix: &str, error: Undecodable) -> Status {
-    let what = match error {
-        Undecodable::Utf8 => "string field contains invalid UTF-8",
-        // protobuf-go writes a no-break space here.
-        Undecodable::Wire => "proto:\u{a0}cannot parse invalid wire-format data",
-    };
-    Status::new(Code::Internal, format!("{prefix}{what}"))
+    Status::new(Code::Internal, format!("{prefix}{error}"))
 }
 
 /// The bytes of a request for the log: as the client sent them if they are what we would write
@@ -165,19 +139,4 @@ fn unchanged<M: Message>(message: Bytes, decoded: &M) -> Bytes {
         return message;
     }
     decoded.encode_to_vec().into()
-}
-
-fn health_check(message: Bytes) -> Result<Body, Status> {
-    let request: HealthCheckRequest = decode(message)?;
-    if !request.service.is_empty() {
-        return Err(Status::new(Code::NotFound, "unknown service"));
-    }
-    let response = HealthCheckResponse { status: ServingStatus::Serving as i32 };
-    Ok(Body::Whole(response.encode_to_vec().into()))
-}
-
-fn health_list() -> Body {
-    let serving = HealthCheckResponse { status: ServingStatus::Serving as i32 };
-    let statuses = [(String::new(), serving)].into_iter().collect();
-    Body::Whole(HealthListResponse { statuses }.encode_to_vec().into())
 }

@@ -2,8 +2,9 @@
 //!
 //! A known field of another wire type is unknown to Go; prost refuses the message. Groups, which
 //! no message of ours has, are unknown fields too; prost skips them by recursing once per level,
-//! so a long row of group starts would end the process. [`clean`] takes both out beforehand; it
-//! walks by the descriptors and never recurses deeper than they nest.
+//! so a long row of group starts would end the process. [`decode`] takes both out beforehand; it
+//! walks by the descriptors and never recurses deeper than they nest. It reads what clients send
+//! and what the log holds: a Go member writes requests of clients there with all their oddities.
 //!
 //! //= protobuf-go 1.36: internal/impl/decode.go#unmarshalPointer
 //! //= protobuf-go 1.36: encoding/protowire/wire.go#ConsumeFieldValue
@@ -11,7 +12,8 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use prost::Message;
+use bytes::Bytes;
+use prost::{Message, Name};
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, FileDescriptorSet};
 
@@ -22,11 +24,49 @@ const MAX_GROUPS: usize = 10_000;
 const MAX_DEPTH: usize = 1_000;
 
 /// A message shorter than this can hold no groups deep enough to matter.
-pub(super) const SHORT_BYTES: usize = 1_024;
+const SHORT_BYTES: usize = 1_024;
 
 /// The bytes are no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub struct Malformed;
+
+/// Why bytes are not a message, as protobuf-go tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Undecodable {
+    /// They are not in protobuf's wire format.
+    Wire,
+    /// A text in them is not UTF-8.
+    Utf8,
+}
+
+impl std::fmt::Display for Undecodable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Undecodable::Utf8 => "string field contains invalid UTF-8",
+            // protobuf-go writes a no-break space here.
+            Undecodable::Wire => "proto:\u{a0}cannot parse invalid wire-format data",
+        })
+    }
+}
+
+impl std::error::Error for Undecodable {}
+
+/// Decodes what protobuf-go would, without recursing over what it skips. Nearly every message
+/// is proper and short, and is decoded at once.
+///
+/// # Errors
+/// [`Undecodable`], where protobuf-go refuses too.
+pub fn decode<M: Message + Default + Name>(message: Bytes) -> Result<M, Undecodable> {
+    if message.len() < SHORT_BYTES
+        && let Ok(proper) = M::decode(message.clone())
+    {
+        return Ok(proper);
+    }
+    let cleaned = clean(&message, &M::full_name()).map_err(|_| Undecodable::Wire)?;
+    M::decode(cleaned.map_or(message, Bytes::from)).map_err(|e| {
+        if e.to_string().contains("UTF-8") { Undecodable::Utf8 } else { Undecodable::Wire }
+    })
+}
 
 /// How a field is written.
 #[derive(Clone, Debug)]
@@ -42,7 +82,7 @@ type Fields = HashMap<u64, Field>;
 
 /// The fields of every message, by full name.
 static MESSAGES: LazyLock<HashMap<String, Fields>> = LazyLock::new(|| {
-    let files = FileDescriptorSet::decode(api::DESCRIPTORS).expect("compiled with this program");
+    let files = FileDescriptorSet::decode(crate::DESCRIPTORS).expect("compiled with this program");
     let mut all = HashMap::new();
     for file in &files.file {
         for message in &file.message_type {
@@ -106,12 +146,10 @@ fn tag(bytes: &[u8], at: &mut usize, most: u64) -> Result<(u64, u8), Malformed> 
 }
 
 /// Moves past the value of a field. Returns where its content begins.
-pub(super) fn skip(
-    bytes: &[u8],
-    at: &mut usize,
-    number: u64,
-    wire: u8,
-) -> Result<usize, Malformed> {
+///
+/// # Errors
+/// [`Malformed`].
+pub fn skip(bytes: &[u8], at: &mut usize, number: u64, wire: u8) -> Result<usize, Malformed> {
     let len = match wire {
         0 => {
             let begin = *at;
@@ -207,7 +245,7 @@ fn copy(bytes: &[u8], fields: &Fields, depth: usize) -> Result<Vec<u8>, Malforme
 ///
 /// # Errors
 /// [`Malformed`].
-pub(super) fn clean(bytes: &[u8], name: &str) -> Result<Option<Vec<u8>>, Malformed> {
+fn clean(bytes: &[u8], name: &str) -> Result<Option<Vec<u8>>, Malformed> {
     let fields = MESSAGES.get(name).ok_or(Malformed)?;
     if !is_odd(bytes, fields, MAX_DEPTH)? {
         return Ok(None);
@@ -218,7 +256,7 @@ pub(super) fn clean(bytes: &[u8], name: &str) -> Result<Option<Vec<u8>>, Malform
 #[cfg(test)]
 mod tests {
     use super::*;
-    use api::etcdserverpb::{RangeRequest, TxnRequest};
+    use crate::etcdserverpb::{RangeRequest, TxnRequest};
 
     #[test]
     fn fields_of_another_wire_type_and_groups_are_taken_out() {
@@ -235,6 +273,14 @@ mod tests {
         for bad in [&b"\x1b"[..], b"\x1b\x14", b"\x1c", b"\x00\x00", b"\x07"] {
             assert_eq!(clean(&[&proper, bad].concat(), name), Err(Malformed), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn an_odd_message_decodes_to_what_go_makes_of_it() {
+        let odd = Bytes::from_static(b"\x0a\x01a\x1a\x01x");
+        let range: RangeRequest = decode(odd).unwrap();
+        assert_eq!((&range.key[..], range.limit), (&b"a"[..], 0));
+        assert_eq!(decode::<RangeRequest>(b"\x07"[..].into()), Err(Undecodable::Wire));
     }
 
     #[test]
