@@ -1,5 +1,6 @@
 //! Chores of the workspace: `cargo xtask WORD`.
 
+mod fuzz;
 mod oracle;
 mod shell;
 mod test;
@@ -13,6 +14,8 @@ const HELP: &str = "cargo xtask WORD
                 --ci makes the oracles mandatory
   tidy          crate edges, the determinism rules of core, and what must not be in the tree
   oracle        builds the Go programs of oracle/ into target/oracle/
+  fuzz [--seconds N] [TARGET]…
+                libFuzzer on every decoder, 300 s each unless told otherwise
   soak          the long forms of the suites: 1,000,000 compared operations";
 
 fn main() -> ExitCode {
@@ -24,6 +27,7 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(),
         ["oracle"] => oracle::build(),
         ["soak"] => test::soak(),
+        ["fuzz", ref rest @ ..] => fuzz::run(rest),
         [word @ ("sim" | "bench" | "cluster" | "dist"), ..] => {
             Err(format!("`{word}` is not implemented yet; COMPAT.md lists what is missing"))
         }

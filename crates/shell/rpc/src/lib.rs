@@ -29,6 +29,8 @@ use bytes::Bytes;
 pub use conn::{Settings, serve};
 pub use grpc::{Gone, Requests, Sender};
 pub use metadata::Metadata;
+#[doc(hidden)]
+pub use ping::fuzz as fuzz_frames;
 
 /// A future on the connection's own thread.
 pub type Local<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;

@@ -55,7 +55,8 @@ impl Reader {
     /// [`Ended`].
     pub async fn next(&mut self) -> Result<Bytes, Ended> {
         loop {
-            if let Some(message) = self.parse()? {
+            let parsed = parse(&mut self.buffered, self.encoding, self.limit);
+            if let Some(message) = parsed.map_err(Ended::Refused)? {
                 return Ok(message);
             }
             if self.ended {
@@ -85,38 +86,51 @@ impl Reader {
     pub fn is_finished(&self) -> bool {
         self.buffered.is_empty() && (self.ended || self.body.is_end_stream())
     }
+}
 
-    fn parse(&mut self) -> Result<Option<Bytes>, Ended> {
-        let refuse = |code, text: String| Err(Ended::Refused(Status::new(code, text)));
-        let Some([flag, length @ ..]) = self.buffered.first_chunk::<PREFIX_BYTES>() else {
-            return Ok(None);
-        };
-        let (flag, length) = (*flag, u32::from_be_bytes(*length) as usize);
-        if flag > 1 {
-            return refuse(
-                Code::Internal,
-                format!("grpc: received unexpected payload format {flag}"),
-            );
-        }
-        if length > self.limit {
-            let limit = self.limit;
-            return refuse(
-                Code::ResourceExhausted,
-                format!("grpc: received message larger than max ({length} vs. {limit})"),
-            );
-        }
-        if self.buffered.len() < PREFIX_BYTES + length {
-            return Ok(None);
-        }
-        self.buffered.advance(PREFIX_BYTES);
-        let bytes = self.buffered.split_to(length).freeze();
-        match (flag, self.encoding) {
-            (0, _) => Ok(Some(bytes)),
-            (_, Encoding::Gzip) => inflate(&bytes, self.limit).map(Some).map_err(Ended::Refused),
-            (_, Encoding::Identity) => refuse(
-                Code::Internal,
-                "grpc: compressed flag set with identity or empty encoding".to_owned(),
-            ),
+/// Takes the first message off `buffered` once all of it is there, decompressed.
+fn parse(
+    buffered: &mut BytesMut,
+    encoding: Encoding,
+    limit: usize,
+) -> Result<Option<Bytes>, Status> {
+    let refuse = |code, text: String| Err(Status::new(code, text));
+    let Some([flag, length @ ..]) = buffered.first_chunk::<PREFIX_BYTES>() else {
+        return Ok(None);
+    };
+    let (flag, length) = (*flag, u32::from_be_bytes(*length) as usize);
+    if flag > 1 {
+        return refuse(Code::Internal, format!("grpc: received unexpected payload format {flag}"));
+    }
+    if length > limit {
+        return refuse(
+            Code::ResourceExhausted,
+            format!("grpc: received message larger than max ({length} vs. {limit})"),
+        );
+    }
+    if buffered.len() < PREFIX_BYTES + length {
+        return Ok(None);
+    }
+    buffered.advance(PREFIX_BYTES);
+    let bytes = buffered.split_to(length).freeze();
+    match (flag, encoding) {
+        (0, _) => Ok(Some(bytes)),
+        (_, Encoding::Gzip) => inflate(&bytes, limit).map(Some),
+        (_, Encoding::Identity) => refuse(
+            Code::Internal,
+            "grpc: compressed flag set with identity or empty encoding".to_owned(),
+        ),
+    }
+}
+
+/// Reads arbitrary bytes as a stream of messages, for fuzzing.
+#[doc(hidden)]
+pub fn fuzz(bytes: &[u8]) {
+    const LIMIT: usize = 1 << 16;
+    for encoding in [Encoding::Identity, Encoding::Gzip] {
+        let mut buffered = BytesMut::from(bytes);
+        while let Ok(Some(message)) = parse(&mut buffered, encoding, LIMIT) {
+            assert!(message.len() <= LIMIT);
         }
     }
 }

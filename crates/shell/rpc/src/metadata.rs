@@ -41,18 +41,20 @@ pub fn timeout(value: &str) -> Result<Duration, String> {
     if value.len() > 9 {
         return Err(format!("transport: timeout string is too long: {value:?}"));
     }
-    let (digits, unit) = value.split_at(value.len() - 1);
-    let nanos: u64 = match unit {
-        "H" => 3_600_000_000_000,
-        "M" => 60_000_000_000,
-        "S" => 1_000_000_000,
-        "m" => 1_000_000,
-        "u" => 1_000,
-        "n" => 1,
-        _ => {
-            return Err(format!("transport: timeout unit is not recognized: {value:?}"));
-        }
+    let unit = value.bytes().last().and_then(|unit| match unit {
+        b'H' => Some(3_600_000_000_000_u64),
+        b'M' => Some(60_000_000_000),
+        b'S' => Some(1_000_000_000),
+        b'm' => Some(1_000_000),
+        b'u' => Some(1_000),
+        b'n' => Some(1),
+        _ => None,
+    });
+    let Some(nanos) = unit else {
+        return Err(format!("transport: timeout unit is not recognized: {value:?}"));
     };
+    // The unit is one byte, so what is before it is text.
+    let digits = &value[..value.len() - 1];
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return Err(format!("strconv.ParseUint: parsing {digits:?}: invalid syntax"));
     }
@@ -124,6 +126,7 @@ mod tests {
         assert_eq!(text("1x"), "transport: timeout unit is not recognized: \"1x\"");
         assert_eq!(text("-1S"), "strconv.ParseUint: parsing \"-1\": invalid syntax");
         assert!(text("123456789S").contains("too long"));
+        assert!(text("1\u{26c}").contains("not recognized"), "its last byte is no letter");
     }
 
     #[test]

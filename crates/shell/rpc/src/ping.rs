@@ -87,6 +87,15 @@ impl Policy {
     }
 }
 
+/// Follows arbitrary bytes cut in two ways, which must not matter; for fuzzing.
+#[doc(hidden)]
+pub fn fuzz(bytes: &[u8]) {
+    let cut = usize::from(bytes.first().copied().unwrap_or_default()) + 1;
+    let mut pieces = Sniffer::new();
+    let counted: u32 = bytes.chunks(cut).map(|chunk| pieces.pings(chunk)).sum();
+    assert_eq!(Sniffer::new().pings(bytes), counted);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,56 @@
+//! What people write: configuration, headers.
+
+use server::config;
+
+/// Headers of a call: its timeout, its content type.
+pub fn metadata(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(timeout) = rpc::metadata::timeout(text) {
+        assert!(text.len() <= 9, "at most eight digits and a unit, not {text:?} for {timeout:?}");
+    }
+    let _ = rpc::metadata::response_content_type(text);
+}
+
+/// Timeouts and content types.
+#[must_use]
+pub fn metadata_seeds() -> Vec<Vec<u8>> {
+    ["5S", "99999999H", "100m", "1n", "application/grpc", "application/grpc+proto;charset=utf-8"]
+        .map(|text| text.as_bytes().to_vec())
+        .to_vec()
+}
+
+/// A configuration file; lines behind a line `--` are a command line with environment.
+pub fn configuration(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let (file, lines) = text.split_once("\n--\n").unwrap_or((text, ""));
+    let _ = config::source::file(file);
+    let _ = config::urls::parse_list(file);
+    let _ = config::value::duration(file);
+    let (variables, args): (Vec<_>, Vec<_>) =
+        lines.lines().partition(|line| line.starts_with("ETCD_"));
+    let args: Vec<String> = args
+        .into_iter()
+        // A file of this machine is no input.
+        .filter(|arg| !arg.contains("config-file"))
+        .map(str::to_owned)
+        .collect();
+    let variables = variables
+        .into_iter()
+        .filter_map(|line| line.split_once('='))
+        .filter(|(name, _)| *name != "ETCD_CONFIG_FILE")
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let _ = config::configure(&args, variables);
+}
+
+/// The guide's file, and a command line.
+#[must_use]
+pub fn configurations() -> Vec<Vec<u8>> {
+    let file = "name: etcd-node0\ndata-dir: /tmp/data\n\
+                listen-client-urls: http://0.0.0.0:2379\n\
+                initial-cluster: etcd-node0=http://0.0.0.0:2380\n\
+                log-level: info\nlogger: zap\nlog-outputs: stderr\n\
+                auto-compaction-retention: 5m\nclient-transport-security:\n  auto-tls: false\n";
+    let line = "name: a\n--\n--name\nb\n--heartbeat-interval=50\n--election-timeout=500\n\
+                ETCD_QUOTA_BACKEND_BYTES=8\nETCD_LISTEN_CLIENT_URLS=unix://a:1\n";
+    vec![file.as_bytes().to_vec(), line.as_bytes().to_vec()]
+}
