@@ -24,7 +24,7 @@ use crate::alarms::Alarms;
 use crate::kv::{self, Context, Failed};
 use crate::leases::Leases;
 use crate::membership::{Member, Members};
-use crate::outcome::{Effect, Outcome, Reply};
+use crate::outcome::{Effect, Kind, Outcome, Reply};
 
 /// What may differ between members: etcd's own exceptions to equal results, named (invariant 5).
 #[derive(Clone, Debug)]
@@ -180,16 +180,19 @@ impl Machine {
         entry: &Entry,
         wants_reply: bool,
     ) -> Result<Outcome, ValueError> {
-        let mut effects = Vec::new();
+        let (mut effects, mut kind) = (Vec::new(), Kind::None);
         let reply = match entry.kind {
             EntryKind::Normal if entry.data.is_empty() => Ok(Reply::Empty),
             EntryKind::Normal => {
                 match odd::decode::<InternalRaftRequest>(entry.data.clone()) {
-                    Ok(request) => match self.request(may, request, wants_reply, &mut effects) {
-                        Ok(reply) => Ok(reply),
-                        Err(Failed::Refused(error)) => Err(error),
-                        Err(Failed::Broken(error)) => return Err(error),
-                    },
+                    Ok(request) => {
+                        kind = Kind::of(&request);
+                        match self.request(may, request, wants_reply, &mut effects) {
+                            Ok(reply) => Ok(reply),
+                            Err(Failed::Refused(error)) => Err(error),
+                            Err(Failed::Broken(error)) => return Err(error),
+                        }
+                    }
                     // The gateway accepts nothing that does not decode, here and in Go.
                     Err(e) => panic!("entry {} is not a request: {e}", entry.index),
                 }
@@ -207,6 +210,7 @@ impl Machine {
         Ok(Outcome {
             index: entry.index,
             term: entry.term,
+            kind,
             revision: self.store.revision(),
             reply,
             effects,

@@ -426,7 +426,7 @@ fn run(
 }
 
 fn range_in(
-    txn: &WriteTxn<'_>,
+    txn: &mut WriteTxn<'_>,
     may: &MayBlock,
     wants_reply: bool,
     request: &RangeRequest,

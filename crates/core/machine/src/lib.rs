@@ -16,4 +16,6 @@ pub use alarms::Alarms;
 pub use apply::{ApplyConfig, Machine};
 pub use leases::Leases;
 pub use membership::{Member, Members};
-pub use outcome::{DeleteReply, Effect, OpReply, Outcome, PutReply, RangeReply, Reply, TxnReply};
+pub use outcome::{
+    DeleteReply, Effect, Kind, OpReply, Outcome, PutReply, RangeReply, Reply, TxnReply,
+};

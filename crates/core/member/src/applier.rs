@@ -78,6 +78,8 @@ pub struct MemberView {
     pub storage_version: Option<Bytes>,
     /// Hashes of the last compactions since the start.
     pub hashes: Arc<CompactionHashes>,
+    /// What was done to the store since the start.
+    pub counts: store::Counts,
 }
 
 /// What Applier does in one turn.
@@ -165,6 +167,7 @@ impl Applier {
             alarms: Arc::clone(self.machine.alarms()),
             storage_version: self.storage_version.clone(),
             hashes: Arc::clone(&self.hashes),
+            counts: self.machine.store.counts(),
         }
     }
 

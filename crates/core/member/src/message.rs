@@ -150,6 +150,14 @@ pub struct NodeStatus {
     pub ready: bool,
     /// Times the leader changed since the start.
     pub leader_changes: u64,
+    /// Proposals of this member that wait for their outcome.
+    pub pending: u64,
+    /// Proposals that timed out, since the start.
+    pub proposals_failed: u64,
+    /// Groups of linearizable reads that got no index, since the start.
+    pub reads_failed: u64,
+    /// Leases found expired, since the start.
+    pub leases_expired: u64,
 }
 
 /// An answer for a waiting call.

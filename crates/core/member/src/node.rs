@@ -267,11 +267,14 @@ impl Node {
         };
         let timed_out = |token| (token, Reply::Refused(ApiError::Timeout));
         let late = self.in_flight.take_older(until);
+        self.status.proposals_failed += late.len() as u64;
         out.replies.extend(late.into_iter().map(|(_, token)| timed_out(token)));
         while self.parked.front().is_some_and(|(at, _)| *at <= until) {
+            self.status.proposals_failed += 1;
             out.replies.extend(self.parked.pop_front().map(|(_, p)| timed_out(p.token)));
         }
         while self.reads.front().is_some_and(|(_, at, _)| *at <= until) {
+            self.status.reads_failed += 1;
             let tokens = self.reads.pop_front().map(|(_, _, tokens)| tokens);
             out.replies.extend(tokens.into_iter().flatten().map(timed_out));
         }
@@ -328,6 +331,7 @@ impl Node {
             //= etcd 3.7.1: server/etcdserver/v3_server.go#requestCurrentIndex
             if self.leader_seen.is_some() {
                 let changed = |token| (token, Reply::Refused(ApiError::LeaderChanged));
+                self.status.reads_failed += self.reads.len() as u64;
                 let waiting = self.reads.drain(..).flat_map(|(_, _, tokens)| tokens);
                 out.replies.extend(waiting.map(changed));
             }
@@ -455,6 +459,7 @@ impl Node {
             return;
         };
         for lease in self.leases.expire(now, MAX_REVOKES_IN_FLIGHT) {
+            self.status.leases_expired += 1;
             let (_, data) = self.own_request(InternalRaftRequest {
                 lease_revoke: Some(LeaseRevokeRequest { id: lease.0 }),
                 ..InternalRaftRequest::default()
@@ -580,6 +585,8 @@ impl Node {
             applied: self.status.applied,
             ready: self.published,
             leader_changes: self.status.leader_changes,
+            pending: (self.in_flight.len() + self.parked.len()) as u64,
+            ..self.status
         };
         self.status = status;
         if status != self.shown {

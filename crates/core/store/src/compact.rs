@@ -67,8 +67,12 @@ impl Store {
     /// compaction computes it before the first step.
     pub fn compaction_step(&mut self, budget: usize) -> Step {
         let Some(target) = self.compacting else { return Step::Done };
-        let dead = &mut self.pending.dead;
-        if !self.index.compact_step(target, budget.max(1), |d| dead.push(d)) {
+        let (dead, counts) = (&mut self.pending.dead, &mut self.counts);
+        let ended = self.index.compact_step(target, budget.max(1), |d| {
+            counts.compacted += 1;
+            dead.push(d);
+        });
+        if !ended {
             return Step::More;
         }
         self.compacting = None;

@@ -8,6 +8,7 @@ use types::{Index as LogIndex, Revision, Term};
 
 use crate::batch::{Batch, Pending};
 use crate::bucket::Op;
+use crate::counts::Counts;
 use crate::error::ValueError;
 use crate::index::Index;
 use crate::rev::{Rev, to_revision};
@@ -37,6 +38,7 @@ pub struct Store {
     pub(crate) applied: (LogIndex, Term),
     pub(crate) last_batch: u64,
     pub(crate) committed_batch: u64,
+    pub(crate) counts: Counts,
 }
 
 impl Store {
@@ -55,6 +57,7 @@ impl Store {
             applied: (LogIndex(0), Term(0)),
             last_batch: 0,
             committed_batch: 0,
+            counts: Counts::default(),
         }
     }
 
@@ -187,6 +190,12 @@ impl Store {
     #[must_use]
     pub fn is_over_limit(&self) -> bool {
         self.log.uncommitted_bytes() > UNCOMMITTED_LIMIT_BYTES
+    }
+
+    /// What was done since the start.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts
     }
 
     /// The state for readers.

@@ -30,13 +30,15 @@ pub struct WriteTxn<'s> {
     store: &'s mut Store,
     main: u64,
     changes: u32,
+    /// Operations so far.
+    ops: u64,
 }
 
 impl<'s> WriteTxn<'s> {
     pub(crate) fn new(store: &'s mut Store) -> Self {
         let main = store.revision + 1;
         assert!(i64::try_from(main).is_ok(), "revisions never run out of 63 bits");
-        Self { store, main, changes: 0 }
+        Self { store, main, changes: 0, ops: 0 }
     }
 
     /// The main revision that changes of this transaction carry.
@@ -82,7 +84,9 @@ impl<'s> WriteTxn<'s> {
     ///
     /// # Errors
     /// The revision is compacted, or beyond the current one (own changes included).
-    pub fn range(&self, query: &RangeQuery<'_>) -> Result<Ranged, RangeError> {
+    pub fn range(&mut self, query: &RangeQuery<'_>) -> Result<Ranged, RangeError> {
+        self.ops += 1;
+        self.store.counts.ranges += 1;
         self.planner().plan(query)
     }
 
@@ -114,6 +118,9 @@ impl<'s> WriteTxn<'s> {
     /// //= etcd 3.7.1: server/storage/mvcc/kvstore_txn.go#put
     pub fn put(&mut self, key: &[u8], value: &[u8], lease: LeaseId) -> Option<KeyRef> {
         let sub = self.next_sub();
+        self.ops += 1;
+        self.store.counts.puts += 1;
+        self.store.counts.put_bytes += (key.len() + value.len()) as u64;
         let Store { index, pending, .. } = &mut *self.store;
         let (main, mut prev) = (self.main, None);
         index.put(key, main, sub, &mut |alive| {
@@ -127,6 +134,12 @@ impl<'s> WriteTxn<'s> {
 
     /// Deletes one key; returns the version it had.
     pub fn delete(&mut self, key: &[u8]) -> Option<KeyRef> {
+        self.ops += 1;
+        self.store.counts.deletes += 1;
+        self.bury(key)
+    }
+
+    fn bury(&mut self, key: &[u8]) -> Option<KeyRef> {
         let (record, version) = self.store.index.delete(key, self.main, self.changes)?;
         let sub = self.next_sub();
         let tombstone = KeyValue { key, ..KeyValue::default() };
@@ -156,6 +169,8 @@ impl<'s> WriteTxn<'s> {
             each(key, prev);
             return 1;
         };
+        self.ops += 1;
+        self.store.counts.deletes += 1;
         let (mut total, mut low) = (0, key.to_vec());
         loop {
             let mut keys: Vec<Vec<u8>> = Vec::new();
@@ -166,7 +181,7 @@ impl<'s> WriteTxn<'s> {
             };
             let all = self.store.index.reader().visit(from, u64::MAX, &mut collect);
             for key in &keys {
-                let prev = self.delete(key).expect("alive a moment ago");
+                let prev = self.bury(key).expect("alive a moment ago");
                 each(key, prev);
                 total += 1;
             }
@@ -178,6 +193,7 @@ impl<'s> WriteTxn<'s> {
 
     /// Ends the transaction; returns the store's revision, which rose by one if anything changed.
     pub fn end(self) -> Revision {
+        self.store.counts.txns += u64::from(self.ops > 1);
         to_revision(self.store.revision)
     }
 }

@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -139,7 +140,7 @@ where
         Ok(Err(e)) => return Err(e),
         Err(_) => return Err(io::ErrorKind::TimedOut.into()),
     };
-    let activity = Rc::new(Activity::default());
+    let activity = Rc::new(Activity::new(Arc::clone(dispatch.metrics())));
     let mut policy = Policy::new(settings.keepalive_min_time);
     let mut keepalive = Keepalive::new(&settings, connection.ping_pong());
     let mut calls = JoinSet::new();

@@ -7,11 +7,12 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use api::error::{Code, Status};
-use api::method::{self, Kind};
+use api::method::{self, Kind, Method as GrpcMethod, Row};
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
@@ -19,21 +20,29 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 
 use crate::message::{self, Encoding, Ended, Reader};
 use crate::metadata::{self, Metadata};
-use crate::{Body, Call, Dispatch, Settings, status};
+use crate::{Body, Call, Dispatch, Metrics, Settings, status};
 
 /// What the connection wants to know of its calls.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Activity {
     /// Whether HEADERS or DATA were sent since the last PING.
     pub(crate) sent: Cell<bool>,
     pub(crate) open_calls: Cell<u32>,
+    metrics: Arc<Metrics>,
+}
+
+impl Activity {
+    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
+        Self { sent: Cell::default(), open_calls: Cell::default(), metrics }
+    }
 }
 
 /// The messages of a request.
 #[derive(Debug)]
 pub struct Requests {
     reader: Reader,
-    kind: Kind,
+    row: &'static Row,
+    activity: Rc<Activity>,
 }
 
 impl Requests {
@@ -43,7 +52,10 @@ impl Requests {
     /// The status to end the call with. A reset stream is `Canceled`, but nobody will see it.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Status> {
         match self.reader.next().await {
-            Ok(message) => Ok(Some(message)),
+            Ok(message) => {
+                self.activity.metrics.calls.received(self.row.method, message.len());
+                Ok(Some(message))
+            }
             Err(Ended::Eof) => Ok(None),
             Err(Ended::Cut) => Err(Status::new(Code::Internal, "unexpected EOF")),
             Err(Ended::Refused(status)) => Err(status),
@@ -56,7 +68,7 @@ impl Requests {
     /// # Errors
     /// grpc-go's texts for none or several.
     pub async fn only(&mut self) -> Result<Bytes, Status> {
-        debug_assert_eq!(self.kind, Kind::ServerStream);
+        debug_assert_eq!(self.row.kind, Kind::ServerStream);
         let Some(message) = self.next().await? else {
             return Err(Status::new(
                 Code::Internal,
@@ -88,6 +100,8 @@ struct Outgoing {
     content_type: HeaderValue,
     encoding: Encoding,
     activity: Rc<Activity>,
+    /// Set once the method is known.
+    method: Option<GrpcMethod>,
 }
 
 impl Outgoing {
@@ -177,6 +191,7 @@ impl Sender {
     /// [`Gone`].
     pub async fn send(&self, message: &[u8]) -> Result<(), Gone> {
         let encoding = self.0.borrow().encoding;
+        self.count(message.len());
         self.send_sealed(message::seal(message, encoding)).await
     }
 
@@ -205,6 +220,14 @@ impl Sender {
         sealed: &mut Bytes,
     ) -> Poll<Result<(), Gone>> {
         self.0.borrow_mut().poll_send(cx, sealed)
+    }
+
+    /// Counts a message of this length, which goes out sealed.
+    pub fn count(&self, bytes: usize) {
+        let out = self.0.borrow();
+        if let Some(method) = out.method {
+            out.activity.metrics.calls.sent(method, bytes);
+        }
     }
 
     /// Whether messages of this call go out uncompressed, as [`Sender::send_sealed`] needs it.
@@ -254,12 +277,15 @@ pub(crate) async fn call<D: Dispatch>(
         content_type: opened.content_type,
         encoding,
         activity: Rc::clone(&activity),
+        method: None,
     })));
     let finish = |status: Option<&Status>| sender.0.borrow_mut().finish(status);
     let row = match route(head.uri.path()) {
         Ok(row) => row,
         Err(status) => return finish(Some(&status)),
     };
+    sender.0.borrow_mut().method = Some(row.method);
+    activity.metrics.calls.started(row.method);
     if let Err(status) = opened.encoding {
         return finish(Some(&status));
     }
@@ -278,7 +304,7 @@ pub(crate) async fn call<D: Dispatch>(
     let end = match row.kind {
         Kind::Unary => until(unary(&dispatch, call, reader, &sender), deadline, gone).await,
         Kind::ServerStream | Kind::BidiStream => {
-            let requests = Requests { reader, kind: row.kind };
+            let requests = Requests { reader, row, activity: Rc::clone(&activity) };
             let work = Rc::clone(&dispatch).stream(call, requests, sender.clone());
             until(work, deadline, gone).await
         }
@@ -313,11 +339,13 @@ async fn unary<D: Dispatch>(
         Ended::Refused(status) => status,
         Ended::Gone => Status::new(Code::Canceled, "context canceled"),
     })?;
+    dispatch.metrics().calls.received(call.row.method, message.len());
     let gone = |_: Gone| Status::new(Code::Canceled, "context canceled");
     match Rc::clone(dispatch).unary(call, message).await? {
         Body::Whole(message) => sender.send(&message).await.map_err(gone),
         Body::Pieces(mut pieces) if sender.is_plain() => {
             let length = usize::try_from(pieces.remaining()).unwrap_or(usize::MAX);
+            sender.count(length);
             sender
                 .send_sealed(Bytes::copy_from_slice(&message::prefix(length)))
                 .await

@@ -20,6 +20,7 @@ pub mod status;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::error::Status;
@@ -29,6 +30,7 @@ use bytes::Bytes;
 pub use conn::{Settings, serve};
 pub use grpc::{Gone, Requests, Sender};
 pub use metadata::Metadata;
+pub use metrics::Metrics;
 #[doc(hidden)]
 pub use ping::fuzz as fuzz_frames;
 
@@ -85,6 +87,9 @@ pub trait Dispatch: 'static {
 
     /// Answers a request that is not gRPC.
     fn http(self: Rc<Self>, request: HttpRequest) -> Local<'static, HttpResponse>;
+
+    /// Where calls and messages are counted.
+    fn metrics(&self) -> &Arc<Metrics>;
 
     /// Called once per call with how it ended, for metrics.
     fn finished(&self, row: &'static Row, status: Option<&Status>);

@@ -10,17 +10,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::error::{ApiError, Code, Status};
 use api::etcdserverpb::ResponseHeader;
 use bytes::Bytes;
 use handover::{Bell, Inbox, Replies, Slot, Wait};
-use machine::Outcome;
+use machine::{Kind, Outcome};
 use member::{ApplierInput, MemberView, NodeInput, NodeStatus, Proposal, Reply};
 use prost::encoding::encode_varint;
 use types::{ClusterId, Index, MemberId, ReplyToken, RequestId, Revision};
 
+use crate::metrics::Metrics;
 use crate::pool::Pool;
 
 /// Replies on their way to one runtime.
@@ -65,8 +66,8 @@ pub struct Handle {
     pub pool: Pool,
     /// Request limits.
     pub limits: RequestLimits,
-    /// Finished calls.
-    pub calls: crate::metrics::Calls,
+    /// What is counted and measured.
+    pub metrics: Arc<Metrics>,
     /// The next block of request ids.
     pub ids: AtomicU64,
     /// Rung for each runtime when a View has a new revision.
@@ -205,8 +206,15 @@ impl Runtime {
         if data.len() > self.handle.limits.max_request_bytes {
             return Err(ApiError::RequestTooLarge.into());
         }
+        let began = Instant::now();
         let reply = self.ask(|token| NodeInput::Propose(Proposal { token, id, data })).await;
-        Ok(member::applier::outcome(reply)?)
+        let outcome = member::applier::outcome(reply);
+        let (kind, success) = match &outcome {
+            Ok(outcome) => (outcome.kind, outcome.reply.is_ok()),
+            Err(_) => (kind(field), false),
+        };
+        self.handle.metrics.requested(kind, success, began.elapsed());
+        Ok(outcome?)
     }
 
     /// This runtime's bell.
@@ -265,6 +273,20 @@ impl Runtime {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.replies.waiting()
+    }
+}
+
+/// The kind of the request with this field number in `InternalRaftRequest`.
+fn kind(field: u32) -> Kind {
+    match field {
+        4 => Kind::Put,
+        5 => Kind::DeleteRange,
+        6 => Kind::Txn,
+        7 => Kind::Compaction,
+        8 => Kind::LeaseGrant,
+        9 => Kind::LeaseRevoke,
+        10 => Kind::Alarm,
+        _ => Kind::None,
     }
 }
 

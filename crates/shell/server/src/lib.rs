@@ -8,6 +8,7 @@ pub mod config;
 pub mod identity;
 pub mod listen;
 pub mod logging;
+mod metered;
 pub mod run;
 pub mod threads;
 

@@ -24,12 +24,13 @@ use prost::Message;
 use rpc::pool::Pool;
 use rpc::runtime::{Handle, ReplyInbox, RequestLimits, Runtime, WatchLimits};
 use rpc::services::Services;
-use rpc::{Settings, serve};
+use rpc::{Metrics, Settings, serve};
 use tokio::sync::watch;
 use types::{MemberId, RequestId};
 
 use crate::identity::{cluster_id, member_id};
 use crate::listen::{Accepted, Address, Bound, Listener, bind};
+use crate::metered::MeteredDisk;
 use crate::threads::{Keep, Queues, spawn_all};
 
 /// What a member is run with: the configuration after parsing and checking.
@@ -234,7 +235,9 @@ fn min_lease_ttl(election: Duration) -> i64 {
 /// [`RunError`].
 pub fn start(options: &Options, waiting: &dyn Fn()) -> Result<Server, RunError> {
     let may = MayBlock::on_this_thread();
-    let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+    let metrics = Arc::new(Metrics::default());
+    let disk: Arc<dyn Disk> =
+        Arc::new(MeteredDisk { disk: Arc::new(OsDisk), metrics: Arc::clone(&metrics) });
     let config = start_config(options)?;
     let began = Clock.now();
     let mut told = false;
@@ -274,7 +277,7 @@ pub fn start(options: &Options, waiting: &dyn Fn()) -> Result<Server, RunError> 
     };
     let (member, cluster) = (parts.member, parts.cluster);
     let view = parts.applier.view();
-    let queues = Queues::new(view, inboxes.clone(), Arc::new(on_fatal));
+    let queues = Queues::new(view, inboxes.clone(), Arc::clone(&metrics), Arc::new(on_fatal));
     let automata = spawn_all(&queues, parts, options.keep).map_err(thread_error)?;
     let handle = Arc::new(Handle {
         member,
@@ -289,7 +292,7 @@ pub fn start(options: &Options, waiting: &dyn Fn()) -> Result<Server, RunError> 
             max_txn_ops: options.max_txn_ops,
             quota_bytes: options.quota_bytes,
         },
-        calls: rpc::metrics::Calls::default(),
+        metrics,
         ids: AtomicU64::new(first_request_id(member)),
         bells: Arc::clone(&queues.bells),
         watch: WatchLimits {

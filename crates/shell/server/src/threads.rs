@@ -14,13 +14,16 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use api::error::ApiError;
 use env::{Instant, MayBlock};
 use handover::{Bell, Inbox, Slot};
+use machine::Effect;
 use member::{
     Applier, ApplierInput, ApplierOutput, Committer, CommitterInput, CommitterOutput, LogInput,
     LogWriter, MemberView, Node, NodeInput, NodeOutput, NodeStatus, Reply,
 };
 use osenv::Clock;
+use rpc::Metrics;
 use rpc::runtime::ReplyInbox;
 use types::ReplyToken;
 
@@ -49,6 +52,7 @@ pub struct Queues {
     runtimes: Arc<Vec<Arc<ReplyInbox>>>,
     /// Per runtime, rung when a View has a new revision.
     pub bells: Arc<[Bell]>,
+    metrics: Arc<Metrics>,
     /// Called with a line that says why, when the member cannot go on.
     fatal: Arc<dyn Fn(&str) + Send + Sync>,
 }
@@ -67,6 +71,7 @@ impl Queues {
     pub fn new(
         view: MemberView,
         runtimes: Vec<Arc<ReplyInbox>>,
+        metrics: Arc<Metrics>,
         fatal: Arc<dyn Fn(&str) + Send + Sync>,
     ) -> Self {
         let bells = runtimes.iter().map(|_| Bell::default()).collect();
@@ -79,6 +84,7 @@ impl Queues {
             view: Arc::new(Slot::new(view)),
             status: Arc::new(Slot::new(NodeStatus::default())),
             runtimes: Arc::new(runtimes),
+            metrics,
             fatal,
         }
     }
@@ -207,14 +213,16 @@ fn run_applier(q: &Queues, mut applier: Applier) -> Result<(), String> {
     let may = MayBlock::on_this_thread();
     let (mut inputs, mut out) = (Vec::new(), ApplierOutput::default());
     let mut sorted = q.reply_buffers();
-    let mut revision = q.view.load().store.revision();
+    let (mut revision, mut kinds) = (q.view.load().store.revision(), Vec::new());
     loop {
         let now = Clock.now();
         let timeout = applier.deadline().map(|at| until(now, at));
         if !q.applier.recv_blocking(&mut inputs, timeout) {
             break;
         }
-        applier.handle(&may, Clock.now(), &mut inputs, &mut out).map_err(|e| e.to_string())?;
+        let began = Clock.now();
+        applier.handle(&may, began, &mut inputs, &mut out).map_err(|e| e.to_string())?;
+        measure(&q.metrics, &out, Clock.now().since(began), &mut kinds);
         // Invariant: events, then the View, then the replies; watchers last.
         for input in out.node.drain(..) {
             q.node.push_event(input);
@@ -244,6 +252,42 @@ fn run_applier(q: &Queues, mut applier: Applier) -> Result<(), String> {
     Ok(())
 }
 
+/// Counts what a turn of Applier did. `kinds` is scratch space.
+fn measure(
+    metrics: &Metrics,
+    out: &ApplierOutput,
+    took: Duration,
+    kinds: &mut Vec<(machine::Kind, bool)>,
+) {
+    kinds.clear();
+    kinds.extend(out.replies.iter().filter_map(|(_, reply)| match reply {
+        // etcd does not count a refused compaction as a failure.
+        Reply::Applied(o) => {
+            Some((o.kind, !matches!(&o.reply, Err(e) if *e != ApiError::Compacted)))
+        }
+        _ => None,
+    }));
+    metrics.applied(kinds, took);
+    let effects = out.node.iter().filter_map(|input| match input {
+        NodeInput::Applied(applied) => Some(&applied.effects),
+        _ => None,
+    });
+    for (_, effect) in effects.flatten() {
+        match effect {
+            Effect::LeaseGranted { ttl, .. } => {
+                metrics.lease_granted.inc();
+                metrics.lease_ttl.observe(*ttl as f64);
+            }
+            Effect::LeaseRevoked(_) => metrics.lease_revoked.inc(),
+            Effect::Compaction(_) => {
+                let now = i64::try_from(Clock.wall().unix_secs()).unwrap_or(i64::MAX);
+                metrics.last_compaction.set(now);
+            }
+            _ => {}
+        }
+    }
+}
+
 fn run_committer(q: &Queues, mut committer: Committer) -> Result<(), String> {
     let may = MayBlock::on_this_thread();
     let (mut inputs, mut done) = (Vec::new(), CommitterOutput::default());
@@ -254,6 +298,9 @@ fn run_committer(q: &Queues, mut committer: Committer) -> Result<(), String> {
         }
         let now = Clock.now();
         committer.handle(&may, now, &mut inputs, &mut done).map_err(|e| e.to_string())?;
+        if !done.node.is_empty() {
+            q.metrics.backend_commit.observe(Clock.now().since(now).as_secs_f64());
+        }
         for input in done.applier.drain(..) {
             q.applier.push_event(input);
         }

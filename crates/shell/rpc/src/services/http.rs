@@ -18,7 +18,17 @@ pub(super) async fn answer(rt: &Rc<Runtime>, request: HttpRequest) -> HttpRespon
     match path {
         "/version" => get_only(&request, |_| version(rt)),
         "/metrics" => metrics(rt),
-        "/health" if request.method() == Method::GET => health(rt, &request).await,
+        "/health" if request.method() == Method::GET => {
+            let response = health(rt, &request).await;
+            let metrics = &rt.handle.metrics;
+            let good = response.status() == StatusCode::OK;
+            if good {
+                metrics.health_success.inc()
+            } else {
+                metrics.health_failures.inc()
+            }
+            response
+        }
         "/health" => method_not_allowed(),
         _ if path == "/livez" || path.starts_with("/livez/") => {
             checks(rt, &request, "/livez", &[Check::SerializableRead]).await
@@ -76,7 +86,7 @@ fn metrics(rt: &Rc<Runtime>) -> HttpResponse {
         status: *rt.handle.status.load(),
         member: rt.handle.member,
         quota_bytes: rt.handle.limits.quota_bytes.unwrap_or(0),
-        calls: &rt.handle.calls,
+        metrics: &rt.handle.metrics,
     };
     let Ok(body) = crate::metrics::render(&scrape) else {
         return text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics contradict each other\n");
@@ -194,7 +204,10 @@ async fn checks(
     }
     let (mut lines, mut failed) = (String::new(), false);
     for check in chosen {
-        match check.run(rt).await {
+        let outcome = check.run(rt).await;
+        let kind = root.trim_start_matches('/');
+        rt.handle.metrics.checked(kind, check.name(), outcome.is_ok());
+        match outcome {
             Ok(()) => lines.push_str(&format!("[+]{} ok\n", check.name())),
             Err(why) => {
                 failed = true;

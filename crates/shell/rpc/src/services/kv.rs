@@ -5,6 +5,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::error::{ApiError, Code, Status};
 use api::etcdserverpb::{
@@ -30,8 +31,18 @@ const PIECE_BYTES: usize = 128 * 1024;
 pub(super) async fn range(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status> {
     let request: RangeRequest = decode(message)?;
     validate::range(&request)?;
+    let began = Instant::now();
+    let answer = answer(rt, request).await;
+    rt.handle.metrics.read("Range", answer.is_ok(), began.elapsed());
+    answer
+}
+
+async fn answer(rt: &Rc<Runtime>, request: RangeRequest) -> Result<Body, Status> {
     let view = if request.serializable { rt.view() } else { rt.linearizable_view().await? };
-    let ranged = view.store.range(&query(&request)).map_err(range_error)?;
+    let began = Instant::now();
+    let ranged = view.store.range(&query(&request)).map_err(range_error);
+    rt.handle.metrics.ranged(ranged.is_ok(), began.elapsed());
+    let ranged = ranged?;
     let mut head = render::with_header(&rt.header(ranged.revision));
     if view.store.try_render(&ranged, INLINE_BYTES, &mut head).map_err(value_error)? {
         render::range_end(&mut head, ranged.more, count(&ranged));
@@ -152,7 +163,10 @@ pub(super) async fn txn(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status
     let request: TxnRequest = decode(message.clone())?;
     validate::txn(&request, rt.handle.limits.max_txn_ops)?;
     if validate::is_read_only(&request) {
-        return read_only_txn(rt, request).await;
+        let began = Instant::now();
+        let answer = read_only_txn(rt, request).await;
+        rt.handle.metrics.read("ReadonlyTxn", answer.is_ok(), began.elapsed());
+        return answer;
     }
     let cost = machine::apply::txn_cost(&request);
     if cost > 0 {

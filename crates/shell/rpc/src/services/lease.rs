@@ -97,7 +97,10 @@ pub(super) async fn keep_alive(
         let request: LeaseKeepAliveRequest = super::decode_in_stream(message)?;
         let lease = LeaseId(request.id);
         let ttl = match rt.ask(|token| NodeInput::KeepAlive { token, lease }).await {
-            Reply::KeepAlive(ttl) => ttl,
+            Reply::KeepAlive(ttl) => {
+                rt.handle.metrics.lease_renewed.inc();
+                ttl
+            }
             Reply::Refused(ApiError::LeaseNotFound) => 0,
             Reply::Refused(error) => return Err(error.into()),
             other => unreachable!("a keep-alive is answered by one, not {other:?}"),

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::error::{ApiError, Code, Status};
 use api::etcdserverpb::alarm_request::AlarmAction;
@@ -102,6 +103,7 @@ pub(super) fn raise_no_space(rt: &Rc<Runtime>) {
 }
 
 pub(super) async fn hash(rt: &Rc<Runtime>) -> Result<Body, Status> {
+    let began = Instant::now();
     rt.ask_applier(ApplierInput::AwaitBackend).await?;
     let view = rt.view();
     let revision = view.store.revision();
@@ -112,11 +114,13 @@ pub(super) async fn hash(rt: &Rc<Runtime>) -> Result<Body, Status> {
         Ok::<_, store::ValueError>(hasher.finish())
     };
     let hash = rt.handle.pool.run(job).await.map_err(pool_refused)?.map_err(internal)?;
+    rt.handle.metrics.hash.observe(began.elapsed().as_secs_f64());
     Ok(whole(&HashResponse { header: Some(rt.header(revision)), hash }))
 }
 
 pub(super) async fn hash_kv(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status> {
     let request: HashKvRequest = decode(message)?;
+    let began = Instant::now();
     let view = rt.view();
     let revision = view.store.revision();
     //= etcd 3.7.1: server/storage/mvcc/hash.go#HashByRev (the stored hash comes first)
@@ -132,6 +136,7 @@ pub(super) async fn hash_kv(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, St
         store::ValueError::Compacted => ApiError::Compacted.into(),
         other => internal(other),
     })?;
+    rt.handle.metrics.hash_rev.observe(began.elapsed().as_secs_f64());
     Ok(hash_kv_response(rt, revision, hash))
 }
 
@@ -146,7 +151,13 @@ fn hash_kv_response(rt: &Rc<Runtime>, revision: Revision, hash: KvHash) -> Body 
 
 /// Copies the backend into a fresh file while reads and writes go on.
 pub(super) async fn defragment(rt: &Rc<Runtime>) -> Result<Body, Status> {
-    match rt.ask_applier(ApplierInput::Defragment).await? {
+    let metrics = &rt.handle.metrics;
+    let began = Instant::now();
+    metrics.defrag_inflight.set(1);
+    let reply = rt.ask_applier(ApplierInput::Defragment).await;
+    metrics.defrag_inflight.set(0);
+    metrics.defrag.observe(began.elapsed().as_secs_f64());
+    match reply? {
         Reply::Failed(why) => Err(internal(why)),
         Reply::Refused(error) => Err(error.into()),
         _ => Ok(Body::Whole(Bytes::new())),

@@ -12,21 +12,26 @@ pub mod render;
 pub mod validate;
 pub mod watch;
 
+use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use api::error::{ApiError, Code, Status};
-use api::method::{Method, Row};
+use api::method::{Kind, Method, Row};
 use api::odd::{self, Undecodable};
 use bytes::Bytes;
+use prometheus::IntCounter;
 use prost::{Message, Name};
 
 use crate::runtime::Runtime;
-use crate::{Body, Call, Dispatch, HttpRequest, HttpResponse, Local, Requests, Sender};
+use crate::{Body, Call, Dispatch, HttpRequest, HttpResponse, Local, Metrics, Requests, Sender};
 
 /// Answers the calls of one runtime's connections.
 pub struct Services {
     rt: Rc<Runtime>,
     watches: Rc<watch::Watches>,
+    /// The counters of the last client's version.
+    client: RefCell<Option<(String, [IntCounter; 2])>>,
 }
 
 impl Services {
@@ -34,16 +39,27 @@ impl Services {
     #[must_use]
     pub fn new(rt: Rc<Runtime>) -> Rc<Self> {
         let watches = watch::Watches::new(Rc::clone(&rt));
-        Rc::new(Self { rt, watches })
+        Rc::new(Self { rt, watches, client: RefCell::default() })
+    }
+
+    /// Counts a call by its client's version.
+    fn count_client(&self, call: &Call, version: &str) {
+        let mut last = self.client.borrow_mut();
+        if last.as_ref().is_none_or(|(known, _)| known != version) {
+            *last = Some((version.to_owned(), self.rt.handle.metrics.clients(version)));
+        }
+        if let Some((_, counters)) = &*last {
+            counters[usize::from(call.row.kind != Kind::Unary)].inc();
+        }
     }
 
     /// Checks that hold for every call: the client's version text and its wish for a leader.
     //= etcd 3.7.1: server/etcdserver/api/v3rpc/interceptor.go#newUnaryInterceptor
     fn check(&self, call: &Call) -> Result<(), Status> {
-        if let Some(version) = call.metadata.get_bytes("client-api-version")
-            && std::str::from_utf8(version).is_err()
-        {
-            return Err(ApiError::InvalidClientApiVersion.into());
+        let version = call.metadata.get_bytes("client-api-version").unwrap_or(b"unknown");
+        match std::str::from_utf8(version) {
+            Ok(version) => self.count_client(call, version),
+            Err(_) => return Err(ApiError::InvalidClientApiVersion.into()),
         }
         if call.metadata.requires_leader() && self.rt.handle.status.load().leader.is_none() {
             return Err(ApiError::NoLeader.into());
@@ -104,8 +120,12 @@ impl Dispatch for Services {
         Box::pin(async move { http::answer(&self.rt, request).await })
     }
 
+    fn metrics(&self) -> &Arc<Metrics> {
+        &self.rt.handle.metrics
+    }
+
     fn finished(&self, row: &'static Row, status: Option<&Status>) {
-        self.rt.handle.calls.finished(row.method, status.map_or(Code::Ok, |s| s.code));
+        self.rt.handle.metrics.calls.ended(row.method, status.map_or(Code::Ok, |s| s.code));
     }
 }
 

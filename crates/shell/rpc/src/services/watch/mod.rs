@@ -46,6 +46,8 @@ pub(super) struct Watches {
     driving: Cell<bool>,
     monitoring: Cell<bool>,
     jobs: Cell<usize>,
+    /// Watchers, and those that read history, as last added to the gauges.
+    shown: Cell<(usize, usize)>,
 }
 
 impl Watches {
@@ -60,6 +62,7 @@ impl Watches {
             driving: Cell::new(false),
             monitoring: Cell::new(false),
             jobs: Cell::new(0),
+            shown: Cell::new((0, 0)),
         })
     }
 
@@ -85,6 +88,21 @@ impl Watches {
         self.kicked.set(true);
         if let Some(waker) = &*self.driver.borrow() {
             waker.wake_by_ref();
+        }
+    }
+
+    /// Brings the gauges of watchers up to date.
+    fn show(&self) {
+        let hub = self.hub.borrow();
+        let now = (hub.watchers(), hub.waiting_for_history());
+        let before = self.shown.replace(now);
+        let change = |now: usize, before: usize| now as i64 - before as i64;
+        let metrics = &self.rt.handle.metrics;
+        if now.0 != before.0 {
+            metrics.watchers.add(change(now.0, before.0));
+        }
+        if now.1 != before.1 {
+            metrics.slow_watchers.add(change(now.1, before.1));
         }
     }
 

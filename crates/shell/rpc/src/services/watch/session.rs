@@ -39,6 +39,8 @@ pub(super) struct Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.watches.hub.borrow_mut().close(self.id);
+        self.watches.rt.handle.metrics.watch_streams.dec();
+        self.watches.show();
         self.watches.outs.borrow_mut()[self.id.0 as usize] = None;
     }
 }
@@ -52,6 +54,7 @@ enum Next {
 impl Session {
     pub(super) fn open(watches: &Rc<Watches>, sender: Sender, requires_leader: bool) -> Self {
         let id = watches.hub.borrow_mut().open();
+        watches.rt.handle.metrics.watch_streams.inc();
         let out = Rc::new(Out::new(sender, requires_leader));
         let mut outs = watches.outs.borrow_mut();
         if outs.len() <= id.0 as usize {
@@ -132,6 +135,7 @@ impl Session {
                 let id = WatchId(cancel.watch_id);
                 let known = self.watches.hub.borrow_mut().cancel(self.id, id);
                 if known {
+                    self.watches.show();
                     self.respond(WatchResponse {
                         watch_id: id.0,
                         canceled: true,
@@ -159,6 +163,7 @@ impl Session {
         };
         match created {
             Ok(id) => {
+                self.watches.show();
                 if notify && self.ticker.is_none() {
                     self.ticker = Some(ticker(self.watches.rt.handle.watch.progress_interval));
                 }
