@@ -54,13 +54,14 @@ fn run(configured: &Configured, disk: &Arc<dyn Disk>) -> ExitCode {
     for warning in &configured.warnings {
         log_line!(log, Warn, warning);
     }
-    let waiting = || {
+    let waiting = |took: std::time::Duration| {
         let path = configured.options.data_dir.join("member/snap/db");
         log_line!(
             log,
             Info,
             "db file is flocked by another process, or taking too long",
-            "path" = path.display().to_string()
+            "path" = path.display().to_string(),
+            "took" = format!("{}s", took.as_secs_f64())
         );
     };
     // Before anything starts, so that a signal in the middle of a start is not missed.

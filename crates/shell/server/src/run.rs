@@ -227,15 +227,15 @@ fn min_lease_ttl(election: Duration) -> i64 {
     i64::try_from(ms.div_ceil(1_000)).unwrap_or(i64::MAX)
 }
 
-/// Starts a member on a disk and waits until it is ready. `waiting` is called once if another process holds
-/// the database for long.
+/// Starts a member on a disk and waits until it is ready. `waiting` is called once, with the time
+/// since the start, if another process holds the database for long.
 ///
 /// # Errors
 /// [`RunError`].
 pub fn start(
     disk: &Arc<dyn Disk>,
     options: &Options,
-    waiting: &dyn Fn(),
+    waiting: &dyn Fn(Duration),
 ) -> Result<Server, RunError> {
     let may = MayBlock::on_this_thread();
     let config = start_config(options)?;
@@ -248,7 +248,7 @@ pub fn start(
             Err(StartError::Locked) => {
                 if !told && Clock.now().since(began) > Duration::from_secs(10) {
                     told = true;
-                    waiting();
+                    waiting(Clock.now().since(began));
                 }
                 std::thread::sleep(LOCK_RETRY);
             }
