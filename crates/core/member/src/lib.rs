@@ -17,8 +17,8 @@ pub mod recover;
 
 pub use applier::{Applier, ApplierInput, ApplierOutput, MemberView};
 pub use auto_compaction::{AutoCompaction, Retention};
-pub use committer::{CommitPolicy, Committer, CommitterInput, CommitterOutput};
-pub use log_writer::LogWriter;
+pub use committer::{CommitFailure, CommitPolicy, Committer, CommitterInput, CommitterOutput};
+pub use log_writer::{LogFailure, LogWriter};
 pub use message::{
     Applied, BackendCommitted, Committed, LeaseTime, LogInput, NodeInput, NodeOutput, NodeStatus,
     Proposal, RaftSnapshot, Reply, Sealed,

@@ -8,7 +8,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use api::{raftpb, walpb};
 use env::{Disk, MayBlock};
 use types::{Index, WriteId};
 use wal::Wal;
@@ -140,22 +139,10 @@ impl LogWriter {
         may: &MayBlock,
         snapshot: RaftSnapshot,
     ) -> Result<Index, LogFailure> {
-        let RaftSnapshot { index, term, conf_state, data } = snapshot;
-        let conf_state = conf_state.to_wire();
-        let file = raftpb::Snapshot {
-            data: Some(data),
-            metadata: Some(raftpb::SnapshotMetadata {
-                conf_state: Some(conf_state.clone()),
-                index: Some(index.0),
-                term: Some(term.0),
-            }),
-        };
-        wal::snap::write(&*self.disk, &self.snap_dir, may, &file)?;
-        self.wal.append_snapshot(&walpb::Snapshot {
-            index: Some(index.0),
-            term: Some(term.0),
-            conf_state: Some(conf_state),
-        });
+        let index = snapshot.index;
+        let record = snapshot.record();
+        wal::snap::write(&*self.disk, &self.snap_dir, may, &snapshot.into_file())?;
+        self.wal.append_snapshot(&record);
         self.wal.write(may)?;
         self.wal.sync(may)?;
         self.wal.release_to(index.0);

@@ -12,6 +12,7 @@
 use std::sync::Arc;
 
 use api::error::ApiError;
+use api::{raftpb, walpb};
 use bytes::Bytes;
 use machine::{Effect, Outcome};
 use raft::{ConfState, Entry};
@@ -103,6 +104,29 @@ pub struct RaftSnapshot {
     pub conf_state: ConfState,
     /// The membership in the form that etcd 3.6 reads (disk.md section 3).
     pub data: Bytes,
+}
+
+impl RaftSnapshot {
+    /// The record in the log that vouches for it.
+    pub(crate) fn record(&self) -> walpb::Snapshot {
+        walpb::Snapshot {
+            index: Some(self.index.0),
+            term: Some(self.term.0),
+            conf_state: Some(self.conf_state.to_wire()),
+        }
+    }
+
+    /// The contents of its `.snap` file.
+    pub(crate) fn into_file(self) -> raftpb::Snapshot {
+        raftpb::Snapshot {
+            metadata: Some(raftpb::SnapshotMetadata {
+                conf_state: Some(self.conf_state.to_wire()),
+                index: Some(self.index.0),
+                term: Some(self.term.0),
+            }),
+            data: Some(self.data),
+        }
+    }
 }
 
 /// What the log writer is told.

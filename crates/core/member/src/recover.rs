@@ -6,10 +6,9 @@
 //! at all. Recovery trusts the backend up to its consistent index and the log behind it; the
 //! `.snap` files are not read. Invariant 4: raft hands out nothing at or below that index again.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use api::walpb;
 use bytes::Bytes;
 use env::{Disk, Entropy, Instant, MayBlock};
 use machine::membership::Member;
@@ -18,12 +17,14 @@ use prost::Message;
 use raft::{Entry, HardState, Raft, Recovered};
 use store::{Bucket, meta};
 use types::{ClusterId, Index, MemberId, Term};
+use wal::snap::SnapError;
 use wal::writer::Beginning;
 use wal::{ReadError, Wal, WriteError};
 
 use crate::applier::Applier;
 use crate::committer::{CommitPolicy, Committer};
 use crate::log_writer::LogWriter;
+use crate::message::RaftSnapshot;
 use crate::node::{Node, NodeConfig};
 
 /// What a member is started with.
@@ -70,6 +71,8 @@ pub enum StartError {
     Log(ReadError),
     /// The log cannot be written.
     LogWrite(WriteError),
+    /// A snapshot file cannot be written.
+    Snap(SnapError),
     /// The log belongs to another member or cluster, or names none.
     Metadata,
     /// The log vouches for a snapshot that the database does not hold.
@@ -99,6 +102,7 @@ impl std::fmt::Display for StartError {
             StartError::State(e) => e.fmt(f),
             StartError::Log(e) => e.fmt(f),
             StartError::LogWrite(e) => e.fmt(f),
+            StartError::Snap(e) => e.fmt(f),
             StartError::Metadata => f.write_str("wal: the log belongs to another member"),
             StartError::SnapshotMismatch { path, database, snapshot } => write!(
                 f,
@@ -127,7 +131,7 @@ macro_rules! from {
     };
 }
 
-from!(env::IoError => Io, ReadError => Log, WriteError => LogWrite,
+from!(env::IoError => Io, ReadError => Log, WriteError => LogWrite, SnapError => Snap,
       machine::apply::MachineError => State, raft::ConfigError => Raft,
       crate::committer::CommitFailure => Buckets);
 
@@ -191,7 +195,8 @@ pub fn start(
     config.node.id = config.member;
     config.apply.id = config.member;
 
-    let recovered = recovered(may, &mut wal, &log, snapshot, consistent, &machine)?;
+    let place = (&*disk, config.snap_dir.as_path());
+    let recovered = recovered(may, &mut wal, place, &log, snapshot, consistent, &machine)?;
     let mut raft_config = raft::Config::new(config.member);
     raft_config.election_ticks = config.election_ticks;
     raft_config.pre_vote = config.pre_vote;
@@ -217,11 +222,7 @@ pub fn start(
 
 /// Removes what an interrupted defragmentation or snapshot transfer left behind. Only after the
 /// database is locked: before, it could belong to another process.
-fn remove_leftovers(
-    disk: &dyn Disk,
-    dir: &std::path::Path,
-    may: &MayBlock,
-) -> Result<(), StartError> {
+fn remove_leftovers(disk: &dyn Disk, dir: &Path, may: &MayBlock) -> Result<(), StartError> {
     for entry in disk.read_dir(may, dir)? {
         if entry.name.starts_with("db.tmp.") || entry.name.starts_with("tmp") {
             disk.remove_file(may, &dir.join(&entry.name))?;
@@ -274,7 +275,7 @@ fn check_storage_version(
 
 fn newest_snapshot(
     disk: &dyn Disk,
-    dir: &std::path::Path,
+    dir: &Path,
     may: &MayBlock,
 ) -> Result<(Index, Term), StartError> {
     let valid = wal::snapshots(disk, dir, may)?;
@@ -294,10 +295,12 @@ fn identity(metadata: &Bytes) -> Result<(MemberId, ClusterId), StartError> {
 
 /// What raft starts from. Go applies committed entries while they are still being saved, so a
 /// database from Go may hold more than its log: then the database is a snapshot and the log begins
-/// anew behind it, which is written down before anyone gets an answer.
+/// anew behind it, which is written down before anyone gets an answer. Go starts only from a
+/// snapshot that has a file, and refuses a log with a gap in it: so the file comes first.
 fn recovered(
     may: &MayBlock,
     wal: &mut Wal,
+    (disk, snap_dir): (&dyn Disk, &Path),
     log: &wal::Log,
     snapshot: (Index, Term),
     consistent: (Index, Term),
@@ -316,13 +319,20 @@ fn recovered(
     if consistent.0 <= last {
         return Ok(Recovered { hard_state, conf_state, snapshot, entries });
     }
-    hard_state.term = hard_state.term.max(consistent.1);
+    if hard_state.term < consistent.1 {
+        // A vote belongs to its term.
+        (hard_state.term, hard_state.vote) = (consistent.1, None);
+    }
+    let snapshot = RaftSnapshot {
+        index: consistent.0,
+        term: consistent.1,
+        conf_state: conf_state.clone(),
+        data: machine::membership::v2_store_json(machine.members()),
+    };
+    let record = snapshot.record();
+    wal::snap::write(disk, snap_dir, may, &snapshot.into_file())?;
     wal.append_hard_state(&hard_state.to_wire());
-    wal.append_snapshot(&walpb::Snapshot {
-        index: Some(consistent.0.0),
-        term: Some(consistent.1.0),
-        conf_state: Some(conf_state.to_wire()),
-    });
+    wal.append_snapshot(&record);
     wal.write(may)?;
     wal.sync(may)?;
     Ok(Recovered { hard_state, conf_state, snapshot: consistent, entries: Vec::new() })

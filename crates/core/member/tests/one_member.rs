@@ -11,7 +11,7 @@ use api::etcdserverpb::{
 };
 use api::membershippb;
 use env::mem::{Fault, MemDisk};
-use env::{Disk, Entropy, Instant, IoErrorKind, MayBlock, SplitMix};
+use env::{Access, Disk, Entropy, Instant, IoErrorKind, MayBlock, Open, SplitMix};
 use machine::{ApplyConfig, Member, Outcome};
 use member::{
     Applier, ApplierInput, ApplierOutput, CommitPolicy, Committer, CommitterInput, CommitterOutput,
@@ -373,4 +373,96 @@ fn a_compaction_resumes_after_a_power_cut() {
     assert!(member.replies.iter().any(|(t, r)| *t == token && matches!(r, Reply::Done)));
     assert!(member.view.store.get(b"k", 39).is_err());
     assert!(member.view.store.get(b"k", 40).unwrap().is_some());
+}
+
+/// The bytes of every log segment.
+fn log_files(disk: &MemDisk) -> Vec<(PathBuf, Vec<u8>)> {
+    let may = MayBlock::on_this_thread();
+    let dir = config().wal_dir;
+    let mut files = Vec::new();
+    for entry in disk.read_dir(&may, &dir).unwrap() {
+        let path = dir.join(entry.name);
+        let file = disk.open(&may, &path, Open::Read).unwrap();
+        let mut bytes = vec![0; file.len().unwrap() as usize];
+        file.read_at(&may, &mut bytes, 0, Access::Scan).unwrap();
+        files.push((path, bytes));
+    }
+    files
+}
+
+/// A database that holds more than the log, as Go's servers leave it when they are killed while
+/// the log is being written: the log is set back to what it was before the last puts.
+fn log_behind_database() -> (MemDisk, Instant, u64) {
+    let disk = MemDisk::new();
+    let mut member = Running::start(&disk, Instant(0), 1);
+    for n in 0..10 {
+        let token = member.put(&format!("k{n}"), "early");
+        member.outcome(token).unwrap();
+    }
+    let before = log_files(&disk);
+    let mut last = 0;
+    for n in 0..10 {
+        let token = member.put(&format!("k{n}"), "late");
+        last = member.outcome(token).unwrap().index.0;
+    }
+    // The backend's commit is due after 100 ms.
+    (0..10).for_each(|_| member.turn(4));
+    let now = member.now;
+    drop(member);
+    let may = MayBlock::on_this_thread();
+    for (path, bytes) in before {
+        let file = disk.open(&may, &path, Open::Write).unwrap();
+        file.write_at(&may, &bytes, 0).unwrap();
+        file.sync_all(&may).unwrap();
+    }
+    (disk, now, last)
+}
+
+#[test]
+fn a_database_ahead_of_its_log_becomes_the_snapshot_that_the_log_goes_on_from() {
+    let (disk, now, last) = log_behind_database();
+    let mut member = Running::start(&disk, now, 2);
+    assert_eq!(member.value("k9").as_deref(), Some(&b"late"[..]));
+    assert_eq!(member.view.store.revision().0, 21);
+    let token = member.put("k0", "new");
+    let outcome = member.outcome(token).unwrap();
+    assert!(outcome.index.0 > last, "no index is given twice");
+    assert_eq!(outcome.revision.0, 22);
+    let may = MayBlock::on_this_thread();
+    // What Go needs: a record in the log, and a file for it.
+    let record = wal::snapshots(&disk, &config().wal_dir, &may).unwrap().pop().unwrap();
+    assert_eq!(record.index, Some(last));
+    let name = wal::snap::list(&disk, &config().snap_dir, &may).unwrap().remove(0);
+    let file = wal::snap::read(&disk, &config().snap_dir.join(name), &may).unwrap();
+    let metadata = file.metadata.unwrap();
+    assert_eq!((metadata.index, metadata.term), (record.index, record.term));
+    assert_eq!(metadata.conf_state.unwrap().voters, [ID.0]);
+    disk.crash(None);
+    let member = Running::start(&disk, member.now, 3);
+    assert_eq!(member.value("k0").as_deref(), Some(&b"new"[..]));
+    assert_eq!(member.value("k9").as_deref(), Some(&b"late"[..]));
+}
+
+#[test]
+fn a_power_cut_at_any_operation_of_that_start_changes_nothing() {
+    let mut at = 0;
+    loop {
+        let (disk, now, last) = log_behind_database();
+        let may = MayBlock::on_this_thread();
+        let kind = IoErrorKind::Other;
+        disk.set_fault(Some(Fault { at, only: None, kind, permanent: true, torn: at % 2 == 0 }));
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let failed = start(shared, &may, now, config(), Box::new(SplitMix::new(at))).is_err();
+        disk.set_fault(None);
+        disk.crash(Some(&mut SplitMix::new(at)));
+        let mut member = Running::start(&disk, now, 2);
+        assert_eq!(member.value("k9").as_deref(), Some(&b"late"[..]), "cut at operation {at}");
+        let token = member.put("k0", "new");
+        assert!(member.outcome(token).unwrap().index.0 > last, "cut at operation {at}");
+        if !failed {
+            break;
+        }
+        at += 1;
+    }
+    assert!(at > 20, "a start does more than {at} operations");
 }

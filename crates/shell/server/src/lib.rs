@@ -9,11 +9,19 @@ pub mod identity;
 pub mod listen;
 pub mod logging;
 mod metered;
+mod program;
 pub mod run;
 pub mod threads;
 
 pub use logging::Log;
+pub use program::program;
 pub use run::{Options, RunError, Server, start};
+
+/// The operating system's disk.
+#[must_use]
+pub fn os_disk() -> std::sync::Arc<dyn env::Disk> {
+    std::sync::Arc::new(osenv::OsDisk)
+}
 
 /// What `--version` prints. The first line is the version that this build stands in for.
 #[must_use]

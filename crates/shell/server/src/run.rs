@@ -19,7 +19,7 @@ use env::{Disk, MayBlock, SplitMix};
 use handover::Inbox;
 use machine::{ApplyConfig, Member};
 use member::{AutoCompaction, CommitPolicy, NodeConfig, Retention, StartConfig, StartError};
-use osenv::{Clock, OsDisk};
+use osenv::Clock;
 use prost::Message;
 use rpc::pool::Pool;
 use rpc::runtime::{Handle, ReplyInbox, RequestLimits, Runtime, WatchLimits};
@@ -31,7 +31,7 @@ use types::{MemberId, RequestId};
 use crate::identity::{cluster_id, member_id};
 use crate::listen::{Accepted, Address, Bound, Listener, bind};
 use crate::metered::MeteredDisk;
-use crate::threads::{Keep, Queues, spawn_all};
+use crate::threads::{Fatal, Keep, Queues, spawn_all};
 
 /// What a member is run with: the configuration after parsing and checking.
 #[derive(Clone, Debug)]
@@ -132,7 +132,7 @@ pub enum RunError {
     /// The configuration names this member nowhere.
     UnknownName(String),
     /// The member could not go on.
-    Fatal(String),
+    Fatal(Fatal),
 }
 
 impl std::fmt::Display for RunError {
@@ -143,7 +143,7 @@ impl std::fmt::Display for RunError {
             RunError::UnknownName(name) => {
                 write!(f, "couldn't find local name {name:?} in the initial cluster configuration")
             }
-            RunError::Fatal(why) => f.write_str(why),
+            RunError::Fatal(why) => why.fmt(f),
         }
     }
 }
@@ -156,7 +156,7 @@ pub struct Server {
     automata: Vec<JoinHandle<()>>,
     runtimes: Vec<JoinHandle<()>>,
     stop: watch::Sender<bool>,
-    fatal: Arc<OnceLock<String>>,
+    fatal: Arc<OnceLock<Fatal>>,
     /// Where clients are served (TCP).
     pub addresses: Vec<std::net::SocketAddr>,
 }
@@ -228,27 +228,32 @@ fn min_lease_ttl(election: Duration) -> i64 {
     i64::try_from(ms.div_ceil(1_000)).unwrap_or(i64::MAX)
 }
 
-/// Starts a member and waits until it is ready. `waiting` is called once if another process holds
-/// the database for long.
+/// Starts a member on a disk and waits until it is ready. `waiting` is called once, with the time
+/// since the start, if another process holds the database for long.
 ///
 /// # Errors
 /// [`RunError`].
-pub fn start(options: &Options, waiting: &dyn Fn()) -> Result<Server, RunError> {
+pub fn start(
+    disk: &Arc<dyn Disk>,
+    options: &Options,
+    waiting: &dyn Fn(Duration),
+) -> Result<Server, RunError> {
     let may = MayBlock::on_this_thread();
     let metrics = Arc::new(Metrics::default());
-    let disk: Arc<dyn Disk> =
-        Arc::new(MeteredDisk { disk: Arc::new(OsDisk), metrics: Arc::clone(&metrics) });
+    let disk: &Arc<dyn Disk> =
+        &(Arc::new(MeteredDisk { disk: Arc::clone(disk), metrics: Arc::clone(&metrics) })
+            as Arc<dyn Disk>);
     let config = start_config(options)?;
     let began = Clock.now();
     let mut told = false;
     let parts = loop {
         let entropy = Box::new(SplitMix::new(osenv::seed()));
-        let disk = Arc::clone(&disk);
+        let disk = Arc::clone(disk);
         match member::start(disk, &may, Clock.now(), config.clone(), entropy) {
             Err(StartError::Locked) => {
                 if !told && Clock.now().since(began) > Duration::from_secs(10) {
                     told = true;
-                    waiting();
+                    waiting(Clock.now().since(began));
                 }
                 std::thread::sleep(LOCK_RETRY);
             }
@@ -266,12 +271,13 @@ pub fn start(options: &Options, waiting: &dyn Fn()) -> Result<Server, RunError> 
     let count = if options.runtimes == 0 { cores } else { options.runtimes }.min(255);
     let inboxes: Vec<Arc<ReplyInbox>> =
         (0..count).map(|_| Arc::new(Inbox::new(usize::MAX))).collect();
-    let fatal: Arc<OnceLock<String>> = Arc::default();
+    let fatal: Arc<OnceLock<Fatal>> = Arc::default();
     let (stop, stopped) = watch::channel(false);
     let on_fatal = {
         let (fatal, stop) = (Arc::clone(&fatal), stop.clone());
-        move |why: &str| {
-            let _ = fatal.set(why.to_owned());
+        move |why: Fatal| {
+            // The first reason is the one to tell; others follow from it.
+            let _ = fatal.set(why);
             let _ = stop.send(true);
         }
     };
@@ -309,7 +315,7 @@ fn thread_error(e: io::Error) -> RunError {
     RunError::Io("start a thread".to_owned(), e)
 }
 
-fn wait_ready(queues: &Queues, fatal: &OnceLock<String>) -> Result<(), RunError> {
+fn wait_ready(queues: &Queues, fatal: &OnceLock<Fatal>) -> Result<(), RunError> {
     while !queues.status.load().ready {
         if let Some(why) = fatal.get() {
             return Err(RunError::Fatal(why.clone()));

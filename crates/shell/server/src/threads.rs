@@ -19,8 +19,9 @@ use env::{Instant, MayBlock};
 use handover::{Bell, Inbox, Slot};
 use machine::Effect;
 use member::{
-    Applier, ApplierInput, ApplierOutput, Committer, CommitterInput, CommitterOutput, LogInput,
-    LogWriter, MemberView, Node, NodeInput, NodeOutput, NodeStatus, Reply,
+    Applier, ApplierInput, ApplierOutput, CommitFailure, Committer, CommitterInput,
+    CommitterOutput, LogFailure, LogInput, LogWriter, MemberView, Node, NodeInput, NodeOutput,
+    NodeStatus, Reply,
 };
 use osenv::Clock;
 use rpc::Metrics;
@@ -53,8 +54,44 @@ pub struct Queues {
     /// Per runtime, rung when a View has a new revision.
     pub bells: Arc<[Bell]>,
     metrics: Arc<Metrics>,
-    /// Called with a line that says why, when the member cannot go on.
-    fatal: Arc<dyn Fn(&str) + Send + Sync>,
+    /// Called with the reason when the member cannot go on.
+    fatal: Arc<dyn Fn(Fatal) + Send + Sync>,
+}
+
+/// Why a member ended by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fatal {
+    /// etcd's log text where it has one.
+    pub message: &'static str,
+    /// What failed.
+    pub error: String,
+}
+
+impl std::fmt::Display for Fatal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.message, self.error)
+    }
+}
+
+/// What is said of failures that etcd has no text for.
+const CANNOT_GO_ON: &str = "the member cannot go on";
+
+//= etcd 3.7.1: server/etcdserver/raft.go#start, server/etcdserver/server.go#snapshot
+fn log_failed(e: &LogFailure) -> Fatal {
+    let message = match e {
+        LogFailure::Wal(_) => "failed to save Raft hard state and entries",
+        LogFailure::Snap(_) => "failed to save snapshot",
+    };
+    Fatal { message, error: e.to_string() }
+}
+
+//= etcd 3.7.1: server/storage/backend/batch_tx.go#commit, backend.go#defrag
+fn commit_failed(e: &CommitFailure) -> Fatal {
+    let message = match e {
+        CommitFailure::Write(_) | CommitFailure::Commit(_) => "failed to commit tx",
+        CommitFailure::Rename(_) => "failed to rename tmp database",
+    };
+    Fatal { message, error: e.to_string() }
 }
 
 /// Files kept by purge.
@@ -72,7 +109,7 @@ impl Queues {
         view: MemberView,
         runtimes: Vec<Arc<ReplyInbox>>,
         metrics: Arc<Metrics>,
-        fatal: Arc<dyn Fn(&str) + Send + Sync>,
+        fatal: Arc<dyn Fn(Fatal) + Send + Sync>,
     ) -> Self {
         let bells = runtimes.iter().map(|_| Bell::default()).collect();
         Self {
@@ -123,15 +160,17 @@ fn until(now: Instant, deadline: Instant) -> Duration {
 fn spawn(
     queues: &Queues,
     name: &'static str,
-    work: impl FnOnce() -> Result<(), String> + Send + 'static,
+    work: impl FnOnce() -> Result<(), Fatal> + Send + 'static,
 ) -> std::io::Result<JoinHandle<()>> {
     let fatal = Arc::clone(&queues.fatal);
     std::thread::Builder::new().name(name.to_owned()).spawn(move || match std::panic::catch_unwind(
         std::panic::AssertUnwindSafe(work),
     ) {
         Ok(Ok(())) => {}
-        Ok(Err(why)) => fatal(&why),
-        Err(_) => fatal(&format!("thread {name} panicked")),
+        Ok(Err(why)) => fatal(why),
+        Err(_) => {
+            fatal(Fatal { message: CANNOT_GO_ON, error: format!("thread {name} panicked") });
+        }
     })
 }
 
@@ -188,13 +227,13 @@ fn run_node(q: &Queues, mut node: Node) {
     q.log.close();
 }
 
-fn run_log(q: &Queues, mut log: LogWriter, keep: Keep) -> Result<(), String> {
+fn run_log(q: &Queues, mut log: LogWriter, keep: Keep) -> Result<(), Fatal> {
     let may = MayBlock::on_this_thread();
     let (mut inputs, mut done) = (Vec::new(), Vec::new());
     let purge = Duration::from_secs(types::limits::PURGE_INTERVAL_SECS);
     let mut next_purge = Clock.now() + purge;
     while q.log.recv_blocking(&mut inputs, Some(purge)) {
-        log.handle(&may, &mut inputs, &mut done).map_err(|e| e.to_string())?;
+        log.handle(&may, &mut inputs, &mut done).map_err(|e| log_failed(&e))?;
         for input in done.drain(..) {
             q.node.push_event(input);
         }
@@ -209,7 +248,7 @@ fn run_log(q: &Queues, mut log: LogWriter, keep: Keep) -> Result<(), String> {
     Ok(())
 }
 
-fn run_applier(q: &Queues, mut applier: Applier) -> Result<(), String> {
+fn run_applier(q: &Queues, mut applier: Applier) -> Result<(), Fatal> {
     let may = MayBlock::on_this_thread();
     let (mut inputs, mut out) = (Vec::new(), ApplierOutput::default());
     let mut sorted = q.reply_buffers();
@@ -221,7 +260,8 @@ fn run_applier(q: &Queues, mut applier: Applier) -> Result<(), String> {
             break;
         }
         let began = Clock.now();
-        applier.handle(&may, began, &mut inputs, &mut out).map_err(|e| e.to_string())?;
+        let applied = applier.handle(&may, began, &mut inputs, &mut out);
+        applied.map_err(|e| Fatal { message: CANNOT_GO_ON, error: e.to_string() })?;
         measure(&q.metrics, &out, Clock.now().since(began), &mut kinds);
         // Invariant: events, then the View, then the replies; watchers last.
         for input in out.node.drain(..) {
@@ -288,7 +328,7 @@ fn measure(
     }
 }
 
-fn run_committer(q: &Queues, mut committer: Committer) -> Result<(), String> {
+fn run_committer(q: &Queues, mut committer: Committer) -> Result<(), Fatal> {
     let may = MayBlock::on_this_thread();
     let (mut inputs, mut done) = (Vec::new(), CommitterOutput::default());
     loop {
@@ -297,7 +337,7 @@ fn run_committer(q: &Queues, mut committer: Committer) -> Result<(), String> {
             break;
         }
         let now = Clock.now();
-        committer.handle(&may, now, &mut inputs, &mut done).map_err(|e| e.to_string())?;
+        committer.handle(&may, now, &mut inputs, &mut done).map_err(|e| commit_failed(&e))?;
         if !done.node.is_empty() {
             q.metrics.backend_commit.observe(Clock.now().since(now).as_secs_f64());
         }

@@ -22,6 +22,11 @@ pub struct Client {
     send: SendRequest<Bytes>,
 }
 
+/// The server is gone, or hung up.
+fn gone(e: &dyn std::error::Error) -> Failure {
+    Failure { code: 999, message: e.to_string() }
+}
+
 /// Longest time any call of a test may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -31,17 +36,25 @@ impl Client {
     /// # Panics
     /// If nobody answers.
     pub async fn connect(port: u16) -> Self {
+        Self::try_connect(port, 1 << 24).await.expect("the server listens and speaks HTTP/2")
+    }
+
+    /// Connects to a server that may be gone, with a window of so many bytes per stream.
+    ///
+    /// # Errors
+    /// Code 999 with the reason.
+    pub async fn try_connect(port: u16, window: u32) -> Result<Self, Failure> {
         let socket = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
-        let socket = socket.expect("the server listens");
-        socket.set_nodelay(true).expect("a TCP socket");
+        let socket = socket.map_err(|e| gone(&e))?;
+        socket.set_nodelay(true).map_err(|e| gone(&e))?;
         let (send, connection) = h2::client::Builder::new()
-            .initial_window_size(1 << 24)
+            .initial_window_size(window)
             .initial_connection_window_size(1 << 26)
             .handshake(socket)
             .await
-            .expect("the server speaks HTTP/2");
+            .map_err(|e| gone(&e))?;
         tokio::spawn(connection);
-        Self { send }
+        Ok(Self { send })
     }
 
     /// Opens a call and sends `body` as it is.
@@ -49,29 +62,45 @@ impl Client {
     /// # Panics
     /// If the connection is gone.
     pub async fn open(&self, path: &str, body: Option<Bytes>, end: bool) -> Stream {
+        self.try_open(path, body, end).await.expect("the connection is open")
+    }
+
+    /// As [`Client::open`], on a connection that may be gone.
+    ///
+    /// # Errors
+    /// Code 999 with the reason.
+    ///
+    /// # Panics
+    /// If the path is no path.
+    pub async fn try_open(
+        &self,
+        path: &str,
+        body: Option<Bytes>,
+        end: bool,
+    ) -> Result<Stream, Failure> {
         let request = http::Request::post(format!("http://localhost{path}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers")
             .body(())
             .expect("a well-formed request");
-        let mut send = self.send.clone().ready().await.expect("the connection is open");
-        let (response, mut stream) = send.send_request(request, false).expect("still open");
+        let mut send = self.send.clone().ready().await.map_err(|e| gone(&e))?;
+        let (response, mut stream) = send.send_request(request, false).map_err(|e| gone(&e))?;
         if let Some(body) = body {
-            stream.send_data(body, end).expect("the stream is open");
+            stream.send_data(body, end).map_err(|e| gone(&e))?;
         }
-        Stream { response: Some(response), send: stream, body: None, buffer: BytesMut::new() }
+        Ok(Stream { response: Some(response), send: stream, body: None, buffer: BytesMut::new() })
     }
 
     /// A unary call with any message bytes.
     ///
     /// # Errors
-    /// The status, if it is not OK.
+    /// The status, if it is not OK; code 999 if the connection is gone.
     ///
     /// # Panics
     /// If the server does not answer in time or says OK without a message.
     pub async fn raw(&self, path: &str, message: &[u8]) -> Result<Bytes, Failure> {
         let call = async {
-            let mut stream = self.open(path, Some(envelope(message)), true).await;
+            let mut stream = self.try_open(path, Some(envelope(message)), true).await?;
             let answer = stream.next_raw().await;
             match answer {
                 Ok(Some(message)) => {
@@ -209,9 +238,8 @@ impl Stream {
     /// # Errors
     /// The status, if it is not OK; code 999 stands for a reset stream.
     pub async fn next_raw(&mut self) -> Result<Option<Bytes>, Failure> {
-        let gone = |e: h2::Error| Failure { code: 999, message: e.to_string() };
         if let Some(response) = self.response.take() {
-            let response = response.await.map_err(gone)?;
+            let response = response.await.map_err(|e| gone(&e))?;
             if response.headers().contains_key("grpc-status") {
                 status(response.headers())?;
             }
@@ -229,12 +257,12 @@ impl Stream {
             }
             match body.data().await {
                 Some(chunk) => {
-                    let chunk = chunk.map_err(gone)?;
+                    let chunk = chunk.map_err(|e| gone(&e))?;
                     let _ = body.flow_control().release_capacity(chunk.len());
                     self.buffer.extend_from_slice(&chunk);
                 }
                 None => {
-                    let trailers = body.trailers().await.map_err(gone)?;
+                    let trailers = body.trailers().await.map_err(|e| gone(&e))?;
                     status(&trailers.unwrap_or_default())?;
                     return Ok(None);
                 }

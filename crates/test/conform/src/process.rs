@@ -80,6 +80,9 @@ pub struct Server {
     child: Option<Child>,
     _dir: Option<TempDir>,
     args: Vec<String>,
+    /// Another program than the kind's, and what its environment has more.
+    program: Option<PathBuf>,
+    envs: Vec<(String, String)>,
 }
 
 impl Server {
@@ -102,51 +105,119 @@ impl Server {
     /// As [`Server::start`].
     #[must_use]
     pub fn start_on(kind: Kind, data_dir: &Path, args: &[&str]) -> Option<Self> {
-        let mut server = Self {
+        let mut server = Self::prepare(kind, data_dir, args);
+        server.launch()?;
+        Some(server)
+    }
+
+    /// A server on a directory that the caller keeps, not yet started.
+    #[must_use]
+    pub fn prepare(kind: Kind, data_dir: &Path, args: &[&str]) -> Self {
+        Self {
             kind,
             port: 0,
             data_dir: data_dir.to_path_buf(),
             child: None,
             _dir: None,
             args: args.iter().map(|&a| a.to_owned()).collect(),
-        };
-        server.launch()?;
-        Some(server)
+            program: None,
+            envs: Vec::new(),
+        }
+    }
+
+    /// Runs another program in place of ours, with more in its environment.
+    pub fn set_program(&mut self, program: &Path, envs: &[(&str, &str)]) {
+        self.program = Some(program.to_path_buf());
+        self.envs = envs.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
     }
 
     fn launch(&mut self) -> Option<()> {
-        let program = match self.kind {
-            Kind::Quorate => quorate(),
-            Kind::Reference => oracle("etcd/etcd")?,
-        };
         // Another process may take the port in between: then another one is tried.
         for _ in 0..5 {
-            self.port = free_port();
-            let client = format!("http://127.0.0.1:{}", self.port);
-            let peer = format!("http://127.0.0.1:{}", free_port());
-            let log = self.data_dir.with_extension("log");
-            let log = std::fs::OpenOptions::new().create(true).append(true).open(log);
-            let log = log.expect("the directory of the log exists");
-            let mut command = Command::new(&program);
-            command
-                .arg("--data-dir")
-                .arg(&self.data_dir)
-                .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-                .args(["--listen-peer-urls", &peer])
-                .args(&self.args)
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(log);
-            self.child = Some(command.spawn().expect("the server program runs"));
-            if self.wait_ready() {
+            if self.try_launch()? {
                 return Some(());
             }
-            self.kill();
         }
         panic!("{:?} did not serve; see {}", self.kind, self.data_dir.display());
     }
 
-    fn wait_ready(&mut self) -> bool {
+    /// Starts the process once. `None` where the program was not built; false if it ended before
+    /// it served, or did not serve within twenty seconds and was killed.
+    ///
+    /// # Panics
+    /// If the program cannot be run.
+    pub fn try_launch(&mut self) -> Option<bool> {
+        self.spawn()?;
+        Some(self.wait_ready())
+    }
+
+    /// Starts the process and does not wait for it. `None` where the program was not built.
+    ///
+    /// # Panics
+    /// If the program cannot be run.
+    pub fn spawn(&mut self) -> Option<()> {
+        self.kill();
+        let program = match (&self.program, self.kind) {
+            (Some(program), _) => program.clone(),
+            (None, Kind::Quorate) => quorate(),
+            (None, Kind::Reference) => oracle("etcd/etcd")?,
+        };
+        self.port = free_port();
+        let client = format!("http://127.0.0.1:{}", self.port);
+        let peer = format!("http://127.0.0.1:{}", free_port());
+        let log = self.log_path();
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(log);
+        let log = log.expect("the directory of the log exists");
+        let mut command = Command::new(&program);
+        command
+            .arg("--data-dir")
+            .arg(&self.data_dir)
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer])
+            .args(&self.args)
+            .envs(self.envs.iter().cloned())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        self.child = Some(command.spawn().expect("the server program runs"));
+        Some(())
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.data_dir.with_extension("log")
+    }
+
+    /// All that this server and those before it on the directory logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// Waits until the process has ended by itself; `None` if it has not after `patience`. The
+    /// code is `None` within if a signal ended it.
+    ///
+    /// # Panics
+    /// If it was never started.
+    pub fn wait_exit(&mut self, patience: Duration) -> Option<Option<i32>> {
+        let until = Instant::now() + patience;
+        let child = self.child.as_mut().expect("the server was started");
+        loop {
+            if let Some(status) = child.try_wait().expect("the child is ours") {
+                self.child = None;
+                return Some(status.code());
+            }
+            if Instant::now() >= until {
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until the server answers; false if it ended instead or twenty seconds passed.
+    ///
+    /// # Panics
+    /// If it was never started.
+    pub fn wait_ready(&mut self) -> bool {
         let until = Instant::now() + Duration::from_secs(20);
         while Instant::now() < until {
             let child = self.child.as_mut().expect("set by the caller");

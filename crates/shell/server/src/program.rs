@@ -1,0 +1,121 @@
+//! The server as a program: arguments in, an exit code out.
+//!
+//! A library function so that tests can run the very same program on another disk.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use env::Disk;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::config::{self, Configured, Refused, Request};
+use crate::threads::Fatal;
+use crate::{Log, RunError, log_line, start};
+
+/// Runs the server program with its arguments (without the program's name) on a disk.
+#[must_use]
+pub fn program(args: &[String], disk: &Arc<dyn Disk>) -> ExitCode {
+    match config::configure(args, std::env::vars()) {
+        Ok(Request::Version) => {
+            println!("{}", crate::version_text());
+            ExitCode::SUCCESS
+        }
+        Ok(Request::Run(configured)) => run(&configured, disk),
+        Err(Refused::Help) => {
+            println!("{}", config::help());
+            ExitCode::SUCCESS
+        }
+        Err(Refused::Usage(text)) => {
+            eprintln!("{text}\nUsage: etcd [flags]; `etcd --help` lists them");
+            ExitCode::from(2)
+        }
+        Err(Refused::Invalid(text)) => {
+            let outputs = ["stderr".to_owned()];
+            match Log::open("info", &outputs) {
+                Ok(log) => log_line!(log, Error, "failed to verify flags", "error" = text),
+                Err(_) => eprintln!("{text}"),
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(configured: &Configured, disk: &Arc<dyn Disk>) -> ExitCode {
+    let log = match Log::open(&configured.log_level, &configured.log_outputs) {
+        Ok(log) => log,
+        Err(e) => {
+            eprintln!("etcd: cannot open the log: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let args: Vec<String> = std::env::args().collect();
+    log_line!(log, Info, "Running: ", "args" = args);
+    for warning in &configured.warnings {
+        log_line!(log, Warn, warning);
+    }
+    let waiting = |took: std::time::Duration| {
+        let path = configured.options.data_dir.join("member/snap/db");
+        log_line!(
+            log,
+            Info,
+            "db file is flocked by another process, or taking too long",
+            "path" = path.display().to_string(),
+            "took" = format!("{}s", took.as_secs_f64())
+        );
+    };
+    // Before anything starts, so that a signal in the middle of a start is not missed.
+    let mut signals = match Signals::new([SIGINT, SIGTERM]) {
+        Ok(signals) => signals,
+        Err(e) => {
+            log_line!(log, Error, "cannot listen for signals", "error" = e.to_string());
+            return ExitCode::FAILURE;
+        }
+    };
+    let server = match start(disk, &configured.options, &waiting) {
+        Ok(server) => server,
+        Err(e) => return ended(&log, "discovery failed", &e),
+    };
+    log_line!(log, Info, "ready to serve client requests");
+    for address in &server.addresses {
+        log_line!(
+            log,
+            Info,
+            "serving client traffic insecurely; this is strongly discouraged!",
+            "traffic" = "grpc+http",
+            "address" = address.to_string()
+        );
+    }
+    let stop = server.stopper();
+    let handle = signals.handle();
+    let received = std::thread::spawn(move || {
+        let signal = signals.forever().next();
+        // Nobody listens any more if the member has ended by itself.
+        let _ = stop.send(true);
+        signal
+    });
+    let result = server.wait();
+    handle.close();
+    let signal = received.join().ok().flatten();
+    match result {
+        Err(e) => ended(&log, "the member ended", &e),
+        Ok(()) => {
+            log_line!(log, Info, "closed etcd server", "name" = configured.options.name.clone());
+            // As etcd: the default action of the signal decides how the process ends.
+            if let Some(signal) = signal.filter(|_| std::process::id() != 1) {
+                let _ = signal_hook::low_level::emulate_default_handler(signal);
+            }
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// Says why the member ended, or did not begin. A failure of one of its threads has its own text.
+fn ended(log: &Log, message: &str, error: &RunError) -> ExitCode {
+    let (message, error) = match error {
+        RunError::Fatal(Fatal { message, error }) => (*message, error.clone()),
+        other => (message, other.to_string()),
+    };
+    log_line!(log, Fatal, message, "error" = error);
+    ExitCode::FAILURE
+}
