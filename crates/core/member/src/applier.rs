@@ -97,6 +97,8 @@ pub struct ApplierOutput {
     pub flush: bool,
     /// Whether the Committer should defragment, after the batches.
     pub defragment: bool,
+    /// The revision of a compaction that has removed all it had to, in this turn.
+    pub compacted: Option<Revision>,
     /// Memory to be dropped where there is time.
     pub released: Vec<Released>,
 }
@@ -274,7 +276,10 @@ impl Applier {
         // A compaction that this very turn applied is hashed and removed from the next one on.
         let wait = due && !self.machine.store.has_pending() && self.hash(may)?;
         published |= wait;
-        let sliced = due && !wait && self.to_hash.is_none() && self.compact(now);
+        let sliced = due && !wait && self.to_hash.is_none();
+        if sliced && self.compact(now) == Step::Done {
+            out.compacted = Some(self.machine.store.compact_revision());
+        }
         if self.applied.0 > before || sliced || self.machine.store.has_pending() {
             if conf_changed {
                 self.conf_state = Arc::new(self.machine.members().conf_state());
@@ -317,15 +322,16 @@ impl Applier {
         }
     }
 
-    /// Runs a slice of a compaction if one is due. Returns whether it changed anything.
-    fn compact(&mut self, now: Instant) -> bool {
-        match self.machine.store.compaction_step(COMPACTION_BATCH) {
+    /// Runs a slice of a compaction.
+    fn compact(&mut self, now: Instant) -> Step {
+        let step = self.machine.store.compaction_step(COMPACTION_BATCH);
+        match step {
             Step::More => {
                 self.next_slice = Some(now + Duration::from_millis(COMPACTION_SLEEP_MS));
             }
             Step::Done => self.next_slice = None,
         }
-        true
+        step
     }
 
     /// Hashes a slice of what a compaction is about to remove, by which members compare

@@ -57,7 +57,8 @@ pub struct NodeConfig {
 impl NodeConfig {
     /// How long a request may wait: 5 s and two election timeouts.
     //= etcd 3.7.1: server/config/config.go#ReqTimeout
-    fn request_timeout(&self) -> Duration {
+    #[must_use]
+    pub fn request_timeout(&self) -> Duration {
         Duration::from_millis(REQUEST_TIMEOUT_BASE_MS) + 2 * self.election
     }
 }

@@ -10,6 +10,7 @@ pub mod listen;
 pub mod logging;
 mod metered;
 mod program;
+mod report;
 pub mod run;
 pub mod threads;
 

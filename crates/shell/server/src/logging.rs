@@ -52,18 +52,35 @@ enum Output {
     File(Mutex<File>),
 }
 
+/// How lines look (`--log-format`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// A JSON object.
+    #[default]
+    Json,
+    /// Columns separated by tabs, the fields as JSON behind them.
+    Console,
+}
+
 /// Where log lines go.
 pub struct Log {
     level: Level,
+    format: Format,
     outputs: Vec<Output>,
 }
 
 impl Log {
-    /// A log with `--log-level` and `--log-outputs`. `/dev/null` among the outputs discards all.
+    /// A log that says nothing.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { level: Level::Fatal, format: Format::Json, outputs: Vec::new() }
+    }
+
+    /// A log with `--log-level`, `--log-format` and `--log-outputs`. `/dev/null` among the outputs discards all.
     ///
     /// # Errors
     /// A file that cannot be opened.
-    pub fn open(level: &str, outputs: &[String]) -> std::io::Result<Self> {
+    pub fn open(level: &str, format: Format, outputs: &[String]) -> std::io::Result<Self> {
         let level = Level::parse(level).unwrap_or(Level::Info);
         let mut opened = Vec::new();
         if !outputs.iter().any(|o| o == "/dev/null") {
@@ -78,7 +95,7 @@ impl Log {
                 });
             }
         }
-        Ok(Self { level, outputs: opened })
+        Ok(Self { level, format, outputs: opened })
     }
 
     /// Writes a line. `caller` is the file and line that it comes from.
@@ -86,16 +103,10 @@ impl Log {
         if level < self.level {
             return;
         }
-        let mut line = Map::new();
-        line.insert("level".to_owned(), level.name().into());
-        line.insert("ts".to_owned(), timestamp().into());
-        line.insert("caller".to_owned(), caller.into());
-        line.insert("msg".to_owned(), msg.into());
-        for (name, value) in fields {
-            line.insert((*name).to_owned(), value.clone());
-        }
-        let mut text = Value::Object(line).to_string();
-        text.push('\n');
+        let text = match self.format {
+            Format::Json => json_line(level, caller, msg, fields),
+            Format::Console => console_line(level, caller, msg, fields),
+        };
         for output in &self.outputs {
             let _ = match output {
                 Output::Stderr => std::io::stderr().write_all(text.as_bytes()),
@@ -106,6 +117,41 @@ impl Log {
                 },
             };
         }
+    }
+}
+
+fn json_line(level: Level, caller: &str, msg: &str, fields: &[(&str, Value)]) -> String {
+    let mut line = Map::new();
+    line.insert("level".to_owned(), level.name().into());
+    line.insert("ts".to_owned(), timestamp().into());
+    line.insert("caller".to_owned(), caller.into());
+    line.insert("msg".to_owned(), msg.into());
+    for (name, value) in fields {
+        line.insert((*name).to_owned(), value.clone());
+    }
+    format!("{}\n", Value::Object(line))
+}
+
+/// As zap's console encoder: a space behind each colon and comma of the fields.
+fn console_line(level: Level, caller: &str, msg: &str, fields: &[(&str, Value)]) -> String {
+    let mut line = format!("{}\t{}\t{caller}\t{msg}", timestamp(), level.name());
+    if !fields.is_empty() {
+        let shown: Vec<String> = fields
+            .iter()
+            .map(|(name, value)| format!("{}: {}", Value::from(*name), spaced(value)))
+            .collect();
+        line.push_str(&format!("\t{{{}}}", shown.join(", ")));
+    }
+    line.push('\n');
+    line
+}
+
+fn spaced(value: &Value) -> String {
+    match value {
+        Value::Array(items) => {
+            format!("[{}]", items.iter().map(spaced).collect::<Vec<_>>().join(", "))
+        }
+        other => other.to_string(),
     }
 }
 

@@ -5,11 +5,13 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use cli::text::show_duration;
 use env::Disk;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::config::{self, Configured, Refused, Request};
+use crate::logging::Format;
 use crate::threads::Fatal;
 use crate::{Log, RunError, log_line, start};
 
@@ -32,7 +34,7 @@ pub fn program(args: &[String], disk: &Arc<dyn Disk>) -> ExitCode {
         }
         Err(Refused::Invalid(text)) => {
             let outputs = ["stderr".to_owned()];
-            match Log::open("info", &outputs) {
+            match Log::open("info", Format::Json, &outputs) {
                 Ok(log) => log_line!(log, Error, "failed to verify flags", "error" = text),
                 Err(_) => eprintln!("{text}"),
             }
@@ -42,8 +44,9 @@ pub fn program(args: &[String], disk: &Arc<dyn Disk>) -> ExitCode {
 }
 
 fn run(configured: &Configured, disk: &Arc<dyn Disk>) -> ExitCode {
-    let log = match Log::open(&configured.log_level, &configured.log_outputs) {
-        Ok(log) => log,
+    let log = match Log::open(&configured.log_level, configured.log_format, &configured.log_outputs)
+    {
+        Ok(log) => Arc::new(log),
         Err(e) => {
             eprintln!("etcd: cannot open the log: {e}");
             return ExitCode::FAILURE;
@@ -54,16 +57,32 @@ fn run(configured: &Configured, disk: &Arc<dyn Disk>) -> ExitCode {
     for warning in &configured.warnings {
         log_line!(log, Warn, warning);
     }
-    let waiting = |took: std::time::Duration| {
-        let path = configured.options.data_dir.join("member/snap/db");
-        log_line!(
-            log,
-            Info,
-            "db file is flocked by another process, or taking too long",
-            "path" = path.display().to_string(),
-            "took" = format!("{}s", took.as_secs_f64())
-        );
+    let options = &configured.options;
+    let data_dir = options.data_dir.display().to_string();
+    let found = options.data_dir.join("member").is_dir();
+    let (msg, kind) = if found {
+        ("server has already been initialized", "member")
+    } else {
+        ("Initialize and start etcd server", "empty")
     };
+    log_line!(log, Info, msg, "data-dir" = data_dir.as_str(), "dir-type" = kind);
+    log_line!(
+        log,
+        Info,
+        "starting an etcd server",
+        "etcd-version" = types::SERVER_VERSION,
+        "name" = options.name.as_str(),
+        "data-dir" = data_dir.as_str(),
+        "member-initialized" = found,
+        "snapshot-count" = options.snapshot_count,
+        "quota-backend-bytes" = options.quota_bytes,
+        "max-request-bytes" = options.max_request_bytes,
+        "pre-vote" = options.pre_vote,
+        "heartbeat-interval" = show_duration(options.heartbeat),
+        "election-timeout" = show_duration(options.election),
+        "initial-cluster-token" = options.initial_cluster_token.as_str(),
+        "advertise-client-urls" = options.advertise_client_urls.clone(),
+    );
     // Before anything starts, so that a signal in the middle of a start is not missed.
     let mut signals = match Signals::new([SIGINT, SIGTERM]) {
         Ok(signals) => signals,
@@ -72,7 +91,7 @@ fn run(configured: &Configured, disk: &Arc<dyn Disk>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let server = match start(disk, &configured.options, &waiting) {
+    let server = match start(disk, &log, &configured.options) {
         Ok(server) => server,
         Err(e) => return ended(&log, "discovery failed", &e),
     };
@@ -88,8 +107,13 @@ fn run(configured: &Configured, disk: &Arc<dyn Disk>) -> ExitCode {
     }
     let stop = server.stopper();
     let handle = signals.handle();
+    let told = Arc::clone(&log);
     let received = std::thread::spawn(move || {
         let signal = signals.forever().next();
+        if let Some(signal) = signal {
+            let name = if signal == SIGINT { "interrupt" } else { "terminated" };
+            log_line!(told, Info, "received signal; shutting down", "signal" = name);
+        }
         // Nobody listens any more if the member has ended by itself.
         let _ = stop.send(true);
         signal

@@ -15,6 +15,7 @@ use std::time::Duration;
 use api::error::ApiError;
 use api::etcdserverpb::CompactionRequest;
 use api::membershippb;
+use cli::text::show_duration;
 use env::{Disk, MayBlock, SplitMix};
 use handover::Inbox;
 use machine::{ApplyConfig, Member};
@@ -28,9 +29,12 @@ use rpc::{Metrics, Settings, serve};
 use tokio::sync::watch;
 use types::{MemberId, RequestId};
 
+use crate::{Log, log_line};
+
 use crate::identity::{cluster_id, member_id};
 use crate::listen::{Accepted, Address, Bound, Listener, bind};
 use crate::metered::MeteredDisk;
+use crate::report::Reporter;
 use crate::threads::{Fatal, Keep, Queues, spawn_all};
 
 /// What a member is run with: the configuration after parsing and checking.
@@ -228,16 +232,12 @@ fn min_lease_ttl(election: Duration) -> i64 {
     i64::try_from(ms.div_ceil(1_000)).unwrap_or(i64::MAX)
 }
 
-/// Starts a member on a disk and waits until it is ready. `waiting` is called once, with the time
-/// since the start, if another process holds the database for long.
+/// Starts a member on a disk and waits until it is ready; also until another process has let go of
+/// the data directory.
 ///
 /// # Errors
 /// [`RunError`].
-pub fn start(
-    disk: &Arc<dyn Disk>,
-    options: &Options,
-    waiting: &dyn Fn(Duration),
-) -> Result<Server, RunError> {
+pub fn start(disk: &Arc<dyn Disk>, log: &Arc<Log>, options: &Options) -> Result<Server, RunError> {
     let may = MayBlock::on_this_thread();
     let metrics = Arc::new(Metrics::default());
     let disk: &Arc<dyn Disk> =
@@ -253,13 +253,17 @@ pub fn start(
             Err(StartError::Locked) => {
                 if !told && Clock.now().since(began) > Duration::from_secs(10) {
                     told = true;
-                    waiting(Clock.now().since(began));
+                    let path = config.snap_dir.join("db").display().to_string();
+                    let took = show_duration(Clock.now().since(began));
+                    let text = "db file is flocked by another process, or taking too long";
+                    log_line!(log, Info, text, "path" = path, "took" = took);
                 }
                 std::thread::sleep(LOCK_RETRY);
             }
             result => break result.map_err(RunError::Start)?,
         }
     };
+    report_recovery(log, &config, &parts, Clock.now().since(began));
     let mut bound = Vec::new();
     for address in &options.client_addresses {
         let socket = bind(address, options.reuse.0, options.reuse.1)
@@ -283,7 +287,13 @@ pub fn start(
     };
     let (member, cluster) = (parts.member, parts.cluster);
     let view = parts.applier.view();
-    let queues = Queues::new(view, inboxes.clone(), Arc::clone(&metrics), Arc::new(on_fatal));
+    let reporter = Reporter::new(
+        Arc::clone(log),
+        Arc::clone(&metrics),
+        (member, cluster),
+        config.node.request_timeout(),
+    );
+    let queues = Queues::new(view, inboxes.clone(), Arc::new(reporter), Arc::new(on_fatal));
     let automata = spawn_all(&queues, parts, options.keep).map_err(thread_error)?;
     let handle = Arc::new(Handle {
         member,
@@ -309,6 +319,45 @@ pub fn start(
     wait_ready(&queues, &fatal)?;
     let runtimes = runtimes(options, &handle, &inboxes, bound, &stopped).map_err(thread_error)?;
     Ok(Server { queues, automata, runtimes, stop, fatal, addresses })
+}
+
+/// Tells what was found in the data directory.
+//= etcd 3.7.1: server/etcdserver/bootstrap.go, server/storage/mvcc/kvstore.go#restore
+fn report_recovery(log: &Log, config: &StartConfig, parts: &member::Parts, took: Duration) {
+    let path = config.snap_dir.join("db").display().to_string();
+    log_line!(log, Info, "opened backend db", "path" = path, "took" = show_duration(took));
+    let view = parts.applier.view();
+    let (member, cluster) = (parts.member.to_string(), parts.cluster.to_string());
+    let index = view.store.applied_index().0;
+    if index <= 1 {
+        log_line!(
+            log,
+            Info,
+            "starting local member",
+            "local-member-id" = member.as_str(),
+            "cluster-id" = cluster
+        );
+    } else {
+        log_line!(
+            log,
+            Info,
+            "restarting local member",
+            "cluster-id" = cluster,
+            "local-member-id" = member.as_str(),
+            "commit-index" = index
+        );
+    }
+    let revision = view.store.revision().0;
+    log_line!(log, Info, "kvstore restored", "current-rev" = revision);
+    let decided = view.members.cluster_version.clone();
+    log_line!(
+        log,
+        Info,
+        "starting etcd server",
+        "local-member-id" = member,
+        "local-server-version" = types::SERVER_VERSION,
+        "cluster-version" = decided.unwrap_or_else(|| "to_be_decided".to_owned())
+    );
 }
 
 fn thread_error(e: io::Error) -> RunError {

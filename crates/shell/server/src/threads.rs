@@ -14,19 +14,18 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use api::error::ApiError;
 use env::{Instant, MayBlock};
 use handover::{Bell, Inbox, Slot};
-use machine::Effect;
 use member::{
     Applier, ApplierInput, ApplierOutput, CommitFailure, Committer, CommitterInput,
     CommitterOutput, LogFailure, LogInput, LogWriter, MemberView, Node, NodeInput, NodeOutput,
     NodeStatus, Reply,
 };
 use osenv::Clock;
-use rpc::Metrics;
 use rpc::runtime::ReplyInbox;
-use types::ReplyToken;
+use types::{ReplyToken, Revision};
+
+use crate::report::{Reporter, Turn};
 
 /// Requests that wait for Node at once; beyond it callers are refused.
 pub const NODE_INBOX: usize = 65_536;
@@ -53,7 +52,7 @@ pub struct Queues {
     runtimes: Arc<Vec<Arc<ReplyInbox>>>,
     /// Per runtime, rung when a View has a new revision.
     pub bells: Arc<[Bell]>,
-    metrics: Arc<Metrics>,
+    reporter: Arc<Reporter>,
     /// Called with the reason when the member cannot go on.
     fatal: Arc<dyn Fn(Fatal) + Send + Sync>,
 }
@@ -108,7 +107,7 @@ impl Queues {
     pub fn new(
         view: MemberView,
         runtimes: Vec<Arc<ReplyInbox>>,
-        metrics: Arc<Metrics>,
+        reporter: Arc<Reporter>,
         fatal: Arc<dyn Fn(Fatal) + Send + Sync>,
     ) -> Self {
         let bells = runtimes.iter().map(|_| Bell::default()).collect();
@@ -121,7 +120,7 @@ impl Queues {
             view: Arc::new(Slot::new(view)),
             status: Arc::new(Slot::new(NodeStatus::default())),
             runtimes: Arc::new(runtimes),
-            metrics,
+            reporter,
             fatal,
         }
     }
@@ -144,6 +143,17 @@ impl Queues {
 
     fn reply_buffers(&self) -> Vec<Vec<(ReplyToken, Reply)>> {
         self.runtimes.iter().map(|_| Vec::new()).collect()
+    }
+
+    /// Reports what a View shows that the one before did not.
+    fn report_view(&self, view: &MemberView, compacted: Option<Revision>) {
+        if let Some(revision) = compacted {
+            self.reporter.compacted(revision, view.store.backend());
+        }
+        let before = self.view.load();
+        if !Arc::ptr_eq(&before.alarms, &view.alarms) {
+            self.reporter.alarms(&before.alarms, &view.alarms);
+        }
     }
 
     /// Lets every thread finish what is queued and end: Node first, so that nothing new comes.
@@ -215,6 +225,7 @@ fn run_node(q: &Queues, mut node: Node) {
             q.committer.push_event(CommitterInput::Flush);
         }
         if let Some(status) = out.status.take() {
+            q.reporter.status(&q.status.load(), &status);
             q.status.store(status);
         }
         q.reply(&mut out.replies, &mut sorted);
@@ -233,15 +244,20 @@ fn run_log(q: &Queues, mut log: LogWriter, keep: Keep) -> Result<(), Fatal> {
     let purge = Duration::from_secs(types::limits::PURGE_INTERVAL_SECS);
     let mut next_purge = Clock.now() + purge;
     while q.log.recv_blocking(&mut inputs, Some(purge)) {
+        let began = Clock.now();
         log.handle(&may, &mut inputs, &mut done).map_err(|e| log_failed(&e))?;
+        q.reporter.flushed(Clock.now().since(began));
         for input in done.drain(..) {
+            if let NodeInput::SnapshotSaved(index) = &input {
+                q.reporter.snapshot_saved(*index);
+            }
             q.node.push_event(input);
         }
         let now = Clock.now();
         if now >= next_purge {
             next_purge = now + purge;
             // What could not be deleted now is tried again the next time.
-            let _ = log.purge(&may, keep.wals, keep.snapshots);
+            q.reporter.purge_failed(&log.purge(&may, keep.wals, keep.snapshots));
         }
     }
     q.applier.close();
@@ -252,7 +268,7 @@ fn run_applier(q: &Queues, mut applier: Applier) -> Result<(), Fatal> {
     let may = MayBlock::on_this_thread();
     let (mut inputs, mut out) = (Vec::new(), ApplierOutput::default());
     let mut sorted = q.reply_buffers();
-    let (mut revision, mut kinds) = (q.view.load().store.revision(), Vec::new());
+    let (mut revision, mut turn) = (q.view.load().store.revision(), Turn::default());
     loop {
         let now = Clock.now();
         let timeout = applier.deadline().map(|at| until(now, at));
@@ -262,13 +278,15 @@ fn run_applier(q: &Queues, mut applier: Applier) -> Result<(), Fatal> {
         let began = Clock.now();
         let applied = applier.handle(&may, began, &mut inputs, &mut out);
         applied.map_err(|e| Fatal { message: CANNOT_GO_ON, error: e.to_string() })?;
-        measure(&q.metrics, &out, Clock.now().since(began), &mut kinds);
+        let took = Clock.now().since(began);
+        q.reporter.note(&out, &mut turn);
         // Invariant: events, then the View, then the replies; watchers last.
         for input in out.node.drain(..) {
             q.node.push_event(input);
         }
         let mut news = false;
         if let Some(view) = out.view.take() {
+            q.report_view(&view, out.compacted.take());
             news = std::mem::replace(&mut revision, view.store.revision()) != revision;
             drop(q.view.store(view));
         }
@@ -279,10 +297,12 @@ fn run_applier(q: &Queues, mut applier: Applier) -> Result<(), Fatal> {
         for batch in out.batches.drain(..) {
             q.committer.push_event(CommitterInput::Batch(batch));
         }
+        q.reporter.applied(&mut turn, took);
         if std::mem::take(&mut out.flush) {
             q.committer.push_event(CommitterInput::Flush);
         }
         if std::mem::take(&mut out.defragment) {
+            q.reporter.defragmenting();
             q.committer.push_event(CommitterInput::Defragment);
         }
         out.released.clear();
@@ -292,56 +312,30 @@ fn run_applier(q: &Queues, mut applier: Applier) -> Result<(), Fatal> {
     Ok(())
 }
 
-/// Counts what a turn of Applier did. `kinds` is scratch space.
-fn measure(
-    metrics: &Metrics,
-    out: &ApplierOutput,
-    took: Duration,
-    kinds: &mut Vec<(machine::Kind, bool)>,
-) {
-    kinds.clear();
-    kinds.extend(out.replies.iter().filter_map(|(_, reply)| match reply {
-        // etcd does not count a refused compaction as a failure.
-        Reply::Applied(o) => {
-            Some((o.kind, !matches!(&o.reply, Err(e) if *e != ApiError::Compacted)))
-        }
-        _ => None,
-    }));
-    metrics.applied(kinds, took);
-    let effects = out.node.iter().filter_map(|input| match input {
-        NodeInput::Applied(applied) => Some(&applied.effects),
-        _ => None,
-    });
-    for (_, effect) in effects.flatten() {
-        match effect {
-            Effect::LeaseGranted { ttl, .. } => {
-                metrics.lease_granted.inc();
-                metrics.lease_ttl.observe(*ttl as f64);
-            }
-            Effect::LeaseRevoked(_) => metrics.lease_revoked.inc(),
-            Effect::Compaction(_) => {
-                let now = i64::try_from(Clock.wall().unix_secs()).unwrap_or(i64::MAX);
-                metrics.last_compaction.set(now);
-            }
-            _ => {}
-        }
-    }
-}
-
 fn run_committer(q: &Queues, mut committer: Committer) -> Result<(), Fatal> {
     let may = MayBlock::on_this_thread();
     let (mut inputs, mut done) = (Vec::new(), CommitterOutput::default());
+    let mut defragmenting = None;
     loop {
         let timeout = committer.deadline().map(|at| until(Clock.now(), at));
         if !q.committer.recv_blocking(&mut inputs, timeout) {
             break;
         }
         let now = Clock.now();
+        if inputs.iter().any(|input| matches!(input, CommitterInput::Defragment)) {
+            defragmenting = Some(now);
+        }
         committer.handle(&may, now, &mut inputs, &mut done).map_err(|e| commit_failed(&e))?;
         if !done.node.is_empty() {
-            q.metrics.backend_commit.observe(Clock.now().since(now).as_secs_f64());
+            q.reporter.committed(Clock.now().since(now));
         }
         for input in done.applier.drain(..) {
+            if let ApplierInput::Defragmented(result) = &input {
+                let took = defragmenting.take().map(|began| Clock.now().since(began));
+                let size = result.as_ref().map(bolt::ReadTx::size_bytes);
+                let size = size.map_err(String::as_str);
+                q.reporter.defragmented(size, took.unwrap_or_default());
+            }
             q.applier.push_event(input);
         }
         for committed in done.node.drain(..) {

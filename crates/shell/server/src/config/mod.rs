@@ -16,6 +16,7 @@ use member::{CommitPolicy, Retention};
 use rpc::Settings;
 use types::limits;
 
+use crate::logging::Format;
 use crate::run::Options;
 use crate::threads::Keep;
 
@@ -39,6 +40,8 @@ pub struct Configured {
     pub options: Options,
     /// `--log-level`.
     pub log_level: String,
+    /// `--log-format`.
+    pub log_format: Format,
     /// `--log-outputs`.
     pub log_outputs: Vec<String>,
     /// Lines for the log.
@@ -80,6 +83,10 @@ pub fn configure(
     Ok(Request::Run(Box::new(Configured {
         options,
         log_level: set.text("log-level").to_owned(),
+        log_format: match set.text("log-format") {
+            "console" => Format::Console,
+            _ => Format::Json,
+        },
         log_outputs: list(set.text("log-outputs")),
         warnings: set.warnings,
     })))
@@ -126,6 +133,10 @@ fn check(set: &Set) -> Result<(), String> {
         "zap" => {}
         "capnslog" => return Err("--logger=capnslog is removed in v3.5".to_owned()),
         other => return Err(format!("unknown logger option {other:?}")),
+    }
+    if !matches!(set.text("log-format"), "json" | "console") {
+        let format = set.text("log-format");
+        return Err(format!("unknown log format: {format}, supported values json, console"));
     }
     let outputs = list(set.text("log-outputs"));
     if outputs.len() > 1 && outputs.iter().any(|o| o == "default") {
@@ -410,6 +421,8 @@ mod tests {
             "couldn't find local name \"a\" in the initial cluster configuration"
         );
         assert_eq!(refusal(&["--logger=x"]), "unknown logger option \"x\"");
+        let text = "unknown log format: x, supported values json, console";
+        assert_eq!(refusal(&["--log-format=x"]), text);
     }
 
     #[test]

@@ -230,7 +230,7 @@ pub const FLAGS: &[Flag] = &[
     row("logger", Text, "zap", Same, Works),
     row("log-outputs", Set, "default", Same, Works),
     row("log-level", Text, "info", Same, Works),
-    row("log-format", Text, "json", Same, Later),
+    row("log-format", Text, "json", Same, Works),
     row("enable-log-rotation", Bool, "false", Same, Later),
     row(
         "log-rotation-config-json",

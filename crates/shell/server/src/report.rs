@@ -1,0 +1,263 @@
+//! What the threads see happen becomes log lines and metrics.
+//!
+//! Texts and field names are etcd's where it logs the same event; what it logs of its own inside
+//! (goroutines, caches, retries that do not exist here) has no line.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::error::ApiError;
+use api::etcdserverpb::AlarmType;
+use cli::text::{show_duration, size};
+use machine::{Alarms, Effect, Kind, Member};
+use member::{ApplierOutput, NodeInput, NodeStatus, Reply};
+use osenv::Clock;
+use raft::{ConfChange, ConfChangeKind};
+use rpc::Metrics;
+use types::{ClusterId, Index, MemberId, Revision};
+
+use crate::{Log, log_line};
+
+/// Time of one turn of Applier from which on it is reported (`--warning-apply-duration`).
+const SLOW_APPLY: Duration = Duration::from_millis(100);
+/// Time of a flush from which on it is reported.
+//= etcd 3.7.1: server/storage/wal/wal.go (warnSyncDuration)
+const SLOW_FLUSH: Duration = Duration::from_secs(1);
+
+/// Where reports go.
+#[derive(Clone)]
+pub struct Reporter {
+    log: Arc<Log>,
+    metrics: Arc<Metrics>,
+    member: MemberId,
+    cluster: ClusterId,
+    publish_timeout: Duration,
+}
+
+/// What a turn of Applier did, noted before its outputs go out.
+#[derive(Debug, Default)]
+pub struct Turn {
+    kinds: Vec<(Kind, bool)>,
+    effects: Vec<Effect>,
+}
+
+impl Reporter {
+    /// A reporter for a member.
+    pub fn new(
+        log: Arc<Log>,
+        metrics: Arc<Metrics>,
+        (member, cluster): (MemberId, ClusterId),
+        publish_timeout: Duration,
+    ) -> Self {
+        Self { log, metrics, member, cluster, publish_timeout }
+    }
+
+    /// Raft's state changed.
+    //= etcd raft 3.7.0: raft.go#becomeFollower, #becomeLeader, node.go#run
+    pub fn status(&self, before: &NodeStatus, now: &NodeStatus) {
+        let (me, term) = (self.member, now.term.0);
+        if now.is_leader && !before.is_leader {
+            log_line!(self.log, Info, &format!("{me} became leader at term {term}"));
+        }
+        if before.is_leader && !now.is_leader {
+            log_line!(self.log, Info, &format!("{me} became follower at term {term}"));
+        }
+        if now.leader == before.leader {
+            return;
+        }
+        let line = match (before.leader, now.leader) {
+            (None, Some(leader)) => {
+                format!("raft.node: {me} elected leader {leader} at term {term}")
+            }
+            (Some(old), Some(new)) => {
+                format!("raft.node: {me} changed leader from {old} to {new} at term {term}")
+            }
+            (Some(old), None) => format!("raft.node: {me} lost leader {old} at term {term}"),
+            (None, None) => return,
+        };
+        log_line!(self.log, Info, &line);
+    }
+
+    /// Notes what a turn of Applier gave out.
+    pub fn note(&self, out: &ApplierOutput, turn: &mut Turn) {
+        turn.kinds.extend(out.replies.iter().filter_map(|(_, reply)| match reply {
+            // etcd does not count a refused compaction as a failure.
+            Reply::Applied(o) => {
+                Some((o.kind, !matches!(&o.reply, Err(e) if *e != ApiError::Compacted)))
+            }
+            _ => None,
+        }));
+        for input in &out.node {
+            if let NodeInput::Applied(applied) = input {
+                turn.effects.extend(applied.effects.iter().map(|(_, effect)| effect.clone()));
+            }
+        }
+    }
+
+    /// A turn of Applier took this long.
+    pub fn applied(&self, turn: &mut Turn, took: Duration) {
+        if took > SLOW_APPLY && !turn.kinds.is_empty() {
+            log_line!(
+                self.log,
+                Warn,
+                "apply request took too long",
+                "took" = show_duration(took),
+                "expected-duration" = show_duration(SLOW_APPLY),
+                "prefix" = "",
+                "request" = format!("{} entries in one turn", turn.kinds.len()),
+            );
+        }
+        self.metrics.applied(&turn.kinds, took);
+        turn.kinds.clear();
+        for effect in turn.effects.drain(..) {
+            self.effect(&effect);
+        }
+    }
+
+    fn effect(&self, effect: &Effect) {
+        match effect {
+            Effect::LeaseGranted { ttl, .. } => {
+                self.metrics.lease_granted.inc();
+                self.metrics.lease_ttl.observe(*ttl as f64);
+            }
+            Effect::LeaseRevoked(_) => self.metrics.lease_revoked.inc(),
+            Effect::Compaction(_) => {
+                let now = i64::try_from(Clock.wall().unix_secs()).unwrap_or(i64::MAX);
+                self.metrics.last_compaction.set(now);
+            }
+            Effect::Attributes { id, name, client_urls } if *id == self.member => {
+                let urls = client_urls.join(" ");
+                log_line!(
+                    self.log,
+                    Info,
+                    "published local member to cluster through raft",
+                    "local-member-id" = self.member.to_string(),
+                    "local-member-attributes" = format!("{{Name:{name} ClientURLs:[{urls}]}}"),
+                    "cluster-id" = self.cluster.to_string(),
+                    "publish-timeout" = show_duration(self.publish_timeout),
+                );
+            }
+            Effect::ClusterVersion(version) => {
+                let short = version.rsplit_once('.').map_or(&version[..], |(short, _)| short);
+                log_line!(self.log, Info, "cluster version is updated", "cluster-version" = short);
+            }
+            Effect::ConfChange(Some(change)) => self.membership(change),
+            Effect::Attributes { .. }
+            | Effect::LeaseCheckpoint { .. }
+            | Effect::ConfChange(None)
+            | Effect::NoSpace => {}
+        }
+    }
+
+    //= etcd 3.7.1: server/etcdserver/api/membership/cluster.go#AddMember
+    fn membership(&self, change: &ConfChange) {
+        let is_learner = change.kind == ConfChangeKind::AddLearner;
+        if !is_learner && change.kind != ConfChangeKind::AddNode {
+            return;
+        }
+        let added = Member::from_json(&change.context).unwrap_or_default();
+        log_line!(
+            self.log,
+            Info,
+            "added member",
+            "cluster-id" = self.cluster.to_string(),
+            "local-member-id" = self.member.to_string(),
+            "added-peer-id" = change.node.to_string(),
+            "added-peer-peer-urls" = added.peer_urls.unwrap_or_default(),
+            "added-peer-is-learner" = is_learner,
+        );
+    }
+
+    /// The alarms may have changed.
+    //= etcd 3.7.1: server/etcdserver/apply/apply_backend.go#Alarm
+    pub fn alarms(&self, before: &Alarms, now: &Alarms) {
+        let name = |kind| AlarmType::try_from(kind).map_or("UNKNOWN", |kind| kind.as_str_name());
+        let (old, new) = (before.list(0), now.list(0));
+        for alarm in new.iter().filter(|alarm| !old.contains(alarm)) {
+            log_line!(
+                self.log,
+                Warn,
+                "alarm raised",
+                "alarm" = name(alarm.alarm),
+                "from" = MemberId(alarm.member_id).to_string(),
+            );
+        }
+        for alarm in old.iter().filter(|alarm| !new.contains(alarm)) {
+            log_line!(
+                self.log,
+                Warn,
+                "alarm disarmed",
+                "alarm" = name(alarm.alarm),
+                "from" = MemberId(alarm.member_id).to_string(),
+            );
+        }
+    }
+
+    /// A compaction has removed all it had to.
+    //= etcd 3.7.1: server/storage/mvcc/kvstore_compaction.go#scheduleCompaction
+    pub fn compacted(&self, revision: Revision, backend: Option<&bolt::ReadTx>) {
+        let (bytes, in_use) = backend.map_or((0, 0), |b| (b.size_bytes(), b.size_in_use_bytes()));
+        log_line!(
+            self.log,
+            Info,
+            "finished scheduled compaction",
+            "compact-revision" = revision.0,
+            "current-db-size-bytes" = bytes,
+            "current-db-size" = size(bytes),
+            "current-db-size-in-use-bytes" = in_use,
+            "current-db-size-in-use" = size(in_use),
+        );
+    }
+
+    /// A raft snapshot is recorded in the log.
+    pub fn snapshot_saved(&self, index: Index) {
+        log_line!(self.log, Info, "saved snapshot to disk", "snapshot-index" = index.0);
+    }
+
+    /// A defragmentation begins.
+    pub fn defragmenting(&self) {
+        log_line!(self.log, Info, "defragmenting");
+    }
+
+    /// A defragmentation ended, with the bytes of the database now, or why not.
+    pub fn defragmented(&self, result: Result<u64, &str>, took: Duration) {
+        match result {
+            Ok(bytes) => log_line!(
+                self.log,
+                Info,
+                "finished defragmenting directory",
+                "current-db-size-bytes" = bytes,
+                "current-db-size" = size(bytes),
+                "took" = show_duration(took),
+            ),
+            Err(why) => {
+                log_line!(self.log, Error, "failed to defragment directory", "error" = why);
+            }
+        }
+    }
+
+    /// A flush of the log took this long, with the write before it.
+    pub fn flushed(&self, took: Duration) {
+        if took > SLOW_FLUSH {
+            log_line!(
+                self.log,
+                Warn,
+                "slow fdatasync",
+                "took" = show_duration(took),
+                "expected-duration" = show_duration(SLOW_FLUSH),
+            );
+        }
+    }
+
+    /// Old files could not be deleted; it is tried again later.
+    pub fn purge_failed(&self, failures: &[String]) {
+        for why in failures {
+            log_line!(self.log, Warn, "failed to purge", "error" = why.as_str());
+        }
+    }
+
+    /// A commit of the backend took this long.
+    pub fn committed(&self, took: Duration) {
+        self.metrics.backend_commit.observe(took.as_secs_f64());
+    }
+}
