@@ -39,6 +39,15 @@ pub fn run(ci: bool) -> Result<(), String> {
     crate::shell::run(&mut cargo(&["build", "--quiet", "--bins"]))?;
     let mut tests = cargo(&["test", "--workspace", "--quiet"]);
     with_oracles(&mut tests, ci).env("QUORATE_FUZZ_OPS", FUZZ_OPS);
+    crate::shell::run(&mut tests)?;
+    loom()
+}
+
+/// Every interleaving of what threads share: the hand-over, and the index's log.
+fn loom() -> Result<(), String> {
+    let mut tests = cargo(&["test", "--quiet", "--lib"]);
+    tests.args(["-p", "quorate-handover", "-p", "quorate-store", "loom_tests"]);
+    tests.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", target().join("loom"));
     crate::shell::run(&mut tests)
 }
 

@@ -257,7 +257,7 @@ mod tests {
 
 #[cfg(test)]
 #[cfg(loom)]
-mod model {
+mod loom_tests {
     use super::*;
     use loom::sync::Arc;
 

@@ -10,14 +10,19 @@
 //! and publishing a View (through a lock) orders those writes before the reader's loads.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+#[cfg(not(loom))]
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+#[cfg(loom)]
+use loom::sync::atomic::AtomicU64;
 
 use super::record::Record;
 
 /// 64-bit words of an entry.
 const WORDS: usize = 6;
 /// Entries per chunk: 65,520 bytes, just inside an allocation class.
-const PER_CHUNK: u64 = 1_365;
+const PER_CHUNK: u64 = if cfg!(loom) { 2 } else { 1_365 };
 
 /// A superseded version.
 #[derive(Clone, Copy, Debug)]
@@ -177,5 +182,50 @@ impl History {
             Arc::make_mut(&mut self.chunks).drain(..passed);
             self.first_chunk += passed as u64;
         }
+    }
+}
+
+/// Every interleaving of the writer with a reader (`RUSTFLAGS="--cfg loom"`).
+#[cfg(loom)]
+#[cfg(test)]
+mod loom_tests {
+    use super::*;
+    use loom::sync::{Arc, Mutex};
+
+    /// The nth superseded version of one key.
+    fn nth(n: u64, prev: Option<u32>) -> Record {
+        let mut record = Record::first(n, 0, 1, 10, false);
+        if let Some(prev) = prev {
+            record.set_prev(prev);
+        }
+        record
+    }
+
+    #[test]
+    fn a_published_log_reads_the_same_whatever_the_writer_does_next() {
+        loom::model(|| {
+            let mut log = History::starting_at(0);
+            log.push(nth(1, None), 2);
+            let published = Arc::new(Mutex::new(log.clone()));
+            let slot = Arc::clone(&published);
+            let writer = loom::thread::spawn(move || {
+                // The second fills the chunk, the third begins another, then the first goes.
+                for n in 2..=3 {
+                    log.push(nth(n, Some(n as u32 - 2)), n + 1);
+                    *slot.lock().unwrap() = log.clone();
+                }
+                log.trim(2);
+                *slot.lock().unwrap() = log.clone();
+            });
+            let seen = published.lock().unwrap().clone();
+            for at in seen.start()..seen.end() {
+                let entry = seen.entry(at);
+                assert_eq!((entry.record.main, entry.by), (at + 1, at + 2));
+            }
+            writer.join().unwrap();
+            let last = published.lock().unwrap().clone();
+            assert_eq!((last.start(), last.end()), (2, 3));
+            assert_eq!(last.entry(2).record.main, 3);
+        });
     }
 }
