@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::error::ApiError;
+use api::etcdserverpb::AlarmType;
 use bytes::Bytes;
 use env::{Instant, MayBlock};
 use machine::membership::conf_state_json;
@@ -28,6 +29,9 @@ const HASH_BUDGET_BYTES: usize = 128 << 10;
 
 /// Bytes of entries applied per turn, and so roughly of a batch; one entry may be larger.
 const TURN_BYTES: usize = 4 << 20;
+
+/// How long a refusal for want of space waits for its alarm (semantics I4).
+const REFUSAL_WAIT: Duration = Duration::from_secs(5);
 
 /// What Applier is told.
 #[derive(Debug)]
@@ -125,6 +129,8 @@ pub struct Applier {
     /// Who waits for the defragmentation that runs.
     defragmenting: Vec<ReplyToken>,
     readers: Vec<(Index, ReplyToken)>,
+    /// Refusals for want of space, held until the alarm is set, and since when.
+    refused: VecDeque<(Instant, ReplyToken, Reply)>,
     next_slice: Option<Instant>,
     storage_version: Option<Bytes>,
     /// The membership after the last entry applied.
@@ -151,6 +157,7 @@ impl Applier {
             waiting: Vec::new(),
             defragmenting: Vec::new(),
             readers: Vec::new(),
+            refused: VecDeque::new(),
             next_slice,
             storage_version,
             conf_state,
@@ -192,7 +199,9 @@ impl Applier {
         if !self.waiting_entries.is_empty() && !self.is_over_limit() {
             return Some(Instant(0));
         }
-        self.next_slice.filter(|_| self.defragmenting.is_empty())
+        let slice = self.next_slice.filter(|_| self.defragmenting.is_empty());
+        let refused = self.refused.front().map(|(since, ..)| *since + REFUSAL_WAIT);
+        slice.into_iter().chain(refused).min()
     }
 
     /// Applies everything in `inputs`.
@@ -268,7 +277,13 @@ impl Applier {
                 effects.push((entry.index, effect));
             }
             if let Some(token) = token {
-                out.replies.push((token, Reply::Applied(Box::new(outcome))));
+                let raises = matches!(outcome.reply, Err(ApiError::NoSpace));
+                let reply = Reply::Applied(Box::new(outcome));
+                if raises && !self.machine.alarms().is_set(AlarmType::Nospace) {
+                    self.refused.push_back((now, token, reply));
+                } else {
+                    out.replies.push((token, reply));
+                }
             }
         }
         // A copy of the database never looks back: nothing is removed while one is made.
@@ -298,7 +313,7 @@ impl Applier {
         if published {
             out.view = Some(self.view());
         }
-        self.wake(out);
+        self.wake(now, out);
         Ok(())
     }
 
@@ -361,7 +376,12 @@ impl Applier {
         }
     }
 
-    fn wake(&mut self, out: &mut ApplierOutput) {
+    fn wake(&mut self, now: Instant, out: &mut ApplierOutput) {
+        let full = self.machine.alarms().is_set(AlarmType::Nospace);
+        let late = |since: Instant| full || since + REFUSAL_WAIT <= now;
+        while self.refused.front().is_some_and(|(since, ..)| late(*since)) {
+            out.replies.extend(self.refused.pop_front().map(|(_, token, reply)| (token, reply)));
+        }
         let applied = self.applied.0;
         self.readers.retain(|(index, token)| {
             let done = *index <= applied;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use api::error::ApiError;
 use api::etcdserverpb::{
-    CompactionRequest, InternalRaftRequest, LeaseGrantRequest, PutRequest, RequestHeader,
+    AlarmType, CompactionRequest, InternalRaftRequest, LeaseGrantRequest, PutRequest, RequestHeader,
 };
 use api::membershippb;
 use env::mem::{Fault, MemDisk};
@@ -82,11 +82,15 @@ struct Running {
 
 impl Running {
     fn start(disk: &MemDisk, now: Instant, seed: u64) -> Self {
+        Self::start_with(config(), disk, now, seed)
+    }
+
+    fn start_with(config: StartConfig, disk: &MemDisk, now: Instant, seed: u64) -> Self {
         let may = MayBlock::on_this_thread();
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
         let entropy = Box::new(SplitMix::new(seed));
         let Parts { node, log_writer, applier, committer, .. } =
-            start(shared, &may, now, config(), entropy).unwrap_or_else(|e| panic!("{e}"));
+            start(shared, &may, now, config, entropy).unwrap_or_else(|e| panic!("{e}"));
         let view = applier.view();
         let mut member = Self {
             node,
@@ -228,6 +232,28 @@ fn a_put_is_acknowledged_visible_and_survives_a_power_cut() {
     assert_eq!(members.len(), 1);
     assert_eq!(members[0].name, "m");
     assert_eq!(member.view.members.cluster_version.as_deref(), Some("3.7.0"));
+}
+
+#[test]
+fn i4_what_crosses_the_quota_is_applied_and_refused_once_the_alarm_is_set() {
+    let disk = MemDisk::new();
+    let mut config = config();
+    config.apply.quota_bytes = Some(1);
+    let mut member = Running::start_with(config, &disk, Instant(0), 1);
+    let token = member.put("k", "v");
+    let outcome = loop {
+        member.step(7);
+        if let Some(at) = member.replies.iter().position(|(t, _)| *t == token) {
+            break member::applier::outcome(member.replies.swap_remove(at).1).unwrap();
+        }
+        assert!(!member.view.alarms.is_set(AlarmType::Nospace), "the refusal comes with the alarm");
+    };
+    assert_eq!(outcome.reply.unwrap_err(), ApiError::NoSpace);
+    assert!(member.view.alarms.is_set(AlarmType::Nospace), "who is refused finds the alarm");
+    assert_eq!(member.value("k").as_deref(), Some(&b"v"[..]), "it was applied");
+    let token = member.put("k", "w");
+    assert_eq!(member.outcome(token).unwrap().reply.unwrap_err(), ApiError::NoSpace);
+    assert_eq!(member.value("k").as_deref(), Some(&b"v"[..]), "the alarm stops later ones");
 }
 
 #[test]

@@ -34,8 +34,16 @@ pub struct RequestLimits {
     pub max_request_bytes: usize,
     /// Operations per level of a transaction (`--max-txn-ops`).
     pub max_txn_ops: usize,
-    /// Bytes of the backend beyond which writes are refused; `None` for no limit.
-    pub quota_bytes: Option<u64>,
+    /// Bytes of the backend beyond which writes are refused; none if negative.
+    pub quota_bytes: i64,
+}
+
+impl RequestLimits {
+    /// Bytes of the backend beyond which writes are refused.
+    #[must_use]
+    pub fn quota(&self) -> Option<u64> {
+        u64::try_from(self.quota_bytes).ok()
+    }
 }
 
 /// Times of watch streams.

@@ -70,8 +70,8 @@ pub struct Options {
     pub commit: CommitPolicy,
     /// `--auto-compaction-mode`, `--auto-compaction-retention`; `None` is off.
     pub auto_compaction: Option<Retention>,
-    /// `--quota-backend-bytes`; `None` for no limit.
-    pub quota_bytes: Option<u64>,
+    /// `--quota-backend-bytes`; no limit if negative.
+    pub quota_bytes: i64,
     /// `--max-request-bytes`.
     pub max_request_bytes: usize,
     /// `--max-txn-ops`.
@@ -113,7 +113,7 @@ impl Default for Options {
                 operations: l::BACKEND_BATCH_OPS,
             },
             auto_compaction: None,
-            quota_bytes: Some(l::DEFAULT_QUOTA_BYTES as u64),
+            quota_bytes: l::DEFAULT_QUOTA_BYTES,
             max_request_bytes: l::MAX_REQUEST_BYTES as usize,
             max_txn_ops: l::MAX_TXN_OPS,
             watch_progress: Duration::from_millis(l::WATCH_PROGRESS_MS),
@@ -204,7 +204,7 @@ fn start_config(options: &Options) -> Result<StartConfig, RunError> {
             id: member,
             min_lease_ttl: min_lease_ttl(options.election),
             max_learners: options.max_learners,
-            quota_bytes: options.quota_bytes,
+            quota_bytes: u64::try_from(options.quota_bytes).ok(),
             persist_checkpoints: false,
         },
         commit: options.commit,

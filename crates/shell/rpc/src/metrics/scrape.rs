@@ -18,8 +18,8 @@ pub struct Scrape<'a> {
     pub status: NodeStatus,
     /// This member.
     pub member: MemberId,
-    /// The effective quota in bytes, 0 for none.
-    pub quota_bytes: u64,
+    /// The effective quota in bytes, negative for none.
+    pub quota_bytes: i64,
     /// What was counted.
     pub metrics: &'a Metrics,
 }
@@ -97,7 +97,7 @@ fn gauges(registry: &Registry, scrape: &Scrape<'_>) -> Result<(), prometheus::Er
             "Whether a snapshot of another member is being installed.",
             0,
         ),
-        ("etcd_server_quota_backend_bytes", "The backend's quota.", int(scrape.quota_bytes)),
+        ("etcd_server_quota_backend_bytes", "The backend's quota.", scrape.quota_bytes),
         (
             "etcd_mvcc_db_total_size_in_bytes",
             "The backend's size.",

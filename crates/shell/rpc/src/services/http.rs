@@ -85,7 +85,7 @@ fn metrics(rt: &Rc<Runtime>) -> HttpResponse {
         view: &view,
         status: *rt.handle.status.load(),
         member: rt.handle.member,
-        quota_bytes: rt.handle.limits.quota_bytes.unwrap_or(0),
+        quota_bytes: rt.handle.limits.quota_bytes,
         metrics: &rt.handle.metrics,
     };
     let Ok(body) = crate::metrics::render(&scrape) else {

@@ -138,7 +138,7 @@ impl Pieces for RangePieces {
 pub(super) async fn put(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status> {
     let request: PutRequest = decode(message.clone())?;
     validate::put(&request)?;
-    check_quota(rt, machine::apply::put_cost(&request))?;
+    check_quota(rt, machine::apply::put_cost(&request)).await?;
     let outcome = rt.propose(4, &unchanged(message, &request)).await?;
     let mut out = render::with_header(&rt.header(outcome.revision));
     if let Reply::Put(reply) = outcome.reply? {
@@ -170,7 +170,7 @@ pub(super) async fn txn(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status
     }
     let cost = machine::apply::txn_cost(&request);
     if cost > 0 {
-        check_quota(rt, cost)?;
+        check_quota(rt, cost).await?;
     }
     let outcome = rt.propose(6, &unchanged(message, &request)).await?;
     let mut out = render::with_header(&rt.header(outcome.revision));
@@ -242,16 +242,16 @@ pub(super) async fn compact(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, St
     Ok(Body::Whole(render::with_header(&rt.header(outcome.revision)).into()))
 }
 
-/// Refuses a write that would cross the quota, before it reaches the log (semantics I1). The
-/// alarm itself is raised by the member.
+/// Refuses a write that would cross the quota, before it reaches the log, and raises the alarm
+/// (semantics I1).
 //= etcd 3.7.1: server/etcdserver/api/v3rpc/quota.go#check
-pub(super) fn check_quota(rt: &Rc<Runtime>, cost: u64) -> Result<(), Status> {
-    let Some(quota) = rt.handle.limits.quota_bytes else { return Ok(()) };
+pub(super) async fn check_quota(rt: &Rc<Runtime>, cost: u64) -> Result<(), Status> {
+    let Some(quota) = rt.handle.limits.quota() else { return Ok(()) };
     let view = rt.view();
     let size = view.store.backend().map_or(0, bolt::ReadTx::size_bytes);
     if size.saturating_add(cost) < quota {
         return Ok(());
     }
-    super::maintenance::raise_no_space(rt);
+    super::maintenance::raise_no_space(rt).await;
     Err(ApiError::NoSpace.into())
 }

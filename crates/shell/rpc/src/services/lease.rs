@@ -24,7 +24,7 @@ fn whole(message: &impl Message) -> Body {
 
 pub(super) async fn grant(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status> {
     let mut request: LeaseGrantRequest = decode(message.clone())?;
-    super::kv::check_quota(rt, machine::apply::LEASE_COST)?;
+    super::kv::check_quota(rt, machine::apply::LEASE_COST).await?;
     let body = if request.id == 0 {
         //= etcd 3.7.1: server/etcdserver/v3_server.go#LeaseGrant
         while request.id == 0 {

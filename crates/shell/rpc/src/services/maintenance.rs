@@ -59,8 +59,7 @@ pub(super) fn status(rt: &Rc<Runtime>) -> Body {
         errors,
         is_learner: view.members.get(rt.handle.member).is_some_and(|m| m.is_learner),
         storage_version: storage_version(&view),
-        // etcd shows a negative flag as it was given; all of them mean no quota.
-        db_size_quota: rt.handle.limits.quota_bytes.map_or(-1, |quota| quota as i64),
+        db_size_quota: rt.handle.limits.quota_bytes,
         downgrade_info: Some(DowngradeInfo::default()),
     })
 }
@@ -85,8 +84,9 @@ pub(super) async fn alarm(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Stat
     Ok(whole(&AlarmResponse { header: Some(rt.header(outcome.revision)), alarms }))
 }
 
-/// Raises this member's NOSPACE alarm through the log, unless one is set; nobody waits for it.
-pub(super) fn raise_no_space(rt: &Rc<Runtime>) {
+/// Raises this member's NOSPACE alarm through the log, unless one is set. What is refused for it is
+/// refused after that, so that the client finds the alarm.
+pub(super) async fn raise_no_space(rt: &Rc<Runtime>) {
     if rt.view().alarms.is_set(AlarmType::Nospace) {
         return;
     }
@@ -95,11 +95,8 @@ pub(super) fn raise_no_space(rt: &Rc<Runtime>) {
         member_id: rt.handle.member.0,
         alarm: AlarmType::Nospace as i32,
     };
-    let rt = Rc::clone(rt);
-    tokio::task::spawn_local(async move {
-        // A refusal is met again by the next write, which asks anew.
-        let _ = rt.propose(10, &request.encode_to_vec()).await;
-    });
+    // A refusal is met again by the next write, which asks anew.
+    let _ = rt.propose(10, &request.encode_to_vec()).await;
 }
 
 pub(super) async fn hash(rt: &Rc<Runtime>) -> Result<Body, Status> {

@@ -349,8 +349,8 @@ fn options(set: &Set) -> Result<Options, String> {
         },
         auto_compaction: retention(set)?,
         quota_bytes: match quota {
-            0 => Some(limits::DEFAULT_QUOTA_BYTES as u64),
-            quota => u64::try_from(quota).ok(),
+            0 => limits::DEFAULT_QUOTA_BYTES,
+            quota => quota,
         },
         max_request_bytes: usize::try_from(max_request_bytes).unwrap_or(usize::MAX),
         max_txn_ops: usize::try_from(number(set, "max-txn-ops")).unwrap_or(usize::MAX),
@@ -402,8 +402,8 @@ mod tests {
         assert_eq!(options.data_dir, PathBuf::from("default.etcd"));
         assert_eq!(options.wal_dir, PathBuf::from("default.etcd/member/wal"));
         assert_eq!(options.initial_cluster[0].1, ["http://localhost:2380"]);
-        assert_eq!(options.quota_bytes, Some(2_147_483_648));
-        assert_eq!(run(&["--quota-backend-bytes=-1"]).unwrap().quota_bytes, None);
+        assert_eq!(options.quota_bytes, 2_147_483_648);
+        assert_eq!(run(&["--quota-backend-bytes=-1"]).unwrap().quota_bytes, -1);
     }
 
     #[test]

@@ -160,7 +160,7 @@ fn i11_status_shows_the_quota_in_force() {
 
 #[test]
 fn i11_a_negative_quota_is_none() {
-    on_fresh_pair(&["--quota-backend-bytes=-1"], async |s| {
+    on_fresh_pair(&["--quota-backend-bytes=-5"], async |s| {
         let quota = s.status().await.db_size_quota;
         s.note(format!("quota {quota}"));
         s.set("a", "1").await;
