@@ -238,8 +238,10 @@ impl Stream {
     /// # Errors
     /// The status, if it is not OK; code 999 stands for a reset stream.
     pub async fn next_raw(&mut self) -> Result<Option<Bytes>, Failure> {
-        if let Some(response) = self.response.take() {
+        // Kept until it is there: whoever waits for this may give up and ask again.
+        if let Some(response) = &mut self.response {
             let response = response.await.map_err(|e| gone(&e))?;
+            self.response = None;
             if response.headers().contains_key("grpc-status") {
                 status(response.headers())?;
             }

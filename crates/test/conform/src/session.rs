@@ -34,7 +34,7 @@ macro_rules! masked {
 masked! {
     RangeResponse PutResponse DeleteRangeResponse TxnResponse CompactionResponse HashKvResponse
     LeaseGrantResponse LeaseRevokeResponse LeaseTimeToLiveResponse LeaseLeasesResponse
-    LeaseKeepAliveResponse SnapshotResponse
+    LeaseKeepAliveResponse SnapshotResponse WatchResponse
 }
 
 impl Masked for pb::HashResponse {
@@ -99,6 +99,15 @@ impl Session {
     /// If it does not come back.
     pub async fn restart(&mut self) {
         self.server.stop();
+        self.server.restart_as(self.server.kind);
+        self.client = Some(Client::connect(self.server.port).await);
+    }
+
+    /// Kills the server (SIGKILL), starts it again on its directory and connects anew.
+    ///
+    /// # Panics
+    /// If it does not come back.
+    pub async fn kill(&mut self) {
         self.server.restart_as(self.server.kind);
         self.client = Some(Client::connect(self.server.port).await);
     }

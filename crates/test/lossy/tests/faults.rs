@@ -3,8 +3,28 @@
 //! more places.
 
 mod common;
+#[path = "common/pairs.rs"]
+mod pairs;
 
-use common::{END, Lossy, check_pairs, soak, write_all};
+use std::time::Duration;
+
+use common::Lossy;
+use pairs::{check_pairs, write_all};
+
+/// How long a process may take to end after its disk failed.
+const END: Duration = Duration::from_secs(10);
+
+/// The lines logged at level fatal.
+fn fatal_lines(lossy: &Lossy) -> Vec<String> {
+    let log = lossy.server.log();
+    let fatal = log.lines().filter(|l| l.contains("\"level\":\"fatal\""));
+    fatal.map(str::to_owned).collect()
+}
+
+/// The long form was asked for.
+fn soak() -> bool {
+    std::env::var_os("QUORATE_SOAK").is_some()
+}
 
 const WAL: &str = "failed to save Raft hard state and entries";
 const BACKEND: &str = "failed to commit tx";
@@ -44,7 +64,7 @@ fn fail_each_under(load: Load, op: &str, path: &str, effect: &str, message: &str
                 let code = lossy.server.wait_exit(END);
                 assert_eq!(code, Some(Some(1)), "{context}: the process ends with code 1");
             }
-            let said = lossy.fatal_lines(0);
+            let said = fatal_lines(&lossy);
             assert_eq!(said.len(), 1, "{context}: one fatal line: {said:?}");
             let wanted = if served { message } else { "\"error\"" };
             assert!(said[0].contains(wanted), "{context}: {said:?}");

@@ -96,6 +96,9 @@ pub(super) async fn keep_alive(
     while let Some(message) = requests.next().await? {
         let request: LeaseKeepAliveRequest = super::decode_in_stream(message)?;
         let lease = LeaseId(request.id);
+        // The revision is that from before the renewal, which may wait for the end of the lease.
+        //= etcd 3.7.1: server/etcdserver/api/v3rpc/lease.go#leaseKeepAlive
+        let header = Some(rt.header(rt.view().store.revision()));
         let ttl = match rt.ask(|token| NodeInput::KeepAlive { token, lease }).await {
             Reply::KeepAlive(ttl) => {
                 rt.handle.metrics.lease_renewed.inc();
@@ -105,11 +108,7 @@ pub(super) async fn keep_alive(
             Reply::Refused(error) => return Err(error.into()),
             other => unreachable!("a keep-alive is answered by one, not {other:?}"),
         };
-        let response = LeaseKeepAliveResponse {
-            header: Some(rt.header(rt.view().store.revision())),
-            id: request.id,
-            ttl,
-        };
+        let response = LeaseKeepAliveResponse { header, id: request.id, ttl };
         if sender.send(&response.encode_to_vec()).await.is_err() {
             break;
         }

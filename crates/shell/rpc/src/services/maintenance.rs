@@ -68,10 +68,13 @@ fn storage_version(view: &MemberView) -> String {
     view.storage_version.as_ref().map_or_else(String::new, |v| String::from_utf8_lossy(v).into())
 }
 
-/// An alarm as Go's protobuf text shows it.
+/// An alarm as Go's protobuf text shows it: without what is zero.
 fn alarm_text(member: u64, alarm: i32) -> String {
     let name = AlarmType::try_from(alarm).map_or("UNKNOWN", |a| a.as_str_name());
-    format!("memberID:{member} alarm:{name}")
+    match member {
+        0 => format!("alarm:{name}"),
+        _ => format!("memberID:{member} alarm:{name}"),
+    }
 }
 
 pub(super) async fn alarm(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status> {

@@ -27,16 +27,20 @@ async fn time_to_live(s: &mut Session, id: i64, keys: bool) -> LeaseTimeToLiveRe
 
 /// One keep-alive on a stream of its own.
 async fn keep_alive(s: &mut Session, id: i64) -> Result<i64, Failure> {
+    let answer = quiet_keep_alive(s, id).await;
+    s.note(format!("{answer:?}"));
+    answer.map(|a| a.ttl)
+}
+
+async fn quiet_keep_alive(s: &Session, id: i64) -> Result<LeaseKeepAliveResponse, Failure> {
     let mut stream = s.client().open("/etcdserverpb.Lease/LeaseKeepAlive", None, false).await;
     stream.send(&LeaseKeepAliveRequest { id });
     let answer = stream.next::<LeaseKeepAliveResponse>(PATIENCE).await;
-    let answer = answer.map(|a| {
+    answer.map(|a| {
         let mut answer = a.expect("an answer in time");
         answer.mask();
         answer
-    });
-    s.note(format!("{answer:?}"));
-    answer.map(|a| a.ttl)
+    })
 }
 
 async fn leases(s: &mut Session) -> Vec<i64> {
@@ -239,5 +243,44 @@ fn g20_g22_leases_and_their_keys_survive_a_restart() {
         s.revoke(1).await.unwrap();
         assert!(s.get("a").await.is_none());
         assert!(s.get("b").await.is_some());
+    });
+}
+
+#[test]
+fn g8_a_keep_alive_of_a_lease_that_has_run_out_waits_for_its_end() {
+    on_shared_pair(async |s| {
+        for lease in [81, 82, 83] {
+            s.grant(lease, 2).await.unwrap();
+            let key = format!("leased/{lease}");
+            s.put(&PutRequest { lease, ..put(&key, "1") }).await.unwrap();
+            // Run out, but perhaps not yet revoked: servers look every half second.
+            tokio::time::sleep(Duration::from_millis(2_010)).await;
+            // Its revision depends on which came first, and is not written down.
+            assert_eq!(quiet_keep_alive(s, lease).await.unwrap().ttl, 0);
+            assert!(s.get(&key).await.is_none(), "the answer comes when the keys are gone");
+        }
+    });
+}
+
+#[test]
+fn g21_alarms_stop_grants_and_only_corruption_stops_revokes() {
+    use api::etcdserverpb::AlarmType;
+    use api::etcdserverpb::alarm_request::AlarmAction;
+    on_fresh_pair(&[], async |s| {
+        let id = s.status().await.header.unwrap().member_id;
+        for lease in [1, 2] {
+            s.grant(lease, 1_000).await.unwrap();
+        }
+        s.alarm(AlarmAction::Activate, AlarmType::Nospace, id).await.unwrap();
+        fails(s.grant(3, 100).await, 8, "etcdserver: mvcc: database space exceeded");
+        s.revoke(1).await.unwrap();
+        s.alarm(AlarmAction::Deactivate, AlarmType::Nospace, id).await.unwrap();
+        s.alarm(AlarmAction::Activate, AlarmType::Corrupt, id).await.unwrap();
+        fails(s.grant(3, 100).await, 15, "etcdserver: corrupt cluster");
+        fails(s.revoke(2).await, 15, "etcdserver: corrupt cluster");
+        assert_eq!(keep_alive(s, 2).await.unwrap(), 1_000, "renewals change no state");
+        assert_eq!(leases(s).await, [2]);
+        s.alarm(AlarmAction::Deactivate, AlarmType::Corrupt, id).await.unwrap();
+        s.revoke(2).await.unwrap();
     });
 }

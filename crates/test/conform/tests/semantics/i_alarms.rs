@@ -166,3 +166,26 @@ fn i11_a_negative_quota_is_none() {
         s.set("a", "1").await;
     });
 }
+
+#[test]
+fn i12_a_corrupt_alarm_of_member_0_means_that_nobody_knows_whose_fault_it_is() {
+    on_fresh_pair(&[], async |s| {
+        s.set("a", "1").await;
+        let on = s.alarm(AlarmAction::Activate, AlarmType::Corrupt, 0).await.unwrap();
+        assert_eq!((on.alarms.len(), on.alarms[0].member_id), (1, 0));
+        let listed = s.alarm(AlarmAction::Get, AlarmType::Corrupt, 0).await.unwrap();
+        assert_eq!(listed.alarms, on.alarms);
+        fails(s.put(&put("a", "2")).await, DATA_LOSS, CORRUPT);
+        assert_eq!(s.get("a").await.unwrap().value, "1");
+        let errors = s.status().await.errors;
+        assert_eq!(errors.len(), 1);
+        s.note(alarm_text(&errors[0], 0));
+        s.restart().await;
+        fails(s.put(&put("a", "2")).await, DATA_LOSS, CORRUPT);
+        let own = s.status().await.header.unwrap().member_id;
+        let other = s.alarm(AlarmAction::Deactivate, AlarmType::Corrupt, own).await.unwrap();
+        assert_eq!(other.alarms, [], "this one is nobody's");
+        s.alarm(AlarmAction::Deactivate, AlarmType::Corrupt, 0).await.unwrap();
+        s.set("a", "2").await;
+    });
+}

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use api::etcdserverpb::{HashRequest, HashResponse, SnapshotRequest, SnapshotResponse};
+use api::etcdserverpb::{
+    DefragmentRequest, DefragmentResponse, HashRequest, HashResponse, SnapshotRequest,
+    SnapshotResponse,
+};
 use conform::{Session, on_fresh_pair, on_shared_pair};
 
 use super::*;
@@ -84,5 +87,24 @@ fn n5_status_tells_all_there_is() {
         (status.db_size, status.db_size_in_use, status.leader) = (0, 0, 0);
         (status.raft_index, status.raft_applied_index, status.raft_term) = (0, 0, 0);
         s.note(format!("{status:?}"));
+    });
+}
+
+#[test]
+fn n1_a_defragmentation_changes_nothing_that_is_stored() {
+    on_shared_pair(async |s| {
+        for n in 0..100 {
+            s.set(&format!("k{}", n % 10), &"v".repeat(1_000)).await;
+        }
+        let last = s.revision().await;
+        let before = s.hash_kv(last).await.unwrap();
+        let path = "/etcdserverpb.Maintenance/Defragment";
+        let answer: DefragmentResponse =
+            s.client().call(path, &DefragmentRequest {}).await.unwrap();
+        s.note(format!("{answer:?}"));
+        assert_eq!(s.hash_kv(last).await.unwrap(), before);
+        assert_eq!(s.range(&range("k", "l")).await.unwrap().kvs.len(), 10);
+        s.restart().await;
+        assert_eq!(s.hash_kv(last).await.unwrap().hash, before.hash);
     });
 }

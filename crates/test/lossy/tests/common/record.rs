@@ -1,0 +1,307 @@
+//! Clients that draw operations, and what they asked and saw, as a history for the checkers.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use api::error::{Code, Status};
+use api::etcdserverpb::compare::{CompareTarget, TargetUnion};
+use api::etcdserverpb::request_op::Request as Op;
+use api::etcdserverpb::{
+    CompactionRequest, Compare, DefragmentRequest, DefragmentResponse, DeleteRangeRequest,
+    HashKvRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
+    LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, WatchCreateRequest,
+    WatchProgressRequest, WatchRequest, WatchResponse, watch_request::RequestUnion,
+};
+use bytes::Bytes;
+use conform::{Client, Failure, Stream};
+use env::{Entropy, SplitMix};
+use model::{Leg, Operation, Outcome, Request, Response};
+use prost::Message;
+
+/// The clock of a history.
+#[derive(Clone, Copy)]
+pub struct Clock(Instant);
+
+impl Clock {
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub fn now(self) -> u64 {
+        u64::try_from(self.0.elapsed().as_nanos()).expect("tests last less than centuries")
+    }
+}
+
+/// One client: draws an operation, runs it, remembers it.
+pub struct Caller {
+    number: u32,
+    entropy: SplitMix,
+    clock: Clock,
+    /// The newest revision that any client was shown.
+    newest: Rc<Cell<i64>>,
+    drawn: u64,
+    pub operations: Vec<Operation>,
+}
+
+const KEYS: u64 = 24;
+
+impl Caller {
+    pub fn new(number: u32, seed: u64, clock: Clock, newest: &Rc<Cell<i64>>) -> Self {
+        let entropy = SplitMix::new(seed ^ u64::from(number) << 32);
+        let newest = Rc::clone(newest);
+        Self { number, entropy, clock, newest, drawn: 0, operations: Vec::new() }
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.entropy.below(bound)
+    }
+
+    fn key(&mut self) -> Bytes {
+        format!("k{:02}", self.below(KEYS)).into()
+    }
+
+    /// A value that is written once.
+    fn value(&mut self) -> Bytes {
+        let pad = [0, 10, 200, 3_000][self.below(4) as usize];
+        format!("{}.{}.{}", self.number, self.drawn, "x".repeat(pad)).into()
+    }
+
+    /// Leases have few ids, so that clients meet, but each is granted only once or twice.
+    fn lease(&mut self) -> i64 {
+        let group = self.drawn / 40 * 100 + 1;
+        (group + self.below(16)) as i64
+    }
+
+    fn put(&mut self) -> PutRequest {
+        let lease = if self.below(5) == 0 { self.lease() } else { 0 };
+        let prev_kv = self.below(4) == 0;
+        PutRequest { key: self.key(), value: self.value(), lease, prev_kv, ..Default::default() }
+    }
+
+    fn range(&mut self) -> RangeRequest {
+        let range_end = if self.below(3) == 0 { self.key() } else { Bytes::new() };
+        let newest = self.newest.get() as u64;
+        let revision = if self.below(4) == 0 { newest - self.below(newest.min(50)) } else { 0 };
+        RangeRequest {
+            key: self.key(),
+            range_end,
+            revision: revision as i64,
+            limit: [0, 0, 3][self.below(3) as usize],
+            serializable: self.below(3) == 0,
+            ..Default::default()
+        }
+    }
+
+    fn delete(&mut self) -> DeleteRangeRequest {
+        let range_end = if self.below(6) == 0 { self.key() } else { Bytes::new() };
+        DeleteRangeRequest { key: self.key(), range_end, prev_kv: self.below(3) == 0 }
+    }
+
+    fn txn(&mut self) -> TxnRequest {
+        let version = self.below(3) as i64;
+        let compare = Compare {
+            target: CompareTarget::Version as i32,
+            result: self.below(3) as i32,
+            key: self.key(),
+            target_union: Some(TargetUnion::Version(version)),
+            ..Default::default()
+        };
+        let (a, b, range) = (self.put(), self.put(), self.range());
+        let op = |request| RequestOp { request: Some(request) };
+        let mut success = vec![op(Op::RequestPut(PutRequest { lease: 0, ..a.clone() }))];
+        if a.key != b.key {
+            success.push(op(Op::RequestPut(PutRequest { lease: 0, ..b })));
+        }
+        let read = RangeRequest { revision: 0, serializable: false, ..range };
+        let gone = DeleteRangeRequest { key: self.key(), ..Default::default() };
+        let failure = vec![op(Op::RequestRange(read)), op(Op::RequestDeleteRange(gone))];
+        TxnRequest { compare: vec![compare], success, failure }
+    }
+
+    fn draw(&mut self) -> Request {
+        self.drawn += 1;
+        match self.below(100) {
+            0..=39 => Request::Put(self.put()),
+            40..=59 => Request::Range(self.range()),
+            60..=71 => Request::Txn(self.txn()),
+            72..=81 => Request::DeleteRange(self.delete()),
+            82..=86 => {
+                // Most outlive the test; some end by themselves, with their keys.
+                let ttl = [1_000, 1_000, 1_000, 2][self.below(4) as usize];
+                Request::LeaseGrant(LeaseGrantRequest { id: self.lease(), ttl })
+            }
+            87..=90 => Request::LeaseKeepAlive(self.lease()),
+            91..=92 => Request::LeaseRevoke(LeaseRevokeRequest { id: self.lease() }),
+            93..=94 => {
+                let revision = self.newest.get() - self.below(300) as i64;
+                let physical = self.below(2) == 0;
+                Request::Compact(CompactionRequest { revision: revision.max(1), physical })
+            }
+            _ => Request::HashKv(0),
+        }
+    }
+
+    /// Runs drawn operations until the server is gone.
+    pub async fn run(&mut self, port: u16) {
+        let Ok(client) = Client::try_connect(port, 1 << 20).await else { return };
+        loop {
+            tokio::time::sleep(Duration::from_micros(self.below(12_000))).await;
+            if self.number == 0 && self.below(60) == 0 {
+                let path = "/etcdserverpb.Maintenance/Defragment";
+                let done = client.call::<DefragmentResponse>(path, &DefragmentRequest {});
+                if done.await.is_err_and(|e| e.code == 999) {
+                    return;
+                }
+            }
+            let request = self.draw();
+            let gone = self.call(&client, request).await;
+            if gone {
+                return;
+            }
+        }
+    }
+
+    /// Runs one operation and remembers it; tells whether the server is gone.
+    pub async fn call(&mut self, client: &Client, request: Request) -> bool {
+        let call = self.clock.now();
+        let result = call_one(client, &request).await;
+        let returned = Some(self.clock.now());
+        let gone = matches!(&result, Err(e) if e.code == 999);
+        let outcome = match result {
+            Ok(response) => {
+                self.newest.set(self.newest.get().max(response.revision()));
+                Outcome::Answered(response)
+            }
+            Err(e) if e.code == 999 => Outcome::Unknown,
+            Err(e) => {
+                let code = Code::ALL.get(usize::from(e.code)).copied().unwrap_or(Code::Unknown);
+                Outcome::of_error(Status::new(code, e.message))
+            }
+        };
+        self.operations.push(Operation { client: self.number, call, returned, request, outcome });
+        gone
+    }
+}
+
+async fn call_one(client: &Client, request: &Request) -> Result<Response, Failure> {
+    let kv = |method: &str| format!("/etcdserverpb.KV/{method}");
+    let lease = |method: &str| format!("/etcdserverpb.Lease/{method}");
+    Ok(match request {
+        Request::Range(r) => Response::Range(client.call(&kv("Range"), r).await?),
+        Request::Put(r) => Response::Put(client.call(&kv("Put"), r).await?),
+        Request::DeleteRange(r) => Response::DeleteRange(client.call(&kv("DeleteRange"), r).await?),
+        Request::Txn(r) => Response::Txn(client.call(&kv("Txn"), r).await?),
+        Request::Compact(r) => Response::Compact(client.call(&kv("Compact"), r).await?),
+        Request::LeaseGrant(r) => Response::LeaseGrant(client.call(&lease("LeaseGrant"), r).await?),
+        Request::LeaseRevoke(r) => {
+            Response::LeaseRevoke(client.call(&lease("LeaseRevoke"), r).await?)
+        }
+        Request::LeaseKeepAlive(id) => {
+            let message = LeaseKeepAliveRequest { id: *id }.encode_to_vec();
+            let body = Some(conform::grpc::envelope(&message));
+            let mut stream = client.try_open(&lease("LeaseKeepAlive"), body, true).await?;
+            let answer = stream.next_raw().await?.expect("every keep-alive is answered");
+            Response::LeaseKeepAlive(
+                LeaseKeepAliveResponse::decode(answer).expect("the method's message"),
+            )
+        }
+        Request::HashKv(revision) => {
+            let request = HashKvRequest { revision: *revision };
+            Response::HashKv(client.call("/etcdserverpb.Maintenance/HashKV", &request).await?)
+        }
+        Request::LeaseExpire(_) => unreachable!("nobody asks for it"),
+    })
+}
+
+/// One watch over all its connections.
+pub struct Watcher {
+    request: WatchCreateRequest,
+    clock: Clock,
+    pub legs: Vec<Leg>,
+}
+
+impl Watcher {
+    pub fn new(request: WatchCreateRequest, clock: Clock) -> Self {
+        Self { request, clock, legs: Vec::new() }
+    }
+
+    /// Where the next leg begins: behind the last event, or anew after a compaction.
+    fn next_start(&self) -> i64 {
+        let mut next = self.request.start_revision;
+        for leg in &self.legs {
+            for (_, response) in &leg.responses {
+                let last = response.events.iter().filter_map(|e| e.kv.as_ref()).last();
+                next = last.map_or(next, |kv| kv.mod_revision + 1);
+                next = next.max(response.compact_revision);
+            }
+        }
+        next
+    }
+
+    /// Opens the next leg; nothing if the server is gone.
+    async fn open(&mut self, port: u16) -> Option<(Client, Stream)> {
+        let client = Client::try_connect(port, 1 << 24).await.ok()?;
+        let start_revision = self.next_start();
+        let request = WatchCreateRequest { start_revision, ..self.request.clone() };
+        let union = RequestUnion::CreateRequest(request.clone());
+        let message = WatchRequest { request_union: Some(union) }.encode_to_vec();
+        let opened = self.clock.now();
+        self.legs.push(Leg { request, opened, responses: Vec::new(), must_reach: None });
+        let body = Some(conform::grpc::envelope(&message));
+        let stream = client.try_open("/etcdserverpb.Watch/Watch", body, false).await.ok()?;
+        Some((client, stream))
+    }
+
+    /// Takes the next response; nothing if the server is gone.
+    async fn take(&mut self, stream: &mut Stream) -> Option<WatchResponse> {
+        let bytes = stream.next_raw().await.ok()??;
+        let response = WatchResponse::decode(bytes).expect("the method's message");
+        let leg = self.legs.last_mut().expect("open before");
+        leg.responses.push((self.clock.now(), response.clone()));
+        Some(response)
+    }
+
+    /// Watches until the server is gone.
+    pub async fn run(&mut self, port: u16) {
+        while let Some((_client, mut stream)) = self.open(port).await {
+            // A compaction may cancel it; then it begins anew.
+            loop {
+                match self.take(&mut stream).await {
+                    Some(response) if response.canceled => break,
+                    Some(_) => {}
+                    None => return,
+                }
+            }
+        }
+    }
+
+    /// Watches until everything up to `revision` must have come, by the server's own word: a
+    /// progress notification.
+    pub async fn finish(&mut self, port: u16, revision: i64) {
+        // A watch from a later revision is never told of progress, and this one has seen all.
+        if self.next_start() > revision {
+            return;
+        }
+        while let Some((_client, mut stream)) = self.open(port).await {
+            self.legs.last_mut().expect("opened above").must_reach = Some(revision);
+            loop {
+                let progress = RequestUnion::ProgressRequest(WatchProgressRequest {});
+                stream.send(&WatchRequest { request_union: Some(progress) });
+                let waiting = self.take(&mut stream);
+                let Ok(next) = tokio::time::timeout(Duration::from_millis(100), waiting).await
+                else {
+                    continue;
+                };
+                let response = next.expect("nobody ends the server now");
+                if response.canceled {
+                    break;
+                }
+                let told = response.header.as_ref().map_or(0, |h| h.revision);
+                if !response.created && response.events.is_empty() && told >= revision {
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Kill and restart, again and again, under clients that remember everything: no acknowledged
+//! write is lost, revisions never go back, and what clients and watches saw fits one order.
+//! `QUORATE_KILL_ROUNDS` sets the rounds (10 by default), `QUORATE_KILL_SEED` where they begin.
+
+mod common;
+#[path = "common/record.rs"]
+mod record;
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use api::etcdserverpb::{RangeRequest, WatchCreateRequest};
+use bytes::Bytes;
+use common::{Lossy, block_on};
+use conform::Client;
+use env::{Entropy, SplitMix};
+use model::{History, Report, Request, Violation, Watch};
+use record::{Caller, Clock, Watcher};
+
+/// Clients, each on its own connection.
+const CLIENTS: u32 = 16;
+/// Kills of one directory; then another one begins empty, so that histories stay checkable.
+const PER_DIRECTORY: u64 = 20;
+/// How long a watch may take to show everything.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+fn everything() -> RangeRequest {
+    let zero = Bytes::from_static(b"\0");
+    RangeRequest { key: zero.clone(), range_end: zero, ..Default::default() }
+}
+
+fn watches() -> [WatchCreateRequest; 3] {
+    let zero = Bytes::from_static(b"\0");
+    let all = WatchCreateRequest {
+        key: zero.clone(),
+        range_end: zero,
+        start_revision: 1,
+        ..Default::default()
+    };
+    let prefix = WatchCreateRequest {
+        key: "k0".into(),
+        range_end: "k1".into(),
+        prev_kv: true,
+        start_revision: 1,
+        ..Default::default()
+    };
+    // filters: 1 is NODELETE.
+    let one = WatchCreateRequest {
+        key: "k11".into(),
+        filters: vec![1],
+        start_revision: 1,
+        ..Default::default()
+    };
+    [all, prefix, one]
+}
+
+/// Kills one directory so many times and checks what was seen.
+fn kill_one_directory(args: &[&str], seed: u64, rounds: u64) -> Result<Report, Violation> {
+    let mut entropy = SplitMix::new(seed);
+    let mut lossy = Lossy::new(args);
+    let clock = Clock::start();
+    let newest = Rc::new(Cell::new(1));
+    let mut callers: Vec<Caller> =
+        (0..=CLIENTS).map(|n| Caller::new(n, seed, clock, &newest)).collect();
+    let mut watchers: Vec<Watcher> = watches().map(|w| Watcher::new(w, clock)).into();
+    let mut silent = false;
+    for round in 0..=rounds {
+        // Half of the lives also write unsynced sectors back early, as kernels do.
+        let writeback = entropy.next_u64().to_string();
+        let more: &[_] =
+            if round % 2 == 0 { &[] } else { &[("QUORATE_LOSSY_WRITEBACK", writeback.as_str())] };
+        assert!(lossy.start("", more), "seed {seed}, round {round}: {}", lossy.server.log());
+        let port = lossy.server.port;
+        let wait = Duration::from_millis(40 + entropy.below(500));
+        let last = round == rounds;
+        block_on(async {
+            let (reader, rest) = callers.split_last_mut().expect("there are clients");
+            let client = Client::connect(port).await;
+            reader.call(&client, Request::Range(everything())).await;
+            if last {
+                let reached = newest.get();
+                for watcher in &mut watchers {
+                    let finish = watcher.finish(port, reached);
+                    silent |= tokio::time::timeout(PATIENCE, finish).await.is_err();
+                }
+                return;
+            }
+            let calls = rest.iter_mut().map(|caller| caller.run(port));
+            let watch = watchers.iter_mut().map(|watcher| watcher.run(port));
+            let kill = async {
+                tokio::time::sleep(wait).await;
+                lossy.server.kill();
+            };
+            tokio::join!(join_all(calls.collect()), join_all(watch.collect()), kill);
+        });
+    }
+    let mut history = History { one_member: true, ..History::default() };
+    for caller in callers {
+        history.operations.extend(caller.operations);
+    }
+    for (client, watcher) in (0..).zip(watchers) {
+        history.watches.push(Watch { client, legs: watcher.legs });
+    }
+    let report = model::check(&history)?;
+    assert!(!silent, "seed {seed}: a watch that has seen everything is told nothing");
+    Ok(report)
+}
+
+async fn join_all<F: Future<Output = ()>>(futures: Vec<F>) {
+    let mut pinned: Vec<_> = futures.into_iter().map(Box::pin).collect();
+    std::future::poll_fn(|cx| {
+        pinned.retain_mut(|future| future.as_mut().poll(cx).is_pending());
+        if pinned.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+}
+
+#[test]
+fn killed_again_and_again_it_keeps_every_promise() {
+    let number = |name: &str, default| {
+        std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+    };
+    let (rounds, mut seed) = (number("QUORATE_KILL_ROUNDS", 10), number("QUORATE_KILL_SEED", 1));
+    let (mut done, mut operations, mut events) = (0, 0, 0);
+    while done < rounds {
+        let now = PER_DIRECTORY.min(rounds - done);
+        let checked = kill_one_directory(&["--snapshot-count", "200"], seed, now);
+        let report = checked.unwrap_or_else(|violation| panic!("seed {seed}: {violation:?}"));
+        eprintln!("seed {seed}: {report:?}");
+        (done, seed) = (done + now, seed + 1);
+        (operations, events) = (operations + report.operations, events + report.events);
+    }
+    eprintln!("{done} kills, {operations} operations, {events} events");
+    assert!(operations as u64 > 100 * rounds, "only {operations} operations");
+    assert!(events as u64 > 20 * rounds, "only {events} events");
+}
+
+#[test]
+fn a_server_that_does_not_sync_its_log_is_caught() {
+    let caught = (1..10).any(|seed| {
+        let checked = kill_one_directory(&["--unsafe-no-fsync"], seed, 2);
+        checked.inspect_err(|violation| eprintln!("{violation:?}")).is_err()
+    });
+    assert!(caught, "the disk loses nothing, or the checkers see nothing");
+}
