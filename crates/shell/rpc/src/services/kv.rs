@@ -20,7 +20,7 @@ use store::{Piece, RangeBody, Ranged, ValueError};
 use types::limits::MAX_SEND_BYTES;
 
 use crate::runtime::{Runtime, pool_refused};
-use crate::services::{decode, render, unchanged, validate};
+use crate::services::{decode, render, unchanged, validate, warm};
 use crate::{Body, Local, Pieces};
 
 /// Bytes of an answer that is rendered at once, on the thread of its connection.
@@ -139,6 +139,7 @@ pub(super) async fn put(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status
     let request: PutRequest = decode(message.clone())?;
     validate::put(&request)?;
     check_quota(rt, machine::apply::put_cost(&request)).await?;
+    warm::put(rt, &request).await;
     let outcome = rt.propose(4, &unchanged(message, &request)).await?;
     let mut out = render::with_header(&rt.header(outcome.revision));
     if let Reply::Put(reply) = outcome.reply? {
@@ -150,6 +151,7 @@ pub(super) async fn put(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status
 pub(super) async fn delete(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status> {
     let request: DeleteRangeRequest = decode(message.clone())?;
     validate::delete(&request)?;
+    warm::delete(rt, &request).await;
     let outcome = rt.propose(5, &unchanged(message, &request)).await?;
     let mut out = render::with_header(&rt.header(outcome.revision));
     if let Reply::Delete(reply) = outcome.reply? {
@@ -172,6 +174,7 @@ pub(super) async fn txn(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status
     if cost > 0 {
         check_quota(rt, cost).await?;
     }
+    warm::txn(rt, &request).await;
     let outcome = rt.propose(6, &unchanged(message, &request)).await?;
     let mut out = render::with_header(&rt.header(outcome.revision));
     if let Reply::Txn(reply) = outcome.reply? {

@@ -10,6 +10,7 @@ pub mod maintenance;
 pub mod range_stream;
 pub mod render;
 pub mod validate;
+mod warm;
 pub mod watch;
 
 use std::cell::RefCell;
