@@ -88,6 +88,8 @@ struct Outgoing {
     content_type: HeaderValue,
     encoding: Encoding,
     activity: Rc<Activity>,
+    /// Time after which a client that takes nothing of a long answer is given up.
+    progress: Duration,
 }
 
 impl Outgoing {
@@ -189,6 +191,36 @@ impl Sender {
         poll_fn(|cx| self.0.borrow_mut().poll_send(cx, &mut sealed)).await
     }
 
+    /// As [`Sender::send_sealed`], for answers that hold something of the database meanwhile: a
+    /// client that takes nothing for long is given up.
+    ///
+    /// # Errors
+    /// `Canceled`: the client is gone, or has stopped reading.
+    pub async fn send_to_reader(&self, mut sealed: Bytes) -> Result<(), Status> {
+        let progress = self.0.borrow().progress;
+        loop {
+            let left = sealed.len();
+            let sending = poll_fn(|cx| self.0.borrow_mut().poll_send(cx, &mut sealed));
+            match tokio::time::timeout(progress, sending).await {
+                Ok(sent) => return sent.map_err(|Gone| context_canceled()),
+                Err(_) if sealed.len() < left => {}
+                Err(_) => {
+                    let text = "etcdserver: the client has stopped reading";
+                    return Err(Status::new(Code::Canceled, text));
+                }
+            }
+        }
+    }
+
+    /// As [`Sender::send_to_reader`], for one message not yet in its envelope.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn message_to_reader(&self, message: &[u8]) -> Result<(), Status> {
+        let encoding = self.0.borrow().encoding;
+        self.send_to_reader(message::seal(message, encoding)).await
+    }
+
     /// As [`Sender::send_sealed`], but never waits: what the window does not allow stays in
     /// `sealed`.
     ///
@@ -254,6 +286,7 @@ pub(crate) async fn call<D: Dispatch>(
         content_type: opened.content_type,
         encoding,
         activity: Rc::clone(&activity),
+        progress: settings.reader_progress,
     })));
     let finish = |status: Option<&Status>| sender.0.borrow_mut().finish(status);
     let row = match route(head.uri.path()) {
@@ -313,17 +346,14 @@ async fn unary<D: Dispatch>(
         Ended::Refused(status) => status,
         Ended::Gone => Status::new(Code::Canceled, "context canceled"),
     })?;
-    let gone = |_: Gone| Status::new(Code::Canceled, "context canceled");
+    let gone = |_: Gone| context_canceled();
     match Rc::clone(dispatch).unary(call, message).await? {
         Body::Whole(message) => sender.send(&message).await.map_err(gone),
         Body::Pieces(mut pieces) if sender.is_plain() => {
             let length = usize::try_from(pieces.remaining()).unwrap_or(usize::MAX);
-            sender
-                .send_sealed(Bytes::copy_from_slice(&message::prefix(length)))
-                .await
-                .map_err(gone)?;
+            sender.send_to_reader(Bytes::copy_from_slice(&message::prefix(length))).await?;
             while let Some(piece) = pieces.next().await? {
-                sender.send_sealed(piece).await.map_err(gone)?;
+                sender.send_to_reader(piece).await?;
             }
             Ok(())
         }
@@ -365,6 +395,10 @@ async fn until<W: Future<Output = Result<(), Status>>>(
         Poll::Ready(Some(Err(late())))
     })
     .await
+}
+
+fn context_canceled() -> Status {
+    Status::new(Code::Canceled, "context canceled")
 }
 
 fn late() -> Status {

@@ -19,6 +19,7 @@ use store::{Piece, RangeBody, Ranged, ValueError};
 use types::limits::MAX_SEND_BYTES;
 
 use crate::runtime::{Runtime, pool_refused};
+use crate::services::pin::Pin;
 use crate::services::{decode, render, unchanged, validate};
 use crate::{Body, Local, Pieces};
 
@@ -49,7 +50,7 @@ pub(super) async fn range(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Stat
     let body = view.store.body(ranged);
     Ok(Body::Pieces(Box::new(RangePieces {
         rt: Rc::clone(rt),
-        view,
+        pin: Pin::new(rt, view),
         head: Some(head),
         body: Some(body),
         tail: Some(tail),
@@ -85,7 +86,7 @@ pub(super) fn value_error(error: ValueError) -> Status {
 
 struct RangePieces {
     rt: Rc<Runtime>,
-    view: Arc<MemberView>,
+    pin: Pin,
     head: Option<Vec<u8>>,
     /// `None` while a piece is produced on the pool, and when that failed.
     body: Option<RangeBody>,
@@ -106,9 +107,9 @@ impl Pieces for RangePieces {
                 return Ok(tail.map(Bytes::from));
             };
             let mut out = self.head.take().unwrap_or_default();
-            let mut piece = body.next(&self.view.store, PIECE_BYTES, &mut out);
+            let view = self.pin.view();
+            let mut piece = body.next(&view.store, PIECE_BYTES, &mut out);
             if matches!(piece, Ok(Piece::NeedsBlocking)) {
-                let view = Arc::clone(&self.view);
                 let job = move |may: &env::MayBlock| {
                     let piece = body.next_blocking(may, &view.store, PIECE_BYTES, &mut out);
                     (piece, body, out)

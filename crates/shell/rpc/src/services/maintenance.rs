@@ -187,9 +187,8 @@ pub(super) async fn snapshot(
             blob: blob.into(),
             version: version.clone(),
         };
-        if sender.send(&response.encode_to_vec()).await.is_err() {
-            return Ok(());
-        }
+        // Whoever stops reading pins the database no longer than this waits.
+        sender.message_to_reader(&response.encode_to_vec()).await?;
     }
     let blob = Bytes::copy_from_slice(hasher.finish().as_ref());
     let trailer = SnapshotResponse { header: None, remaining_bytes: 0, blob, version };
