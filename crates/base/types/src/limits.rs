@@ -70,6 +70,14 @@ pub const WATCH_BATCH_REVISIONS: usize = 1_000;
 
 /// Bytes of the largest message that grpc-go sends.
 pub const MAX_SEND_BYTES: u64 = i32::MAX as u64;
+/// Seconds after which a client that takes nothing of a long list or a snapshot is given up, so
+/// that what it holds of the database is let go. Ours: etcd waits for ever.
+pub const READER_PROGRESS_SECS: u64 = 60;
+/// Milliseconds for which a long list keeps the state it began with, so that no compaction can
+/// remove what it still needs. Ours: etcd has the whole list in memory.
+pub const LIST_PIN_MS: u64 = 10_000;
+/// Lists that keep their state at once; others read what is newest from the start. Ours.
+pub const MAX_PINNED_LISTS: usize = 256;
 /// Bytes of a chunk of the Snapshot RPC.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 32 * 1024;
 

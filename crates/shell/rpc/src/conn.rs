@@ -41,6 +41,8 @@ pub struct Settings {
     pub header_timeout: Duration,
     /// Bytes of the largest HTTP/1.1 body.
     pub max_body_bytes: usize,
+    /// Time after which a client that takes nothing of a long answer is given up.
+    pub reader_progress: Duration,
 }
 
 impl Default for Settings {
@@ -55,6 +57,7 @@ impl Default for Settings {
             keepalive_timeout: Duration::from_secs(20),
             header_timeout: Duration::from_secs(300),
             max_body_bytes: 2 * max_message_bytes,
+            reader_progress: Duration::from_secs(types::limits::READER_PROGRESS_SECS),
         }
     }
 }

@@ -102,6 +102,8 @@ struct Outgoing {
     activity: Rc<Activity>,
     /// Set once the method is known.
     method: Option<GrpcMethod>,
+    /// Time after which a client that takes nothing of a long answer is given up.
+    progress: Duration,
 }
 
 impl Outgoing {
@@ -204,6 +206,37 @@ impl Sender {
         poll_fn(|cx| self.0.borrow_mut().poll_send(cx, &mut sealed)).await
     }
 
+    /// As [`Sender::send_sealed`], for answers that hold something of the database meanwhile: a
+    /// client that takes nothing for long is given up.
+    ///
+    /// # Errors
+    /// `Canceled`: the client is gone, or has stopped reading.
+    pub async fn send_to_reader(&self, mut sealed: Bytes) -> Result<(), Status> {
+        let progress = self.0.borrow().progress;
+        loop {
+            let left = sealed.len();
+            let sending = poll_fn(|cx| self.0.borrow_mut().poll_send(cx, &mut sealed));
+            match tokio::time::timeout(progress, sending).await {
+                Ok(sent) => return sent.map_err(|Gone| context_canceled()),
+                Err(_) if sealed.len() < left => {}
+                Err(_) => {
+                    let text = "etcdserver: the client has stopped reading";
+                    return Err(Status::new(Code::Canceled, text));
+                }
+            }
+        }
+    }
+
+    /// As [`Sender::send_to_reader`], for one message not yet in its envelope.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn message_to_reader(&self, message: &[u8]) -> Result<(), Status> {
+        let encoding = self.0.borrow().encoding;
+        self.count(message.len());
+        self.send_to_reader(message::seal(message, encoding)).await
+    }
+
     /// As [`Sender::send_sealed`], but never waits: what the window does not allow stays in
     /// `sealed`.
     ///
@@ -278,6 +311,7 @@ pub(crate) async fn call<D: Dispatch>(
         encoding,
         activity: Rc::clone(&activity),
         method: None,
+        progress: settings.reader_progress,
     })));
     let finish = |status: Option<&Status>| sender.0.borrow_mut().finish(status);
     let row = match route(head.uri.path()) {
@@ -340,18 +374,15 @@ async fn unary<D: Dispatch>(
         Ended::Gone => Status::new(Code::Canceled, "context canceled"),
     })?;
     dispatch.metrics().calls.received(call.row.method, message.len());
-    let gone = |_: Gone| Status::new(Code::Canceled, "context canceled");
+    let gone = |_: Gone| context_canceled();
     match Rc::clone(dispatch).unary(call, message).await? {
         Body::Whole(message) => sender.send(&message).await.map_err(gone),
         Body::Pieces(mut pieces) if sender.is_plain() => {
             let length = usize::try_from(pieces.remaining()).unwrap_or(usize::MAX);
             sender.count(length);
-            sender
-                .send_sealed(Bytes::copy_from_slice(&message::prefix(length)))
-                .await
-                .map_err(gone)?;
+            sender.send_to_reader(Bytes::copy_from_slice(&message::prefix(length))).await?;
             while let Some(piece) = pieces.next().await? {
-                sender.send_sealed(piece).await.map_err(gone)?;
+                sender.send_to_reader(piece).await?;
             }
             Ok(())
         }
@@ -393,6 +424,10 @@ async fn until<W: Future<Output = Result<(), Status>>>(
         Poll::Ready(Some(Err(late())))
     })
     .await
+}
+
+fn context_canceled() -> Status {
+    Status::new(Code::Canceled, "context canceled")
 }
 
 fn late() -> Status {

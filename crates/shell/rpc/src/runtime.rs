@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -82,6 +82,24 @@ pub struct Handle {
     pub bells: Arc<[Bell]>,
     /// Times of watch streams.
     pub watch: WatchLimits,
+    /// Long lists that keep the state they began with, and for how long each may.
+    pub pins: Pins,
+}
+
+/// How many long lists keep their state, and how long each may (invariant 12).
+#[derive(Debug)]
+pub struct Pins {
+    /// Those that do now.
+    pub count: AtomicUsize,
+    /// The age at which a list lets go of its state.
+    pub age: Duration,
+}
+
+impl Default for Pins {
+    fn default() -> Self {
+        let age = Duration::from_millis(types::limits::LIST_PIN_MS);
+        Self { count: AtomicUsize::new(0), age }
+    }
 }
 
 /// Request ids that a runtime takes at once.

@@ -84,6 +84,8 @@ pub struct Options {
     pub unsafe_no_fsync: bool,
     /// `--socket-reuse-port`, `--socket-reuse-address`.
     pub reuse: (bool, bool),
+    /// How long a long list keeps the state it began with.
+    pub list_pin: Duration,
     /// Limits and times of client connections.
     pub connections: Settings,
     /// Threads that serve clients; 0 for one per core.
@@ -120,6 +122,7 @@ impl Default for Options {
             max_learners: 1,
             unsafe_no_fsync: false,
             reuse: (false, false),
+            list_pin: Duration::from_millis(l::LIST_PIN_MS),
             connections: Settings::default(),
             runtimes: 0,
         }
@@ -315,6 +318,7 @@ pub fn start(disk: &Arc<dyn Disk>, log: &Arc<Log>, options: &Options) -> Result<
             progress_interval: options.watch_progress,
             election: options.election,
         },
+        pins: rpc::runtime::Pins { age: options.list_pin, ..Default::default() },
     });
     wait_ready(&queues, &fatal)?;
     let runtimes = runtimes(options, &handle, &inboxes, bound, &stopped).map_err(thread_error)?;

@@ -20,6 +20,7 @@ use store::{Piece, RangeBody, Ranged, ValueError};
 use types::limits::MAX_SEND_BYTES;
 
 use crate::runtime::{Runtime, pool_refused};
+use crate::services::pin::Pin;
 use crate::services::{decode, render, unchanged, validate, warm};
 use crate::{Body, Local, Pieces};
 
@@ -60,7 +61,7 @@ async fn answer(rt: &Rc<Runtime>, request: RangeRequest) -> Result<Body, Status>
     let body = view.store.body(ranged);
     Ok(Body::Pieces(Box::new(RangePieces {
         rt: Rc::clone(rt),
-        view,
+        pin: Pin::new(rt, view),
         head: Some(head),
         body: Some(body),
         tail: Some(tail),
@@ -96,7 +97,7 @@ pub(super) fn value_error(error: ValueError) -> Status {
 
 struct RangePieces {
     rt: Rc<Runtime>,
-    view: Arc<MemberView>,
+    pin: Pin,
     head: Option<Vec<u8>>,
     /// `None` while a piece is produced on the pool, and when that failed.
     body: Option<RangeBody>,
@@ -117,9 +118,9 @@ impl Pieces for RangePieces {
                 return Ok(tail.map(Bytes::from));
             };
             let mut out = self.head.take().unwrap_or_default();
-            let mut piece = body.next(&self.view.store, PIECE_BYTES, &mut out);
+            let view = self.pin.view();
+            let mut piece = body.next(&view.store, PIECE_BYTES, &mut out);
             if matches!(piece, Ok(Piece::NeedsBlocking)) {
-                let view = Arc::clone(&self.view);
                 let job = move |may: &env::MayBlock| {
                     let piece = body.next_blocking(may, &view.store, PIECE_BYTES, &mut out);
                     (piece, body, out)

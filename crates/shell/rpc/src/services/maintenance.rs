@@ -172,6 +172,7 @@ pub(super) async fn snapshot(
     sender: Sender,
 ) -> Result<(), Status> {
     requests.only().await?;
+    let began = Instant::now();
     rt.ask_applier(ApplierInput::AwaitBackend).await?;
     let view = rt.view();
     let version = storage_version(&view);
@@ -195,12 +196,12 @@ pub(super) async fn snapshot(
             blob: blob.into(),
             version: version.clone(),
         };
-        if sender.send(&response.encode_to_vec()).await.is_err() {
-            return Ok(());
-        }
+        // Whoever stops reading pins the database no longer than this waits.
+        sender.message_to_reader(&response.encode_to_vec()).await?;
     }
     let blob = Bytes::copy_from_slice(hasher.finish().as_ref());
     let trailer = SnapshotResponse { header: None, remaining_bytes: 0, blob, version };
+    rt.handle.metrics.snapshot.observe(began.elapsed().as_secs_f64());
     // A client that has gone has all it wants.
     let _ = sender.send(&trailer.encode_to_vec()).await;
     Ok(())

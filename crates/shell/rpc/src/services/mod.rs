@@ -7,6 +7,7 @@ pub mod http;
 pub mod kv;
 pub mod lease;
 pub mod maintenance;
+mod pin;
 pub mod range_stream;
 pub mod render;
 pub mod validate;

@@ -90,6 +90,8 @@ pub(super) async fn range_stream(
         sent = sent.saturating_add(ranged.len() as i64);
         let (more, listed) = (ranged.more, ranged.count as i64 - ranged.len() as i64);
         let kvs = chunk(rt, &view, ranged).await?;
+        // A client that does not read holds no state: the next chunk comes from the newest.
+        drop(view);
         let done = !more || sent == total;
         if done {
             let mut out = render::with_header(&rt.header(pinned));
@@ -158,8 +160,9 @@ async fn sorted(
     render::range_end(&mut end, ranged.more, ranged.count as i64);
     let piece_bytes = rt.handle.limits.max_request_bytes;
     let mut body = view.store.body(ranged);
+    drop(view);
     loop {
-        let reader = Arc::clone(&view);
+        let reader = rt.view();
         let job = move |may: &env::MayBlock| {
             let mut out = Vec::new();
             let piece = body.next_blocking(may, &reader.store, piece_bytes, &mut out);
@@ -178,8 +181,8 @@ async fn sorted(
 async fn send(sender: &Sender, fields: &[u8]) -> Result<(), Status> {
     let mut out = Vec::with_capacity(fields.len() + 8);
     render::bytes_field(&mut out, 1, fields);
-    let gone = |_| Status::new(Code::Canceled, "context canceled");
-    sender.send(&out).await.map_err(gone)
+    // Nothing is held between chunks: the client may take its time.
+    sender.send(&out).await.map_err(|_| Status::new(Code::Canceled, "context canceled"))
 }
 
 #[cfg(test)]

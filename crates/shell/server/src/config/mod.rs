@@ -373,6 +373,7 @@ fn options(set: &Set) -> Result<Options, String> {
             keepalive_timeout: duration(set, "grpc-keepalive-timeout"),
             ..Settings::default()
         },
+        list_pin: Duration::from_millis(limits::LIST_PIN_MS),
         runtimes: 0,
     })
 }
