@@ -1,5 +1,6 @@
 //! Chores of the workspace: `cargo xtask WORD`.
 
+mod bench;
 mod oracle;
 mod shell;
 mod test;
@@ -13,6 +14,9 @@ const HELP: &str = "cargo xtask WORD
                 --ci makes the oracles mandatory
   tidy          crate edges, the determinism rules of core, and what must not be in the tree
   oracle        builds the Go programs of oracle/ into target/oracle/
+  bench [--quick] [--runs N] [--shape NAME]
+                this server beside etcd 3.7.1, a core each for server and generator: medians of five
+                runs (one short run with --quick), kept in target/bench.json
   soak          the long forms of the suites: 1,000,000 compared operations";
 
 fn main() -> ExitCode {
@@ -24,7 +28,8 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(),
         ["oracle"] => oracle::build(),
         ["soak"] => test::soak(),
-        [word @ ("sim" | "bench" | "cluster" | "dist"), ..] => {
+        ["bench", ref args @ ..] => bench::compare(args),
+        [word @ ("sim" | "cluster" | "dist"), ..] => {
             Err(format!("`{word}` is not implemented yet; COMPAT.md lists what is missing"))
         }
         _ => {
