@@ -1,5 +1,7 @@
 //! The etcd server: parse, build a configuration, run it, map the result to an exit code.
 
+mod memory;
+
 use std::process::ExitCode;
 
 use server::config::{self, Configured, Refused, Request};
@@ -75,6 +77,7 @@ fn run(configured: &Configured) -> ExitCode {
         }
     };
     log_line!(log, Info, "ready to serve client requests");
+    memory::give_back();
     for address in &server.addresses {
         log_line!(
             log,
