@@ -18,6 +18,7 @@ use member::{ApplierInput, MemberView};
 use store::{Piece, RangeBody, Ranged, ValueError};
 use types::limits::MAX_SEND_BYTES;
 
+use crate::pool::Permit;
 use crate::runtime::{Runtime, pool_refused};
 use crate::services::{decode, render, unchanged, validate};
 use crate::{Body, Local, Pieces};
@@ -26,6 +27,13 @@ use crate::{Body, Local, Pieces};
 const INLINE_BYTES: usize = 64 * 1024;
 /// Bytes of a piece of a longer one.
 const PIECE_BYTES: usize = 128 * 1024;
+/// Bytes of an answer that is read on the pool from the start: there it is read in the order of
+/// pages.
+const LONG_BYTES: u64 = 1 << 20;
+/// Bytes of a piece of a long answer, if [`crate::pool::Pool::large_result`] allows it. Values of neighbouring
+/// keys lie anywhere in the database: a piece of a long list reads a part of all its pages, so
+/// fewer pieces are fewer readings of the database.
+const WIDE_PIECE_BYTES: usize = 32 << 20;
 
 pub(super) async fn range(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status> {
     let request: RangeRequest = decode(message)?;
@@ -54,6 +62,7 @@ pub(super) async fn range(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Stat
         body: Some(body),
         tail: Some(tail),
         remaining: total,
+        wide: None,
     })))
 }
 
@@ -91,6 +100,8 @@ struct RangePieces {
     body: Option<RangeBody>,
     tail: Option<Vec<u8>>,
     remaining: u64,
+    /// Held while a large piece is in memory.
+    wide: Option<Permit>,
 }
 
 impl Pieces for RangePieces {
@@ -106,11 +117,19 @@ impl Pieces for RangePieces {
                 return Ok(tail.map(Bytes::from));
             };
             let mut out = self.head.take().unwrap_or_default();
-            let mut piece = body.next(&self.view.store, PIECE_BYTES, &mut out);
+            let is_long = self.remaining > LONG_BYTES;
+            let mut piece = Ok(Piece::NeedsBlocking);
+            if !is_long {
+                piece = body.next(&self.view.store, PIECE_BYTES, &mut out);
+            }
+            // Given back when the piece is sent.
+            self.wide = None;
             if matches!(piece, Ok(Piece::NeedsBlocking)) {
                 let view = Arc::clone(&self.view);
+                self.wide = if is_long { self.rt.handle.pool.large_result() } else { None };
+                let bytes = if self.wide.is_some() { WIDE_PIECE_BYTES } else { PIECE_BYTES };
                 let job = move |may: &env::MayBlock| {
-                    let piece = body.next_blocking(may, &view.store, PIECE_BYTES, &mut out);
+                    let piece = body.next_blocking(may, &view.store, bytes, &mut out);
                     (piece, body, out)
                 };
                 (piece, body, out) = self.rt.handle.pool.run(job).await.map_err(pool_refused)?;
