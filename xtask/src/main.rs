@@ -1,5 +1,6 @@
 //! Chores of the workspace: `cargo xtask WORD`.
 
+mod bench;
 mod fuzz;
 mod oracle;
 mod shell;
@@ -16,6 +17,9 @@ const HELP: &str = "cargo xtask WORD
   oracle        builds the Go programs of oracle/ into target/oracle/
   fuzz [--seconds N] [TARGET]…
                 libFuzzer on every decoder, 300 s each unless told otherwise
+  bench [--quick] [--runs N] [--shape NAME]
+                this server beside etcd 3.7.1, a core each for server and generator: medians of five
+                runs (one short run with --quick), kept in target/bench.json
   soak          the long forms of the suites: 1,000,000 compared operations";
 
 fn main() -> ExitCode {
@@ -27,8 +31,9 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(),
         ["oracle"] => oracle::build(),
         ["soak"] => test::soak(),
+        ["bench", ref args @ ..] => bench::compare(args),
         ["fuzz", ref rest @ ..] => fuzz::run(rest),
-        [word @ ("sim" | "bench" | "cluster" | "dist"), ..] => {
+        [word @ ("sim" | "cluster" | "dist"), ..] => {
             Err(format!("`{word}` is not implemented yet; COMPAT.md lists what is missing"))
         }
         _ => {

@@ -1,25 +1,42 @@
-//! Loads an etcd on this machine and prints figures, one line per run.
+//! Loads an etcd on this machine, or compares two, and prints figures.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bench::{Load, Shape, run};
-use clap::Parser;
+use bench::cases::Times;
+use bench::{Load, Plan, Programs, Shape};
+use clap::{Parser, Subcommand};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Closed-loop load against 127.0.0.1.
+/// Load against an etcd on 127.0.0.1.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// A closed loop against a server that runs; prints one line.
+    Load(LoadArgs),
+    /// Starts two servers in turn and prints their figures side by side. Start it on another core
+    /// than 0, which is the servers'.
+    Compare(CompareArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct LoadArgs {
     /// Client port of the server.
     #[arg(long, default_value_t = 2379)]
     port: u16,
-    /// Process id of the server, to measure its CPU time.
+    /// Process id of the server, to measure its CPU time and memory.
     #[arg(long)]
     pid: Option<u32>,
-    /// put, range, serializable-range, compare-and-put or grant.
+    /// put, range, serializable-range, compare-and-put, grant, count or limit-500.
     #[arg(long, default_value = "put")]
     shape: String,
     /// Connections.
@@ -42,12 +59,48 @@ struct Args {
     seed: u64,
 }
 
+#[derive(Debug, clap::Args)]
+struct CompareArgs {
+    /// Our server.
+    #[arg(long)]
+    ours: PathBuf,
+    /// The reference etcd.
+    #[arg(long)]
+    reference: PathBuf,
+    /// Directory for data, up to 4 GB of it.
+    #[arg(long)]
+    dir: PathBuf,
+    /// Runs of each case on each server; 5, or 1 with --quick.
+    #[arg(long)]
+    runs: Option<usize>,
+    /// Only these cases; may be given several times.
+    #[arg(long = "shape")]
+    shapes: Vec<String>,
+    /// One short run.
+    #[arg(long)]
+    quick: bool,
+    /// Where the figures are kept as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
 fn main() -> ExitCode {
-    let args = Args::parse();
-    let Some((_, shape)) = Shape::ALL.into_iter().find(|(name, _)| *name == args.shape) else {
-        eprintln!("etcd-bench: unknown shape {:?}", args.shape);
-        return ExitCode::from(2);
+    let result = match Args::parse().command {
+        Command::Load(args) => load(&args),
+        Command::Compare(args) => compare(args),
     };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("etcd-bench: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn load(args: &LoadArgs) -> Result<(), String> {
+    let shape = Shape::ALL.into_iter().find(|(name, _)| *name == args.shape);
+    let (_, shape) = shape.ok_or_else(|| format!("unknown shape {:?}", args.shape))?;
     let load = Load {
         port: args.port,
         pid: args.pid,
@@ -59,23 +112,26 @@ fn main() -> ExitCode {
         value_bytes: args.value_bytes,
         seed: args.seed,
     };
-    match run(&load) {
-        Ok(m) => {
-            println!(
-                "{} per_second={:.0} p50_us={:.0} p99_us={:.0} p999_us={:.0} cpu_us={:.2} failed={}",
-                args.shape,
-                m.per_second,
-                m.latency.quantile_us(0.5),
-                m.latency.quantile_us(0.99),
-                m.latency.quantile_us(0.999),
-                m.cpu_us,
-                m.failed
-            );
-            ExitCode::SUCCESS
-        }
-        Err(e) => {
-            eprintln!("etcd-bench: 127.0.0.1:{}: {e}", args.port);
-            ExitCode::FAILURE
-        }
+    let figures = bench::block_on(bench::run(&load));
+    let figures = figures.map_err(|e| format!("127.0.0.1:{}: {e}", args.port))?;
+    let figures: Vec<_> = figures.0.iter().map(|(name, v)| format!("{name}={v:.2}")).collect();
+    println!("{} {}", args.shape, figures.join(" "));
+    Ok(())
+}
+
+fn compare(args: CompareArgs) -> Result<(), String> {
+    let plan = Plan {
+        programs: Programs { ours: args.ours, reference: args.reference, dir: args.dir },
+        cases: args.shapes,
+        runs: args.runs.unwrap_or(if args.quick { 1 } else { 5 }).max(1),
+        times: if args.quick { Times::QUICK } else { Times::FULL },
+    };
+    let results = bench::compare(&plan, &mut |line| eprintln!("etcd-bench: {line}"))?;
+    print!("{}", bench::report::table(&results));
+    if let Some(path) = args.json {
+        std::fs::write(&path, bench::report::json(&results))
+            .map_err(|e| format!("{}: {e}", path.display()))?;
+        println!("kept as {}", path.display());
     }
+    Ok(())
 }

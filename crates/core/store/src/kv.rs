@@ -174,6 +174,18 @@ pub fn put_kvs_field(out: &mut Vec<u8>, key_value: &[u8]) {
     out.extend_from_slice(key_value);
 }
 
+/// As [`put_kvs_field`], into room that is there: [`kvs_field_len`] bytes.
+pub(crate) fn write_kvs_field(room: &mut [u8], key_value: &[u8]) {
+    room[0] = KVS_FIELD;
+    let (mut at, mut len) = (1, key_value.len() as u64);
+    while len >= 0x80 {
+        room[at] = len as u8 | 0x80;
+        (at, len) = (at + 1, len >> 7);
+    }
+    room[at] = len as u8;
+    room[at + 1..][..key_value.len()].copy_from_slice(key_value);
+}
+
 /// Fuzz target: parsing never panics, and what parses survives a round trip.
 #[doc(hidden)]
 pub fn fuzz_key_value(data: &[u8]) {

@@ -1,15 +1,26 @@
-//! A load generator for any etcd: closed loops over plain HTTP/2, one thread, few microseconds of
-//! its own per request.
+//! A load generator for any etcd, and a comparison of two: closed loops and streams over plain
+//! HTTP/2, one thread, few microseconds of its own per request.
 //!
-//! Owns connections ([`load`]), what is asked ([`shape`]) and what is measured ([`process`] for the
-//! server's CPU and memory, [`histogram`] for latencies). Never decides what is good: it prints
-//! figures, and `cargo xtask bench` puts two servers' side by side.
+//! Owns a small gRPC client ([`client`]), what is asked ([`shape`], [`load`], [`streams`],
+//! [`million`]), what is measured ([`process`] for the server's CPU and memory, [`histogram`] for
+//! latencies, [`figures`]), and the table of [`cases`] with their goals, which [`compare`] runs
+//! against two servers in turn and [`report`] prints. Never touches a server by another way than
+//! a client's. Read next: [`cases`].
 
+pub mod cases;
+pub mod client;
+pub mod compare;
+pub mod figures;
 pub mod histogram;
 pub mod load;
+pub mod million;
 pub mod process;
+pub mod report;
+pub mod server;
 pub mod shape;
+pub mod streams;
 
-pub use histogram::Histogram;
-pub use load::{Load, Measured, run};
+pub use compare::{Plan, compare};
+pub use load::{Load, block_on, run};
+pub use server::Programs;
 pub use shape::Shape;

@@ -1,23 +1,25 @@
 //! Closed loops: each slot sends, waits for the answer, sends again.
 
 use std::cell::RefCell;
+use std::future::Future;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use env::SplitMix;
-use h2::client::SendRequest;
 
+use crate::client::{Connection, uri};
+use crate::figures::{Figures, name};
 use crate::histogram::Histogram;
-use crate::process;
-use crate::shape::Shape;
+use crate::process::{self, PeakMemory};
+use crate::shape::{Shape, Slot};
 
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct Load {
     /// Port on 127.0.0.1.
     pub port: u16,
-    /// The server's process, for its CPU time.
+    /// The server's process, for its CPU time and memory.
     pub pid: Option<u32>,
     /// The kind of load.
     pub shape: Shape,
@@ -35,131 +37,129 @@ pub struct Load {
     pub seed: u64,
 }
 
-/// What was measured.
-#[derive(Clone, Debug, Default)]
-pub struct Measured {
-    /// Answered requests per second.
-    pub per_second: f64,
-    /// Latencies.
-    pub latency: Histogram,
-    /// The server's CPU per request, in microseconds; 0 if its process was not named.
-    pub cpu_us: f64,
-    /// Requests that failed.
-    pub failed: u64,
+/// What the tasks of a load share.
+pub(crate) struct Shared {
+    pub(crate) measuring: bool,
+    pub(crate) done: bool,
+    pub(crate) latency: Histogram,
+    pub(crate) failed: u64,
 }
 
-struct Shared {
-    measuring: bool,
-    done: bool,
-    measured: Measured,
+impl Shared {
+    pub(crate) fn new() -> Rc<RefCell<Self>> {
+        let latency = Histogram::default();
+        Rc::new(RefCell::new(Self { measuring: false, done: false, latency, failed: 0 }))
+    }
+
+    /// Takes note of an operation that began at `began` and has ended now.
+    pub(crate) fn ended(&mut self, began: Instant, ok: bool) {
+        if !self.measuring {
+            return;
+        }
+        if ok {
+            self.latency.add(began.elapsed().as_nanos() as u64);
+        } else {
+            self.failed += 1;
+        }
+    }
 }
 
-/// Runs a load to its end.
+/// Runs a future with everything that connections need.
+///
+/// # Errors
+/// The runtime's, or the future's.
+pub fn block_on<T>(work: impl Future<Output = std::io::Result<T>>) -> std::io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    tokio::task::LocalSet::new().block_on(&runtime, work)
+}
+
+/// Lets tasks run for a while unmeasured, then measured, and tells what they and the server did.
+pub(crate) async fn measure(
+    shared: &Rc<RefCell<Shared>>,
+    pid: Option<u32>,
+    time: Duration,
+) -> Figures {
+    let peak = pid.map(PeakMemory::watch);
+    tokio::time::sleep(time / 5).await;
+    let cpu = || pid.and_then(process::cpu);
+    let own = || process::cpu(std::process::id()).unwrap_or_default();
+    let (before, own_before, began) = (cpu(), own(), Instant::now());
+    shared.borrow_mut().measuring = true;
+    tokio::time::sleep(time).await;
+    shared.borrow_mut().measuring = false;
+    let (after, own_after, took) = (cpu(), own(), began.elapsed());
+    let mut shared = shared.borrow_mut();
+    shared.done = true;
+    let mut figures = Figures::default();
+    let answered = shared.latency.len() as f64;
+    figures.set(name::PER_SECOND, answered / took.as_secs_f64());
+    figures.set_latency(&shared.latency);
+    figures.set(name::FAILED, shared.failed as f64);
+    let per_operation = |time: Duration| time.as_secs_f64() * 1e6 / answered.max(1.0);
+    figures.set(name::CLIENT_CPU, per_operation(own_after.saturating_sub(own_before)));
+    if let (Some(before), Some(after)) = (before, after) {
+        figures.set(name::CPU, per_operation(after.saturating_sub(before)));
+    }
+    if let (Some(peak), Some(pid)) = (peak, pid) {
+        figures.set_memory(pid);
+        figures.set(name::PEAK_ANON, peak.peak() as f64 / 1e6);
+    }
+    figures
+}
+
+/// Runs a load to its end. Must run on a `LocalSet`.
 ///
 /// # Errors
 /// The server does not answer on that port.
-pub fn run(load: &Load) -> std::io::Result<Measured> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, drive(load.clone()))
-}
-
-async fn drive(load: Load) -> std::io::Result<Measured> {
-    let shared = Rc::new(RefCell::new(Shared {
-        measuring: false,
-        done: false,
-        measured: Measured::default(),
-    }));
+pub async fn run(load: &Load) -> std::io::Result<Figures> {
+    let shared = Shared::new();
     let value: Bytes = vec![b'v'; load.value_bytes].into();
     let mut slots = Vec::new();
     for connection in 0..load.connections {
-        let socket = tokio::net::TcpStream::connect(("127.0.0.1", load.port)).await?;
-        socket.set_nodelay(true)?;
-        let handshake = h2::client::Builder::new().handshake::<_, Bytes>(socket).await;
-        let (send, driver) = handshake.map_err(std::io::Error::other)?;
-        tokio::task::spawn_local(driver);
+        let open = Connection::open(load.port).await?;
         let here = load.in_flight / load.connections
             + usize::from(connection < load.in_flight % load.connections);
         for _ in 0..here {
-            let (send, shared) = (send.clone(), Rc::clone(&shared));
-            let entropy = SplitMix::new(load.seed * 1_000_003 + slots.len() as u64);
-            let work = slot(send, shared, load.clone(), entropy, value.clone());
+            let number = slots.len() as u64;
+            let slot = Slot {
+                number,
+                keys: load.keys,
+                entropy: SplitMix::new(load.seed * 1_000_003 + number),
+                revision: 0,
+            };
+            let work = turn(open.clone(), Rc::clone(&shared), load.shape, slot, value.clone());
             slots.push(tokio::task::spawn_local(work));
         }
     }
-    tokio::time::sleep(load.time / 5).await;
-    let cpu = || load.pid.and_then(process::cpu);
-    let (before, began) = (cpu(), Instant::now());
-    shared.borrow_mut().measuring = true;
-    tokio::time::sleep(load.time).await;
-    shared.borrow_mut().measuring = false;
-    let (after, took) = (cpu(), began.elapsed());
-    shared.borrow_mut().done = true;
+    let figures = measure(&shared, load.pid, load.time).await;
     for slot in slots {
-        let _ = tokio::time::timeout(Duration::from_secs(5), slot).await;
+        let _ = tokio::time::timeout(Duration::from_secs(20), slot).await;
     }
-    let mut measured = std::mem::take(&mut shared.borrow_mut().measured);
-    let answered = measured.latency.len() as f64;
-    measured.per_second = answered / took.as_secs_f64();
-    if let (Some(before), Some(after)) = (before, after) {
-        measured.cpu_us = (after - before).as_secs_f64() * 1e6 / answered.max(1.0);
-    }
-    Ok(measured)
+    Ok(figures)
 }
 
-async fn slot(
-    mut send: SendRequest<Bytes>,
+async fn turn(
+    mut connection: Connection,
     shared: Rc<RefCell<Shared>>,
-    load: Load,
-    mut entropy: SplitMix,
+    shape: Shape,
+    mut slot: Slot,
     value: Bytes,
 ) {
-    let uri: http::Uri =
-        format!("http://localhost{}", load.shape.path()).parse().expect("a well-formed path");
+    let uri = uri(shape.path());
+    let mut message = Vec::new();
     while !shared.borrow().done {
-        let body = load.shape.request(&mut entropy, load.keys, &value);
+        let body = shape.request(&mut slot, &value);
+        message.clear();
+        let keep = shape.reads_answers().then_some(&mut message);
         let began = Instant::now();
-        let answered = one(&mut send, &uri, body).await;
-        let mut shared = shared.borrow_mut();
-        if !shared.measuring {
-            continue;
+        let answered = connection.call(&uri, body, keep).await;
+        let ok = answered.as_ref().is_ok_and(|answer| answer.ok);
+        if ok && shape.reads_answers() {
+            slot.answered(&message);
         }
-        match answered {
-            Ok(true) => shared.measured.latency.add(began.elapsed().as_nanos() as u64),
-            Ok(false) => shared.measured.failed += 1,
-            Err(_) => {
-                shared.measured.failed += 1;
-                return;
-            }
+        shared.borrow_mut().ended(began, ok);
+        if answered.is_err() {
+            return;
         }
     }
-}
-
-/// Sends one request and reads its answer; says whether the status was OK.
-async fn one(
-    send: &mut SendRequest<Bytes>,
-    uri: &http::Uri,
-    body: Bytes,
-) -> Result<bool, h2::Error> {
-    std::future::poll_fn(|cx| send.poll_ready(cx)).await?;
-    let mut request = http::Request::new(());
-    *request.method_mut() = http::Method::POST;
-    *request.uri_mut() = uri.clone();
-    let headers = request.headers_mut();
-    headers.insert("content-type", http::HeaderValue::from_static("application/grpc"));
-    headers.insert("te", http::HeaderValue::from_static("trailers"));
-    let (response, mut stream) = send.send_request(request, false)?;
-    stream.send_data(body, true)?;
-    let response = response.await?;
-    let is_ok = |headers: &http::HeaderMap| headers.get("grpc-status").map(|v| v == "0");
-    if let Some(ok) = is_ok(response.headers()) {
-        return Ok(ok);
-    }
-    let mut body = response.into_body();
-    while let Some(chunk) = body.data().await {
-        let chunk = chunk?;
-        let _ = body.flow_control().release_capacity(chunk.len());
-    }
-    let trailers = body.trailers().await?.unwrap_or_default();
-    Ok(is_ok(&trailers).unwrap_or(false))
 }

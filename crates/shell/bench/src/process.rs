@@ -1,5 +1,7 @@
 //! A process's CPU time and memory, from /proc.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// Memory of a process in bytes.
@@ -12,8 +14,26 @@ pub struct Memory {
 }
 
 /// CPU time used so far, user and system; `None` if there is no such process.
+///
+/// The scheduler's nanoseconds per thread where the kernel tells them, less those of threads that
+/// have ended; else the process's ticks of 10 ms.
 #[must_use]
 pub fn cpu(pid: u32) -> Option<Duration> {
+    threads_cpu(pid).or_else(|| ticks_cpu(pid))
+}
+
+fn threads_cpu(pid: u32) -> Option<Duration> {
+    let mut nanos = 0;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task")).ok()? {
+        let Ok(text) = std::fs::read_to_string(task.ok()?.path().join("schedstat")) else {
+            continue;
+        };
+        nanos += text.split_whitespace().next()?.parse::<u64>().ok()?;
+    }
+    (nanos > 0).then(|| Duration::from_nanos(nanos))
+}
+
+fn ticks_cpu(pid: u32) -> Option<Duration> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let after_name = stat.rsplit_once(')')?.1;
     let fields: Vec<&str> = after_name.split_whitespace().collect();
@@ -31,4 +51,56 @@ pub fn memory(pid: u32) -> Option<Memory> {
         line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
     };
     Some(Memory { anonymous: value("RssAnon:")?, file: value("RssFile:")? })
+}
+
+/// Watches the anonymous memory of a process while it lives; must be made on a `LocalSet`.
+pub struct PeakMemory {
+    peak: Rc<Cell<u64>>,
+    task: tokio::task::JoinHandle<()>,
+    pid: u32,
+}
+
+impl PeakMemory {
+    /// Looks every 10 ms from now on.
+    #[must_use]
+    pub fn watch(pid: u32) -> Self {
+        let peak = Rc::new(Cell::new(memory(pid).map_or(0, |m| m.anonymous)));
+        let seen = Rc::clone(&peak);
+        let task = tokio::task::spawn_local(async move {
+            while let Some(now) = memory(pid) {
+                seen.set(seen.get().max(now.anonymous));
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+        Self { peak, task, pid }
+    }
+
+    /// The most that was seen, in bytes, now included.
+    #[must_use]
+    pub fn peak(&self) -> u64 {
+        self.peak.get().max(memory(self.pid).map_or(0, |m| m.anonymous))
+    }
+}
+
+impl Drop for PeakMemory {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_has_used_time_and_memory() {
+        let pid = std::process::id();
+        let before = cpu(pid).unwrap();
+        let mut sum = 0u64;
+        while cpu(pid).unwrap() < before + Duration::from_millis(20) {
+            sum = std::hint::black_box(sum + 1);
+        }
+        assert!(memory(pid).unwrap().anonymous > 0);
+        assert!(ticks_cpu(pid).unwrap() + Duration::from_secs(1) > before);
+    }
 }

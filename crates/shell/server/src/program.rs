@@ -15,15 +15,16 @@ use crate::logging::Format;
 use crate::threads::Fatal;
 use crate::{Log, RunError, log_line, start};
 
-/// Runs the server program with its arguments (without the program's name) on a disk.
+/// Runs the server program with its arguments (without the program's name) on a disk. `ready` is
+/// called once clients are served.
 #[must_use]
-pub fn program(args: &[String], disk: &Arc<dyn Disk>) -> ExitCode {
+pub fn program(args: &[String], disk: &Arc<dyn Disk>, ready: &dyn Fn()) -> ExitCode {
     match config::configure(args, std::env::vars()) {
         Ok(Request::Version) => {
             println!("{}", crate::version_text());
             ExitCode::SUCCESS
         }
-        Ok(Request::Run(configured)) => run(&configured, disk),
+        Ok(Request::Run(configured)) => run(&configured, disk, ready),
         Err(Refused::Help) => {
             println!("{}", config::help());
             ExitCode::SUCCESS
@@ -43,7 +44,7 @@ pub fn program(args: &[String], disk: &Arc<dyn Disk>) -> ExitCode {
     }
 }
 
-fn run(configured: &Configured, disk: &Arc<dyn Disk>) -> ExitCode {
+fn run(configured: &Configured, disk: &Arc<dyn Disk>, ready: &dyn Fn()) -> ExitCode {
     let log = match Log::open(&configured.log_level, configured.log_format, &configured.log_outputs)
     {
         Ok(log) => Arc::new(log),
@@ -96,6 +97,7 @@ fn run(configured: &Configured, disk: &Arc<dyn Disk>) -> ExitCode {
         Err(e) => return ended(&log, "discovery failed", &e),
     };
     log_line!(log, Info, "ready to serve client requests");
+    ready();
     for address in &server.addresses {
         log_line!(
             log,

@@ -1,16 +1,20 @@
 //! Building the index from the database, whose rows come in revision order.
 //!
-//! Rows are taken in windows. Within one, keys are sorted, so that finding and setting the newest
-//! records walks the tree once from left to right (about a third of the cost of random inserts);
-//! superseded records enter the history in revision order. Memory beyond the index is one window.
+//! Rows are taken in windows, and the keys of a window are sorted. The first window makes the tree
+//! from its leaves upwards; later ones (of more than a million rows) walk it once from left to
+//! right to find and set the newest records, about a third of the cost of random inserts.
+//! Superseded records enter the history in revision order. Memory beyond the index is one window.
 
 use super::Index;
+use super::keys::Keys;
+use super::node::{Kid, Shape, capacity_for, separator};
 use super::record::{MAX_CHANGES_PER_REVISION, Record};
 
-/// Rows of a window.
-const WINDOW_ROWS: usize = 128 << 10;
+/// Rows of a window: the more, the less is looked up in a tree; at 64 bytes each they and their
+/// keys take about 130 MB while the window is open.
+const WINDOW_ROWS: usize = 1 << 20;
 /// Bytes of keys beyond which a window is closed early.
-const WINDOW_KEY_BYTES: usize = 16 << 20;
+const WINDOW_KEY_BYTES: usize = 96 << 20;
 
 /// One row of the key bucket, decoded.
 #[derive(Clone, Copy, Debug)]
@@ -30,8 +34,6 @@ pub(crate) struct BadRow;
 
 /// A row of the window: its record as far as it is known alone.
 struct Held {
-    key_at: usize,
-    key_len: usize,
     record: Record,
     version: u64,
     before: Before,
@@ -41,16 +43,38 @@ struct Held {
 #[derive(Clone, Copy)]
 enum Before {
     Nothing,
-    /// What the tree holds.
-    Tree(Record),
+    /// What the tree held, by its place in a list.
+    Tree(u32),
     /// Another row of the window.
     Row(u32),
+}
+
+/// The keys of a window, by the number of their row.
+#[derive(Default)]
+struct HeldKeys {
+    bytes: Vec<u8>,
+    /// Where each begins and its length. Apart from the records, so that sorting touches little.
+    places: Vec<(u32, u32)>,
+}
+
+impl HeldKeys {
+    fn push(&mut self, key: &[u8]) -> Result<(), BadRow> {
+        let at = u32::try_from(self.bytes.len()).map_err(|_| BadRow)?;
+        self.places.push((at, u32::try_from(key.len()).map_err(|_| BadRow)?));
+        self.bytes.extend_from_slice(key);
+        Ok(())
+    }
+
+    fn get(&self, n: u32) -> &[u8] {
+        let (at, len) = self.places[n as usize];
+        &self.bytes[at as usize..][..len as usize]
+    }
 }
 
 /// An index under construction.
 pub(crate) struct Builder {
     index: Index,
-    keys: Vec<u8>,
+    keys: HeldKeys,
     rows: Vec<Held>,
     window_rows: usize,
     last: Option<(u64, u64)>,
@@ -58,11 +82,12 @@ pub(crate) struct Builder {
 
 impl Builder {
     pub(crate) fn new() -> Self {
-        Self::with_window(WINDOW_ROWS)
+        Self::over(Index::new(), WINDOW_ROWS)
     }
 
-    pub(super) fn with_window(window_rows: usize) -> Self {
-        Self { index: Index::new(), keys: Vec::new(), rows: Vec::new(), window_rows, last: None }
+    /// A builder of an index that is empty so far.
+    pub(super) fn over(index: Index, window_rows: usize) -> Self {
+        Self { index, keys: HeldKeys::default(), rows: Vec::new(), window_rows, last: None }
     }
 
     /// Takes the next row; rows ascend by (main, sub).
@@ -81,11 +106,9 @@ impl Builder {
         let create = if row.tombstone { row.main } else { row.create };
         let len = if row.tombstone { 0 } else { row.len };
         let record = Record::first(row.main, sub, create, len, row.tombstone);
-        let (key_at, key_len) = (self.keys.len(), row.key.len());
-        self.keys.extend_from_slice(row.key);
-        let (version, before) = (row.version, Before::Nothing);
-        self.rows.push(Held { key_at, key_len, record, version, before });
-        if self.rows.len() >= self.window_rows || self.keys.len() >= WINDOW_KEY_BYTES {
+        self.keys.push(row.key)?;
+        self.rows.push(Held { record, version: row.version, before: Before::Nothing });
+        if self.rows.len() >= self.window_rows || self.keys.bytes.len() >= WINDOW_KEY_BYTES {
             self.close_window();
         }
         Ok(())
@@ -99,30 +122,38 @@ impl Builder {
 
     fn close_window(&mut self) {
         let Self { index, keys, rows, .. } = self;
-        let keys_of = |rows: &[Held], n: u32| {
-            let row = &rows[n as usize];
-            row.key_at..row.key_at + row.key_len
-        };
         let mut order: Vec<(u64, u32)> = (0..rows.len() as u32).map(|n| (0, n)).collect();
-        sort_by_key(&mut order, &|n| &keys[keys_of(rows, n)], 0);
-        let mut previous: Option<u32> = None;
-        for &(_, n) in &order {
-            let key = &keys[keys_of(rows, n)];
-            let same = previous.filter(|&p| keys[keys_of(rows, p)] == *key);
-            let in_tree = || index.tree.root.newest(key).copied();
-            rows[n as usize].before = match same {
-                Some(row) => Before::Row(row),
-                None => in_tree().map_or(Before::Nothing, Before::Tree),
+        sort_by_key(&mut order, &|n| keys.get(n), 0);
+        // Equal keys went through the sort together, so their cached bytes are equal.
+        let same = |a: (u64, u32), b: (u64, u32)| a.0 == b.0 && keys.get(a.1) == keys.get(b.1);
+        let is_first = index.tree.root.is_empty();
+        let mut in_tree: Vec<Record> = Vec::new();
+        let mut previous: Option<(u64, u32)> = None;
+        for &at in &order {
+            let before = match previous.filter(|&previous| same(previous, at)) {
+                Some((_, row)) => Before::Row(row),
+                None if is_first => Before::Nothing,
+                None => match index.tree.root.newest(keys.get(at.1)) {
+                    Some(record) => {
+                        in_tree.push(*record);
+                        Before::Tree(in_tree.len() as u32 - 1)
+                    }
+                    None => Before::Nothing,
+                },
             };
-            previous = Some(n);
+            // Set already for most: a store would touch the row.
+            if !matches!(before, Before::Nothing) {
+                rows[at.1 as usize].before = before;
+            }
+            previous = Some(at);
         }
         for n in 0..rows.len() {
-            let key = &keys[keys_of(rows, n as u32)];
             let old = match rows[n].before {
                 Before::Nothing => None,
-                Before::Tree(record) => Some(record),
+                Before::Tree(place) => Some(in_tree[place as usize]),
                 Before::Row(row) => Some(rows[row as usize].record),
             };
+            let key = keys.get(n as u32);
             let (version, record) = (rows[n].version, &mut rows[n].record);
             let mut old_version = 0;
             if let Some(old) = old {
@@ -137,16 +168,70 @@ impl Builder {
                 index.tree.wide.note(key, record.main, old_version, version);
             }
         }
-        for (i, &(_, n)) in order.iter().enumerate() {
-            let key = &keys[keys_of(rows, n)];
-            let next = order.get(i + 1);
-            if next.is_none_or(|&(_, next)| keys[keys_of(rows, next)] != *key) {
-                index.load(key, rows[n as usize].record);
+        // Of equal keys the last is the newest.
+        let mut kept = 0;
+        for i in 0..order.len() {
+            if order.get(i + 1).is_none_or(|&next| !same(order[i], next)) {
+                order[kept] = order[i];
+                kept += 1;
             }
         }
-        keys.clear();
-        rows.clear();
+        order.truncate(kept);
+        if is_first {
+            index.tree.root = plant(&order, keys, rows, index.shape);
+        } else {
+            for &(_, n) in &order {
+                index.load(keys.get(n), rows[n as usize].record);
+            }
+        }
+        *keys = HeldKeys::default();
+        *rows = Vec::new();
     }
+}
+
+/// Makes a tree of sorted, different keys from its leaves upwards. Nodes are as full as they may
+/// be, their neighbours equally so.
+fn plant(order: &[(u64, u32)], keys: &HeldKeys, rows: &[Held], shape: Shape) -> Kid {
+    // Each node with what separates it from the one before.
+    let mut level: Vec<(Vec<u8>, Kid)> = Vec::with_capacity(order.len() / shape.leaf + 1);
+    let mut rest = order;
+    let mut before: Option<u32> = None;
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fits = rest.iter().take(shape.leaf).take_while(|(_, n)| {
+            let is_first = bytes == 0;
+            bytes += keys.get(*n).len() + 4;
+            is_first || bytes <= shape.leaf_key_bytes
+        });
+        let (leaf, others) = rest.split_at(fits.count().max(1));
+        let separator = before.map(|last| separator(keys.get(last), keys.get(leaf[0].1)));
+        let mut records = Vec::with_capacity(capacity_for(leaf.len()));
+        records.extend(leaf.iter().map(|(_, n)| rows[*n as usize].record));
+        let keys = Keys::from_sorted(leaf.len(), |i| keys.get(leaf[i].1));
+        level.push((separator.unwrap_or_default(), Kid::loaded_leaf(keys, records)));
+        before = leaf.last().map(|(_, n)| *n);
+        rest = others;
+    }
+    while level.len() > 1 {
+        let per_branch = level.len().div_ceil(level.len().div_ceil(shape.branch));
+        let mut nodes = level.into_iter();
+        let mut above = Vec::new();
+        loop {
+            let (mut separators, mut kids) = (Vec::new(), Vec::with_capacity(per_branch));
+            for (separator, kid) in nodes.by_ref().take(per_branch) {
+                separators.push(separator);
+                kids.push(kid);
+            }
+            if kids.is_empty() {
+                break;
+            }
+            let separator = separators.remove(0);
+            let separators = Keys::from_sorted(separators.len(), |i| &separators[i]);
+            above.push((separator, Kid::branch(separators, kids)));
+        }
+        level = above;
+    }
+    level.pop().map_or_else(Kid::empty, |(_, root)| root)
 }
 
 /// Eight bytes of `key` from `depth` on as a number that orders like them.
@@ -161,8 +246,8 @@ fn eight_bytes(key: &[u8], depth: usize) -> u64 {
 /// Below this many, comparing whole keys beats another round of cached bytes.
 const SMALL_RUN: usize = 24;
 
-/// Sorts by key, equal keys by number. Caching string sort: by eight cached bytes, runs of equals by the next eight (Sinha and Zobel's
-/// idea of caching key bytes). A depth-first recursion of at most key length / 8, cut where a
+/// Sorts by key, equal keys by number; they end with equal cached bytes. Caching string sort: by
+/// eight cached bytes, runs of equals by the next eight (Sinha and Zobel's idea of caching key bytes). A depth-first recursion of at most key length / 8, cut where a
 /// key of a run ends, as cached zeroes and absent bytes look alike.
 fn sort_by_key<'a>(order: &mut [(u64, u32)], key: &impl Fn(u32) -> &'a [u8], mut depth: usize) {
     loop {

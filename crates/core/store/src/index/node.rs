@@ -93,12 +93,9 @@ pub(crate) fn oldest_tombstone(records: &[Record]) -> u64 {
     records.iter().filter(|r| r.is_tombstone()).map(|r| r.main).min().unwrap_or(NEVER)
 }
 
-/// The shortest key that is above all of `left` and not above `right`'s first.
-fn separator(left: &Keys, right: &Keys) -> Vec<u8> {
-    let last = left.key(left.len() - 1);
-    let mut first = right.key(0);
-    first.truncate(common_prefix(&last, &first) + 1);
-    first
+/// The shortest key that is above `last` and not above `first`.
+pub(crate) fn separator(last: &[u8], first: &[u8]) -> Vec<u8> {
+    first[..first.len().min(common_prefix(last, first) + 1)].to_vec()
 }
 
 impl Branch {
@@ -122,6 +119,19 @@ impl Kid {
 
     pub(crate) fn empty() -> Self {
         Self::leaf(Keys::default(), Vec::new())
+    }
+
+    /// A leaf of records whose history is in place.
+    pub(crate) fn loaded_leaf(keys: Keys, records: Vec<Record>) -> Self {
+        let life = |r: &Record| if r.is_tombstone() { r.main } else { r.create };
+        let last_life = records.iter().map(life).max().unwrap_or(0);
+        let min_tomb = oldest_tombstone(&records);
+        Self { last_life, min_tomb, ..Self::leaf(keys, records) }
+    }
+
+    /// Whether there is no key at all below.
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(&self.node, Node::Leaf(leaf) if leaf.records.is_empty())
     }
 
     pub(crate) fn branch(separators: Keys, kids: Vec<Kid>) -> Self {
@@ -295,7 +305,7 @@ impl<'a> Change<'a> {
         leaf.records = roomy(&leaf.records[..cut]);
         leaf.live = count_live(&leaf.records);
         leaf.last_at_end = false;
-        let separator = separator(&leaf.keys, &right_keys);
+        let separator = separator(&leaf.keys.key(cut - 1), &right_keys.key(0));
         let mut right = Kid::leaf(right_keys, right_records);
         if let Node::Leaf(leaf) = &mut right.node {
             Arc::make_mut(leaf).last_at_end = at_end;

@@ -196,7 +196,10 @@ impl World {
             .flat_map(|(key, history)| history.iter().map(move |v| (v.main, v.sub, key, v)))
             .collect();
         rows.sort_by_key(|r| (r.0, r.1));
-        let mut builder = Builder::with_window(1 + rows.len() / 3);
+        // All rows at once, or several windows; trees of several levels either way.
+        let window = if self.rev.is_multiple_of(2) { usize::MAX } else { 1 + rows.len() / 3 };
+        let index = Index::with_shape(self.index.shape, 0);
+        let mut builder = Builder::over(index, window);
         for (main, sub, key, v) in rows {
             let (sub, tombstone) = (u64::from(sub), v.tombstone);
             let (create, version, len) = (v.create, v.version, v.len);

@@ -17,8 +17,10 @@ use machine::kv::{check_revision, query, range_error};
 use machine::{OpReply, RangeReply, Reply, TxnReply};
 use member::{ApplierInput, MemberView};
 use store::{Piece, RangeBody, Ranged, ValueError};
+use tokio::sync::oneshot;
 use types::limits::MAX_SEND_BYTES;
 
+use crate::pool::Permit;
 use crate::runtime::{Runtime, pool_refused};
 use crate::services::pin::Pin;
 use crate::services::{decode, render, unchanged, validate, warm};
@@ -28,6 +30,15 @@ use crate::{Body, Local, Pieces};
 const INLINE_BYTES: usize = 64 * 1024;
 /// Bytes of a piece of a longer one.
 const PIECE_BYTES: usize = 128 * 1024;
+/// Bytes of an answer that is read on the pool from the start: there it is read in the order of
+/// pages.
+const LONG_BYTES: u64 = 1 << 20;
+/// Bytes of a piece of a long answer, if [`crate::pool::Pool::large_result`] allows it. Values of neighbouring
+/// keys lie anywhere in the database: a piece of a long list reads a part of all its pages, so
+/// fewer pieces are fewer readings of the database.
+const WIDE_PIECE_BYTES: usize = 48 << 20;
+/// Bytes at the end of a large piece that are sent apart: a frame.
+const LARGE_END_BYTES: usize = 16 << 10;
 
 pub(super) async fn range(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status> {
     let request: RangeRequest = decode(message)?;
@@ -66,6 +77,8 @@ async fn answer(rt: &Rc<Runtime>, request: RangeRequest) -> Result<Body, Status>
         body: Some(body),
         tail: Some(tail),
         remaining: total,
+        large: None,
+        end: None,
     })))
 }
 
@@ -103,6 +116,24 @@ struct RangePieces {
     body: Option<RangeBody>,
     tail: Option<Vec<u8>>,
     remaining: u64,
+    /// Resolves when the last piece was written and its memory is free, if that was a large one.
+    large: Option<oneshot::Receiver<()>>,
+    /// The last bytes of that piece, which follow it.
+    end: Option<Bytes>,
+}
+
+/// A large piece on its way; its memory is free when HTTP/2 has written the last of it.
+struct Large {
+    bytes: Vec<u8>,
+    _permit: Permit,
+    /// Dropped with the rest, which the receiver notices.
+    _freed: oneshot::Sender<()>,
+}
+
+impl AsRef<[u8]> for Large {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl Pieces for RangePieces {
@@ -112,6 +143,9 @@ impl Pieces for RangePieces {
 
     fn next(&mut self) -> Local<'_, Result<Option<Bytes>, Status>> {
         Box::pin(async {
+            if let Some(end) = self.end.take() {
+                return Ok(Some(end));
+            }
             let Some(mut body) = self.body.take() else {
                 let tail = self.tail.take().filter(|tail| !tail.is_empty());
                 self.remaining = 0;
@@ -119,19 +153,39 @@ impl Pieces for RangePieces {
             };
             let mut out = self.head.take().unwrap_or_default();
             let view = self.pin.view();
-            let mut piece = body.next(&view.store, PIECE_BYTES, &mut out);
+            let is_long = self.remaining > LONG_BYTES;
+            let mut piece = Ok(Piece::NeedsBlocking);
+            if !is_long {
+                piece = body.next(&view.store, PIECE_BYTES, &mut out);
+            }
+            let mut permit = None;
             if matches!(piece, Ok(Piece::NeedsBlocking)) {
+                if let Some(freed) = self.large.take() {
+                    // One large piece of an answer at a time.
+                    let _ = freed.await;
+                }
+                let pool = &self.rt.handle.pool;
+                permit = if is_long { pool.large_result() } else { None };
+                let bytes = if permit.is_some() { WIDE_PIECE_BYTES } else { PIECE_BYTES };
                 let job = move |may: &env::MayBlock| {
-                    let piece = body.next_blocking(may, &view.store, PIECE_BYTES, &mut out);
+                    let piece = body.next_blocking(may, &view.store, bytes, &mut out);
                     (piece, body, out)
                 };
-                (piece, body, out) = self.rt.handle.pool.run(job).await.map_err(pool_refused)?;
+                (piece, body, out) = pool.run(job).await.map_err(pool_refused)?;
             }
             if piece.map_err(value_error)? != Piece::Done {
                 self.body = Some(body);
             }
             self.remaining = self.remaining.saturating_sub(out.len() as u64);
-            Ok(Some(out.into()))
+            let Some(permit) = permit else { return Ok(Some(out.into())) };
+            let (freed, large) = oneshot::channel();
+            self.large = Some(large);
+            // h2 keeps the last bytes it wrote until it has others to write: a small end, sent
+            // before anybody waits, lets it drop the rest.
+            let end = out.split_off(out.len().saturating_sub(LARGE_END_BYTES));
+            self.end = Some(end.into());
+            let large = Large { bytes: out, _permit: permit, _freed: freed };
+            Ok(Some(Bytes::from_owner(large)))
         })
     }
 }

@@ -32,5 +32,5 @@ fn main() -> ExitCode {
     }
     let args: Vec<String> = std::env::args().skip(1).collect();
     let disk: Arc<dyn Disk> = Arc::new(disk);
-    server::program(&args, &disk)
+    server::program(&args, &disk, &|| {})
 }

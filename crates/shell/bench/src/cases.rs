@@ -1,0 +1,243 @@
+//! What is compared, as a table: one row per case with its data, its work and its goals.
+
+use std::time::Duration;
+
+use crate::figures::{Figures, name};
+use crate::load::{self, Load};
+use crate::million;
+use crate::process;
+use crate::server::Server;
+use crate::shape::Shape;
+use crate::streams::{self, Renewers, Watchers};
+
+/// What a server starts with. Cases in a row with the same data share a server, unless that is
+/// empty: then each has one of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Data {
+    /// Nothing.
+    Empty,
+    /// [`million::KEYS`] keys.
+    Million,
+    /// The same, [`million::UPDATED`] of them written twice.
+    Updated,
+}
+
+/// What is done to it.
+#[derive(Clone, Copy, Debug)]
+pub enum Work {
+    /// A closed loop: connections, requests in flight, keys that are there before.
+    Closed(Shape, usize, usize, u64),
+    /// Keep-alives.
+    KeepAlive(Renewers),
+    /// Events of one key.
+    Watch(Watchers),
+    /// Nothing.
+    Idle,
+    /// How long the start took.
+    Restart,
+    /// The memory that a server has after its start.
+    Memory,
+    /// All keys, 500 at a time.
+    Paged,
+    /// All keys in one response.
+    List,
+    /// Puts beside a compaction.
+    Compaction,
+    /// Everything beside a defragmentation.
+    Defrag,
+}
+
+/// What a figure must reach.
+#[derive(Clone, Copy, Debug)]
+pub enum Bound {
+    /// At most so much of the reference's.
+    AtMost(f64),
+    /// At least so many times the reference's.
+    AtLeast(f64),
+    /// At most this, whatever the reference does.
+    Own(f64),
+}
+
+/// One row.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    /// Name on the command line and in the report.
+    pub name: &'static str,
+    /// What the server starts with.
+    pub data: Data,
+    /// What is done.
+    pub work: Work,
+    /// Figures and what they must reach.
+    pub goals: &'static [(&'static str, Bound)],
+}
+
+use Bound::{AtLeast, AtMost, Own};
+use Work::Closed;
+
+const fn case(
+    name: &'static str,
+    data: Data,
+    work: Work,
+    goals: &'static [(&'static str, Bound)],
+) -> Case {
+    Case { name, data, work, goals }
+}
+
+/// All cases, in the order of the report.
+pub const CASES: &[Case] = &[
+    case(
+        "put",
+        Data::Empty,
+        Closed(Shape::Put, 100, 1_000, 10_000),
+        &[(name::CPU, AtMost(0.25)), (name::PER_SECOND, AtLeast(4.0))],
+    ),
+    case(
+        "range",
+        Data::Empty,
+        Closed(Shape::Range, 100, 1_000, 10_000),
+        &[(name::CPU, AtMost(0.25)), (name::PER_SECOND, AtLeast(4.0))],
+    ),
+    case(
+        "serializable-range",
+        Data::Empty,
+        Closed(Shape::SerializableRange, 100, 1_000, 10_000),
+        &[(name::CPU, AtMost(0.25)), (name::PER_SECOND, AtLeast(4.0))],
+    ),
+    case(
+        "compare-and-put",
+        Data::Empty,
+        Closed(Shape::CompareAndPut, 100, 1_000, 10_000),
+        &[(name::CPU, AtMost(0.25)), (name::PER_SECOND, AtLeast(4.0))],
+    ),
+    case("put-1", Data::Empty, Closed(Shape::Put, 1, 1, 10_000), &[(name::P50, AtMost(0.7))]),
+    case(
+        "keep-alive",
+        Data::Empty,
+        Work::KeepAlive(Renewers { connections: 100, streams: 10, leases: 1 }),
+        &[(name::CPU, AtMost(0.25))],
+    ),
+    case(
+        "keep-alive-shared",
+        Data::Empty,
+        Work::KeepAlive(Renewers { connections: 100, streams: 1, leases: 10 }),
+        &[(name::CPU, AtMost(0.25))],
+    ),
+    case(
+        "watch-streams",
+        Data::Empty,
+        Work::Watch(Watchers { connections: 50, streams: 20, watches: 1 }),
+        &[(name::CPU, AtMost(0.25))],
+    ),
+    case(
+        "watch-shared",
+        Data::Empty,
+        Work::Watch(Watchers { connections: 1, streams: 1, watches: 1_000 }),
+        &[(name::CPU, AtMost(0.25))],
+    ),
+    case("idle", Data::Empty, Work::Idle, &[(name::CPU_PER_SECOND, AtMost(1.0))]),
+    case("restart", Data::Million, Work::Restart, &[(name::SECONDS, AtMost(0.2))]),
+    case("memory", Data::Million, Work::Memory, &[(name::ANON, Own(160.0))]),
+    case(
+        "count",
+        Data::Million,
+        Closed(Shape::Count, 1, 1, 1),
+        &[(name::PER_SECOND, AtLeast(100.0)), (name::P50, AtMost(0.01))],
+    ),
+    case(
+        "limit-500",
+        Data::Million,
+        Closed(Shape::Limit500, 1, 1, 1),
+        &[(name::PER_SECOND, AtLeast(100.0)), (name::P50, AtMost(0.01))],
+    ),
+    case("paged", Data::Million, Work::Paged, &[]),
+    case(
+        "list",
+        Data::Million,
+        Work::List,
+        &[(name::SECONDS, AtMost(0.2)), (name::EXTRA_ANON, AtMost(0.1))],
+    ),
+    case("compaction", Data::Updated, Work::Compaction, &[(name::BUSY_OVER_IDLE, Own(2.0))]),
+    case("defrag", Data::Updated, Work::Defrag, &[(name::STALL, AtMost(0.05))]),
+];
+
+/// Times of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// Of a closed loop.
+    pub load: Duration,
+    /// Of doing nothing.
+    pub idle: Duration,
+}
+
+impl Times {
+    /// For figures to publish.
+    pub const FULL: Times = Times { load: Duration::from_secs(5), idle: Duration::from_secs(10) };
+    /// For a look.
+    pub const QUICK: Times = Times { load: Duration::from_secs(2), idle: Duration::from_secs(10) };
+}
+
+impl Case {
+    /// Does the work on a server that runs.
+    ///
+    /// # Errors
+    /// The server refused, or the connection broke.
+    pub fn run(&self, server: &Server, times: Times, seed: u64) -> std::io::Result<Figures> {
+        let (port, pid) = (server.port, server.pid);
+        load::block_on(async {
+            match self.work {
+                Closed(shape, connections, in_flight, keys) => {
+                    if self.data == Data::Empty && shape != Shape::Put {
+                        million::fill(port, keys, 256).await?;
+                    }
+                    let time = if in_flight == 1 { times.load / 2 } else { times.load };
+                    load::run(&Load {
+                        port,
+                        pid: Some(pid),
+                        shape,
+                        connections,
+                        in_flight,
+                        time,
+                        keys,
+                        value_bytes: 256,
+                        seed,
+                    })
+                    .await
+                }
+                Work::KeepAlive(renewers) => {
+                    streams::keep_alive(port, Some(pid), times.load, renewers).await
+                }
+
+                Work::Watch(watchers) => {
+                    streams::watch(port, Some(pid), times.load, watchers).await
+                }
+                Work::Idle => idle(pid, times.idle).await,
+                Work::Restart => {
+                    let mut figures = Figures::default();
+                    figures.set(name::SECONDS, server.ready_after.as_secs_f64());
+                    Ok(figures)
+                }
+                Work::Memory => {
+                    let mut figures = Figures::default();
+                    figures.set_memory(pid);
+                    Ok(figures)
+                }
+                Work::Paged => million::paged(port, pid).await,
+                Work::List => million::list(port, pid).await,
+                Work::Compaction => million::compaction(port, times.load).await,
+                Work::Defrag => million::defrag(port).await,
+            }
+        })
+    }
+}
+
+async fn idle(pid: u32, time: Duration) -> std::io::Result<Figures> {
+    // What a start leaves to do is over by then.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = process::cpu(pid).unwrap_or_default();
+    tokio::time::sleep(time).await;
+    let used = process::cpu(pid).unwrap_or_default().saturating_sub(before);
+    let mut figures = Figures::default();
+    figures.set(name::CPU_PER_SECOND, used.as_secs_f64() * 1e3 / time.as_secs_f64());
+    figures.set_memory(pid);
+    Ok(figures)
+}

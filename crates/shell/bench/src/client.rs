@@ -1,0 +1,184 @@
+//! A gRPC client of few microseconds per call: plain HTTP/2 on 127.0.0.1, no retries.
+//!
+//! Never decodes what the load does not ask for.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use h2::client::SendRequest;
+use h2::{RecvStream, SendStream};
+use prost::Message;
+
+/// Bytes that a server may send of one response unasked.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// The same for all responses of a connection.
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// One connection; clones share it. Its driver runs on the `LocalSet` that opened it.
+#[derive(Clone)]
+pub struct Connection {
+    send: SendRequest<Bytes>,
+}
+
+/// What came back.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Answer {
+    /// Whether the status was OK.
+    pub ok: bool,
+    /// Bytes of the message, with its envelope.
+    pub bytes: u64,
+}
+
+/// A method's path, made once per load.
+///
+/// # Panics
+/// If `path` is no path.
+#[must_use]
+pub fn uri(path: &str) -> http::Uri {
+    format!("http://localhost{path}").parse().expect("a well-formed path")
+}
+
+/// A message in its envelope.
+///
+/// # Panics
+/// If it is of 4 GiB or more.
+#[must_use]
+pub fn envelope(message: &impl Message) -> Bytes {
+    let mut out = BytesMut::with_capacity(5 + message.encoded_len());
+    out.put_u8(0);
+    out.put_u32(u32::try_from(message.encoded_len()).expect("requests are small"));
+    message.encode_raw(&mut out);
+    out.freeze()
+}
+
+fn is_ok(headers: &http::HeaderMap) -> Option<bool> {
+    headers.get("grpc-status").map(|v| v == "0")
+}
+
+impl Connection {
+    /// Connects to a port of 127.0.0.1.
+    ///
+    /// # Errors
+    /// Nobody serves HTTP/2 there.
+    pub async fn open(port: u16) -> std::io::Result<Self> {
+        let socket = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+        socket.set_nodelay(true)?;
+        let handshake = h2::client::Builder::new()
+            .initial_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .handshake::<_, Bytes>(socket)
+            .await;
+        let (send, driver) = handshake.map_err(std::io::Error::other)?;
+        tokio::task::spawn_local(driver);
+        Ok(Self { send })
+    }
+
+    async fn begin(
+        &mut self,
+        uri: &http::Uri,
+    ) -> Result<(h2::client::ResponseFuture, SendStream<Bytes>), h2::Error> {
+        std::future::poll_fn(|cx| self.send.poll_ready(cx)).await?;
+        let mut request = http::Request::new(());
+        *request.method_mut() = http::Method::POST;
+        *request.uri_mut() = uri.clone();
+        let headers = request.headers_mut();
+        headers.insert("content-type", http::HeaderValue::from_static("application/grpc"));
+        headers.insert("te", http::HeaderValue::from_static("trailers"));
+        self.send.send_request(request, false)
+    }
+
+    /// Sends one request in its envelope and reads the answer to its end; its message goes to
+    /// `keep`, if given.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub async fn call(
+        &mut self,
+        uri: &http::Uri,
+        body: Bytes,
+        mut keep: Option<&mut Vec<u8>>,
+    ) -> Result<Answer, h2::Error> {
+        let (response, mut stream) = self.begin(uri).await?;
+        stream.send_data(body, true)?;
+        let response = response.await?;
+        if let Some(ok) = is_ok(response.headers()) {
+            return Ok(Answer { ok, bytes: 0 });
+        }
+        let mut body = response.into_body();
+        let mut bytes = 0;
+        while let Some(chunk) = body.data().await {
+            let chunk = chunk?;
+            bytes += chunk.len() as u64;
+            let _ = body.flow_control().release_capacity(chunk.len());
+            if let Some(keep) = &mut keep {
+                keep.extend_from_slice(&chunk);
+            }
+        }
+        let trailers = body.trailers().await?.unwrap_or_default();
+        Ok(Answer { ok: is_ok(&trailers).unwrap_or(false), bytes })
+    }
+
+    /// A unary call with messages at both ends.
+    ///
+    /// # Errors
+    /// The connection is gone, the status is not OK, or the answer is no such message.
+    pub async fn unary<R: Message + Default>(
+        &mut self,
+        path: &str,
+        request: &impl Message,
+    ) -> std::io::Result<R> {
+        let mut message = Vec::new();
+        let answer = self.call(&uri(path), envelope(request), Some(&mut message)).await;
+        let answer = answer.map_err(std::io::Error::other)?;
+        if !answer.ok || message.len() < 5 {
+            return Err(std::io::Error::other(format!("{path} was refused")));
+        }
+        R::decode(&message[5..]).map_err(std::io::Error::other)
+    }
+
+    /// Opens a stream in both directions; its first message goes with it.
+    ///
+    /// # Errors
+    /// The connection is gone or the call is refused at once.
+    pub async fn stream(&mut self, uri: &http::Uri, first: Bytes) -> Result<Stream, h2::Error> {
+        let (response, mut send) = self.begin(uri).await?;
+        send.send_data(first, false)?;
+        let receive = response.await?.into_body();
+        Ok(Stream { send, receive, buffer: BytesMut::new() })
+    }
+}
+
+/// An open stream.
+pub struct Stream {
+    send: SendStream<Bytes>,
+    receive: RecvStream,
+    buffer: BytesMut,
+}
+
+impl Stream {
+    /// Sends a message in its envelope.
+    ///
+    /// # Errors
+    /// The stream is over.
+    pub fn send(&mut self, envelope: Bytes) -> Result<(), h2::Error> {
+        self.send.send_data(envelope, false)
+    }
+
+    /// Waits for the next message; `None` at the end.
+    ///
+    /// # Errors
+    /// The stream was reset or the connection is gone.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, h2::Error> {
+        loop {
+            if let Some(head) = self.buffer.first_chunk::<5>() {
+                let len = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+                if self.buffer.len() >= 5 + len {
+                    self.buffer.advance(5);
+                    return Ok(Some(self.buffer.split_to(len).freeze()));
+                }
+            }
+            let Some(chunk) = self.receive.data().await else { return Ok(None) };
+            let chunk = chunk?;
+            let _ = self.receive.flow_control().release_capacity(chunk.len());
+            self.buffer.extend_from_slice(&chunk);
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Server processes under measurement, on cores of their own, and their data directories.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::{load, million};
+
+/// Which server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    /// Ours.
+    Ours,
+    /// The reference.
+    Reference,
+}
+
+/// The two programs and where their data lies.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// Our server.
+    pub ours: PathBuf,
+    /// etcd.
+    pub reference: PathBuf,
+    /// A directory for data, on the disk that is to be measured.
+    pub dir: PathBuf,
+}
+
+/// The core that servers run on; the generator must run on another one.
+pub const SERVER_CORE: &str = "0";
+
+/// A running server, killed when dropped.
+pub struct Server {
+    /// Its client port on 127.0.0.1.
+    pub port: u16,
+    /// Its process.
+    pub pid: u32,
+    /// From the start of the program to the first linearizable count.
+    pub ready_after: Duration,
+    child: Child,
+}
+
+fn free_port() -> std::io::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+impl Programs {
+    /// Where a side keeps the data of a kind.
+    #[must_use]
+    pub fn data(&self, side: Side, kind: &str) -> PathBuf {
+        let side = if side == Side::Ours { "ours" } else { "etcd" };
+        self.dir.join(format!("{side}-{kind}"))
+    }
+
+    /// Starts a server on one core and waits until it counts its keys. Must not run on a
+    /// runtime.
+    ///
+    /// # Errors
+    /// It does not serve within a minute; its log lies beside its data.
+    pub fn start(&self, side: Side, data: &Path) -> std::io::Result<Server> {
+        self.start_with(side, data, &[], true)
+    }
+
+    fn start_with(
+        &self,
+        side: Side,
+        data: &Path,
+        args: &[&str],
+        pinned: bool,
+    ) -> std::io::Result<Server> {
+        let program = if side == Side::Ours { &self.ours } else { &self.reference };
+        let mut command = if pinned {
+            let mut command = Command::new("taskset");
+            command.args(["-c", SERVER_CORE]).arg(program).env("GOMAXPROCS", "1");
+            command
+        } else {
+            let mut command = Command::new("taskset");
+            command.args(["-c", "0-1023"]).arg(program);
+            command
+        };
+        let (port, peer) = (free_port()?, free_port()?);
+        let url = |port| format!("http://127.0.0.1:{port}");
+        let log = std::fs::File::create(data.with_extension("log"))?;
+        command
+            .arg("--data-dir")
+            .arg(data)
+            .args(["--listen-client-urls", &url(port), "--advertise-client-urls", &url(port)])
+            .args(["--listen-peer-urls", &url(peer), "--initial-advertise-peer-urls", &url(peer)])
+            .args(["--initial-cluster", &format!("default={}", url(peer))])
+            .args(["--log-level", "error", "--quota-backend-bytes", "8589934592"])
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        let began = Instant::now();
+        let child = command.spawn()?;
+        // The program replaces taskset, so this is its process.
+        let pid = child.id();
+        let mut server = Server { port, pid, ready_after: Duration::ZERO, child };
+        loop {
+            if let Ok(Ok(_)) = load::block_on(async {
+                Ok(tokio::time::timeout(Duration::from_secs(10), million::count(port)).await)
+            })? {
+                server.ready_after = began.elapsed();
+                return Ok(server);
+            }
+            if let Some(status) = server.child.try_wait()? {
+                let text = format!("{} ended: {status}; see its log", program.display());
+                return Err(std::io::Error::other(text));
+            }
+            if began.elapsed() > Duration::from_secs(60) {
+                return Err(std::io::Error::other(format!("{} does not serve", program.display())));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// The directory with a million keys, of which the first so many were written again. Made once
+    /// by the reference, whose files both can open, and kept.
+    ///
+    /// # Errors
+    /// The disk's, or the reference does not serve.
+    pub fn million(&self, updated: u64) -> std::io::Result<PathBuf> {
+        let data = self.dir.join(format!("million-{updated}"));
+        let complete = self.dir.join(format!("million-{updated}.complete"));
+        if complete.exists() {
+            return Ok(data);
+        }
+        remove(&data)?;
+        if updated > 0 {
+            copy(&self.million(0)?, &data)?;
+        }
+        eprintln!("etcd-bench: filling {}, once", data.display());
+        let args = ["--unsafe-no-fsync"];
+        let mut server = self.start_with(Side::Reference, &data, &args, false)?;
+        let count = if updated > 0 { updated } else { million::KEYS };
+        load::block_on(million::fill(server.port, count, 256))?;
+        server.stop()?;
+        std::fs::write(complete, "")?;
+        Ok(data)
+    }
+}
+
+impl Server {
+    /// Asks the process to stop and waits for it.
+    ///
+    /// # Errors
+    /// It does not end within a minute.
+    pub fn stop(&mut self) -> std::io::Result<()> {
+        Command::new("kill").args(["-TERM", &self.pid.to_string()]).status()?;
+        let began = Instant::now();
+        while self.child.try_wait()?.is_none() {
+            if began.elapsed() > Duration::from_secs(60) {
+                return Err(std::io::Error::other("a server does not stop"));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Removes a directory, if it is there.
+///
+/// # Errors
+/// The disk's.
+pub fn remove(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// Replaces a directory by a copy of another, synced so that nothing is written back while servers
+/// are measured.
+///
+/// # Errors
+/// The disk's.
+pub fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    remove(to)?;
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), &target)?;
+            std::fs::File::open(&target)?.sync_all()?;
+        }
+    }
+    Ok(())
+}
