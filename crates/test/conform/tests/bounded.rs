@@ -2,7 +2,9 @@
 //! what the writers feel of it. `QUORATE_BOUNDED_SECS` sets how long each phase lasts (4 by
 //! default); the ratio of latencies is asserted only in the long form, from 60 seconds on.
 
+use std::future::poll_fn;
 use std::path::Path;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use api::etcdserverpb::watch_request::RequestUnion;
@@ -81,24 +83,27 @@ async fn load(port: u16, time: Duration) -> Vec<Duration> {
         }
         latencies
     };
-    let writers: Vec<_> = (0..WRITERS).map(|n| Box::pin(writer(n))).collect();
-    let mut all = Vec::new();
-    let mut running = writers;
-    let mut done: Vec<Vec<Duration>> = Vec::new();
-    std::future::poll_fn(|cx| {
-        running.retain_mut(|writer| match writer.as_mut().poll(cx) {
-            std::task::Poll::Ready(latencies) => {
-                done.push(latencies);
-                false
-            }
-            std::task::Poll::Pending => true,
-        });
-        if running.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-    })
-    .await;
-    done.iter().for_each(|latencies| all.extend_from_slice(latencies));
+    let mut all = join_all((0..WRITERS).map(writer)).await.concat();
     all.sort_unstable();
     all
+}
+
+/// Runs futures side by side; returns their results in the order in which they ended.
+async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut running: Vec<_> = futures.map(Box::pin).collect();
+    let mut done = Vec::new();
+    poll_fn(|cx| {
+        running.retain_mut(|future| match future.as_mut().poll(cx) {
+            Poll::Ready(result) => {
+                done.push(result);
+                false
+            }
+            Poll::Pending => true,
+        });
+        if running.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    done
 }
 
 /// A call whose answer is begun and then not read.
@@ -137,10 +142,8 @@ fn readers_that_stop_hold_no_more_than_one_state_and_slow_nobody() {
     runtime.block_on(async {
         let client = Client::connect(server.port).await;
         for n in 0..LISTED / 100 {
-            let puts = (0..100).map(|m| put(&client, format!("a/{n:03}/{m:02}"), LISTED_BYTES));
-            for put in puts.collect::<Vec<_>>() {
-                put.await;
-            }
+            join_all((0..100).map(|m| put(&client, format!("a/{n:03}/{m:02}"), LISTED_BYTES)))
+                .await;
         }
         // Once round all keys, and until files and memory have the size of this load.
         load(server.port, time.min(Duration::from_secs(20))).await;
