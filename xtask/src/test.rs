@@ -51,28 +51,47 @@ fn loom() -> Result<(), String> {
     crate::shell::run(&mut tests)
 }
 
-/// The long forms: four seeds of 250,000 compared operations each, on an optimised server.
+/// A long form: package, test, and what its environment has more.
+type Long<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
+
+/// The long forms, on an optimised server: four times 250,000 compared operations at the same
+/// time, then one after another 200 kills, failing disks at hundreds of places, 1,000 snapshots,
+/// and readers that stop for ten minutes.
 pub fn soak() -> Result<(), String> {
     oracle::build()?;
     run_release()?;
+    let mut running = Vec::new();
     for seed in ["101", "102", "103", "104"] {
-        let mut tests = cargo(&[
-            "test",
-            "--release",
-            "--package",
-            "quorate-conform",
-            "--test",
-            "differential",
-            "--",
-            "--nocapture",
-        ]);
-        with_oracles(&mut tests, true)
-            .env("QUORATE_BIN", target().join("release/etcd"))
-            .env("QUORATE_FUZZ_OPS", SOAK_OPS)
-            .env("QUORATE_FUZZ_SEED", seed);
-        crate::shell::run(&mut tests)?;
+        let more = [("QUORATE_FUZZ_OPS", SOAK_OPS), ("QUORATE_FUZZ_SEED", seed)];
+        let mut tests = long_form(("quorate-conform", "differential", &more));
+        let child = tests.spawn().map_err(|e| format!("{tests:?}: {e}"))?;
+        running.push((seed, child));
     }
-    Ok(())
+    let mut failed = Vec::new();
+    for (seed, mut child) in running {
+        let ended = child.wait().map_err(|e| e.to_string())?;
+        if !ended.success() {
+            failed.push(seed);
+        }
+    }
+    if !failed.is_empty() {
+        return Err(format!("differential: failing seeds {failed:?}"));
+    }
+    let forms: [Long<'_>; 4] = [
+        ("quorate-lossy", "kills", &[("QUORATE_KILL_ROUNDS", "200")]),
+        ("quorate-lossy", "faults", &[("QUORATE_SOAK", "1")]),
+        ("quorate-conform", "snapshot", &[("QUORATE_SNAPSHOTS", "1000")]),
+        ("quorate-conform", "bounded", &[("QUORATE_BOUNDED_SECS", "600")]),
+    ];
+    forms.into_iter().try_for_each(|form| crate::shell::run(&mut long_form(form)))
+}
+
+fn long_form((package, test, more): Long<'_>) -> Command {
+    let mut tests = cargo(&["test", "--release", "--package", package, "--test", test]);
+    tests.args(["--", "--nocapture"]);
+    let own = target().join("release/etcd");
+    with_oracles(&mut tests, true).env("QUORATE_BIN", own).envs(more.iter().copied());
+    tests
 }
 
 fn run_release() -> Result<(), String> {

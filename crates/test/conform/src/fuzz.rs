@@ -9,7 +9,7 @@ use api::etcdserverpb::{
     CompactionRequest, CompactionResponse, Compare, DeleteRangeRequest, DeleteRangeResponse,
     LeaseGrantRequest, LeaseGrantResponse, LeaseRevokeRequest, LeaseRevokeResponse, PutRequest,
     PutResponse, RangeRequest, RangeResponse, RequestOp, ResponseHeader, TxnRequest, TxnResponse,
-    request_op::Request, response_op::Response,
+    WatchCreateRequest, request_op::Request, response_op::Response,
 };
 use bytes::Bytes;
 use env::{Entropy, SplitMix};
@@ -69,11 +69,12 @@ impl Generator {
         self.revision = self.revision.max(header.map_or(0, |h| h.revision));
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.entropy.below(bound)
     }
 
-    fn chance(&mut self, percent: u64) -> bool {
+    /// True so many times out of a hundred.
+    pub fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 
@@ -176,6 +177,26 @@ impl Generator {
             key: self.key(),
             range_end: if self.chance(80) { Bytes::new() } else { self.end() },
             target_union: if self.chance(95) { Some(union) } else { None },
+        }
+    }
+
+    /// A watch, most from now on or from a revision that there was.
+    pub(crate) fn watch(&mut self) -> WatchCreateRequest {
+        let start_revision = self.revision();
+        let filters = match self.below(10) {
+            0 => vec![0],
+            1 => vec![1],
+            2 => vec![5],
+            _ => vec![],
+        };
+        WatchCreateRequest {
+            key: self.key(),
+            range_end: self.end(),
+            start_revision,
+            filters,
+            prev_kv: self.chance(50),
+            fragment: self.chance(20),
+            ..WatchCreateRequest::default()
         }
     }
 

@@ -6,6 +6,7 @@
 
 pub mod both;
 pub mod fuzz;
+pub mod fuzz_watch;
 pub mod grpc;
 pub mod process;
 pub mod session;

@@ -1,8 +1,9 @@
-//! Random operations: whole responses equal to etcd's. `QUORATE_FUZZ_OPS` sets how many
+//! Random operations: whole responses equal to etcd's, and so is what watches beside them carry. `QUORATE_FUZZ_OPS` sets how many
 //! (2,000 by default), `QUORATE_FUZZ_SEED` where they begin.
 
 use api::etcdserverpb::{HashKvRequest, HashKvResponse};
-use conform::fuzz::{Generator, run};
+use conform::fuzz::{Generator, Op, run};
+use conform::fuzz_watch::Watches;
 use conform::{Client, Kind, Server};
 
 fn number(name: &str, default: u64) -> u64 {
@@ -20,12 +21,24 @@ fn random_operations_are_answered_as_etcd_answers_them() {
         let (left, right) =
             (Client::connect(ours.port).await, Client::connect(reference.port).await);
         let mut generator = Generator::new(seed);
+        let mut watches = Watches::open(&left, &right).await;
         for n in 0..ops {
+            if generator.chance(2) {
+                watches.change(&mut generator).await;
+            }
             let op = generator.draw();
+            if matches!(op, Op::Compact(_)) {
+                watches.before_compaction().await;
+            } else if n % 200 == 0 {
+                watches.compare().await;
+            }
             let (a, b) = tokio::join!(run(&left, &op), run(&right, &op));
             assert_eq!(a, b, "seed {seed}, operation {n}: {op:#?} (left ours, right etcd's)");
             generator.saw(&a);
         }
+        watches.compare().await;
+        eprintln!("seed {seed}: {ops} operations, {} watch events and answers", watches.events());
+        assert!(watches.events() as u64 > ops / 4, "watches saw nothing");
         let hash = HashKvRequest { revision: 0 };
         let path = "/etcdserverpb.Maintenance/HashKV";
         let a: HashKvResponse = left.call(path, &hash).await.unwrap();

@@ -6,7 +6,7 @@ mod common;
 #[path = "common/pairs.rs"]
 mod pairs;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::Lossy;
 use pairs::{check_pairs, write_all};
@@ -117,6 +117,37 @@ fn a_failed_write_of_the_database_ends_the_process() {
 #[test]
 fn a_full_disk_under_the_database_ends_the_process() {
     fail_each("Write", "snap/db", "enospc", BACKEND, &places(2, &[7, 12]));
+}
+
+#[test]
+fn a_slow_sync_of_the_log_delays_answers_to_writes_and_nothing_else() {
+    let mut lossy = Lossy::new(&[]);
+    let armed = lossy.server.data_dir.with_extension("armed");
+    let by = armed.to_str().expect("temporary paths are text");
+    let slow = format!("Sync,wal,0,{},400ms", u64::MAX);
+    assert!(lossy.start(&slow, &[("QUORATE_LOSSY_ARMED_BY", by)]));
+    let port = lossy.server.port;
+    let before = write_all(port, &[0; 4], 5, 100);
+    std::fs::write(&armed, "").expect("the directory is ours");
+    let writing = std::thread::spawn(move || {
+        let began = Instant::now();
+        (write_all(port, &before, 6, 100), began.elapsed())
+    });
+    std::thread::sleep(Duration::from_millis(100));
+    let began = Instant::now();
+    check_pairs(port, &[5; 4], "while the log is being written");
+    assert!(began.elapsed() < Duration::from_millis(250), "reads wait for no sync");
+    let (after, took) = writing.join().expect("writers do not panic");
+    assert_eq!(after, [6; 4]);
+    assert!(took >= Duration::from_millis(400), "acknowledged before it was durable: {took:?}");
+    // Killed in the middle of one: what was not acknowledged may be there or not, but whole.
+    let writing = std::thread::spawn(move || write_all(port, &after, 7, 100));
+    std::thread::sleep(Duration::from_millis(150));
+    lossy.server.kill();
+    let acknowledged = writing.join().expect("writers do not panic");
+    assert_eq!(acknowledged, [6; 4], "nothing is acknowledged before its sync");
+    assert!(lossy.start("", &[]));
+    check_pairs(lossy.server.port, &acknowledged, "after a kill under a slow sync");
 }
 
 #[test]
