@@ -99,6 +99,21 @@ pub struct ApplierOutput {
     pub released: Vec<Released>,
 }
 
+/// How a compaction removes what it must.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompactionPace {
+    /// Revisions removed per slice (`--compaction-batch-limit`).
+    pub batch: usize,
+    /// Rest between slices (`--compaction-sleep-interval`).
+    pub sleep: Duration,
+}
+
+impl Default for CompactionPace {
+    fn default() -> Self {
+        Self { batch: COMPACTION_BATCH, sleep: Duration::from_millis(COMPACTION_SLEEP_MS) }
+    }
+}
+
 /// A reply that waits for the backend.
 #[derive(Debug)]
 struct Waiting {
@@ -122,6 +137,7 @@ pub struct Applier {
     defragmenting: Vec<ReplyToken>,
     readers: Vec<(Index, ReplyToken)>,
     next_slice: Option<Instant>,
+    pace: CompactionPace,
     storage_version: Option<Bytes>,
     /// The membership after the last entry applied.
     conf_state: Arc<ConfState>,
@@ -134,7 +150,7 @@ pub struct Applier {
 impl Applier {
     /// An applier over a recovered machine.
     #[must_use]
-    pub fn new(machine: Machine, storage_version: Option<Bytes>) -> Self {
+    pub fn new(machine: Machine, storage_version: Option<Bytes>, pace: CompactionPace) -> Self {
         let applied = (machine.store.applied_index(), machine.store.applied_term());
         let conf_state = Arc::new(machine.members().conf_state());
         let next_slice = machine.store.is_compacting().then_some(Instant(0));
@@ -148,6 +164,7 @@ impl Applier {
             defragmenting: Vec::new(),
             readers: Vec::new(),
             next_slice,
+            pace,
             storage_version,
             conf_state,
             to_hash: None,
@@ -316,9 +333,9 @@ impl Applier {
 
     /// Runs a slice of a compaction if one is due. Returns whether it changed anything.
     fn compact(&mut self, now: Instant) -> bool {
-        match self.machine.store.compaction_step(COMPACTION_BATCH) {
+        match self.machine.store.compaction_step(self.pace.batch) {
             Step::More => {
-                self.next_slice = Some(now + Duration::from_millis(COMPACTION_SLEEP_MS));
+                self.next_slice = Some(now + self.pace.sleep);
             }
             Step::Done => self.next_slice = None,
         }

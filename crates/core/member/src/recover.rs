@@ -16,15 +16,37 @@ use machine::membership::Member;
 use machine::{ApplyConfig, Machine};
 use prost::Message;
 use raft::{Entry, HardState, Raft, Recovered};
-use store::{Bucket, meta};
+use store::{Bucket, StoreLimits, meta};
 use types::{ClusterId, Index, MemberId, Term};
 use wal::writer::Beginning;
 use wal::{ReadError, Wal, WriteError};
 
-use crate::applier::Applier;
+use crate::applier::{Applier, CompactionPace};
 use crate::committer::{CommitPolicy, Committer};
 use crate::log_writer::LogWriter;
 use crate::node::{Node, NodeConfig};
+
+/// Sizes that etcd fixes, or has flags for. The simulator makes them small, so that short runs
+/// meet them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemberLimits {
+    /// Bytes of a log segment at which the next is begun.
+    pub wal_segment_bytes: u64,
+    /// What the store keeps in memory.
+    pub store: StoreLimits,
+    /// Slices of a compaction.
+    pub compaction: CompactionPace,
+}
+
+impl Default for MemberLimits {
+    fn default() -> Self {
+        Self {
+            wal_segment_bytes: types::limits::WAL_SEGMENT_BYTES,
+            store: StoreLimits::default(),
+            compaction: CompactionPace::default(),
+        }
+    }
+}
 
 /// What a member is started with.
 #[derive(Clone, Debug)]
@@ -45,6 +67,8 @@ pub struct StartConfig {
     pub apply: ApplyConfig,
     /// Backend commits.
     pub commit: CommitPolicy,
+    /// Sizes.
+    pub limits: MemberLimits,
     /// Election timeout in ticks.
     pub election_ticks: u32,
     /// Whether to ask before an election (`--pre-vote`).
@@ -174,7 +198,8 @@ pub fn start(
     create_buckets(&mut db, may)?;
     let backend = db.begin_read();
     let storage_version = check_storage_version(&backend, may)?;
-    let machine = Machine::recover(config.apply.clone(), may, backend)?;
+    let mut machine = Machine::recover(config.apply.clone(), may, backend)?;
+    machine.store.set_limits(config.limits.store);
     let consistent = (machine.store.applied_index(), machine.store.applied_term());
 
     let snapshot = newest_snapshot(&*disk, &config.wal_dir, may)?;
@@ -187,6 +212,7 @@ pub fn start(
     }
     let from = (snapshot.0.0, snapshot.1.0);
     let (mut wal, log) = Wal::open(Arc::clone(&disk), &config.wal_dir, may, from)?;
+    wal.set_segment_bytes(config.limits.wal_segment_bytes);
     (config.member, config.cluster) = identity(&log.metadata)?;
     config.node.id = config.member;
     config.apply.id = config.member;
@@ -208,7 +234,7 @@ pub fn start(
     Ok(Parts {
         node,
         log_writer,
-        applier: Applier::new(machine, storage_version),
+        applier: Applier::new(machine, storage_version, config.limits.compaction),
         committer: Committer::new(db, config.commit, disk, snap_dir),
         member: config.member,
         cluster: config.cluster,

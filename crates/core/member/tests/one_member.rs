@@ -15,7 +15,7 @@ use env::{Disk, Entropy, Instant, IoErrorKind, MayBlock, SplitMix};
 use machine::{ApplyConfig, Member, Outcome};
 use member::{
     Applier, ApplierInput, ApplierOutput, CommitPolicy, Committer, CommitterInput, CommitterOutput,
-    LogInput, LogWriter, MemberView, Node, NodeConfig, NodeInput, NodeOutput, NodeStatus, Parts,
+    LogInput, LogWriter, MemberLimits, MemberView, Node, NodeConfig, NodeInput, NodeOutput, NodeStatus, Parts,
     Proposal, Reply, StartConfig, start,
 };
 use prost::Message;
@@ -57,6 +57,7 @@ fn config() -> StartConfig {
             persist_checkpoints: false,
         },
         commit: CommitPolicy { interval: Duration::from_millis(100), operations: 10_000 },
+        limits: MemberLimits::default(),
         election_ticks: 10,
         pre_vote: true,
         unsafe_no_fsync: false,

@@ -11,13 +11,29 @@ use crate::bucket::Op;
 use crate::error::ValueError;
 use crate::index::Index;
 use crate::rev::{Rev, to_revision};
-use crate::revlog::{Released, RevisionLog};
+use crate::revlog::{Released, RevisionLog, WATCH_TAIL_BYTES};
 use crate::values::{Lookup, Sources};
 use crate::view::View;
 use crate::write::WriteTxn;
 
 /// Bytes of batches that the database may lag behind before apply takes no more entries.
 pub const UNCOMMITTED_LIMIT_BYTES: usize = 64 << 20;
+
+/// How much the store keeps in memory. The simulator makes these small, so that short runs meet
+/// them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreLimits {
+    /// Bytes of committed batches that stay for watchers.
+    pub watch_tail_bytes: usize,
+    /// Bytes of batches that the database may lag behind before apply takes no more entries.
+    pub uncommitted_bytes: usize,
+}
+
+impl Default for StoreLimits {
+    fn default() -> Self {
+        Self { watch_tail_bytes: WATCH_TAIL_BYTES, uncommitted_bytes: UNCOMMITTED_LIMIT_BYTES }
+    }
+}
 
 /// The current state and what leads from the database to it.
 ///
@@ -37,6 +53,7 @@ pub struct Store {
     pub(crate) applied: (LogIndex, Term),
     pub(crate) last_batch: u64,
     pub(crate) committed_batch: u64,
+    pub(crate) uncommitted_limit_bytes: usize,
 }
 
 impl Store {
@@ -55,7 +72,14 @@ impl Store {
             applied: (LogIndex(0), Term(0)),
             last_batch: 0,
             committed_batch: 0,
+            uncommitted_limit_bytes: UNCOMMITTED_LIMIT_BYTES,
         }
+    }
+
+    /// Sets how much stays in memory.
+    pub fn set_limits(&mut self, limits: StoreLimits) {
+        self.log.set_tail_limit(limits.watch_tail_bytes);
+        self.uncommitted_limit_bytes = limits.uncommitted_bytes;
     }
 
     /// Main revision of the last change; 1 in an empty store.
@@ -186,7 +210,7 @@ impl Store {
     /// Whether the database lags so far behind that no more entries should be applied.
     #[must_use]
     pub fn is_over_limit(&self) -> bool {
-        self.log.uncommitted_bytes() > UNCOMMITTED_LIMIT_BYTES
+        self.log.uncommitted_bytes() > self.uncommitted_limit_bytes
     }
 
     /// The state for readers.

@@ -10,10 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use api::error::ApiError;
 use api::etcdserverpb::response_op::Response as Op;
-use api::etcdserverpb::{TxnResponse, WatchCreateRequest};
+use api::etcdserverpb::{HashKvResponse, TxnResponse, WatchCreateRequest, WatchResponse};
 use api::mvccpb::Event;
 
-use crate::history::{History, Operation, Outcome, Request, Response};
+use crate::history::{History, Leg, Operation, Outcome, Request, Response};
 use crate::state::{Change, Mark, State};
 use crate::violation::{Property, Violation};
 
@@ -93,6 +93,23 @@ pub(crate) fn observed(history: &History) -> BTreeMap<i64, (Vec<Event>, bool)> {
     all
 }
 
+/// From and up to which revision a leg has been given everything, if it keeps its promises.
+fn passed(leg: &Leg) -> Option<(i64, i64, &WatchCreateRequest)> {
+    let revision = |r: &WatchResponse| r.header.as_ref().map_or(0, |h| h.revision);
+    let created = leg.responses.first().map(|(_, r)| r).filter(|r| r.created && !r.canceled)?;
+    let from = match leg.request.start_revision {
+        0 => revision(created) + 1,
+        start => start,
+    };
+    let told = leg.responses[1..].iter().map(|(_, r)| match r.events.last() {
+        // The last revision of a fragment may go on.
+        Some(event) => event.kv.as_ref().map_or(0, |kv| kv.mod_revision - i64::from(r.fragment)),
+        None if r.canceled => 0,
+        None => revision(r),
+    });
+    Some((from, told.max()?, &leg.request))
+}
+
 fn sees_all(request: &WatchCreateRequest) -> bool {
     let all = request.range_end[..] == [0] && (request.key.is_empty() || request.key[..] == [0]);
     all && request.filters.is_empty()
@@ -150,6 +167,8 @@ struct Builder<'h> {
     leases: BTreeSet<i64>,
     observed: BTreeMap<i64, (Vec<Event>, bool)>,
     seen: Seen,
+    /// What watches have gone past: from and up to which revision.
+    passed: Vec<(i64, i64, &'h WatchCreateRequest)>,
     /// The origin of each revision so far, from the first on.
     origins: Vec<Origin>,
 }
@@ -206,7 +225,7 @@ impl<'h> Builder<'h> {
     fn new(history: &'h History) -> Result<Self, Violation> {
         let mut builder = Self {
             history,
-            state: State { any_lease: true, ..history.start() },
+            state: State { endless_leases: true, ..history.start() },
             owners: BTreeMap::new(),
             quiet: BTreeMap::new(),
             revokes: BTreeMap::new(),
@@ -214,11 +233,15 @@ impl<'h> Builder<'h> {
             leases: BTreeSet::new(),
             observed: observed(history),
             seen: Seen::of(history),
+            passed: Vec::new(),
             origins: Vec::new(),
         };
         for (place, op) in history.operations.iter().enumerate() {
-            if let Request::LeaseGrant(r) = op.taken() {
+            if let Request::LeaseGrant(r) = op.taken()
+                && !matches!(op.outcome, Outcome::Refused(_))
+            {
                 builder.leases.insert(r.id);
+                builder.state.leases.insert(r.id, r.ttl);
             }
             match &op.outcome {
                 Outcome::Refused(_) => {}
@@ -228,6 +251,7 @@ impl<'h> Builder<'h> {
             }
         }
         builder.leases.extend(builder.state.leases().keys());
+        builder.passed = history.watches.iter().flat_map(|w| &w.legs).filter_map(passed).collect();
         Ok(builder)
     }
 
@@ -314,7 +338,8 @@ impl<'h> Builder<'h> {
         let mut found: Vec<Origin> = Vec::new();
         let revokes = self.revokes.get(&revision).into_iter().flatten();
         found.extend(revokes.map(|at| Origin::Operation(*at)));
-        let unused = self.unknown.iter().map(|at| Origin::Operation(*at));
+        // The newest first: what was lost long ago hardly comes now.
+        let unused = self.unknown.iter().rev().map(|at| Origin::Operation(*at));
         found.extend(unused.filter(|origin| {
             let Origin::Operation(at) = origin else { return false };
             self.history.operations[*at].call <= seen && !self.origins.contains(origin)
@@ -367,8 +392,22 @@ impl<'h> Builder<'h> {
                 ));
             }
         }
+        if response.is_none() && self.was_missed(revision) {
+            return Err(self.unexplained(revision));
+        }
         self.origins.push(origin);
         self.settle(revision)
+    }
+
+    /// Whether a watch went past a revision without an event that it should have had of it.
+    fn was_missed(&self, revision: i64) -> bool {
+        let events = self.observed.get(&revision).map_or(&[][..], |(events, _)| events);
+        self.state.changes(revision).iter().any(|change| {
+            let wanted = self.passed.iter().any(|(from, upto, request)| {
+                (*from..=*upto).contains(&revision) && crate::watch::wants(request, change)
+            });
+            wanted && !events.contains(&change.event())
+        })
     }
 
     /// Checks everything that saw the store at `revision`.
@@ -501,13 +540,18 @@ fn check_compaction(history: &History, op: &Operation, floor: i64) -> Result<(),
 
 /// Checks that equal revisions have equal hashes, over restarts and members.
 ///
+/// At a revision that was compacted to, etcd answers with the hash that the compaction stored,
+/// which counts a tombstone there; before, it answers with one that does not. The two are told
+/// apart by time, and where that does not tell, nothing is compared.
+///
 /// # Errors
 /// [`Property::Hashes`].
 pub fn check_hashes(history: &History) -> Result<(), Violation> {
-    let mut known: BTreeMap<(i64, i64), u32> = BTreeMap::new();
+    let mut known: BTreeMap<(i64, i64, bool), u32> = BTreeMap::new();
     for op in &history.operations {
         let Some(Response::HashKv(r)) = op.response() else { continue };
-        let of = (r.hash_revision, r.compact_revision);
+        let Some(stored) = is_stored_hash(history, op, r) else { continue };
+        let of = (r.hash_revision, r.compact_revision, stored);
         let hash = *known.entry(of).or_insert(r.hash);
         if hash != r.hash {
             return Err(Violation::new(
@@ -517,4 +561,22 @@ pub fn check_hashes(history: &History) -> Result<(), Violation> {
         }
     }
     Ok(())
+}
+
+/// Whether a hash at a revision was stored by the compaction to it; `None` if nobody can tell.
+fn is_stored_hash(history: &History, op: &Operation, hash: &HashKvResponse) -> Option<bool> {
+    let revision = hash.hash_revision;
+    let compactions = history.operations.iter().filter_map(|other| match &other.request {
+        Request::Compact(r) if !matches!(other.outcome, Outcome::Refused(_)) => {
+            Some((other, r.revision))
+        }
+        _ => None,
+    });
+    let to_it: Vec<_> = compactions.filter(|(_, target)| *target == revision).collect();
+    if to_it.iter().all(|(compaction, _)| op.end() < compaction.call) {
+        return (!history.compacts_itself).then_some(false);
+    }
+    // Behind it only the stored hash counts from the compaction before.
+    let behind = to_it.iter().any(|(compaction, _)| compaction.end() < op.call);
+    behind.then_some(hash.compact_revision < revision)
 }

@@ -151,11 +151,20 @@ impl LegCheck<'_> {
         self.replay.state()
     }
 
+    /// A fragment may end with a revision; then nothing of it may be missing.
+    fn end_fragments(&mut self) -> Result<(), Violation> {
+        let Some((revision, skip)) = self.open.take() else { return Ok(()) };
+        let changes = self.state().changes(revision).iter();
+        if changes.filter(|c| wants(&self.leg.request, c)).nth(skip).is_some() {
+            return fail(Property::Atomic, format!("revision {revision} came in part"));
+        }
+        (self.next, self.last) = (revision + 1, revision);
+        Ok(())
+    }
+
     /// Everything wanted below a revision must have come.
     fn deliver_all_below(&mut self, revision: i64) -> Result<(), Violation> {
-        if let Some((open, _)) = self.open {
-            return fail(Property::Atomic, format!("revision {open} came in part"));
-        }
+        self.end_fragments()?;
         for missing in self.next..revision.min(self.replay.newest() + 1) {
             let wanted = self.state().changes(missing).iter().find(|c| wants(&self.leg.request, c));
             if let Some(change) = wanted {
@@ -231,10 +240,11 @@ impl LegCheck<'_> {
     ) -> Result<(), Violation> {
         let skip = match self.open.take() {
             Some((open, skip)) if open == revision => skip,
-            Some((open, _)) => {
-                return fail(Property::Atomic, format!("revision {open} came in part"));
+            other => {
+                self.open = other;
+                self.end_fragments()?;
+                0
             }
-            None => 0,
         };
         if revision < self.next {
             let property = match revision {
@@ -309,7 +319,13 @@ impl LegCheck<'_> {
         }
     }
 
+    /// The state before a change; none for a key that the change creates, even if its revision
+    /// deleted it first (semantics F13).
     fn before(&self, change: &Change) -> Option<KeyValue> {
+        let version = &change.version;
+        if !version.tombstone && version.create == version.main {
+            return None;
+        }
         self.state().kv(&change.key, change.version.main - 1)
     }
 
