@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use api::error::ApiError;
 use api::etcdserverpb::response_op::Response as Op;
 use api::etcdserverpb::{HashKvResponse, TxnResponse, WatchCreateRequest, WatchResponse};
-use api::mvccpb::Event;
+use api::mvccpb::{Event, KeyValue};
 
 use crate::history::{History, Leg, Operation, Outcome, Request, Response};
 use crate::state::{Change, Mark, State};
@@ -93,6 +93,45 @@ pub(crate) fn observed(history: &History) -> BTreeMap<i64, (Vec<Event>, bool)> {
     all
 }
 
+/// Versions of keys that answers named, by their revision. They tell what an operation of unknown
+/// outcome must have done there. Empty values are left out: they may have been left out of the
+/// answer.
+pub(crate) fn named(history: &History) -> BTreeMap<i64, Vec<Event>> {
+    fn of_txn<'a>(response: &'a TxnResponse, found: &mut Vec<&'a KeyValue>) {
+        for op in &response.responses {
+            match &op.response {
+                Some(Op::ResponseRange(r)) => found.extend(&r.kvs),
+                Some(Op::ResponsePut(r)) => found.extend(&r.prev_kv),
+                Some(Op::ResponseDeleteRange(r)) => found.extend(&r.prev_kvs),
+                Some(Op::ResponseTxn(r)) => of_txn(r, found),
+                None => {}
+            }
+        }
+    }
+    let mut found: Vec<&KeyValue> = Vec::new();
+    for response in history.operations.iter().filter_map(Operation::response) {
+        match response {
+            Response::Range(r) => found.extend(&r.kvs),
+            Response::Put(r) => found.extend(&r.prev_kv),
+            Response::DeleteRange(r) => found.extend(&r.prev_kvs),
+            Response::Txn(r) => of_txn(r, &mut found),
+            _ => {}
+        }
+    }
+    let legs = history.watches.iter().flat_map(|w| &w.legs);
+    let events = legs.flat_map(|leg| &leg.responses).flat_map(|(_, r)| &r.events);
+    found.extend(events.filter_map(|event| event.prev_kv.as_ref()));
+    let mut all: BTreeMap<i64, Vec<Event>> = BTreeMap::new();
+    for kv in found.into_iter().filter(|kv| !kv.value.is_empty()) {
+        let events = all.entry(kv.mod_revision).or_default();
+        let event = Event { kv: Some(kv.clone()), ..Event::default() };
+        if !events.contains(&event) {
+            events.push(event);
+        }
+    }
+    all
+}
+
 /// From and up to which revision a leg has been given everything, if it keeps its promises.
 fn passed(leg: &Leg) -> Option<(i64, i64, &WatchCreateRequest)> {
     let revision = |r: &WatchResponse| r.header.as_ref().map_or(0, |h| h.revision);
@@ -166,6 +205,7 @@ struct Builder<'h> {
     unknown: Vec<usize>,
     leases: BTreeSet<i64>,
     observed: BTreeMap<i64, (Vec<Event>, bool)>,
+    named: BTreeMap<i64, Vec<Event>>,
     seen: Seen,
     /// What watches have gone past: from and up to which revision.
     passed: Vec<(i64, i64, &'h WatchCreateRequest)>,
@@ -232,6 +272,7 @@ impl<'h> Builder<'h> {
             unknown: Vec::new(),
             leases: BTreeSet::new(),
             observed: observed(history),
+            named: named(history),
             seen: Seen::of(history),
             passed: Vec::new(),
             origins: Vec::new(),
@@ -338,12 +379,14 @@ impl<'h> Builder<'h> {
         let mut found: Vec<Origin> = Vec::new();
         let revokes = self.revokes.get(&revision).into_iter().flatten();
         found.extend(revokes.map(|at| Origin::Operation(*at)));
-        // The newest first: what was lost long ago hardly comes now.
-        let unused = self.unknown.iter().rev().map(|at| Origin::Operation(*at));
-        found.extend(unused.filter(|origin| {
-            let Origin::Operation(at) = origin else { return false };
-            self.history.operations[*at].call <= seen && !self.origins.contains(origin)
-        }));
+        // Those first that were called about when the revision before was made.
+        let call = |at: &usize| self.history.operations[*at].call;
+        let about = self.owners.range(..revision).next_back().map_or(0, |(_, at)| call(at));
+        let unused = |at: &&usize| !self.origins.contains(&Origin::Operation(**at));
+        let mut unknown: Vec<usize> =
+            self.unknown.iter().filter(|at| call(at) <= seen).filter(unused).copied().collect();
+        unknown.sort_by_cached_key(|at| call(at).abs_diff(about));
+        found.extend(unknown.into_iter().map(Origin::Operation));
         found.extend(self.leases.iter().map(|lease| Origin::Expiry(*lease)));
         found
     }
@@ -382,7 +425,8 @@ impl<'h> Builder<'h> {
         }
         if let Some((events, complete)) = self.observed.get(&revision) {
             let changes = self.state.changes(revision);
-            if !agrees(changes, events) || (*complete && changes.len() > events.len()) {
+            let missing = |change: &Change| !events.contains(&change.event());
+            if !agrees(changes, events) || (*complete && changes.iter().any(missing)) {
                 if response.is_none() {
                     return Err(self.unexplained(revision));
                 }
@@ -392,7 +436,11 @@ impl<'h> Builder<'h> {
                 ));
             }
         }
-        if response.is_none() && self.was_missed(revision) {
+        let contradicted = || {
+            let named = self.named.get(&revision);
+            named.is_some_and(|events| !agrees(self.state.changes(revision), events))
+        };
+        if response.is_none() && (contradicted() || self.was_missed(revision)) {
             return Err(self.unexplained(revision));
         }
         self.origins.push(origin);

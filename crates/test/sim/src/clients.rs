@@ -27,6 +27,13 @@ pub(crate) struct Lane {
     pub(crate) next: i64,
 }
 
+impl Lane {
+    /// The first revision that it asked its stream for.
+    pub(crate) fn started(&self) -> Option<i64> {
+        self.watch.legs.last().map(|leg| leg.request.start_revision)
+    }
+}
+
 /// A client with one stream of watches.
 #[derive(Debug)]
 pub(crate) struct Watcher {
@@ -47,12 +54,7 @@ impl Watcher {
     }
 
     /// Opens a stream and goes on where each watch was.
-    pub(crate) fn connect(
-        &mut self,
-        now: u64,
-        view: &member::MemberView,
-        watches: &mut Watches,
-    ) {
+    pub(crate) fn connect(&mut self, now: u64, view: &member::MemberView, watches: &mut Watches) {
         let stream = watches.open();
         self.stream = Some(stream);
         for (place, lane) in self.lanes.iter_mut().enumerate() {
@@ -83,7 +85,8 @@ impl Watcher {
             let Some(id) = lane.id else { continue };
             // Progress of the whole stream concerns every watch that has begun.
             let leg = lane.watch.legs.last_mut().expect("a live watch has a leg");
-            let of_all = response.watch_id == -1 && !leg.responses.is_empty();
+            let begun = !leg.responses.is_empty() && !response.created;
+            let of_all = response.watch_id == -1 && begun;
             if response.watch_id != id && !of_all {
                 continue;
             }

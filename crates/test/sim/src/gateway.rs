@@ -26,7 +26,6 @@ use store::compact::Step;
 use store::{KvHasher, Piece, RangeBody, Ranged, ValueError};
 use types::{LeaseId, MemberId, ReplyToken, RequestId, Revision};
 
-use crate::inbox::From;
 use crate::process::Process;
 
 /// Operations per level of a transaction.
@@ -142,12 +141,12 @@ impl Gateway {
                 };
                 self.propose(p, token, 10, &alarm.encode_to_vec());
             }
-            Ask::Leases => p.to_node.push(From::Shell, NodeInput::Leases(ReplyToken(token))),
+            Ask::Leases => p.to_node.push(NodeInput::Leases(ReplyToken(token))),
             Ask::Defragment => {
-                p.to_applier.push(From::Shell, ApplierInput::Defragment(ReplyToken(token)));
+                p.to_applier.push(ApplierInput::Defragment(ReplyToken(token)));
             }
             Ask::AwaitCompaction => {
-                p.to_applier.push(From::Shell, ApplierInput::AwaitCompaction(ReplyToken(token)));
+                p.to_applier.push(ApplierInput::AwaitCompaction(ReplyToken(token)));
             }
         }
         Ok(())
@@ -188,7 +187,7 @@ impl Gateway {
             Request::LeaseRevoke(r) => self.propose(p, token, 9, &r.encode_to_vec()),
             Request::LeaseKeepAlive(lease) => {
                 let (token, lease) = (ReplyToken(token), LeaseId(lease));
-                p.to_node.push(From::Shell, NodeInput::KeepAlive { token, lease });
+                p.to_node.push(NodeInput::KeepAlive { token, lease });
             }
             Request::HashKv(revision) => {
                 let view = Arc::clone(&p.view);
@@ -231,7 +230,7 @@ impl Gateway {
         self.waits(token, Waits::Entry);
         let data = raft_request(field, body, id);
         let token = ReplyToken(token);
-        p.to_node.push(From::Shell, NodeInput::Propose(Proposal { token, id, data }));
+        p.to_node.push(NodeInput::Propose(Proposal { token, id, data }));
     }
 
     /// As `rpc/src/services/kv.rs#check_quota`; the alarm goes its way without anyone waiting.
@@ -258,7 +257,7 @@ impl Gateway {
             self.read_view(p, token);
         } else {
             self.waits(token, Waits::Index);
-            p.to_node.push(From::Shell, NodeInput::ReadIndex(ReplyToken(token)));
+            p.to_node.push(NodeInput::ReadIndex(ReplyToken(token)));
         }
     }
 
@@ -317,7 +316,7 @@ impl Gateway {
                 } else {
                     self.waits(token, Waits::Apply);
                     let token = ReplyToken(token);
-                    p.to_applier.push(From::Shell, ApplierInput::AwaitApplied { token, index });
+                    p.to_applier.push(ApplierInput::AwaitApplied { token, index });
                 }
             }
             (Waits::Apply, Reply::Done) => self.read_view(p, token),
@@ -367,7 +366,7 @@ impl Gateway {
             (Ask::Kv(Request::Compact(r)), _) if r.physical => {
                 self.waits(token, Waits::Compaction(revision));
                 let wait = ApplierInput::AwaitCompaction(ReplyToken(token));
-                return p.to_applier.push(From::Shell, wait);
+                return p.to_applier.push(wait);
             }
             (Ask::Kv(Request::Compact(_)), _) => {
                 Response::Compact(CompactionResponse { header: Some(header(revision)) })

@@ -4,6 +4,7 @@ use api::error::{ApiError, Status};
 use api::etcdserverpb::PutRequest;
 use model::{Outcome, Request, Response};
 
+use crate::clients::Watcher;
 use crate::gateway::{Ask, Told};
 use crate::workload;
 use crate::world::{MS, World};
@@ -74,8 +75,10 @@ fn ask(world: &mut World, ask: Ask) -> Result<Result<Told, Status>, String> {
     let what = format!("{ask:?} is answered");
     let (call, place) = world.call(0, LAST, ask);
     if let Some(place) = place {
-        let client = crate::clients::Client { id: LAST, next_at: 0, busy: Some((call, Some(place))) };
+        let client =
+            crate::clients::Client { id: LAST, next_at: 0, busy: Some((call, Some(place))) };
         world.clients.push(client);
+        world.collect(0);
         until(world, &what, |w| w.clients.last().is_some_and(|c| c.busy.is_none()))?;
         world.clients.pop();
         let told = match &world.history.operations[place].outcome {
@@ -128,13 +131,22 @@ fn settle_watches(world: &mut World) -> Result<(), String> {
         world.members[0].running.as_ref().map_or(0, |r| r.process.view.store.revision().0)
     };
     let revision = upto(world);
+    // Progress is not told to a stream with a watch that begins in the future (semantics F16),
+    // as one does that had everything and was made anew: one more write ends that future.
+    write(world)?;
+    let newest = upto(world);
+    let begins_later =
+        |w: &Watcher| w.lanes.iter().any(|lane| lane.started().is_some_and(|at| at > newest));
     // By an event or by progress, which clients ask for all the time now.
     until(world, "every watch has been given everything", |w| {
-        let mut lanes = w.watchers.iter().flat_map(|w| &w.lanes);
-        lanes.all(|lane| lane.id.is_some() && lane.next > revision)
+        w.watchers.iter().all(|w| {
+            let all = w.lanes.iter().all(|lane| lane.id.is_some() && lane.next > revision);
+            w.stream.is_some() && (all || begins_later(w))
+        })
     })?;
     for lane in world.watchers.iter_mut().flat_map(|w| &mut w.lanes) {
-        if let Some(leg) = lane.watch.legs.last_mut().filter(|_| lane.id.is_some()) {
+        let told = lane.next > revision;
+        if let Some(leg) = lane.watch.legs.last_mut().filter(|_| told && lane.id.is_some()) {
             leg.must_reach = Some(revision);
         }
     }

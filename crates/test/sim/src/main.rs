@@ -107,7 +107,8 @@ fn many(args: &Args) -> ExitCode {
             scope.spawn(move || {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    let stop = failures.lock().expect("nobody panics with it").len() >= MAX_FAILURES;
+                    let stop =
+                        failures.lock().expect("nobody panics with it").len() >= MAX_FAILURES;
                     if seed >= end || stop {
                         return;
                     }

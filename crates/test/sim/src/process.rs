@@ -21,7 +21,7 @@ use store::Store;
 use types::{ClusterId, MemberId, ReplyToken, RequestId, WriteId};
 
 use crate::disk::SimDisk;
-use crate::inbox::{From, Inbox};
+use crate::inbox::Inbox;
 use crate::options::Options;
 use crate::plant::Plant;
 use crate::trace::Trace;
@@ -214,7 +214,7 @@ impl Process {
         trace: &mut Trace,
     ) -> Result<(), String> {
         if let Some(send) = self.sending[which as usize].pop_front() {
-            self.send(which, send);
+            self.send(send);
             return Ok(());
         }
         let clock = self.clock(now);
@@ -348,32 +348,26 @@ impl Process {
         let mut unseen = CommitterOutput::default();
         self.committer.handle(may, clock, &mut only, &mut unseen).map_err(|e| e.to_string())?;
         for input in inputs.drain(..) {
-            self.to_committer.push(From::Applier, input);
+            self.to_committer.push(input);
         }
         self.index_ahead = true;
         Ok(())
     }
 
-    fn send(&mut self, from: Automaton, send: Send) {
-        let from = match from {
-            Automaton::Node => From::Node,
-            Automaton::Log => From::Log,
-            Automaton::Applier => From::Applier,
-            Automaton::Committer => From::Committer,
-        };
+    fn send(&mut self, send: Send) {
         match send {
             Send::ToLog(input) => {
                 if let (Some(Plant::EarlyAcknowledgement), LogInput::Persist(p)) =
                     (self.plant, &input)
                 {
                     self.told_early.push(p.id);
-                    self.to_node.push(From::Log, NodeInput::Persisted(p.id));
+                    self.to_node.push(NodeInput::Persisted(p.id));
                 }
-                self.to_log.push(from, input);
+                self.to_log.push(input);
             }
-            Send::ToApplier(input) => self.to_applier.push(from, input),
-            Send::ToNode(input) => self.to_node.push(from, input),
-            Send::ToCommitter(input) => self.send_to_committer(from, input),
+            Send::ToApplier(input) => self.to_applier.push(input),
+            Send::ToNode(input) => self.to_node.push(input),
+            Send::ToCommitter(input) => self.send_to_committer(input),
             // The old View is dropped here, outside the slot, as in the server.
             Send::View(view) => self.view = Arc::new(*view),
             Send::Status(status) => self.status = status,
@@ -381,7 +375,7 @@ impl Process {
         }
     }
 
-    fn send_to_committer(&mut self, from: From, input: CommitterInput) {
+    fn send_to_committer(&mut self, input: CommitterInput) {
         if let CommitterInput::Batch(sealed) = &input {
             self.newest_batch = Some(BackendCommitted {
                 index: sealed.batch.last_index(),
@@ -392,8 +386,8 @@ impl Process {
         if let (Some(Plant::SnapshotAhead), CommitterInput::Flush, Some(newest)) =
             (self.plant, &input, &self.newest_batch)
         {
-            self.to_node.push(From::Committer, NodeInput::BackendCommitted(newest.clone()));
+            self.to_node.push(NodeInput::BackendCommitted(newest.clone()));
         }
-        self.to_committer.push(from, input);
+        self.to_committer.push(input);
     }
 }

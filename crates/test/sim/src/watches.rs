@@ -50,7 +50,13 @@ impl Outs {
         if out.responses.len() >= self.window { Flow::Full } else { Flow::Open }
     }
 
-    fn events(&mut self, stream: StreamId, head: WatchResponse, body: &Bytes, fragment: bool) -> Flow {
+    fn events(
+        &mut self,
+        stream: StreamId,
+        head: WatchResponse,
+        body: &Bytes,
+        fragment: bool,
+    ) -> Flow {
         let elements: Vec<Bytes> = split_events(body).collect();
         let split = fragment && elements.len() > 1 && body.len() >= self.fragment_bytes;
         let pieces: Vec<Bytes> = if split { elements } else { vec![body.clone()] };
@@ -59,7 +65,8 @@ impl Outs {
         for (i, piece) in pieces.into_iter().enumerate() {
             let decoded = WatchResponse::decode(piece).expect("the hub encodes responses");
             let events = decoded.events;
-            flow = self.push(stream, WatchResponse { events, fragment: i + 1 < count, ..head.clone() });
+            flow = self
+                .push(stream, WatchResponse { events, fragment: i + 1 < count, ..head.clone() });
         }
         flow
     }

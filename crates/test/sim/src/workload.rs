@@ -63,7 +63,11 @@ pub(crate) fn ask(entropy: &mut SplitMix, options: &Options, known: &Known) -> A
 pub(crate) fn watch(entropy: &mut SplitMix, options: &Options) -> WatchCreateRequest {
     let known = Known::default();
     let mut draw = Draw { entropy, options, known: &known };
-    let (key, range_end) = draw.interval();
+    let (key, mut range_end) = draw.interval();
+    if range_end == key && key[..] != [0] {
+        // An empty range is refused; that is for `conform` to see.
+        range_end = Bytes::new();
+    }
     let filters = match draw.below(6) {
         0 => vec![0],
         1 => vec![1],
@@ -257,11 +261,8 @@ impl Draw<'_> {
             2 => CompareResult::Less,
             _ => CompareResult::NotEqual,
         };
-        let (key, range_end) = if self.below(4) == 0 {
-            self.interval()
-        } else {
-            (self.key(), Bytes::new())
-        };
+        let (key, range_end) =
+            if self.below(4) == 0 { self.interval() } else { (self.key(), Bytes::new()) };
         Compare {
             key,
             range_end,

@@ -235,7 +235,8 @@ impl World {
         // The disk fails in the midst of something, and takes the process with it.
         let at = self.entropy.below(40);
         let permanent = self.entropy.below(4) > 0;
-        let kind = if self.entropy.below(2) == 0 { IoErrorKind::NoSpace } else { IoErrorKind::Other };
+        let kind =
+            if self.entropy.below(2) == 0 { IoErrorKind::NoSpace } else { IoErrorKind::Other };
         let torn = self.entropy.below(2) == 0;
         member.disk.mem.set_fault(Some(Fault { at, only: None, kind, permanent, torn }));
         member.doomed = Some(self.counts.steps + 300);
@@ -274,8 +275,7 @@ impl World {
     }
 
     fn start(&mut self, m: usize) -> Result<(), String> {
-        let faulty =
-            self.chaos && self.entropy.below(100) < self.options.recovery_fault_percent;
+        let faulty = self.chaos && self.entropy.below(100) < self.options.recovery_fault_percent;
         let member = &mut self.members[m];
         if faulty {
             let (at, torn) = (self.entropy.below(80), self.entropy.below(2) == 0);
@@ -291,8 +291,7 @@ impl World {
         let offset = self.entropy.below(1 << 40);
         let entropy = SplitMix::new(self.entropy.next_u64());
         let clock = (self.now, offset);
-        let started =
-            Process::start(&self.options, &member.disk, boot, clock, entropy, self.plant);
+        let started = Process::start(&self.options, &member.disk, boot, clock, entropy, self.plant);
         match started {
             Ok(process) => {
                 let window = self.options.window;
@@ -390,7 +389,7 @@ impl World {
     }
 
     /// Writes down what calls were told.
-    fn collect(&mut self, m: usize) {
+    pub(crate) fn collect(&mut self, m: usize) {
         let running = self.members[m].running.as_mut().expect("listed while it runs");
         for (call, told) in std::mem::take(&mut running.gateway.done) {
             let by_itself = running.auto_call.filter(|(own, ..)| *own == call);
@@ -407,7 +406,8 @@ impl World {
                 note(&mut self.history.operations[place], self.now, told, &mut self.known);
                 continue;
             }
-            let owner = self.clients.iter_mut().find(|c| c.busy.is_some_and(|(own, _)| own == call));
+            let owner =
+                self.clients.iter_mut().find(|c| c.busy.is_some_and(|(own, _)| own == call));
             let Some(client) = owner else {
                 self.told.push((call, told));
                 continue;
