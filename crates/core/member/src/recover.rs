@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use api::walpb;
 use bytes::Bytes;
-use env::{Disk, Entropy, Instant, MayBlock};
+use env::{Disk, Entropy, Instant, MayBlock, Open};
 use machine::membership::Member;
 use machine::{ApplyConfig, Machine};
 use prost::Message;
@@ -184,6 +184,7 @@ pub fn start(
 ) -> Result<Parts, StartError> {
     disk.create_dir_all(may, &config.snap_dir)?;
     let db_path = config.snap_dir.join("db");
+    settle(&*disk, may, &config, &db_path)?;
     let options = store::database_options();
     let mut db = match bolt::Db::open(Arc::clone(&disk), &db_path, may, options) {
         Err(bolt::OpenError::Locked) => return Err(StartError::Locked),
@@ -213,6 +214,8 @@ pub fn start(
     let from = (snapshot.0.0, snapshot.1.0);
     let (mut wal, log) = Wal::open(Arc::clone(&disk), &config.wal_dir, may, from)?;
     wal.set_segment_bytes(config.limits.wal_segment_bytes);
+    // What a killed process wrote and did not sync counts from now on.
+    wal.sync(may)?;
     (config.member, config.cluster) = identity(&log.metadata)?;
     config.node.id = config.member;
     config.apply.id = config.member;
@@ -239,6 +242,30 @@ pub fn start(
         member: config.member,
         cluster: config.cluster,
     })
+}
+
+/// Makes durable what a killed process may have left in the page cache: this one reads it, builds
+/// on it and vouches for what follows from it, so a power cut must not take it back. Contents of
+/// the database, and names: of the log and its segments, of the database and of what replaced it.
+fn settle(
+    disk: &dyn Disk,
+    may: &MayBlock,
+    config: &StartConfig,
+    db_path: &std::path::Path,
+) -> Result<(), StartError> {
+    if disk.exists(may, db_path)? {
+        disk.open(may, db_path, Open::Write)?.sync_data(may)?;
+    }
+    for dir in [&config.snap_dir, &config.wal_dir] {
+        if disk.exists(may, dir)? {
+            disk.sync_dir(may, dir)?;
+        }
+        match dir.parent() {
+            Some(parent) if disk.exists(may, parent)? => disk.sync_dir(may, parent)?,
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Removes what an interrupted defragmentation or snapshot transfer left behind. Only after the
