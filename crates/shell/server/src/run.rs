@@ -18,7 +18,9 @@ use api::membershippb;
 use env::{Disk, MayBlock, SplitMix};
 use handover::Inbox;
 use machine::{ApplyConfig, Member};
-use member::{AutoCompaction, CommitPolicy, MemberLimits, NodeConfig, Retention, StartConfig, StartError};
+use member::{
+    AutoCompaction, CommitPolicy, MemberLimits, NodeConfig, Retention, StartConfig, StartError,
+};
 use osenv::{Clock, OsDisk};
 use prost::Message;
 use rpc::pool::Pool;
