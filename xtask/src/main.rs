@@ -2,6 +2,7 @@
 
 mod oracle;
 mod shell;
+mod sim;
 mod test;
 mod tidy;
 
@@ -13,6 +14,9 @@ const HELP: &str = "cargo xtask WORD
                 --ci makes the oracles mandatory
   tidy          crate edges, the determinism rules of core, and what must not be in the tree
   oracle        builds the Go programs of oracle/ into target/oracle/
+  sim           a member under seeded schedules and faults, every history checked:
+                --seeds N (200), --from S (1); --seed S replays one and prints its event log;
+                --plant NAME runs with a planted bug, --planted checks that each is found
   soak          the long forms of the suites: 1,000,000 compared operations";
 
 fn main() -> ExitCode {
@@ -24,7 +28,8 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(),
         ["oracle"] => oracle::build(),
         ["soak"] => test::soak(),
-        [word @ ("sim" | "bench" | "cluster" | "dist"), ..] => {
+        ["sim", ref args @ ..] => sim::sim(args),
+        [word @ ("bench" | "cluster" | "dist"), ..] => {
             Err(format!("`{word}` is not implemented yet; COMPAT.md lists what is missing"))
         }
         _ => {

@@ -425,8 +425,12 @@ impl<'h> Builder<'h> {
         }
         if let Some((events, complete)) = self.observed.get(&revision) {
             let changes = self.state.changes(revision);
-            let missing = |change: &Change| !events.contains(&change.event());
-            if !agrees(changes, events) || (*complete && changes.iter().any(missing)) {
+            let missing = |place: usize| {
+                let removed = self.state.is_replaced(revision, place) && self.compacted(revision);
+                !removed && !events.contains(&changes[place].event())
+            };
+            let all = 0..changes.len();
+            if !agrees(changes, events) || (*complete && all.into_iter().any(missing)) {
                 if response.is_none() {
                     return Err(self.unexplained(revision));
                 }
@@ -447,9 +451,21 @@ impl<'h> Builder<'h> {
         self.settle(revision)
     }
 
+    /// Whether someone may have compacted to exactly this revision.
+    fn compacted(&self, revision: i64) -> bool {
+        self.history.compacts_itself
+            || self.history.operations.iter().any(|op| {
+                let to_it = matches!(&op.request, Request::Compact(r) if r.revision == revision);
+                to_it && !matches!(op.outcome, Outcome::Refused(_))
+            })
+    }
+
     /// Whether a watch went past a revision without an event that it should have had of it.
     fn was_missed(&self, revision: i64) -> bool {
         let events = self.observed.get(&revision).map_or(&[][..], |(events, _)| events);
+        if self.compacted(revision) {
+            return false;
+        }
         self.state.changes(revision).iter().any(|change| {
             let wanted = self.passed.iter().any(|(from, upto, request)| {
                 (*from..=*upto).contains(&revision) && crate::watch::wants(request, change)

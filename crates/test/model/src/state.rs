@@ -162,6 +162,15 @@ impl State {
         self.log.get(&revision).map_or(&[], |changes| changes)
     }
 
+    /// Whether a later change of the same revision replaced the change at a place: a compaction to
+    /// exactly that revision removes it, and watches that begin there then miss it (semantics E4).
+    #[must_use]
+    pub fn is_replaced(&self, revision: i64, place: usize) -> bool {
+        let changes = self.changes(revision);
+        let key = changes.get(place).map(|change| &change.key);
+        changes.iter().skip(place + 1).any(|later| Some(&later.key) == key)
+    }
+
     /// A number that differs for states that differ, but for chance.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {

@@ -270,8 +270,18 @@ impl LegCheck<'_> {
         if skip == 0 {
             self.deliver_all_below(revision)?;
         }
-        let wanted: Vec<Change> = self.state().changes(revision).to_vec();
-        let mut wanted = wanted.iter().filter(|c| wants(&self.leg.request, c)).skip(skip);
+        // What a compaction to this very revision may have removed is wanted only if it came.
+        let compacted = self.history.compacts_itself
+            || self.compactions().any(|(call, _, target)| call <= at && target == revision);
+        let removed = |place: usize, change: &Change| {
+            let came = events.iter().any(|event| same_event(change, event));
+            compacted && !came && self.state().is_replaced(revision, place)
+        };
+        let changes: Vec<(usize, Change)> =
+            self.state().changes(revision).iter().cloned().enumerate().collect();
+        let wanted = changes.iter().filter(|(_, c)| wants(&self.leg.request, c)).skip(skip);
+        let mut wanted =
+            wanted.filter(|(place, change)| !removed(*place, change)).map(|(_, change)| change);
         for (i, event) in events.iter().enumerate() {
             // A transaction may delete a key twice, with a put in between (semantics R3).
             let times = |event: &Event| {

@@ -21,6 +21,13 @@ impl<T> Inbox<T> {
         self.messages.push_back(message);
     }
 
+    /// Gives back what was taken, for another turn.
+    pub(crate) fn put_back(&mut self, taken: &mut Vec<T>) {
+        for message in taken.drain(..).rev() {
+            self.messages.push_front(message);
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }

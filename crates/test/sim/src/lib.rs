@@ -54,6 +54,8 @@ pub struct Summary {
 pub struct Failure {
     /// The seed.
     pub seed: u64,
+    /// The planted bug, if one was.
+    pub plant: Option<Plant>,
     /// What is wrong.
     pub what: String,
     /// The property that the history breaks, if the run came to its end.
@@ -65,7 +67,11 @@ pub struct Failure {
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "seed {}: {}", self.seed, self.what)?;
-        write!(f, "replay: cargo xtask sim --seed {}", self.seed)
+        write!(f, "replay: cargo xtask sim --seed {}", self.seed)?;
+        match self.plant {
+            Some(plant) => write!(f, " --plant {plant}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -79,7 +85,7 @@ const MAX_STEPS: u64 = 600_000;
 pub fn run(seed: u64, plant: Option<Plant>, print: bool) -> Result<Summary, Box<Failure>> {
     let mut world = World::new(seed, plant, print);
     let fail = |world: &World, what: String, property| {
-        Box::new(Failure { seed, what, property, last: world.trace.last() })
+        Box::new(Failure { seed, plant, what, property, last: world.trace.last() })
     };
     let result = catch_unwind(AssertUnwindSafe(|| {
         while (world.known.operations as usize) < world.options.operations {

@@ -131,6 +131,9 @@ fn many(args: &Args) -> ExitCode {
         total.counts.crashes += summary.counts.crashes;
         total.counts.compactions += summary.counts.compactions;
         total.counts.defragmentations += summary.counts.defragmentations;
+        total.counts.snapshots += summary.counts.snapshots;
+        total.counts.no_space += summary.counts.no_space;
+        total.report.expired += summary.report.expired;
         total.report.operations += summary.report.operations;
         total.report.revisions += summary.report.revisions;
         total.report.events += summary.report.events;
@@ -142,7 +145,8 @@ fn many(args: &Args) -> ExitCode {
     let (counts, report, secs) = (total.counts, total.report, began.elapsed().as_secs_f64());
     println!(
         "{seeds} seeds passed, {} failed; {} operations, {} revisions, {} watch events checked \
-         ({} watches cancelled by compactions), {} crashes, {} compactions, {} defragmentations, \
+         ({} watches cancelled by compactions), {} leases expired with keys, {} crashes, \
+         {} compactions, {} defragmentations, {} raft snapshots, {} writes refused for space, \
          {} steps, {} simulated seconds in {secs:.1} s ({:.1} seeds/s on {cores} cores); the \
          general search ran out of steps in {unsearched} of them",
         failures.len(),
@@ -150,9 +154,12 @@ fn many(args: &Args) -> ExitCode {
         report.revisions,
         report.events,
         report.cancelled,
+        report.expired,
         counts.crashes,
         counts.compactions,
         counts.defragmentations,
+        counts.snapshots,
+        counts.no_space,
         counts.steps,
         total.simulated / 1_000_000_000,
         (seeds as f64 + failures.len() as f64) / secs.max(0.001),

@@ -87,6 +87,8 @@ pub(crate) struct Process {
     told_early: Vec<WriteId>,
     /// The newest batch on its way to the backend, for the planted early snapshot.
     newest_batch: Option<BackendCommitted>,
+    /// Snapshots recorded since this was last looked at.
+    pub(crate) snapshots: u64,
     /// The planted commit of an index was made; its effects follow.
     index_ahead: bool,
 }
@@ -172,6 +174,7 @@ impl Process {
             plant,
             told_early: Vec::new(),
             newest_batch: None,
+            snapshots: 0,
             index_ahead: false,
         })
     }
@@ -266,6 +269,8 @@ impl Process {
         let mut done = Vec::new();
         self.log.handle(&may, inputs, &mut done).map_err(|e| e.to_string())?;
         let told_early = &mut self.told_early;
+        let recorded = done.iter().filter(|i| matches!(i, NodeInput::SnapshotSaved(_))).count();
+        self.snapshots += recorded as u64;
         done.retain(|input| match input {
             NodeInput::Persisted(id) => !told_early.contains(id),
             _ => true,
@@ -347,9 +352,7 @@ impl Process {
         let mut only = vec![CommitterInput::Batch(index), CommitterInput::Flush];
         let mut unseen = CommitterOutput::default();
         self.committer.handle(may, clock, &mut only, &mut unseen).map_err(|e| e.to_string())?;
-        for input in inputs.drain(..) {
-            self.to_committer.push(input);
-        }
+        self.to_committer.put_back(inputs);
         self.index_ahead = true;
         Ok(())
     }

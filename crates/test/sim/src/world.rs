@@ -72,6 +72,10 @@ pub struct Counts {
     pub compactions: u64,
     /// Defragmentations that were answered.
     pub defragmentations: u64,
+    /// Raft snapshots that were recorded.
+    pub snapshots: u64,
+    /// Writes refused for want of space.
+    pub no_space: u64,
 }
 
 pub(crate) struct World {
@@ -365,6 +369,7 @@ impl World {
         running.serving |= status.ready && view.store.applied_index() >= status.applied;
         let failed = result.err();
         let doomed = member.doomed.is_some_and(|by| by <= self.counts.steps);
+        self.counts.snapshots += std::mem::take(&mut running.process.snapshots);
         match failed {
             Some(why) if member.doomed.is_some() => {
                 self.trace.event(self.now, format_args!("{which:?} ended: {why}"));
@@ -412,6 +417,9 @@ impl World {
                 self.told.push((call, told));
                 continue;
             };
+            let no_space = api::error::ApiError::NoSpace.text();
+            let refused = told.as_ref().is_err_and(|status| status.message == no_space);
+            self.counts.no_space += u64::from(refused);
             let place = client.busy.take().and_then(|(_, place)| place);
             client.next_at = self.now + self.entropy.below(self.options.think_ms * MS);
             self.trace.event(self.now, format_args!("client {} told {told:?}", client.id));
