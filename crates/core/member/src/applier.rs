@@ -107,6 +107,21 @@ pub struct ApplierOutput {
     pub released: Vec<Released>,
 }
 
+/// How a compaction removes what it must.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompactionPace {
+    /// Revisions removed per slice (`--compaction-batch-limit`).
+    pub batch: usize,
+    /// Rest between slices (`--compaction-sleep-interval`).
+    pub sleep: Duration,
+}
+
+impl Default for CompactionPace {
+    fn default() -> Self {
+        Self { batch: COMPACTION_BATCH, sleep: Duration::from_millis(COMPACTION_SLEEP_MS) }
+    }
+}
+
 /// A reply that waits for the backend.
 #[derive(Debug)]
 struct Waiting {
@@ -132,6 +147,7 @@ pub struct Applier {
     /// Refusals for want of space, held until the alarm is set, and since when.
     refused: VecDeque<(Instant, ReplyToken, Reply)>,
     next_slice: Option<Instant>,
+    pace: CompactionPace,
     storage_version: Option<Bytes>,
     /// The membership after the last entry applied.
     conf_state: Arc<ConfState>,
@@ -144,7 +160,7 @@ pub struct Applier {
 impl Applier {
     /// An applier over a recovered machine.
     #[must_use]
-    pub fn new(machine: Machine, storage_version: Option<Bytes>) -> Self {
+    pub fn new(machine: Machine, storage_version: Option<Bytes>, pace: CompactionPace) -> Self {
         let applied = (machine.store.applied_index(), machine.store.applied_term());
         let conf_state = Arc::new(machine.members().conf_state());
         let next_slice = machine.store.is_compacting().then_some(Instant(0));
@@ -159,6 +175,7 @@ impl Applier {
             readers: Vec::new(),
             refused: VecDeque::new(),
             next_slice,
+            pace,
             storage_version,
             conf_state,
             to_hash: None,
@@ -339,10 +356,10 @@ impl Applier {
 
     /// Runs a slice of a compaction.
     fn compact(&mut self, now: Instant) -> Step {
-        let step = self.machine.store.compaction_step(COMPACTION_BATCH);
+        let step = self.machine.store.compaction_step(self.pace.batch);
         match step {
             Step::More => {
-                self.next_slice = Some(now + Duration::from_millis(COMPACTION_SLEEP_MS));
+                self.next_slice = Some(now + self.pace.sleep);
             }
             Step::Done => self.next_slice = None,
         }

@@ -15,7 +15,7 @@ pub mod node;
 pub mod proposals;
 pub mod recover;
 
-pub use applier::{Applier, ApplierInput, ApplierOutput, MemberView};
+pub use applier::{Applier, ApplierInput, ApplierOutput, CompactionPace, MemberView};
 pub use auto_compaction::{AutoCompaction, Retention};
 pub use committer::{CommitFailure, CommitPolicy, Committer, CommitterInput, CommitterOutput};
 pub use log_writer::{LogFailure, LogWriter};
@@ -24,4 +24,4 @@ pub use message::{
     Proposal, RaftSnapshot, Reply, Sealed,
 };
 pub use node::{Node, NodeConfig};
-pub use recover::{Parts, StartConfig, StartError, start};
+pub use recover::{MemberLimits, Parts, StartConfig, StartError, start};

@@ -94,6 +94,9 @@ pub struct Node {
     led_term: Option<Term>,
     published: bool,
     publish_pending: Option<RequestId>,
+    /// Where this process's own publication stands in the log. One of an earlier process may be
+    /// replayed before it, and what was acknowledged behind that is not applied yet.
+    publish_index: Option<Index>,
     version_decided: bool,
     last_snapshot: Index,
     snapshot_asked: bool,
@@ -138,6 +141,7 @@ impl Node {
             led_term: None,
             published: false,
             publish_pending: None,
+            publish_index: None,
             version_decided,
             last_snapshot,
             snapshot_asked: false,
@@ -307,7 +311,11 @@ impl Node {
                 progress = true;
                 let token = match entry.kind {
                     raft::EntryKind::Normal if !entry.data.is_empty() => {
-                        request_id(&entry.data).and_then(|id| self.in_flight.take(id))
+                        let id = request_id(&entry.data);
+                        if id.is_some() && id == self.publish_pending {
+                            self.publish_index = Some(entry.index);
+                        }
+                        id.and_then(|id| self.in_flight.take(id))
                     }
                     _ => None,
                 };
@@ -370,10 +378,6 @@ impl Node {
                     }
                 }
                 Effect::Attributes { id, name, client_urls } => {
-                    if id == self.config.id {
-                        self.published = true;
-                        self.publish_pending = None;
-                    }
                     let _ = self.members.set_attributes(id, name, client_urls);
                 }
                 Effect::ClusterVersion(version) => {
@@ -397,6 +401,7 @@ impl Node {
                 self.decide_version();
             }
         }
+        self.published |= self.publish_index.is_some_and(|index| index <= applied.index);
         if !self.published && self.publish_pending.is_none() && self.status.leader.is_some() {
             self.publish();
         }

@@ -10,22 +10,44 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use env::{Disk, Entropy, Instant, MayBlock};
+use env::{Disk, Entropy, Instant, MayBlock, Open};
 use machine::membership::Member;
 use machine::{ApplyConfig, Machine};
 use prost::Message;
 use raft::{Entry, HardState, Raft, Recovered};
-use store::{Bucket, meta};
+use store::{Bucket, StoreLimits, meta};
 use types::{ClusterId, Index, MemberId, Term};
 use wal::snap::SnapError;
 use wal::writer::Beginning;
 use wal::{ReadError, Wal, WriteError};
 
-use crate::applier::Applier;
+use crate::applier::{Applier, CompactionPace};
 use crate::committer::{CommitPolicy, Committer};
 use crate::log_writer::LogWriter;
 use crate::message::RaftSnapshot;
 use crate::node::{Node, NodeConfig};
+
+/// Sizes that etcd fixes, or has flags for. The simulator makes them small, so that short runs
+/// meet them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemberLimits {
+    /// Bytes of a log segment at which the next is begun.
+    pub wal_segment_bytes: u64,
+    /// What the store keeps in memory.
+    pub store: StoreLimits,
+    /// Slices of a compaction.
+    pub compaction: CompactionPace,
+}
+
+impl Default for MemberLimits {
+    fn default() -> Self {
+        Self {
+            wal_segment_bytes: types::limits::WAL_SEGMENT_BYTES,
+            store: StoreLimits::default(),
+            compaction: CompactionPace::default(),
+        }
+    }
+}
 
 /// What a member is started with.
 #[derive(Clone, Debug)]
@@ -46,6 +68,8 @@ pub struct StartConfig {
     pub apply: ApplyConfig,
     /// Backend commits.
     pub commit: CommitPolicy,
+    /// Sizes.
+    pub limits: MemberLimits,
     /// Election timeout in ticks.
     pub election_ticks: u32,
     /// Whether to ask before an election (`--pre-vote`).
@@ -164,6 +188,7 @@ pub fn start(
 ) -> Result<Parts, StartError> {
     disk.create_dir_all(may, &config.snap_dir)?;
     let db_path = config.snap_dir.join("db");
+    settle(&*disk, may, &config, &db_path)?;
     let options = store::database_options();
     let mut db = match bolt::Db::open(Arc::clone(&disk), &db_path, may, options) {
         Err(bolt::OpenError::Locked) => return Err(StartError::Locked),
@@ -178,7 +203,8 @@ pub fn start(
     create_buckets(&mut db, may)?;
     let backend = db.begin_read();
     let storage_version = check_storage_version(&backend, may)?;
-    let machine = Machine::recover(config.apply.clone(), may, backend)?;
+    let mut machine = Machine::recover(config.apply.clone(), may, backend)?;
+    machine.store.set_limits(config.limits.store);
     let consistent = (machine.store.applied_index(), machine.store.applied_term());
 
     let snapshot = newest_snapshot(&*disk, &config.wal_dir, may)?;
@@ -191,6 +217,9 @@ pub fn start(
     }
     let from = (snapshot.0.0, snapshot.1.0);
     let (mut wal, log) = Wal::open(Arc::clone(&disk), &config.wal_dir, may, from)?;
+    wal.set_segment_bytes(config.limits.wal_segment_bytes);
+    // What a killed process wrote and did not sync counts from now on.
+    wal.sync(may)?;
     (config.member, config.cluster) = identity(&log.metadata)?;
     config.node.id = config.member;
     config.apply.id = config.member;
@@ -213,11 +242,35 @@ pub fn start(
     Ok(Parts {
         node,
         log_writer,
-        applier: Applier::new(machine, storage_version),
+        applier: Applier::new(machine, storage_version, config.limits.compaction),
         committer: Committer::new(db, config.commit, disk, snap_dir),
         member: config.member,
         cluster: config.cluster,
     })
+}
+
+/// Makes durable what a killed process may have left in the page cache: this one reads it, builds
+/// on it and vouches for what follows from it, so a power cut must not take it back. Contents of
+/// the database, and names: of the log and its segments, of the database and of what replaced it.
+fn settle(
+    disk: &dyn Disk,
+    may: &MayBlock,
+    config: &StartConfig,
+    db_path: &std::path::Path,
+) -> Result<(), StartError> {
+    if disk.exists(may, db_path)? {
+        disk.open(may, db_path, Open::Write)?.sync_data(may)?;
+    }
+    for dir in [&config.snap_dir, &config.wal_dir] {
+        if disk.exists(may, dir)? {
+            disk.sync_dir(may, dir)?;
+        }
+        match dir.parent() {
+            Some(parent) if disk.exists(may, parent)? => disk.sync_dir(may, parent)?,
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Removes what an interrupted defragmentation or snapshot transfer left behind. Only after the

@@ -15,8 +15,8 @@ use env::{Access, Disk, Entropy, Instant, IoErrorKind, MayBlock, Open, SplitMix}
 use machine::{ApplyConfig, Member, Outcome};
 use member::{
     Applier, ApplierInput, ApplierOutput, CommitPolicy, Committer, CommitterInput, CommitterOutput,
-    LogInput, LogWriter, MemberView, Node, NodeConfig, NodeInput, NodeOutput, NodeStatus, Parts,
-    Proposal, Reply, StartConfig, start,
+    LogInput, LogWriter, MemberLimits, MemberView, Node, NodeConfig, NodeInput, NodeOutput,
+    NodeStatus, Parts, Proposal, Reply, StartConfig, start,
 };
 use prost::Message;
 use types::{ClusterId, LeaseId, MemberId, ReplyToken, RequestId};
@@ -57,6 +57,7 @@ fn config() -> StartConfig {
             persist_checkpoints: false,
         },
         commit: CommitPolicy { interval: Duration::from_millis(100), operations: 10_000 },
+        limits: MemberLimits::default(),
         election_ticks: 10,
         pre_vote: true,
         unsafe_no_fsync: false,
@@ -89,10 +90,19 @@ impl Running {
         let may = MayBlock::on_this_thread();
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
         let entropy = Box::new(SplitMix::new(seed));
-        let Parts { node, log_writer, applier, committer, .. } =
-            start(shared, &may, now, config, entropy).unwrap_or_else(|e| panic!("{e}"));
+        let parts = start(shared, &may, now, config, entropy).unwrap_or_else(|e| panic!("{e}"));
+        let mut member = Self::of(parts, now);
+        for _ in 0..20 {
+            member.turn(4);
+        }
+        assert!(member.ready, "the member has published itself");
+        member
+    }
+
+    fn of(parts: Parts, now: Instant) -> Self {
+        let Parts { node, log_writer, applier, committer, .. } = parts;
         let view = applier.view();
-        let mut member = Self {
+        Self {
             node,
             log_writer,
             applier,
@@ -107,12 +117,7 @@ impl Running {
             next: now.0,
             ready: false,
             status: NodeStatus::default(),
-        };
-        for _ in 0..20 {
-            member.turn(4);
         }
-        assert!(member.ready, "the member has published itself");
-        member
     }
 
     /// One turn of each automaton in `which` (a bit each: log writer, applier, committer).
@@ -374,6 +379,70 @@ fn a_power_cut_at_any_operation_of_a_defragmentation_loses_nothing() {
         at += 1;
     }
     assert!(at > 20, "the defragmentation does much more than {at} operations");
+}
+
+#[test]
+fn a_replayed_publication_of_an_earlier_boot_makes_nobody_ready() {
+    let disk = MemDisk::new();
+    let may = MayBlock::on_this_thread();
+    // The backend never commits: the next boot replays everything.
+    let slow = CommitPolicy { interval: Duration::from_secs(3_600), operations: usize::MAX };
+    let begin = |now, seed| {
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let config = StartConfig { commit: slow, ..config() };
+        let entropy = Box::new(SplitMix::new(seed));
+        start(shared, &may, now, config, entropy).unwrap_or_else(|e| panic!("{e}"))
+    };
+    let mut first = Running::of(begin(Instant(0), 1), Instant(0));
+    (0..20).for_each(|_| first.turn(4));
+    assert!(first.ready, "what it acknowledges now comes behind its publication");
+    let token = first.put("k", "acknowledged");
+    first.outcome(token).unwrap();
+    disk.crash(None);
+    // Entries reach the applier one by one, as they may between two threads.
+    let mut member = Running::of(begin(first.now, 2), first.now);
+    let mut queued = std::collections::VecDeque::new();
+    for _ in 0..100 {
+        // Until the node has nothing more to hand over.
+        (0..4).for_each(|_| member.step(1));
+        if member.ready {
+            break;
+        }
+        queued.extend(member.to_applier.drain(..));
+        member.to_applier.extend(queued.pop_front());
+        member.step(2);
+    }
+    assert!(member.ready);
+    let value = member.value("k");
+    assert_eq!(value.as_deref(), Some(&b"acknowledged"[..]), "ready before the log was replayed");
+}
+
+#[test]
+fn what_a_killed_first_boot_left_behind_survives_a_later_power_cut() {
+    let may = MayBlock::on_this_thread();
+    let mut at = 0;
+    loop {
+        let disk = MemDisk::new();
+        let fault =
+            Fault { at, only: None, kind: IoErrorKind::Other, permanent: true, torn: false };
+        disk.set_fault(Some(fault));
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let entropy = Box::new(SplitMix::new(1));
+        let killed = start(shared, &may, Instant(0), config(), entropy).is_err();
+        // The process is gone, the kernel is not: what was written is there, synced or not.
+        disk.set_fault(None);
+        let mut member = Running::start(&disk, Instant(0), 2);
+        let token = member.put("k", "v");
+        member.outcome(token).unwrap();
+        disk.crash(None);
+        let member = Running::start(&disk, member.now, 3);
+        assert_eq!(member.value("k").as_deref(), Some(&b"v"[..]), "killed at operation {at}");
+        if !killed {
+            break;
+        }
+        at += 1;
+    }
+    assert!(at > 20, "a first boot does much more than {at} operations");
 }
 
 #[test]

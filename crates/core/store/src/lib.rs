@@ -68,7 +68,7 @@ pub use kv::{BadKeyValue, KeyValue, fuzz_key_value, kvs_field_len, put_kvs_field
 pub use range::{KeyRef, RangeQuery, Ranged, SortOrder, SortTarget, ValueRef};
 pub use rev::{Rev, RevKey};
 pub use revlog::{Released, Tail, WATCH_TAIL_BYTES};
-pub use store::{Store, UNCOMMITTED_LIMIT_BYTES};
+pub use store::{Store, StoreLimits, UNCOMMITTED_LIMIT_BYTES};
 pub use values::Lookup;
 pub use view::{View, encode_deleted};
 pub use watch::{Change, History};

@@ -121,6 +121,8 @@ pub(crate) struct RevisionLog {
     /// Number and bytes of batches that the database does not hold yet.
     uncommitted: VecDeque<(u64, usize)>,
     uncommitted_bytes: usize,
+    /// Bytes of committed batches that stay.
+    tail_limit_bytes: usize,
 }
 
 impl RevisionLog {
@@ -133,7 +135,12 @@ impl RevisionLog {
             total_bytes: 0,
             uncommitted: VecDeque::new(),
             uncommitted_bytes: 0,
+            tail_limit_bytes: WATCH_TAIL_BYTES,
         }
+    }
+
+    pub(crate) fn set_tail_limit(&mut self, bytes: usize) {
+        self.tail_limit_bytes = bytes;
     }
 
     pub(crate) fn snapshot(&self) -> LogSnapshot {
@@ -179,7 +186,7 @@ impl RevisionLog {
         }
         let mut gone = 0;
         while let Some(&(bytes, last)) = self.sizes.front() {
-            if self.total_bytes <= WATCH_TAIL_BYTES || last > number {
+            if self.total_bytes <= self.tail_limit_bytes || last > number {
                 break;
             }
             self.sizes.pop_front();

@@ -12,13 +12,29 @@ use crate::counts::Counts;
 use crate::error::ValueError;
 use crate::index::Index;
 use crate::rev::{Rev, to_revision};
-use crate::revlog::{Released, RevisionLog};
+use crate::revlog::{Released, RevisionLog, WATCH_TAIL_BYTES};
 use crate::values::{Lookup, Sources};
 use crate::view::View;
 use crate::write::WriteTxn;
 
 /// Bytes of batches that the database may lag behind before apply takes no more entries.
 pub const UNCOMMITTED_LIMIT_BYTES: usize = 64 << 20;
+
+/// How much the store keeps in memory. The simulator makes these small, so that short runs meet
+/// them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreLimits {
+    /// Bytes of committed batches that stay for watchers.
+    pub watch_tail_bytes: usize,
+    /// Bytes of batches that the database may lag behind before apply takes no more entries.
+    pub uncommitted_bytes: usize,
+}
+
+impl Default for StoreLimits {
+    fn default() -> Self {
+        Self { watch_tail_bytes: WATCH_TAIL_BYTES, uncommitted_bytes: UNCOMMITTED_LIMIT_BYTES }
+    }
+}
 
 /// The current state and what leads from the database to it.
 ///
@@ -39,6 +55,7 @@ pub struct Store {
     pub(crate) last_batch: u64,
     pub(crate) committed_batch: u64,
     pub(crate) counts: Counts,
+    pub(crate) uncommitted_limit_bytes: usize,
 }
 
 impl Store {
@@ -58,7 +75,14 @@ impl Store {
             last_batch: 0,
             committed_batch: 0,
             counts: Counts::default(),
+            uncommitted_limit_bytes: UNCOMMITTED_LIMIT_BYTES,
         }
+    }
+
+    /// Sets how much stays in memory.
+    pub fn set_limits(&mut self, limits: StoreLimits) {
+        self.log.set_tail_limit(limits.watch_tail_bytes);
+        self.uncommitted_limit_bytes = limits.uncommitted_bytes;
     }
 
     /// Main revision of the last change; 1 in an empty store.
@@ -189,7 +213,7 @@ impl Store {
     /// Whether the database lags so far behind that no more entries should be applied.
     #[must_use]
     pub fn is_over_limit(&self) -> bool {
-        self.log.uncommitted_bytes() > UNCOMMITTED_LIMIT_BYTES
+        self.log.uncommitted_bytes() > self.uncommitted_limit_bytes
     }
 
     /// What was done since the start.

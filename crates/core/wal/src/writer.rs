@@ -167,7 +167,7 @@ impl Wal {
         Ok((wal, log))
     }
 
-    /// Sets the length at which a segment is cut. For tests; etcd's length is the default.
+    /// Sets the length at which a segment is cut, in bytes; etcd's is the default.
     pub fn set_segment_bytes(&mut self, bytes: u64) {
         self.segment_bytes = bytes;
     }

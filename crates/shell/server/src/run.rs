@@ -19,7 +19,9 @@ use cli::text::show_duration;
 use env::{Disk, MayBlock, SplitMix};
 use handover::Inbox;
 use machine::{ApplyConfig, Member};
-use member::{AutoCompaction, CommitPolicy, NodeConfig, Retention, StartConfig, StartError};
+use member::{
+    AutoCompaction, CommitPolicy, MemberLimits, NodeConfig, Retention, StartConfig, StartError,
+};
 use osenv::Clock;
 use prost::Message;
 use rpc::pool::Pool;
@@ -211,6 +213,7 @@ fn start_config(options: &Options) -> Result<StartConfig, RunError> {
             persist_checkpoints: false,
         },
         commit: options.commit,
+        limits: MemberLimits::default(),
         election_ticks: u32::try_from(ticks).unwrap_or(u32::MAX),
         pre_vote: options.pre_vote,
         unsafe_no_fsync: options.unsafe_no_fsync,
@@ -368,8 +371,15 @@ fn thread_error(e: io::Error) -> RunError {
     RunError::Io("start a thread".to_owned(), e)
 }
 
+/// Waits until the member has published itself, and the View shows it: Node hears of applied
+/// entries before their View is there, and a serializable read in between would show the state of
+/// before the restart.
 fn wait_ready(queues: &Queues, fatal: &OnceLock<Fatal>) -> Result<(), RunError> {
-    while !queues.status.load().ready {
+    let is_ready = || {
+        let status = queues.status.load();
+        status.ready && queues.view.load().store.applied_index() >= status.applied
+    };
+    while !is_ready() {
         if let Some(why) = fatal.get() {
             return Err(RunError::Fatal(why.clone()));
         }

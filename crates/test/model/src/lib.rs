@@ -42,6 +42,8 @@ pub struct Report {
     pub events: usize,
     /// Watches that a compaction cancelled.
     pub cancelled: usize,
+    /// Leases that ended by themselves with keys on them.
+    pub expired: usize,
     /// Whether the general search came to an end within its budget.
     pub searched: bool,
 }
@@ -75,6 +77,7 @@ pub fn check(history: &History) -> Result<Report, Violation> {
         revisions: replay.revisions(),
         events: watched.events,
         cancelled: watched.cancelled,
+        expired: replay.expired.len(),
         searched,
     })
 }

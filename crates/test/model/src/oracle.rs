@@ -10,10 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use api::error::ApiError;
 use api::etcdserverpb::response_op::Response as Op;
-use api::etcdserverpb::{TxnResponse, WatchCreateRequest};
-use api::mvccpb::Event;
+use api::etcdserverpb::{HashKvResponse, TxnResponse, WatchCreateRequest, WatchResponse};
+use api::mvccpb::{Event, KeyValue};
 
-use crate::history::{History, Operation, Outcome, Request, Response};
+use crate::history::{History, Leg, Operation, Outcome, Request, Response};
 use crate::state::{Change, Mark, State};
 use crate::violation::{Property, Violation};
 
@@ -93,6 +93,62 @@ pub(crate) fn observed(history: &History) -> BTreeMap<i64, (Vec<Event>, bool)> {
     all
 }
 
+/// Versions of keys that answers named, by their revision. They tell what an operation of unknown
+/// outcome must have done there. Empty values are left out: they may have been left out of the
+/// answer.
+pub(crate) fn named(history: &History) -> BTreeMap<i64, Vec<Event>> {
+    fn of_txn<'a>(response: &'a TxnResponse, found: &mut Vec<&'a KeyValue>) {
+        for op in &response.responses {
+            match &op.response {
+                Some(Op::ResponseRange(r)) => found.extend(&r.kvs),
+                Some(Op::ResponsePut(r)) => found.extend(&r.prev_kv),
+                Some(Op::ResponseDeleteRange(r)) => found.extend(&r.prev_kvs),
+                Some(Op::ResponseTxn(r)) => of_txn(r, found),
+                None => {}
+            }
+        }
+    }
+    let mut found: Vec<&KeyValue> = Vec::new();
+    for response in history.operations.iter().filter_map(Operation::response) {
+        match response {
+            Response::Range(r) => found.extend(&r.kvs),
+            Response::Put(r) => found.extend(&r.prev_kv),
+            Response::DeleteRange(r) => found.extend(&r.prev_kvs),
+            Response::Txn(r) => of_txn(r, &mut found),
+            _ => {}
+        }
+    }
+    let legs = history.watches.iter().flat_map(|w| &w.legs);
+    let events = legs.flat_map(|leg| &leg.responses).flat_map(|(_, r)| &r.events);
+    found.extend(events.filter_map(|event| event.prev_kv.as_ref()));
+    let mut all: BTreeMap<i64, Vec<Event>> = BTreeMap::new();
+    for kv in found.into_iter().filter(|kv| !kv.value.is_empty()) {
+        let events = all.entry(kv.mod_revision).or_default();
+        let event = Event { kv: Some(kv.clone()), ..Event::default() };
+        if !events.contains(&event) {
+            events.push(event);
+        }
+    }
+    all
+}
+
+/// From and up to which revision a leg has been given everything, if it keeps its promises.
+fn passed(leg: &Leg) -> Option<(i64, i64, &WatchCreateRequest)> {
+    let revision = |r: &WatchResponse| r.header.as_ref().map_or(0, |h| h.revision);
+    let created = leg.responses.first().map(|(_, r)| r).filter(|r| r.created && !r.canceled)?;
+    let from = match leg.request.start_revision {
+        0 => revision(created) + 1,
+        start => start,
+    };
+    let told = leg.responses[1..].iter().map(|(_, r)| match r.events.last() {
+        // The last revision of a fragment may go on.
+        Some(event) => event.kv.as_ref().map_or(0, |kv| kv.mod_revision - i64::from(r.fragment)),
+        None if r.canceled => 0,
+        None => revision(r),
+    });
+    Some((from, told.max()?, &leg.request))
+}
+
 fn sees_all(request: &WatchCreateRequest) -> bool {
     let all = request.range_end[..] == [0] && (request.key.is_empty() || request.key[..] == [0]);
     all && request.filters.is_empty()
@@ -149,7 +205,10 @@ struct Builder<'h> {
     unknown: Vec<usize>,
     leases: BTreeSet<i64>,
     observed: BTreeMap<i64, (Vec<Event>, bool)>,
+    named: BTreeMap<i64, Vec<Event>>,
     seen: Seen,
+    /// What watches have gone past: from and up to which revision.
+    passed: Vec<(i64, i64, &'h WatchCreateRequest)>,
     /// The origin of each revision so far, from the first on.
     origins: Vec<Origin>,
 }
@@ -206,19 +265,24 @@ impl<'h> Builder<'h> {
     fn new(history: &'h History) -> Result<Self, Violation> {
         let mut builder = Self {
             history,
-            state: State { any_lease: true, ..history.start() },
+            state: State { endless_leases: true, ..history.start() },
             owners: BTreeMap::new(),
             quiet: BTreeMap::new(),
             revokes: BTreeMap::new(),
             unknown: Vec::new(),
             leases: BTreeSet::new(),
             observed: observed(history),
+            named: named(history),
             seen: Seen::of(history),
+            passed: Vec::new(),
             origins: Vec::new(),
         };
         for (place, op) in history.operations.iter().enumerate() {
-            if let Request::LeaseGrant(r) = op.taken() {
+            if let Request::LeaseGrant(r) = op.taken()
+                && !matches!(op.outcome, Outcome::Refused(_))
+            {
                 builder.leases.insert(r.id);
+                builder.state.leases.insert(r.id, r.ttl);
             }
             match &op.outcome {
                 Outcome::Refused(_) => {}
@@ -228,6 +292,7 @@ impl<'h> Builder<'h> {
             }
         }
         builder.leases.extend(builder.state.leases().keys());
+        builder.passed = history.watches.iter().flat_map(|w| &w.legs).filter_map(passed).collect();
         Ok(builder)
     }
 
@@ -314,11 +379,14 @@ impl<'h> Builder<'h> {
         let mut found: Vec<Origin> = Vec::new();
         let revokes = self.revokes.get(&revision).into_iter().flatten();
         found.extend(revokes.map(|at| Origin::Operation(*at)));
-        let unused = self.unknown.iter().map(|at| Origin::Operation(*at));
-        found.extend(unused.filter(|origin| {
-            let Origin::Operation(at) = origin else { return false };
-            self.history.operations[*at].call <= seen && !self.origins.contains(origin)
-        }));
+        // Those first that were called about when the revision before was made.
+        let call = |at: &usize| self.history.operations[*at].call;
+        let about = self.owners.range(..revision).next_back().map_or(0, |(_, at)| call(at));
+        let unused = |at: &&usize| !self.origins.contains(&Origin::Operation(**at));
+        let mut unknown: Vec<usize> =
+            self.unknown.iter().filter(|at| call(at) <= seen).filter(unused).copied().collect();
+        unknown.sort_by_cached_key(|at| call(at).abs_diff(about));
+        found.extend(unknown.into_iter().map(Origin::Operation));
         found.extend(self.leases.iter().map(|lease| Origin::Expiry(*lease)));
         found
     }
@@ -357,7 +425,12 @@ impl<'h> Builder<'h> {
         }
         if let Some((events, complete)) = self.observed.get(&revision) {
             let changes = self.state.changes(revision);
-            if !agrees(changes, events) || (*complete && changes.len() > events.len()) {
+            let missing = |place: usize| {
+                let removed = self.state.is_replaced(revision, place) && self.compacted(revision);
+                !removed && !events.contains(&changes[place].event())
+            };
+            let all = 0..changes.len();
+            if !agrees(changes, events) || (*complete && all.into_iter().any(missing)) {
                 if response.is_none() {
                     return Err(self.unexplained(revision));
                 }
@@ -367,8 +440,38 @@ impl<'h> Builder<'h> {
                 ));
             }
         }
+        let contradicted = || {
+            let named = self.named.get(&revision);
+            named.is_some_and(|events| !agrees(self.state.changes(revision), events))
+        };
+        if response.is_none() && (contradicted() || self.was_missed(revision)) {
+            return Err(self.unexplained(revision));
+        }
         self.origins.push(origin);
         self.settle(revision)
+    }
+
+    /// Whether someone may have compacted to exactly this revision.
+    fn compacted(&self, revision: i64) -> bool {
+        self.history.compacts_itself
+            || self.history.operations.iter().any(|op| {
+                let to_it = matches!(&op.request, Request::Compact(r) if r.revision == revision);
+                to_it && !matches!(op.outcome, Outcome::Refused(_))
+            })
+    }
+
+    /// Whether a watch went past a revision without an event that it should have had of it.
+    fn was_missed(&self, revision: i64) -> bool {
+        let events = self.observed.get(&revision).map_or(&[][..], |(events, _)| events);
+        if self.compacted(revision) {
+            return false;
+        }
+        self.state.changes(revision).iter().any(|change| {
+            let wanted = self.passed.iter().any(|(from, upto, request)| {
+                (*from..=*upto).contains(&revision) && crate::watch::wants(request, change)
+            });
+            wanted && !events.contains(&change.event())
+        })
     }
 
     /// Checks everything that saw the store at `revision`.
@@ -501,13 +604,18 @@ fn check_compaction(history: &History, op: &Operation, floor: i64) -> Result<(),
 
 /// Checks that equal revisions have equal hashes, over restarts and members.
 ///
+/// At a revision that was compacted to, etcd answers with the hash that the compaction stored,
+/// which counts a tombstone there; before, it answers with one that does not. The two are told
+/// apart by time, and where that does not tell, nothing is compared.
+///
 /// # Errors
 /// [`Property::Hashes`].
 pub fn check_hashes(history: &History) -> Result<(), Violation> {
-    let mut known: BTreeMap<(i64, i64), u32> = BTreeMap::new();
+    let mut known: BTreeMap<(i64, i64, bool), u32> = BTreeMap::new();
     for op in &history.operations {
         let Some(Response::HashKv(r)) = op.response() else { continue };
-        let of = (r.hash_revision, r.compact_revision);
+        let Some(stored) = is_stored_hash(history, op, r) else { continue };
+        let of = (r.hash_revision, r.compact_revision, stored);
         let hash = *known.entry(of).or_insert(r.hash);
         if hash != r.hash {
             return Err(Violation::new(
@@ -517,4 +625,22 @@ pub fn check_hashes(history: &History) -> Result<(), Violation> {
         }
     }
     Ok(())
+}
+
+/// Whether a hash at a revision was stored by the compaction to it; `None` if nobody can tell.
+fn is_stored_hash(history: &History, op: &Operation, hash: &HashKvResponse) -> Option<bool> {
+    let revision = hash.hash_revision;
+    let compactions = history.operations.iter().filter_map(|other| match &other.request {
+        Request::Compact(r) if !matches!(other.outcome, Outcome::Refused(_)) => {
+            Some((other, r.revision))
+        }
+        _ => None,
+    });
+    let to_it: Vec<_> = compactions.filter(|(_, target)| *target == revision).collect();
+    if to_it.iter().all(|(compaction, _)| op.end() < compaction.call) {
+        return (!history.compacts_itself).then_some(false);
+    }
+    // Behind it only the stored hash counts from the compaction before.
+    let behind = to_it.iter().any(|(compaction, _)| compaction.end() < op.call);
+    behind.then_some(hash.compact_revision < revision)
 }

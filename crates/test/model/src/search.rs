@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashSet};
 use api::mvccpb::Event;
 
 use crate::history::{History, Operation, Outcome, Request};
-use crate::oracle::{agrees, observed};
+use crate::oracle::{agrees, named, observed};
 use crate::state::{Mark, State};
 
 /// What the search found.
@@ -61,6 +61,7 @@ struct Searcher {
     left: usize,
     set: u128,
     state: State,
+    /// What watches saw of each revision, and what answers named of it.
     known: BTreeMap<i64, Vec<Event>>,
     steps: usize,
 }
@@ -142,7 +143,10 @@ impl Searcher {
         }
         items.sort_by_key(|item| (item.call, item.end));
         let left = items.iter().filter(|item| item.outcome != Outcome::Unknown).count();
-        let known = observed(history).into_iter().map(|(rev, (events, _))| (rev, events)).collect();
+        let mut known = named(history);
+        for (revision, (events, _)) in observed(history) {
+            known.entry(revision).or_default().extend(events);
+        }
         Self {
             taken: vec![false; items.len()],
             items,

@@ -83,8 +83,8 @@ pub struct State {
     pub(crate) leases: BTreeMap<i64, i64>,
     /// What grants and revokes replaced, for going back.
     pub(crate) lease_journal: Vec<(i64, Option<i64>)>,
-    /// Leases are taken as they come: where they end is not part of the question.
-    pub(crate) any_lease: bool,
+    /// Leases never end: when they do is not part of the question, only what goes with them.
+    pub(crate) endless_leases: bool,
     pub(crate) fingerprint: u64,
 }
 
@@ -97,7 +97,7 @@ impl Default for State {
             compact: -1,
             leases: BTreeMap::new(),
             lease_journal: Vec::new(),
-            any_lease: false,
+            endless_leases: false,
             fingerprint: 0,
         }
     }
@@ -160,6 +160,15 @@ impl State {
     #[must_use]
     pub fn changes(&self, revision: i64) -> &[Change] {
         self.log.get(&revision).map_or(&[], |changes| changes)
+    }
+
+    /// Whether a later change of the same revision replaced the change at a place: a compaction to
+    /// exactly that revision removes it, and watches that begin there then miss it (semantics E4).
+    #[must_use]
+    pub fn is_replaced(&self, revision: i64, place: usize) -> bool {
+        let changes = self.changes(revision);
+        let key = changes.get(place).map(|change| &change.key);
+        changes.iter().skip(place + 1).any(|later| Some(&later.key) == key)
     }
 
     /// A number that differs for states that differ, but for chance.
@@ -287,10 +296,12 @@ impl State {
 
     /// Ends a lease: its keys go in one revision, ascending (semantics G13).
     fn end_lease(&mut self, id: i64) -> Result<LeaseRevokeResponse, ApiError> {
-        if !self.any_lease && !self.leases.contains_key(&id) {
+        if !self.leases.contains_key(&id) {
             return Err(ApiError::LeaseNotFound);
         }
-        self.set_lease(id, None);
+        if !self.endless_leases {
+            self.set_lease(id, None);
+        }
         let new = self.revision + 1;
         for key in self.attached(id) {
             self.delete_key(&key, new);
@@ -308,7 +319,7 @@ impl State {
     }
 
     pub(crate) fn check_put(&self, r: &PutRequest) -> Result<(), ApiError> {
-        if r.lease != 0 && !self.any_lease && !self.leases.contains_key(&r.lease) {
+        if r.lease != 0 && !self.leases.contains_key(&r.lease) {
             return Err(ApiError::LeaseNotFound);
         }
         let keeps = r.ignore_value || r.ignore_lease;

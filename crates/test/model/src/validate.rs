@@ -34,7 +34,36 @@ pub(crate) fn txn(r: &TxnRequest) -> Result<(), ApiError> {
     levels(r, MAX_TXN_OPS)?;
     changes(&r.success)?;
     changes(&r.failure)?;
+    for ops in [&r.success, &r.failure] {
+        if poisons(ops, &mut Vec::new()) {
+            return Err(ApiError::KeyNotFound);
+        }
+    }
     Ok(())
+}
+
+/// Whether a put relies on a key that a delete from a key on has taken before it in its branch.
+/// etcd accepts it, and no member survives applying it (semantics D12): whoever tests etcd itself
+/// must not ask for it.
+fn poisons(ops: &[RequestOp], taken_from: &mut Vec<Bytes>) -> bool {
+    ops.iter().any(|op| match &op.request {
+        Some(Op::RequestDeleteRange(r)) if r.range_end[..] == [0] => {
+            taken_from.push(r.key.clone());
+            false
+        }
+        Some(Op::RequestPut(r)) => {
+            let relies = r.ignore_value || r.ignore_lease;
+            relies && taken_from.iter().any(|from| *from <= r.key)
+        }
+        Some(Op::RequestTxn(r)) => {
+            let before = taken_from.clone();
+            let mut other = before;
+            let found = poisons(&r.success, taken_from) || poisons(&r.failure, &mut other);
+            taken_from.extend(other);
+            found
+        }
+        _ => false,
+    })
 }
 
 fn levels(r: &TxnRequest, limit: usize) -> Result<(), ApiError> {

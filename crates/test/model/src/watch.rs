@@ -85,8 +85,17 @@ fn check_leg(
         return Ok(None);
     }
     let from = if start == 0 { revision_of(created) + 1 } else { start };
-    let mut check =
-        LegCheck { history, replay, leg, from, next: from, last: from - 1, told: 0, open: None };
+    let mut check = LegCheck {
+        history,
+        replay,
+        leg,
+        from,
+        next: from,
+        last: from - 1,
+        whole: from - 1,
+        told: 0,
+        open: None,
+    };
     for (at, response) in &leg.responses[1..] {
         if response.canceled {
             if response.compact_revision != 0 {
@@ -107,7 +116,7 @@ fn check_leg(
         check.check_start()?;
         check.deliver_all_below(must + 1)?;
     }
-    Ok(Some(Resume { least: check.last + 1, most: check.next }))
+    Ok(Some(Resume { least: check.whole + 1, most: check.next }))
 }
 
 fn fail<T>(property: Property, what: impl Into<String>) -> Result<T, Violation> {
@@ -128,6 +137,9 @@ struct LegCheck<'a> {
     next: i64,
     /// The last revision with an event.
     last: i64,
+    /// As `last`, but as of the last response that was not a fragment: clients put fragments
+    /// together before they count them.
+    whole: i64,
     /// The last revision of a progress notification.
     told: i64,
     /// The revision that a fragment left open, and how many of its events have come.
@@ -151,11 +163,20 @@ impl LegCheck<'_> {
         self.replay.state()
     }
 
+    /// A fragment may end with a revision; then nothing of it may be missing.
+    fn end_fragments(&mut self) -> Result<(), Violation> {
+        let Some((revision, skip)) = self.open.take() else { return Ok(()) };
+        let changes = self.state().changes(revision).iter();
+        if changes.filter(|c| wants(&self.leg.request, c)).nth(skip).is_some() {
+            return fail(Property::Atomic, format!("revision {revision} came in part"));
+        }
+        (self.next, self.last) = (revision + 1, revision);
+        Ok(())
+    }
+
     /// Everything wanted below a revision must have come.
     fn deliver_all_below(&mut self, revision: i64) -> Result<(), Violation> {
-        if let Some((open, _)) = self.open {
-            return fail(Property::Atomic, format!("revision {open} came in part"));
-        }
+        self.end_fragments()?;
         for missing in self.next..revision.min(self.replay.newest() + 1) {
             let wanted = self.state().changes(missing).iter().find(|c| wants(&self.leg.request, c));
             if let Some(change) = wanted {
@@ -231,10 +252,11 @@ impl LegCheck<'_> {
     ) -> Result<(), Violation> {
         let skip = match self.open.take() {
             Some((open, skip)) if open == revision => skip,
-            Some((open, _)) => {
-                return fail(Property::Atomic, format!("revision {open} came in part"));
+            other => {
+                self.open = other;
+                self.end_fragments()?;
+                0
             }
-            None => 0,
         };
         if revision < self.next {
             let property = match revision {
@@ -248,10 +270,24 @@ impl LegCheck<'_> {
         if skip == 0 {
             self.deliver_all_below(revision)?;
         }
-        let wanted: Vec<Change> = self.state().changes(revision).to_vec();
-        let mut wanted = wanted.iter().filter(|c| wants(&self.leg.request, c)).skip(skip);
+        // What a compaction to this very revision may have removed is wanted only if it came.
+        let compacted = self.history.compacts_itself
+            || self.compactions().any(|(call, _, target)| call <= at && target == revision);
+        let removed = |place: usize, change: &Change| {
+            let came = events.iter().any(|event| same_event(change, event));
+            compacted && !came && self.state().is_replaced(revision, place)
+        };
+        let changes: Vec<(usize, Change)> =
+            self.state().changes(revision).iter().cloned().enumerate().collect();
+        let wanted = changes.iter().filter(|(_, c)| wants(&self.leg.request, c)).skip(skip);
+        let mut wanted =
+            wanted.filter(|(place, change)| !removed(*place, change)).map(|(_, change)| change);
         for (i, event) in events.iter().enumerate() {
-            if events[..i].iter().any(|e| e == event) {
+            // A transaction may delete a key twice, with a put in between (semantics R3).
+            let times = |event: &Event| {
+                self.state().changes(revision).iter().filter(|c| same_event(c, event)).count()
+            };
+            if events[..i].iter().filter(|e| *e == event).count() >= times(event).max(1) {
                 return fail(Property::Unique, format!("came twice: {event:?}"));
             }
             let Some(change) = wanted.next() else {
@@ -309,7 +345,13 @@ impl LegCheck<'_> {
         }
     }
 
+    /// The state before a change; none for a key that the change creates, even if its revision
+    /// deleted it first (semantics F13).
     fn before(&self, change: &Change) -> Option<KeyValue> {
+        let version = &change.version;
+        if !version.tombstone && version.create == version.main {
+            return None;
+        }
         self.state().kv(&change.key, change.version.main - 1)
     }
 
@@ -343,6 +385,11 @@ impl LegCheck<'_> {
         }
         Ok(())
     }
+}
+
+fn same_event(change: &Change, event: &Event) -> bool {
+    let plain = change.event();
+    (plain.r#type, &plain.kv) == (event.r#type, &event.kv)
 }
 
 fn revision_of_event(event: &Event) -> Result<i64, Violation> {

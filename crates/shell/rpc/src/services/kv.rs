@@ -250,7 +250,11 @@ async fn read_only_txn(rt: &Rc<Runtime>, request: TxnRequest) -> Result<Body, St
     Ok(Body::Whole(out.into()))
 }
 
-fn read_txn(
+/// Answers a transaction that only reads, from one View.
+///
+/// # Errors
+/// etcd's, and the database's.
+pub fn read_txn(
     may: &env::MayBlock,
     view: &MemberView,
     request: &TxnRequest,

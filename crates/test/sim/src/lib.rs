@@ -1,0 +1,122 @@
+//! One member under a seeded scheduler.
+//!
+//! The production automata of `core/member`, the production `WatchHub`, and the checks and
+//! renderings of `shell/rpc` run on a disk in memory that loses and tears what was not synced. The
+//! seed draws the options ([`Options`]) and every choice of the schedule: whose turn it is, what of
+//! its inbox an automaton finds, which outputs have left it when the power goes, how slow each is,
+//! how the clock jumps. Clients write, read, hold leases and watch; what they saw goes to the
+//! checkers of `model`. Same seed, same commit: the same event log, byte for byte.
+//!
+//! Owns: the schedule, faults, clients. Never: decides what a right answer is, that is `model`'s;
+//! never re-implements what the product has: only the futures and threads of the shell are
+//! replaced, by [`world`]'s steps.
+//!
+//! Read next: [`options`], `world.rs`, `process.rs`, [`plant`].
+
+mod clients;
+mod disk;
+mod gateway;
+mod inbox;
+mod liveness;
+pub mod options;
+pub mod plant;
+mod process;
+mod trace;
+mod watches;
+mod workload;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+pub use options::Options;
+pub use plant::Plant;
+pub use world::Counts;
+
+use world::World;
+
+/// What a seed did and saw.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// What happened.
+    pub counts: Counts,
+    /// What the checkers looked at.
+    pub report: model::Report,
+    /// Simulated nanoseconds.
+    pub simulated: u64,
+    /// The hash of the event log.
+    pub hash: u64,
+    /// Lines in it.
+    pub lines: u64,
+}
+
+/// A seed that found something.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The seed.
+    pub seed: u64,
+    /// The planted bug, if one was.
+    pub plant: Option<Plant>,
+    /// What is wrong.
+    pub what: String,
+    /// The property that the history breaks, if the run came to its end.
+    pub property: Option<model::Property>,
+    /// The last lines of the event log.
+    pub last: Vec<String>,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "seed {}: {}", self.seed, self.what)?;
+        write!(f, "replay: cargo xtask sim --seed {}", self.seed)?;
+        match self.plant {
+            Some(plant) => write!(f, " --plant {plant}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Steps of the safety phase after which a seed is taken to hang.
+const MAX_STEPS: u64 = 600_000;
+
+/// Runs a seed, with a planted bug if one is named. With `print` the event log goes to stdout.
+///
+/// # Errors
+/// [`Failure`].
+pub fn run(seed: u64, plant: Option<Plant>, print: bool) -> Result<Summary, Box<Failure>> {
+    let mut world = World::new(seed, plant, print);
+    let fail = |world: &World, what: String, property| {
+        Box::new(Failure { seed, plant, what, property, last: world.trace.last() })
+    };
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        while (world.known.operations as usize) < world.options.operations {
+            if world.counts.steps > MAX_STEPS {
+                return Err("the safety phase does not end".to_owned());
+            }
+            world.step()?;
+        }
+        liveness::run(&mut world)
+    }));
+    match result {
+        Ok(Ok(())) => {}
+        Ok(Err(what)) => return Err(fail(&world, what, None)),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+            let what = format!("panic: {}", text.unwrap_or_default());
+            return Err(fail(&world, what, None));
+        }
+    }
+    world.history.watches =
+        world.watchers.iter_mut().flat_map(|w| w.lanes.drain(..).map(|lane| lane.watch)).collect();
+    let report = match model::check(&world.history) {
+        Ok(report) => report,
+        Err(v) => return Err(fail(&world, v.to_string(), Some(v.property))),
+    };
+    Ok(Summary {
+        counts: world.counts,
+        report,
+        simulated: world.now,
+        hash: world.trace.hash(),
+        lines: world.trace.lines(),
+    })
+}

@@ -1,0 +1,166 @@
+//! The second phase: nothing goes wrong any more, and all that is waited for must happen.
+
+use api::error::{ApiError, Status};
+use api::etcdserverpb::PutRequest;
+use model::{Outcome, Request, Response};
+
+use crate::clients::Watcher;
+use crate::gateway::{Ask, Told};
+use crate::workload;
+use crate::world::{MS, World};
+
+/// Simulated time within which everything that was waited for must have happened: longer than the
+/// longest timeout of a request and the longest lease.
+const PATIENCE: u64 = 30_000 * MS;
+/// Steps within which each stage must end.
+const MAX_STEPS: u64 = 200_000;
+/// The client of this phase.
+const LAST: u32 = 999;
+
+/// Heals everything, and demands progress.
+///
+/// # Errors
+/// What did not happen in time.
+pub(crate) fn run(world: &mut World) -> Result<(), String> {
+    world.chaos = false;
+    world.trace.event(world.now, format_args!("healed"));
+    let member = &world.members[0];
+    if member.running.is_some() && member.is_doomed() {
+        // The disk that was to fail is replaced by way of a last crash.
+        world.crash(0);
+    }
+    if let Some(running) = &mut world.members[0].running {
+        running.process.stalled = [0; 4];
+    }
+    until(world, "the member serves", |w| {
+        w.members[0].running.as_ref().is_some_and(|r| r.serving)
+    })?;
+    until(world, "every call is answered", |w| w.clients.iter().all(|c| c.busy.is_none()))?;
+    // Twice: the first may be overtaken by an alarm that was on its way.
+    for _ in 0..2 {
+        ask(world, Ask::Disarm)?.map_err(|e| format!("disarming: {e}"))?;
+    }
+    write(world)?;
+    until_no_lease(world)?;
+    ask(world, Ask::AwaitCompaction)?.map_err(|e| format!("compacting: {e}"))?;
+    settle_watches(world)?;
+    read(world)?;
+    world.crash(0);
+    until(world, "the member serves again", |w| {
+        w.members[0].running.as_ref().is_some_and(|r| r.serving)
+    })?;
+    read(world)?;
+    ask(world, Ask::Defragment)?.map_err(|e| format!("defragmenting: {e}"))?;
+    read(world)
+}
+
+/// Steps until something holds.
+fn until(
+    world: &mut World,
+    what: &str,
+    mut holds: impl FnMut(&World) -> bool,
+) -> Result<(), String> {
+    let (deadline, last) = (world.now + PATIENCE, world.counts.steps + MAX_STEPS);
+    while !holds(world) {
+        if world.now > deadline || world.counts.steps > last {
+            return Err(format!("no progress after healing: waited in vain until {what}"));
+        }
+        world.step()?;
+    }
+    Ok(())
+}
+
+/// Asks and waits for the answer.
+fn ask(world: &mut World, ask: Ask) -> Result<Result<Told, Status>, String> {
+    let what = format!("{ask:?} is answered");
+    let (call, place) = world.call(0, LAST, ask);
+    if let Some(place) = place {
+        let client =
+            crate::clients::Client { id: LAST, next_at: 0, busy: Some((call, Some(place))) };
+        world.clients.push(client);
+        world.collect(0);
+        until(world, &what, |w| w.clients.last().is_some_and(|c| c.busy.is_none()))?;
+        world.clients.pop();
+        let told = match &world.history.operations[place].outcome {
+            Outcome::Answered(response) => Ok(Told::Kv(response.clone())),
+            Outcome::Refused(status) => Err(status.clone()),
+            // Only what is over the quota ends so; the status was written down as nothing.
+            Outcome::Unknown => Err(ApiError::NoSpace.into()),
+        };
+        return Ok(told);
+    }
+    until(world, &what, |w| w.told.iter().any(|(number, _)| *number == call))?;
+    let at = world.told.iter().position(|(number, _)| *number == call);
+    Ok(world.told.swap_remove(at.expect("waited for")).1)
+}
+
+/// A write must succeed, unless there is no space for it.
+fn write(world: &mut World) -> Result<(), String> {
+    let put = PutRequest { key: "last".into(), value: "word".into(), ..PutRequest::default() };
+    match ask(world, Ask::Kv(Request::Put(put)))? {
+        Ok(_) => Ok(()),
+        Err(e) if e.message == ApiError::NoSpace.text() && world.options.quota_bytes.is_some() => {
+            Ok(())
+        }
+        Err(e) => Err(format!("a write after healing: {e}")),
+    }
+}
+
+/// Every lease must end: nobody renews them any more.
+fn until_no_lease(world: &mut World) -> Result<(), String> {
+    let deadline = world.now + PATIENCE;
+    loop {
+        let Ok(Told::Leases(leases)) = ask(world, Ask::Leases)? else {
+            return Err("leases are not listed".to_owned());
+        };
+        if leases.is_empty() {
+            return Ok(());
+        }
+        if world.now > deadline {
+            return Err(format!("no progress after healing: leases never ended: {leases:?}"));
+        }
+        let pause = world.now + 200 * MS;
+        until(world, "time passes", |w| w.now >= pause)?;
+    }
+}
+
+/// Every watch must come to the end of what there is.
+fn settle_watches(world: &mut World) -> Result<(), String> {
+    until(world, "every watch is connected", |w| w.watchers.iter().all(|w| w.stream.is_some()))?;
+    let upto = |world: &World| {
+        world.members[0].running.as_ref().map_or(0, |r| r.process.view.store.revision().0)
+    };
+    let revision = upto(world);
+    // Progress is not told to a stream with a watch that begins in the future (semantics F16),
+    // as one does that had everything and was made anew: one more write ends that future.
+    write(world)?;
+    let newest = upto(world);
+    let begins_later =
+        |w: &Watcher| w.lanes.iter().any(|lane| lane.started().is_some_and(|at| at > newest));
+    // By an event or by progress, which clients ask for all the time now.
+    until(world, "every watch has been given everything", |w| {
+        w.watchers.iter().all(|w| {
+            let all = w.lanes.iter().all(|lane| lane.id.is_some() && lane.next > revision);
+            w.stream.is_some() && (all || begins_later(w))
+        })
+    })?;
+    for lane in world.watchers.iter_mut().flat_map(|w| &mut w.lanes) {
+        let told = lane.next > revision;
+        if let Some(leg) = lane.watch.legs.last_mut().filter(|_| told && lane.id.is_some()) {
+            leg.must_reach = Some(revision);
+        }
+    }
+    Ok(())
+}
+
+/// Reads everything, and its hash.
+fn read(world: &mut World) -> Result<(), String> {
+    let told = ask(world, Ask::Kv(Request::Range(workload::everything())))?;
+    let told = told.map_err(|e| format!("a read after healing: {e}"))?;
+    let Told::Kv(response @ Response::Range(_)) = told else {
+        return Err("a read is not answered by one".to_owned());
+    };
+    let hash = Ask::Kv(Request::HashKv(response.revision()));
+    ask(world, hash)?.map_err(|e| format!("a hash after healing: {e}"))?;
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! Runs seeds on all cores: `quorate-sim [--seeds N] [--seed S] [--from S] [--planted]`.
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, mpsc};
+use std::time::Instant;
+
+use sim::{Failure, Plant, Summary, run};
+
+const HELP: &str = "quorate-sim [--seeds N] [--from S] [--seed S] [--plant NAME] [--planted]
+
+  --seeds N     how many seeds to run (200)
+  --from S      the first of them (1)
+  --seed S      runs this one and prints its event log
+  --plant NAME  with a planted bug
+  --planted     checks that each planted bug is found";
+
+/// Seeds within which each planted bug must be found.
+const PLANTED_SEEDS: u64 = 200;
+/// Failures after which no more seeds are begun.
+const MAX_FAILURES: usize = 5;
+
+struct Args {
+    seeds: u64,
+    from: u64,
+    seed: Option<u64>,
+    plant: Option<Plant>,
+    planted: bool,
+}
+
+fn parse() -> Result<Args, String> {
+    let mut args = Args { seeds: 200, from: 1, seed: None, plant: None, planted: false };
+    let mut given = std::env::args().skip(1);
+    while let Some(flag) = given.next() {
+        let mut value = || given.next().ok_or_else(|| format!("{flag} wants a value"));
+        let number = |text: String| text.parse::<u64>().map_err(|e| format!("{text}: {e}"));
+        match flag.as_str() {
+            "--seeds" => args.seeds = number(value()?)?,
+            "--from" => args.from = number(value()?)?,
+            "--seed" => args.seed = Some(number(value()?)?),
+            "--plant" => args.plant = Some(value()?.parse()?),
+            "--planted" => args.planted = true,
+            other => return Err(format!("{other}\n{HELP}")),
+        }
+    }
+    Ok(args)
+}
+
+fn main() -> ExitCode {
+    let args = match parse() {
+        Ok(args) => args,
+        Err(why) => {
+            eprintln!("{why}");
+            return ExitCode::from(2);
+        }
+    };
+    // A panic of the member is a finding, told with its seed.
+    std::panic::set_hook(Box::new(|_| {}));
+    if let Some(seed) = args.seed {
+        return one(seed, args.plant);
+    }
+    if args.planted {
+        return planted();
+    }
+    many(&args)
+}
+
+fn one(seed: u64, plant: Option<Plant>) -> ExitCode {
+    match run(seed, plant, true) {
+        Ok(summary) => {
+            println!("seed {seed}: {summary:?}");
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            println!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Finds each planted bug, or fails.
+fn planted() -> ExitCode {
+    let mut missed = 0;
+    for plant in Plant::ALL {
+        let found = (1..=PLANTED_SEEDS).find_map(|seed| run(seed, Some(plant), false).err());
+        match found {
+            Some(failure) => println!("{plant}: found by seed {}: {}", failure.seed, failure.what),
+            None => {
+                println!("{plant}: MISSED by {PLANTED_SEEDS} seeds");
+                missed += 1;
+            }
+        }
+    }
+    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn many(args: &Args) -> ExitCode {
+    let began = Instant::now();
+    let next = AtomicU64::new(args.from);
+    let end = args.from.saturating_add(args.seeds);
+    let failures: Mutex<Vec<Box<Failure>>> = Mutex::default();
+    let (done, results) = mpsc::channel::<Summary>();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            let (done, next, failures) = (done.clone(), &next, &failures);
+            scope.spawn(move || {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let stop =
+                        failures.lock().expect("nobody panics with it").len() >= MAX_FAILURES;
+                    if seed >= end || stop {
+                        return;
+                    }
+                    match run(seed, args.plant, false) {
+                        Ok(summary) => done.send(summary).expect("the receiver waits"),
+                        Err(failure) => {
+                            println!("{failure}");
+                            failures.lock().expect("nobody panics with it").push(failure);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    drop(done);
+    let (mut seeds, mut total, mut unsearched) = (0u64, Summary::default(), 0u64);
+    for summary in results {
+        seeds += 1;
+        total.counts.steps += summary.counts.steps;
+        total.counts.crashes += summary.counts.crashes;
+        total.counts.compactions += summary.counts.compactions;
+        total.counts.defragmentations += summary.counts.defragmentations;
+        total.counts.snapshots += summary.counts.snapshots;
+        total.counts.no_space += summary.counts.no_space;
+        total.report.expired += summary.report.expired;
+        total.report.operations += summary.report.operations;
+        total.report.revisions += summary.report.revisions;
+        total.report.events += summary.report.events;
+        total.report.cancelled += summary.report.cancelled;
+        total.simulated += summary.simulated;
+        unsearched += u64::from(!summary.report.searched);
+    }
+    let failures = failures.into_inner().expect("nobody panics with it");
+    let (counts, report, secs) = (total.counts, total.report, began.elapsed().as_secs_f64());
+    println!(
+        "{seeds} seeds passed, {} failed; {} operations, {} revisions, {} watch events checked \
+         ({} watches cancelled by compactions), {} leases expired with keys, {} crashes, \
+         {} compactions, {} defragmentations, {} raft snapshots, {} writes refused for space, \
+         {} steps, {} simulated seconds in {secs:.1} s ({:.1} seeds/s on {cores} cores); the \
+         general search ran out of steps in {unsearched} of them",
+        failures.len(),
+        report.operations,
+        report.revisions,
+        report.events,
+        report.cancelled,
+        report.expired,
+        counts.crashes,
+        counts.compactions,
+        counts.defragmentations,
+        counts.snapshots,
+        counts.no_space,
+        counts.steps,
+        total.simulated / 1_000_000_000,
+        (seeds as f64 + failures.len() as f64) / secs.max(0.001),
+    );
+    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,128 @@
+//! What a seed draws before anything runs.
+
+use std::time::Duration;
+
+use env::{Entropy, SplitMix};
+use member::{CommitPolicy, CompactionPace, MemberLimits, Retention};
+use store::StoreLimits;
+
+/// Everything that differs between seeds, but for the schedule itself.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Operations that clients ask for before everything is healed: 120-700.
+    pub operations: usize,
+    /// Clients: 2-8.
+    pub clients: u32,
+    /// Watching clients, besides one that watches everything: 1-4.
+    pub watchers: u32,
+    /// Distinct keys: 2-14.
+    pub keys: u64,
+    /// Bytes of a large value, which one put in sixteen has: 0, or 200-6,000.
+    pub large_bytes: u64,
+    /// Milliseconds that a client thinks at most between operations: 1-60.
+    pub think_ms: u64,
+    /// Scheduler steps between crashes on average: none (one in six), or 250-4,000.
+    pub crash_steps: Option<u64>,
+    /// Of a hundred crashes, how many cut the power; the others kill the process, whose writes
+    /// the kernel still has: 30-100.
+    pub power_percent: u64,
+    /// Of a hundred recoveries, how many are cut too: 0-40.
+    pub recovery_fault_percent: u64,
+    /// Of a thousand steps of an automaton, how many end in a stall of up to `stall_ms`: 0-20.
+    pub stall_permille: u64,
+    /// Longest stall in milliseconds: 5-800. The log's are the disk's slowness.
+    pub stall_ms: u64,
+    /// Of a hundred thousand steps, how many jump the clock by 0.1 to 12 seconds: 0-60.
+    pub jump_per_100k: u64,
+    /// Entries between raft snapshots: 8-150.
+    pub snapshot_count: u64,
+    /// Entries kept behind them: 0-40.
+    pub catchup_entries: u64,
+    /// Segment size (2 KiB to 64 KiB), memory kept for watchers (0 to 64 KiB), bytes that the
+    /// backend may lag behind (4 KiB to 1 MiB), revisions per slice of a compaction (1-50).
+    pub limits: MemberLimits,
+    /// Backend commits: 5-300 ms, 5-2,000 operations.
+    pub commit: CommitPolicy,
+    /// Log segments and snapshot files kept by purge: 1-3.
+    pub keep: u32,
+    /// Milliseconds between purges: 50-1,000.
+    pub purge_ms: u64,
+    /// Bytes of the backend beyond which writes are refused: none (half of the seeds), or 48 to
+    /// 200 KiB.
+    pub quota_bytes: Option<u64>,
+    /// Compaction by itself: none (two in three), periodic 1-8 s, or 5-60 revisions.
+    pub retention: Option<Retention>,
+    /// Of a hundred operations, how many compact: 0-6.
+    pub compact_percent: u64,
+    /// Of a thousand operations, how many defragment: 0-15.
+    pub defragment_permille: u64,
+    /// Of a hundred operations, how many concern leases: 0-30.
+    pub lease_percent: u64,
+    /// Of a hundred operations, how many read: 10-60.
+    pub read_percent: u64,
+    /// Of a hundred operations, how many are transactions: 0-30.
+    pub txn_percent: u64,
+    /// Whether nothing is in the page cache, so that reads go to the pool: one in four.
+    pub cold: bool,
+    /// Responses that a watch stream takes before it is full: 1-6.
+    pub window: usize,
+    /// Bytes of a watch response from which on it is fragmented where that was asked for: 64-600.
+    pub fragment_bytes: usize,
+    /// Milliseconds between progress notifications: 100-1,500.
+    pub progress_ms: u64,
+}
+
+impl Options {
+    /// Draws the options of a seed.
+    #[must_use]
+    pub fn draw(entropy: &mut SplitMix) -> Self {
+        let mut within = |from: u64, to: u64| from + entropy.below(to - from + 1);
+        let ms = Duration::from_millis;
+        let limits = MemberLimits {
+            wal_segment_bytes: 1 << within(11, 16),
+            store: StoreLimits {
+                watch_tail_bytes: within(0, 1) as usize * (1 << within(9, 16)),
+                uncommitted_bytes: 1 << within(12, 20),
+            },
+            compaction: CompactionPace { batch: within(1, 50) as usize, sleep: ms(within(0, 20)) },
+        };
+        Self {
+            operations: within(120, 700) as usize,
+            clients: within(2, 8) as u32,
+            watchers: within(1, 4) as u32,
+            keys: within(2, 14),
+            large_bytes: within(0, 1) * within(200, 6_000),
+            think_ms: within(1, 60),
+            crash_steps: (within(0, 5) > 0).then_some(within(250, 4_000)),
+            power_percent: within(30, 100),
+            recovery_fault_percent: within(0, 40),
+            stall_permille: within(0, 20),
+            stall_ms: within(5, 800),
+            jump_per_100k: within(0, 60),
+            snapshot_count: within(8, 150),
+            catchup_entries: within(0, 40),
+            limits,
+            commit: CommitPolicy {
+                interval: ms(within(5, 300)),
+                operations: within(5, 2_000) as usize,
+            },
+            keep: within(1, 3) as u32,
+            purge_ms: within(50, 1_000),
+            quota_bytes: (within(0, 1) == 1).then_some(within(48, 200) << 10),
+            retention: match within(0, 5) {
+                0 => Some(Retention::Periodic(ms(within(1_000, 8_000)))),
+                1 => Some(Retention::Revisions(within(5, 60) as i64)),
+                _ => None,
+            },
+            compact_percent: within(0, 6),
+            defragment_permille: within(0, 15),
+            lease_percent: within(0, 30),
+            read_percent: within(10, 60),
+            txn_percent: within(0, 30),
+            cold: within(0, 3) == 0,
+            window: within(1, 6) as usize,
+            fragment_bytes: within(64, 600) as usize,
+            progress_ms: within(100, 1_500),
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The simulator on all cores, optimised.
+
+use std::process::Command;
+
+use crate::shell::{cargo, run, target};
+
+/// Builds the simulator and hands `args` over to it.
+pub fn sim(args: &[&str]) -> Result<(), String> {
+    run(&mut cargo(&["build", "--release", "--quiet", "--package", "quorate-sim"]))?;
+    run(Command::new(target().join("release/quorate-sim")).args(args))
+}
