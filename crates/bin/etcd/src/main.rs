@@ -13,6 +13,7 @@ use signal_hook::iterator::Signals;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    memory::small_pages();
     let args: Vec<String> = std::env::args().skip(1).collect();
     match config::configure(&args, std::env::vars()) {
         Ok(Request::Version) => {
