@@ -187,12 +187,17 @@ fn run_log(q: &Queues, mut log: LogWriter, keep: Keep) -> Result<(), String> {
     let (mut inputs, mut done) = (Vec::new(), Vec::new());
     let purge = Duration::from_secs(types::limits::PURGE_INTERVAL_SECS);
     let mut next_purge = Clock.now() + purge;
+    let mut is_ready = false;
     while q.log.recv_blocking(&mut inputs, Some(purge)) {
         log.handle(&may, &mut inputs, &mut done).map_err(|e| e.to_string())?;
         for input in done.drain(..) {
             q.node.push_event(input);
         }
         let now = Clock.now();
+        is_ready = is_ready || q.status.load().ready;
+        if is_ready && q.log.is_empty() {
+            log.prepare(&may, now).map_err(|e| e.to_string())?;
+        }
         if now >= next_purge {
             next_purge = now + purge;
             // What could not be deleted now is tried again the next time.
