@@ -14,6 +14,7 @@ pub mod message;
 pub mod node;
 pub mod proposals;
 pub mod recover;
+mod zero_ahead;
 
 pub use applier::{Applier, ApplierInput, ApplierOutput, CompactionPace, MemberView};
 pub use auto_compaction::{AutoCompaction, Retention};

@@ -8,13 +8,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use env::{Disk, MayBlock};
+use env::{Disk, Instant, MayBlock};
 use types::{Index, WriteId};
 use wal::Wal;
 use wal::error::WriteError;
 use wal::snap::SnapError;
 
 use crate::message::{LogInput, NodeInput, RaftSnapshot};
+use crate::zero_ahead::{CHUNK_BYTES, Pace};
 
 /// Why the log writer cannot go on. The process must end before anything more is acknowledged.
 #[derive(Debug)]
@@ -55,13 +56,16 @@ pub struct LogWriter {
     disk: Arc<dyn Disk>,
     snap_dir: PathBuf,
     unsafe_no_fsync: bool,
+    pace: Pace,
+    /// Bytes of records written since the start.
+    written_bytes: u64,
 }
 
 impl LogWriter {
     /// Takes over an open log. `unsafe_no_fsync` is etcd's flag of that name.
     #[must_use]
     pub fn new(wal: Wal, disk: Arc<dyn Disk>, snap_dir: PathBuf, unsafe_no_fsync: bool) -> Self {
-        Self { wal, disk, snap_dir, unsafe_no_fsync }
+        Self { wal, disk, snap_dir, unsafe_no_fsync, pace: Pace::default(), written_bytes: 0 }
     }
 
     /// Writes everything in `inputs` and flushes at most once for all writes between snapshots.
@@ -91,6 +95,20 @@ impl LogWriter {
             }
         }
         self.finish(may, &mut written, &mut must_sync, out)
+    }
+
+    /// Prepares the log's space for what will come, if that is due: one chunk. To be called when
+    /// all that is queued was written and said, and only once the member is ready.
+    ///
+    /// # Errors
+    /// [`LogFailure`]; fatal. A full disk is none.
+    pub fn prepare(&mut self, may: &MayBlock, now: Instant) -> Result<(), LogFailure> {
+        if !self.unsafe_no_fsync
+            && self.pace.is_due(now, self.written_bytes, self.wal.zeroed_ahead())
+        {
+            self.wal.zero_ahead(may, CHUNK_BYTES)?;
+        }
+        Ok(())
     }
 
     /// Deletes log segments and snapshot files beyond what is kept; 0 keeps all. Failures are
@@ -125,6 +143,7 @@ impl LogWriter {
         let Some(id) = written.take() else {
             return Ok(());
         };
+        self.written_bytes += self.wal.unwritten_bytes();
         self.wal.write(may)?;
         if std::mem::take(must_sync) && !self.unsafe_no_fsync {
             self.wal.sync(may)?;

@@ -18,6 +18,9 @@ use crate::reader::{self, Log};
 use crate::record::{Encoder, Kind};
 use crate::segment::{self, Name};
 
+/// Zeroes are written in whole blocks of the file system.
+const ZERO_BLOCK_BYTES: u64 = 4_096;
+
 /// A log open for writing.
 #[derive(Debug)]
 pub struct Wal {
@@ -34,6 +37,8 @@ pub struct Wal {
     end: u64,
     last_index: u64,
     segment_bytes: u64,
+    /// The last segment holds written zeroes from `end` to here, if this is beyond `end`.
+    zeroed: u64,
     poisoned: bool,
 }
 
@@ -94,6 +99,7 @@ impl Wal {
             end: 0,
             last_index: 0,
             segment_bytes: WAL_SEGMENT_BYTES,
+            zeroed: 0,
             poisoned: false,
         };
         wal.encoder.record(&mut wal.buffer, Kind::Crc, &[]);
@@ -161,6 +167,7 @@ impl Wal {
             end: log.end,
             last_index: log.last_index,
             segment_bytes: WAL_SEGMENT_BYTES,
+            zeroed: 0,
             poisoned: false,
         };
         zero_to_end(&**wal.tail(), may, wal.end)?;
@@ -182,6 +189,12 @@ impl Wal {
     #[must_use]
     pub fn end(&self) -> u64 {
         self.end + self.buffer.len() as u64
+    }
+
+    /// Bytes of records that [`Wal::write`] would write now.
+    #[must_use]
+    pub fn unwritten_bytes(&self) -> u64 {
+        self.buffer.len() as u64
     }
 
     /// Adds an entry to what [`Wal::write`] will write.
@@ -224,6 +237,38 @@ impl Wal {
         self.guard(|wal| Ok(wal.tail().sync_data(may)?))
     }
 
+    /// Bytes of written zeroes behind the records of the current segment.
+    #[must_use]
+    pub fn zeroed_ahead(&self) -> u64 {
+        self.zeroed.saturating_sub(self.end())
+    }
+
+    /// Writes up to `bytes` of zeroes behind what [`Wal::zeroed_ahead`] counts, over reserved space
+    /// that reads as zeroes already, and makes them durable. A record that is written there later
+    /// changes no file-system metadata, so its sync is one write of the disk. Returns whether
+    /// anything was written: not at the end of the segment, and not on a full disk, which is no
+    /// error here.
+    ///
+    /// # Errors
+    /// [`WriteError`]; the log is then poisoned: a failed sync may have lost records too.
+    pub fn zero_ahead(&mut self, may: &MayBlock, bytes: usize) -> Result<bool, WriteError> {
+        assert!(self.buffer.is_empty(), "what was appended is written first");
+        self.guard(|wal| {
+            let from = wal.zeroed.max(wal.end.next_multiple_of(ZERO_BLOCK_BYTES));
+            let to = (from + bytes as u64).min(wal.tail().len()?);
+            if from >= to {
+                return Ok(false);
+            }
+            match wal.tail().write_at(may, &vec![0; (to - from) as usize], from) {
+                Err(e) if e.kind == IoErrorKind::NoSpace => return Ok(false),
+                result => result?,
+            }
+            wal.tail().sync_data(may)?;
+            wal.zeroed = to;
+            Ok(true)
+        })
+    }
+
     fn sync_all(&mut self, may: &MayBlock) -> Result<(), WriteError> {
         self.guard(|wal| Ok(wal.tail().sync_all(may)?))
     }
@@ -262,10 +307,10 @@ impl Wal {
         &self.segments.last().expect("a log has a segment").1
     }
 
-    fn guard(
+    fn guard<T>(
         &mut self,
-        f: impl FnOnce(&mut Self) -> Result<(), WriteError>,
-    ) -> Result<(), WriteError> {
+        f: impl FnOnce(&mut Self) -> Result<T, WriteError>,
+    ) -> Result<T, WriteError> {
         if self.poisoned {
             return Err(WriteError::Poisoned);
         }
@@ -312,6 +357,7 @@ impl Wal {
         let file = self.disk.open(may, &path, Open::Write)?;
         file.try_lock()?;
         self.end = self.buffer.len() as u64;
+        self.zeroed = 0;
         self.buffer.clear();
         self.segments.push((name, file));
         Ok(())

@@ -63,6 +63,19 @@ impl Requests {
         }
     }
 
+    /// The next message if it has come already: `None` if one would have to wait for it, else as
+    /// [`Requests::next`].
+    pub async fn next_now(&mut self) -> Option<Result<Option<Bytes>, Status>> {
+        let mut next = pin!(self.next());
+        poll_fn(|cx| {
+            Poll::Ready(match next.as_mut().poll(cx) {
+                Poll::Ready(message) => Some(message),
+                Poll::Pending => None,
+            })
+        })
+        .await
+    }
+
     /// Waits for the one message of a server-streaming call.
     ///
     /// # Errors

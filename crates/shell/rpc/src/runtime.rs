@@ -190,9 +190,14 @@ impl Runtime {
 
     /// Asks Node and waits for its answer.
     pub async fn ask(&self, request: impl FnOnce(ReplyToken) -> NodeInput) -> Reply {
+        self.begin(request).await
+    }
+
+    /// Asks Node; the answer is waited for when the caller likes.
+    pub fn begin(&self, request: impl FnOnce(ReplyToken) -> NodeInput) -> Wait<Reply> {
         let wait: Wait<Reply> = self.replies.register();
         self.submit(request(wait.token()));
-        wait.await
+        wait
     }
 
     /// Asks Applier and waits for its answer.

@@ -243,6 +243,7 @@ fn run_log(q: &Queues, mut log: LogWriter, keep: Keep) -> Result<(), Fatal> {
     let (mut inputs, mut done) = (Vec::new(), Vec::new());
     let purge = Duration::from_secs(types::limits::PURGE_INTERVAL_SECS);
     let mut next_purge = Clock.now() + purge;
+    let mut is_ready = false;
     while q.log.recv_blocking(&mut inputs, Some(purge)) {
         let began = Clock.now();
         log.handle(&may, &mut inputs, &mut done).map_err(|e| log_failed(&e))?;
@@ -254,6 +255,10 @@ fn run_log(q: &Queues, mut log: LogWriter, keep: Keep) -> Result<(), Fatal> {
             q.node.push_event(input);
         }
         let now = Clock.now();
+        is_ready = is_ready || q.status.load().ready;
+        if is_ready && q.log.is_empty() {
+            log.prepare(&may, now).map_err(|e| log_failed(&e))?;
+        }
         if now >= next_purge {
             next_purge = now + purge;
             // What could not be deleted now is tried again the next time.

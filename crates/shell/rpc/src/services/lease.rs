@@ -1,5 +1,6 @@
 //! The Lease service.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use api::error::{ApiError, Status};
@@ -14,9 +15,10 @@ use member::{ApplierInput, NodeInput, Reply};
 use prost::Message;
 use types::LeaseId;
 
+use crate::message::{PREFIX_BYTES, prefix};
 use crate::runtime::Runtime;
 use crate::services::{decode, unchanged};
-use crate::{Body, Requests, Sender};
+use crate::{Body, Gone, Requests, Sender};
 
 fn whole(message: &impl Message) -> Body {
     Body::Whole(message.encode_to_vec().into())
@@ -88,30 +90,86 @@ pub(super) async fn leases(rt: &Rc<Runtime>) -> Result<Body, Status> {
     }))
 }
 
+/// Keep-alives of a stream that are asked and answered together at most.
+const KEEP_ALIVES_AT_ONCE: usize = 64;
+
+/// What has come already is asked together and answered together, in order.
 pub(super) async fn keep_alive(
     rt: &Rc<Runtime>,
     mut requests: Requests,
     sender: Sender,
 ) -> Result<(), Status> {
+    let mut asked = VecDeque::new();
     while let Some(message) = requests.next().await? {
-        let request: LeaseKeepAliveRequest = super::decode_in_stream(message)?;
-        let lease = LeaseId(request.id);
-        // The revision is that from before the renewal, which may wait for the end of the lease.
-        //= etcd 3.7.1: server/etcdserver/api/v3rpc/lease.go#leaseKeepAlive
-        let header = Some(rt.header(rt.view().store.revision()));
-        let ttl = match rt.ask(|token| NodeInput::KeepAlive { token, lease }).await {
-            Reply::KeepAlive(ttl) => {
-                rt.handle.metrics.lease_renewed.inc();
-                ttl
+        let mut next = Some(message);
+        // How the stream ends behind what was asked, if it does.
+        let mut end = None;
+        while let Some(message) = next.take() {
+            match super::decode_in_stream::<LeaseKeepAliveRequest>(message) {
+                Ok(LeaseKeepAliveRequest { id }) => {
+                    let lease = LeaseId(id);
+                    // The revision is that from before the renewal, which may wait for the end of
+                    // the lease.
+                    //= etcd 3.7.1: server/etcdserver/api/v3rpc/lease.go#leaseKeepAlive
+                    let revision = rt.view().store.revision();
+                    let wait = rt.begin(|token| NodeInput::KeepAlive { token, lease });
+                    asked.push_back((id, revision, wait));
+                }
+                Err(status) => end = Some(Err(status)),
             }
-            Reply::Refused(ApiError::LeaseNotFound) => 0,
-            Reply::Refused(error) => return Err(error.into()),
-            other => unreachable!("a keep-alive is answered by one, not {other:?}"),
-        };
-        let response = LeaseKeepAliveResponse { header, id: request.id, ttl };
-        if sender.send(&response.encode_to_vec()).await.is_err() {
+            if end.is_none() && asked.len() < KEEP_ALIVES_AT_ONCE {
+                match requests.next_now().await {
+                    None => {}
+                    Some(Ok(Some(message))) => next = Some(message),
+                    Some(Ok(None)) => end = Some(Ok(())),
+                    Some(Err(status)) => end = Some(Err(status)),
+                }
+            }
+        }
+        let mut responses = Vec::with_capacity(asked.len());
+        while let Some((id, revision, wait)) = asked.pop_front() {
+            let ttl = match wait.await {
+                Reply::KeepAlive(ttl) => {
+                    rt.handle.metrics.lease_renewed.inc();
+                    ttl
+                }
+                Reply::Refused(ApiError::LeaseNotFound) => 0,
+                Reply::Refused(error) => {
+                    end = Some(Err(error.into()));
+                    asked.clear();
+                    break;
+                }
+                other => unreachable!("a keep-alive is answered by one, not {other:?}"),
+            };
+            let header = Some(rt.header(revision));
+            responses.push(LeaseKeepAliveResponse { header, id, ttl }.encode_to_vec());
+        }
+        if send_all(&sender, &responses).await.is_err() {
             break;
+        }
+        if let Some(end) = end {
+            return end;
         }
     }
     Ok(())
+}
+
+/// Sends messages, as one piece if they are not compressed.
+async fn send_all(sender: &Sender, messages: &[Vec<u8>]) -> Result<(), Gone> {
+    if let [message] = messages {
+        return sender.send(message).await;
+    }
+    if !sender.is_plain() {
+        for message in messages {
+            sender.send(message).await?;
+        }
+        return Ok(());
+    }
+    let mut all = Vec::with_capacity(messages.iter().map(|m| PREFIX_BYTES + m.len()).sum());
+    for message in messages {
+        sender.count(message.len());
+        all.extend_from_slice(&prefix(message.len()));
+        all.extend_from_slice(message);
+    }
+    sender.send_sealed(all.into()).await
 }
