@@ -142,7 +142,7 @@ struct LegCheck<'a> {
     whole: i64,
     /// The last revision of a progress notification.
     told: i64,
-    /// The revision that a fragment left open, and how many of its events have come.
+    /// The revision that a fragment left open, and the place among its wanted changes.
     open: Option<(i64, usize)>,
 }
 
@@ -163,11 +163,26 @@ impl LegCheck<'_> {
         self.replay.state()
     }
 
+    /// The changes of a revision that this watch wants, and whether each must come. What the same
+    /// revision replaced may be missing once it has been compacted to.
+    fn wanted(&self, revision: i64) -> Vec<(&Change, bool)> {
+        let compacted = || {
+            self.history.compacts_itself
+                || self.compactions().any(|(_, _, target)| target == revision)
+        };
+        let changes = self.state().changes(revision).iter().enumerate();
+        let wanted = changes.filter(|(_, change)| wants(&self.leg.request, change));
+        wanted
+            .map(|(place, change)| {
+                (change, !(self.state().is_replaced(revision, place) && compacted()))
+            })
+            .collect()
+    }
+
     /// A fragment may end with a revision; then nothing of it may be missing.
     fn end_fragments(&mut self) -> Result<(), Violation> {
         let Some((revision, skip)) = self.open.take() else { return Ok(()) };
-        let changes = self.state().changes(revision).iter();
-        if changes.filter(|c| wants(&self.leg.request, c)).nth(skip).is_some() {
+        if self.wanted(revision)[skip..].iter().any(|(_, must)| *must) {
             return fail(Property::Atomic, format!("revision {revision} came in part"));
         }
         (self.next, self.last) = (revision + 1, revision);
@@ -178,8 +193,7 @@ impl LegCheck<'_> {
     fn deliver_all_below(&mut self, revision: i64) -> Result<(), Violation> {
         self.end_fragments()?;
         for missing in self.next..revision.min(self.replay.newest() + 1) {
-            let wanted = self.state().changes(missing).iter().find(|c| wants(&self.leg.request, c));
-            if let Some(change) = wanted {
+            if let Some((change, _)) = self.wanted(missing).iter().find(|(_, must)| *must) {
                 let first = self.leg.request.start_revision;
                 return fail(
                     Property::Reliable,
@@ -270,18 +284,8 @@ impl LegCheck<'_> {
         if skip == 0 {
             self.deliver_all_below(revision)?;
         }
-        // What a compaction to this very revision may have removed is wanted only if it came.
-        let compacted = self.history.compacts_itself
-            || self.compactions().any(|(call, _, target)| call <= at && target == revision);
-        let removed = |place: usize, change: &Change| {
-            let came = events.iter().any(|event| same_event(change, event));
-            compacted && !came && self.state().is_replaced(revision, place)
-        };
-        let changes: Vec<(usize, Change)> =
-            self.state().changes(revision).iter().cloned().enumerate().collect();
-        let wanted = changes.iter().filter(|(_, c)| wants(&self.leg.request, c)).skip(skip);
-        let mut wanted =
-            wanted.filter(|(place, change)| !removed(*place, change)).map(|(_, change)| change);
+        let wanted = self.wanted(revision);
+        let mut place = skip;
         for (i, event) in events.iter().enumerate() {
             // A transaction may delete a key twice, with a put in between (semantics R3).
             let times = |event: &Event| {
@@ -290,20 +294,21 @@ impl LegCheck<'_> {
             if events[..i].iter().filter(|e| *e == event).count() >= times(event).max(1) {
                 return fail(Property::Unique, format!("came twice: {event:?}"));
             }
-            let Some(change) = wanted.next() else {
+            let next = wanted[place..].iter().position(|(c, must)| *must || same_event(c, event));
+            let Some(next) = next else {
                 return fail(Property::Events, format!("not of this watch: {event:?}"));
             };
-            self.event(at, change, event)?;
+            self.event(at, wanted[place + next].0, event)?;
+            place += next + 1;
         }
-        let missing = wanted.next();
         if ends {
-            if let Some(missing) = missing {
+            if let Some((missing, _)) = wanted[place..].iter().find(|(_, must)| *must) {
                 return fail(Property::Atomic, format!("came without {missing:?}: {events:?}"));
             }
             self.next = revision + 1;
             self.last = revision;
         } else {
-            self.open = Some((revision, skip + events.len()));
+            self.open = Some((revision, place));
         }
         Ok(())
     }
