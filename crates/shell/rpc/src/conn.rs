@@ -161,9 +161,11 @@ where
             match connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     keepalive.heard();
-                    let (dispatch, settings) = (Rc::clone(&dispatch), Rc::clone(&settings));
-                    let activity = Rc::clone(&activity);
-                    calls.spawn_local(grpc::call(dispatch, request, respond, settings, activity));
+                    let (dispatch, activity) = (Rc::clone(&dispatch), Rc::clone(&activity));
+                    let call = grpc::call(dispatch, request, respond, &settings, activity);
+                    if let Some(call) = call {
+                        calls.spawn_local(call);
+                    }
                 }
                 Poll::Ready(Some(Err(_)) | None) => {
                     // What h2 still had to say (a GOAWAY) is sent if the socket takes it.

@@ -5,7 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -20,7 +20,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 
 use crate::message::{self, Encoding, Ended, Reader};
 use crate::metadata::{self, Metadata};
-use crate::{Body, Call, Dispatch, Metrics, Settings, status};
+use crate::{Body, Call, Dispatch, Metrics, Pieces, Settings, status};
 
 /// What the connection wants to know of its calls.
 #[derive(Debug)]
@@ -294,14 +294,35 @@ fn headers(content_type: &HeaderValue, encoding: Encoding) -> Response<()> {
     response
 }
 
-/// Runs one call to its end. Dropping the future (connection gone) cancels the handler.
-pub(crate) async fn call<D: Dispatch>(
+/// A call whose headers were accepted.
+struct Begun<D> {
+    dispatch: Rc<D>,
+    call: Call,
+    reader: Reader,
+    sender: Sender,
+    activity: Rc<Activity>,
+}
+
+/// Takes a call's headers and returns what runs it to its end; nothing if it was refused. Dropping
+/// that future (connection gone) cancels the handler. It is moved a few times while it becomes a
+/// task, so it is kept small.
+pub(crate) fn call<D: Dispatch>(
+    dispatch: Rc<D>,
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+    settings: &Settings,
+    activity: Rc<Activity>,
+) -> Option<impl Future<Output = ()> + use<D>> {
+    begin(dispatch, request, respond, settings, activity).map(run)
+}
+
+fn begin<D: Dispatch>(
     dispatch: Rc<D>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
-    settings: Rc<Settings>,
+    settings: &Settings,
     activity: Rc<Activity>,
-) {
+) -> Option<Begun<D>> {
     let (head, body) = request.into_parts();
     let opened = match open(&head) {
         Ok(opened) => opened,
@@ -313,7 +334,7 @@ pub(crate) async fn call<D: Dispatch>(
             status::put(response.headers_mut(), Some(&status));
             activity.sent.set(true);
             let _ = respond.send_response(response, true);
-            return;
+            return None;
         }
     };
     let encoding = opened.encoding.as_ref().map_or(Encoding::Identity, |e| *e);
@@ -326,41 +347,53 @@ pub(crate) async fn call<D: Dispatch>(
         method: None,
         progress: settings.reader_progress,
     })));
-    let finish = |status: Option<&Status>| sender.0.borrow_mut().finish(status);
+    let refuse = |status: &Status| {
+        sender.0.borrow_mut().finish(Some(status));
+        None
+    };
     let row = match route(head.uri.path()) {
         Ok(row) => row,
-        Err(status) => return finish(Some(&status)),
+        Err(status) => return refuse(&status),
     };
     sender.0.borrow_mut().method = Some(row.method);
     activity.metrics.calls.started(row.method);
     if let Err(status) = opened.encoding {
-        return finish(Some(&status));
+        return refuse(&status);
     }
     if opened.timeout == Some(Duration::ZERO) {
         // Its context has ended before the first message is read.
         let late = late();
         dispatch.finished(row, Some(&late));
-        return finish(Some(&late));
+        return refuse(&late);
     }
     let reader = Reader::new(body, encoding, settings.max_message_bytes);
     let call = Call { row, metadata: Metadata(head.headers), timeout: opened.timeout };
+    Some(Begun { dispatch, call, reader, sender, activity })
+}
+
+async fn run<D: Dispatch>(begun: Begun<D>) {
+    let Begun { dispatch, call, reader, sender, activity } = begun;
     activity.open_calls.set(activity.open_calls.get() + 1);
     let _open = Open(&activity);
-    let deadline = opened.timeout.map(|t| tokio::time::Instant::now() + t);
+    let row = call.row;
+    let deadline = call.timeout.map(|t| tokio::time::Instant::now() + t);
     let gone = |cx: &mut Context<'_>| sender.0.borrow_mut().poll_gone(cx);
     let end = match row.kind {
-        Kind::Unary => until(unary(&dispatch, call, reader, &sender), deadline, gone).await,
+        Kind::Unary => {
+            let work = pin!(unary(&dispatch, call, reader, &sender));
+            until(work, deadline, gone).await
+        }
         Kind::ServerStream | Kind::BidiStream => {
             let requests = Requests { reader, row, activity: Rc::clone(&activity) };
-            let work = Rc::clone(&dispatch).stream(call, requests, sender.clone());
-            until(work, deadline, gone).await
+            let mut work = Rc::clone(&dispatch).stream(call, requests, sender.clone());
+            until(work.as_mut(), deadline, gone).await
         }
     };
     match end {
         Some(result) => {
             let status = result.err();
             dispatch.finished(row, status.as_ref());
-            finish(status.as_ref());
+            sender.0.borrow_mut().finish(status.as_ref());
         }
         None => dispatch.finished(row, Some(&Status::new(Code::Canceled, "context canceled"))),
     }
@@ -390,33 +423,34 @@ async fn unary<D: Dispatch>(
     let gone = |_: Gone| context_canceled();
     match Rc::clone(dispatch).unary(call, message).await? {
         Body::Whole(message) => sender.send(&message).await.map_err(gone),
-        Body::Pieces(mut pieces) if sender.is_plain() => {
-            let length = usize::try_from(pieces.remaining()).unwrap_or(usize::MAX);
-            sender.count(length);
-            sender.send_to_reader(Bytes::copy_from_slice(&message::prefix(length))).await?;
-            while let Some(piece) = pieces.next().await? {
-                sender.send_to_reader(piece).await?;
-            }
-            Ok(())
-        }
-        // gzip needs the whole message: its length in the envelope is not known before.
-        Body::Pieces(mut pieces) => {
-            let mut message = BytesMut::new();
-            while let Some(piece) = pieces.next().await? {
-                message.extend_from_slice(&piece);
-            }
-            sender.send(&message).await.map_err(gone)
-        }
+        Body::Pieces(pieces) => Box::pin(send_pieces(sender, pieces)).await,
     }
 }
 
+async fn send_pieces(sender: &Sender, mut pieces: Box<dyn Pieces>) -> Result<(), Status> {
+    if sender.is_plain() {
+        let length = usize::try_from(pieces.remaining()).unwrap_or(usize::MAX);
+        sender.count(length);
+        sender.send_to_reader(Bytes::copy_from_slice(&message::prefix(length))).await?;
+        while let Some(piece) = pieces.next().await? {
+            sender.send_to_reader(piece).await?;
+        }
+        return Ok(());
+    }
+    // gzip needs the whole message: its length in the envelope is not known before.
+    let mut message = BytesMut::new();
+    while let Some(piece) = pieces.next().await? {
+        message.extend_from_slice(&piece);
+    }
+    sender.send(&message).await.map_err(|_: Gone| context_canceled())
+}
+
 /// Runs `work` until it ends, `deadline` passes (a status), or the client is gone (`None`).
-async fn until<W: Future<Output = Result<(), Status>>>(
-    work: W,
+async fn until<W: Future<Output = Result<(), Status>> + ?Sized>(
+    mut work: Pin<&mut W>,
     deadline: Option<tokio::time::Instant>,
     mut gone: impl FnMut(&mut Context<'_>) -> Poll<()>,
 ) -> Option<Result<(), Status>> {
-    let mut work = pin!(work);
     let mut sleep = pin!(None::<tokio::time::Sleep>);
     poll_fn(|cx| {
         if let Poll::Ready(result) = work.as_mut().poll(cx) {

@@ -108,8 +108,26 @@ pub struct Metrics {
     pub stream_failures: IntCounterVec,
     apply: ByKind,
     request: ByKind,
-    read_request: HistogramVec,
-    range: HistogramVec,
+    reads: Reads,
+}
+
+/// Histograms of reads, looked up once each; the second of a pair is for successes.
+#[derive(Debug)]
+struct Reads {
+    requests: HistogramVec,
+    range: [OnceLock<Histogram>; 2],
+    txn: [OnceLock<Histogram>; 2],
+    from_view: HistogramVec,
+    ranged: [OnceLock<Histogram>; 2],
+}
+
+/// Reads that do not go through the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// A range.
+    Range,
+    /// A transaction without writes.
+    Txn,
 }
 
 /// Makes families and registers them; names and buckets are constants, so nothing fails.
@@ -268,13 +286,18 @@ impl Default for Metrics {
             ),
             apply: ByKind { family: apply, before: &["v3"], cells: cells() },
             request: ByKind { family: requests.clone(), before: &[], cells: cells() },
-            read_request: requests,
-            range: m.histograms(
-                "etcd_server_range_duration_seconds",
-                "Time of answering a range from the state.",
-                (0.0001, 20),
-                &["success"],
-            ),
+            reads: Reads {
+                requests,
+                range: Default::default(),
+                txn: Default::default(),
+                from_view: m.histograms(
+                    "etcd_server_range_duration_seconds",
+                    "Time of answering a range from the state.",
+                    (0.0001, 20),
+                    &["success"],
+                ),
+                ranged: Default::default(),
+            },
             registry: m.0,
         }
     }
@@ -294,16 +317,25 @@ impl Metrics {
         self.request.observe(kind, success, took);
     }
 
-    /// Notes how long a read took: `Range` or `ReadonlyTxn`.
-    pub fn read(&self, kind: &str, success: bool, took: Duration) {
-        let labels = [kind, truth(success)];
-        self.read_request.with_label_values(&labels).observe(took.as_secs_f64());
+    /// Notes how long a read took, its wait for an index included.
+    pub fn read(&self, read: Read, success: bool, took: Duration) {
+        let (cells, name) = match read {
+            Read::Range => (&self.reads.range, "Range"),
+            Read::Txn => (&self.reads.txn, "ReadonlyTxn"),
+        };
+        let cell = &cells[usize::from(success)];
+        let family = &self.reads.requests;
+        let histogram = cell.get_or_init(|| family.with_label_values(&[name, truth(success)]));
+        histogram.observe(took.as_secs_f64());
     }
 
     /// Notes how long a range took once its View was there.
     pub fn ranged(&self, success: bool, took: Duration) {
         self.ranges.inc();
-        self.range.with_label_values(&[truth(success)]).observe(took.as_secs_f64());
+        let cell = &self.reads.ranged[usize::from(success)];
+        let family = &self.reads.from_view;
+        let histogram = cell.get_or_init(|| family.with_label_values(&[truth(success)]));
+        histogram.observe(took.as_secs_f64());
     }
 
     /// Notes a check of `/livez` or `/readyz`.

@@ -20,6 +20,7 @@ use store::{Piece, RangeBody, Ranged, ValueError};
 use tokio::sync::oneshot;
 use types::limits::MAX_SEND_BYTES;
 
+use crate::metrics::Read;
 use crate::pool::Permit;
 use crate::runtime::{Runtime, pool_refused};
 use crate::services::pin::Pin;
@@ -45,7 +46,7 @@ pub(super) async fn range(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Stat
     validate::range(&request)?;
     let began = Instant::now();
     let answer = answer(rt, request).await;
-    rt.handle.metrics.read("Range", answer.is_ok(), began.elapsed());
+    rt.handle.metrics.read(Read::Range, answer.is_ok(), began.elapsed());
     answer
 }
 
@@ -60,7 +61,17 @@ async fn answer(rt: &Rc<Runtime>, request: RangeRequest) -> Result<Body, Status>
         render::range_end(&mut head, ranged.more, count(&ranged));
         return Ok(Body::Whole(head.into()));
     }
-    let ranged = resolve(rt, &view, ranged).await?;
+    Box::pin(long_answer(Rc::clone(rt), view, ranged, head)).await
+}
+
+/// An answer that must be waited for, or that comes in pieces.
+async fn long_answer(
+    rt: Rc<Runtime>,
+    view: Arc<MemberView>,
+    ranged: Ranged,
+    head: Vec<u8>,
+) -> Result<Body, Status> {
+    let ranged = resolve(&rt, &view, ranged).await?;
     let mut tail = Vec::new();
     render::range_end(&mut tail, ranged.more, count(&ranged));
     let total = head.len() as u64 + ranged.body_bytes() + tail.len() as u64;
@@ -71,8 +82,8 @@ async fn answer(rt: &Rc<Runtime>, request: RangeRequest) -> Result<Body, Status>
     }
     let body = view.store.body(ranged);
     Ok(Body::Pieces(Box::new(RangePieces {
-        rt: Rc::clone(rt),
-        pin: Pin::new(rt, view),
+        pin: Pin::new(&rt, view),
+        rt,
         head: Some(head),
         body: Some(body),
         tail: Some(tail),
@@ -194,7 +205,9 @@ pub(super) async fn put(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status
     let request: PutRequest = decode(message.clone())?;
     validate::put(&request)?;
     check_quota(rt, machine::apply::put_cost(&request)).await?;
-    warm::put(rt, &request).await;
+    if let Some(reading) = warm::put(rt, &request) {
+        reading.await;
+    }
     let outcome = rt.propose(4, &unchanged(message, &request)).await?;
     let mut out = render::with_header(&rt.header(outcome.revision));
     if let Reply::Put(reply) = outcome.reply? {
@@ -206,7 +219,9 @@ pub(super) async fn put(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status
 pub(super) async fn delete(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status> {
     let request: DeleteRangeRequest = decode(message.clone())?;
     validate::delete(&request)?;
-    warm::delete(rt, &request).await;
+    if let Some(reading) = warm::delete(rt, &request) {
+        reading.await;
+    }
     let outcome = rt.propose(5, &unchanged(message, &request)).await?;
     let mut out = render::with_header(&rt.header(outcome.revision));
     if let Reply::Delete(reply) = outcome.reply? {
@@ -221,15 +236,17 @@ pub(super) async fn txn(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status
     validate::txn(&request, rt.handle.limits.max_txn_ops)?;
     if validate::is_read_only(&request) {
         let began = Instant::now();
-        let answer = read_only_txn(rt, request).await;
-        rt.handle.metrics.read("ReadonlyTxn", answer.is_ok(), began.elapsed());
+        let answer = Box::pin(read_only_txn(rt, request)).await;
+        rt.handle.metrics.read(Read::Txn, answer.is_ok(), began.elapsed());
         return answer;
     }
     let cost = machine::apply::txn_cost(&request);
     if cost > 0 {
         check_quota(rt, cost).await?;
     }
-    warm::txn(rt, &request).await;
+    if let Some(reading) = warm::txn(rt, &request) {
+        reading.await;
+    }
     let outcome = rt.propose(6, &unchanged(message, &request)).await?;
     let mut out = render::with_header(&rt.header(outcome.revision));
     if let Reply::Txn(reply) = outcome.reply? {
@@ -309,11 +326,10 @@ pub(super) async fn compact(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, St
 //= etcd 3.7.1: server/etcdserver/api/v3rpc/quota.go#check
 pub(super) async fn check_quota(rt: &Rc<Runtime>, cost: u64) -> Result<(), Status> {
     let Some(quota) = rt.handle.limits.quota() else { return Ok(()) };
-    let view = rt.view();
-    let size = view.store.backend().map_or(0, bolt::ReadTx::size_bytes);
+    let size = rt.view().store.backend().map_or(0, bolt::ReadTx::size_bytes);
     if size.saturating_add(cost) < quota {
         return Ok(());
     }
-    super::maintenance::raise_no_space(rt).await;
+    Box::pin(super::maintenance::raise_no_space(rt)).await;
     Err(ApiError::NoSpace.into())
 }

@@ -5,7 +5,6 @@
 //! writes need nothing, and most values are in memory; then this costs a look at each.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use api::etcdserverpb::compare::CompareTarget;
 use api::etcdserverpb::{
@@ -13,6 +12,7 @@ use api::etcdserverpb::{
 };
 use store::{Piece, RangeQuery};
 
+use crate::Local;
 use crate::runtime::Runtime;
 
 /// Bytes of one interval that are looked at on the thread of the connection.
@@ -57,30 +57,30 @@ fn want_txn<'r>(txn: &'r TxnRequest, wanted: &mut Wanted<'r>) {
     want_ops(&txn.failure, wanted);
 }
 
-/// Reads ahead for a put.
-pub(super) async fn put(rt: &Rc<Runtime>, request: &PutRequest) {
+/// What reads ahead for a put, if anything must be waited for.
+pub(super) fn put(rt: &Rc<Runtime>, request: &PutRequest) -> Option<Local<'static, ()>> {
     let mut wanted = Wanted::new();
     want_put(request, &mut wanted);
-    read(rt, &wanted).await;
+    read(rt, &wanted)
 }
 
-/// Reads ahead for a delete.
-pub(super) async fn delete(rt: &Rc<Runtime>, request: &DeleteRangeRequest) {
+/// What reads ahead for a delete, if anything must be waited for.
+pub(super) fn delete(rt: &Rc<Runtime>, request: &DeleteRangeRequest) -> Option<Local<'static, ()>> {
     let mut wanted = Wanted::new();
     want_delete(request, &mut wanted);
-    read(rt, &wanted).await;
+    read(rt, &wanted)
 }
 
-/// Reads ahead for a transaction, whichever branch it takes.
-pub(super) async fn txn(rt: &Rc<Runtime>, request: &TxnRequest) {
+/// What reads ahead for a transaction, whichever branch it takes, if anything must be waited for.
+pub(super) fn txn(rt: &Rc<Runtime>, request: &TxnRequest) -> Option<Local<'static, ()>> {
     let mut wanted = Wanted::new();
     want_txn(request, &mut wanted);
-    read(rt, &wanted).await;
+    read(rt, &wanted)
 }
 
-async fn read(rt: &Rc<Runtime>, wanted: &Wanted<'_>) {
+fn read(rt: &Rc<Runtime>, wanted: &Wanted<'_>) -> Option<Local<'static, ()>> {
     if wanted.is_empty() {
-        return;
+        return None;
     }
     let view = rt.view();
     let (mut cold, mut scratch) = (Vec::new(), Vec::new());
@@ -93,9 +93,8 @@ async fn read(rt: &Rc<Runtime>, wanted: &Wanted<'_>) {
         }
     }
     if cold.is_empty() {
-        return;
+        return None;
     }
-    let view = Arc::clone(&view);
     let job = move |may: &env::MayBlock| {
         for ranged in cold {
             let mut body = view.store.body(ranged);
@@ -108,6 +107,9 @@ async fn read(rt: &Rc<Runtime>, wanted: &Wanted<'_>) {
             }
         }
     };
-    // A full pool, or a value that was compacted meanwhile: Applier will see for itself.
-    let _ = rt.handle.pool.run(job).await;
+    let rt = Rc::clone(rt);
+    Some(Box::pin(async move {
+        // A full pool, or a value that was compacted meanwhile: Applier will see for itself.
+        let _ = rt.handle.pool.run(job).await;
+    }))
 }
