@@ -8,7 +8,6 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    memory::small_pages();
     let args: Vec<String> = std::env::args().skip(1).collect();
     server::program(&args, &server::os_disk(), &memory::give_back)
 }
