@@ -4,6 +4,9 @@
 //! the current term counts their time, and it only proposes their end (invariant 9). The clock
 //! starts when the first entry of its term is applied, gives every lease its full time (or what
 //! the last checkpoint left) and one election timeout more, and stops when it is deposed.
+//!
+//! A keep-alive only moves the lease's deadline; the place where it is looked at stays until that
+//! time comes, and is then moved on. So a keep-alive costs a look-up, however many leases there are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -20,6 +23,8 @@ struct Clock {
     checkpoint: i64,
     /// Only meaningful while the clock runs.
     deadline: Instant,
+    /// When it is looked at: at the deadline or before.
+    scheduled: Instant,
     /// A revoke was proposed.
     expired: bool,
 }
@@ -28,7 +33,8 @@ struct Clock {
 #[derive(Debug, Default)]
 pub(crate) struct LeaseClock {
     leases: BTreeMap<LeaseId, Clock>,
-    deadlines: BTreeSet<(Instant, LeaseId)>,
+    /// Running leases by when they are looked at.
+    schedule: BTreeSet<(Instant, LeaseId)>,
     running: bool,
     in_flight: usize,
 }
@@ -54,15 +60,16 @@ impl LeaseClock {
         self.removed(id);
         let deadline = now + seconds(ttl);
         if self.running {
-            self.deadlines.insert((deadline, id));
+            self.schedule.insert((deadline, id));
         }
-        self.leases.insert(id, Clock { ttl, checkpoint, deadline, expired: false });
+        let scheduled = deadline;
+        self.leases.insert(id, Clock { ttl, checkpoint, deadline, scheduled, expired: false });
     }
 
     /// A lease is gone.
     pub(crate) fn removed(&mut self, id: LeaseId) {
         if let Some(clock) = self.leases.remove(&id) {
-            self.deadlines.remove(&(clock.deadline, id));
+            self.schedule.remove(&(clock.scheduled, id));
             self.in_flight -= usize::from(clock.expired);
         }
     }
@@ -78,12 +85,13 @@ impl LeaseClock {
     pub(crate) fn start(&mut self, now: Instant, extend: Duration) {
         self.running = true;
         self.in_flight = 0;
-        self.deadlines.clear();
+        self.schedule.clear();
         for (id, clock) in &mut self.leases {
             let left = if clock.checkpoint > 0 { clock.checkpoint } else { clock.ttl };
             clock.deadline = now + seconds(left) + extend;
+            clock.scheduled = clock.deadline;
             clock.expired = false;
-            self.deadlines.insert((clock.deadline, *id));
+            self.schedule.insert((clock.scheduled, *id));
         }
     }
 
@@ -91,7 +99,7 @@ impl LeaseClock {
     pub(crate) fn stop(&mut self) {
         self.running = false;
         self.in_flight = 0;
-        self.deadlines.clear();
+        self.schedule.clear();
         for clock in self.leases.values_mut() {
             clock.expired = false;
         }
@@ -109,10 +117,14 @@ impl LeaseClock {
         if clock.expired || clock.deadline <= now {
             return Renewed::Expiring;
         }
-        self.deadlines.remove(&(clock.deadline, id));
         clock.deadline = now + seconds(clock.ttl);
         clock.checkpoint = 0;
-        self.deadlines.insert((clock.deadline, id));
+        // Rare: the time that a new leader adds is longer than what passed since.
+        if clock.deadline < clock.scheduled {
+            self.schedule.remove(&(clock.scheduled, id));
+            clock.scheduled = clock.deadline;
+            self.schedule.insert((clock.scheduled, id));
+        }
         Renewed::Ttl(clock.ttl)
     }
 
@@ -126,11 +138,11 @@ impl LeaseClock {
     /// All leases, those that end first at the front (by id while the clock stands).
     pub(crate) fn by_remaining(&self) -> Vec<LeaseId> {
         if self.running {
-            let mut ids: Vec<_> = self.deadlines.iter().map(|(_, id)| *id).collect();
-            // Those whose end was proposed are in no deadline list and come first.
-            let expired = self.leases.iter().filter(|(_, c)| c.expired).map(|(id, _)| *id);
-            ids.splice(0..0, expired.collect::<Vec<_>>());
-            return ids;
+            // Those whose end was proposed come first.
+            let place = |c: &Clock| (!c.expired).then_some(c.deadline);
+            let mut leases: Vec<_> = self.leases.iter().map(|(id, c)| (place(c), *id)).collect();
+            leases.sort_unstable();
+            return leases.into_iter().map(|(_, id)| id).collect();
         }
         self.leases.keys().copied().collect()
     }
@@ -140,12 +152,17 @@ impl LeaseClock {
     pub(crate) fn expire(&mut self, now: Instant, limit: usize) -> Vec<LeaseId> {
         let mut over = Vec::new();
         while self.running && self.in_flight < limit {
-            let Some((deadline, id)) = self.deadlines.first().copied() else { break };
-            if deadline > now {
+            let Some((scheduled, id)) = self.schedule.first().copied() else { break };
+            if scheduled > now {
                 break;
             }
-            self.deadlines.pop_first();
-            let clock = self.leases.get_mut(&id).expect("a deadline belongs to a lease");
+            self.schedule.pop_first();
+            let clock = self.leases.get_mut(&id).expect("what is scheduled is a lease");
+            if clock.deadline > now {
+                clock.scheduled = clock.deadline;
+                self.schedule.insert((clock.scheduled, id));
+                continue;
+            }
             clock.expired = true;
             self.in_flight += 1;
             over.push(id);
@@ -157,15 +174,15 @@ impl LeaseClock {
     pub(crate) fn retry(&mut self, id: LeaseId, at: Instant) {
         if let Some(clock) = self.leases.get_mut(&id).filter(|c| c.expired) {
             clock.expired = false;
-            clock.deadline = at;
+            (clock.deadline, clock.scheduled) = (at, at);
             self.in_flight -= 1;
-            self.deadlines.insert((at, id));
+            self.schedule.insert((at, id));
         }
     }
 
-    /// When the next lease ends.
+    /// When a lease must be looked at next.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(at, _)| *at)
+        self.schedule.first().map(|(at, _)| *at)
     }
 }
 
@@ -207,6 +224,26 @@ mod tests {
         clock.stop();
         clock.start(at(20), Duration::ZERO);
         assert_eq!(clock.next_deadline(), Some(at(30)));
+    }
+
+    #[test]
+    fn what_is_renewed_ends_at_its_own_time_and_not_when_it_is_looked_at() {
+        let mut clock = LeaseClock::default();
+        clock.granted(at(0), LeaseId(1), 10, 0);
+        clock.granted(at(0), LeaseId(2), 10, 0);
+        clock.start(at(0), Duration::from_secs(5));
+        assert_eq!(clock.renew(at(1), LeaseId(1)), Renewed::Ttl(10));
+        assert_eq!(clock.next_deadline(), Some(at(11)), "sooner than a new leader gave it");
+        assert_eq!(clock.by_remaining(), [LeaseId(1), LeaseId(2)]);
+        assert_eq!(clock.renew(at(10), LeaseId(1)), Renewed::Ttl(10));
+        assert_eq!(clock.by_remaining(), [LeaseId(2), LeaseId(1)]);
+        assert!(clock.expire(at(11), 9).is_empty());
+        assert_eq!(clock.expire(at(19), 9), [LeaseId(2)]);
+        assert_eq!(clock.by_remaining(), [LeaseId(2), LeaseId(1)], "what ends comes first");
+        assert_eq!(clock.expire(at(20), 9), [LeaseId(1)]);
+        clock.removed(LeaseId(1));
+        clock.removed(LeaseId(2));
+        assert_eq!(clock.next_deadline(), None);
     }
 
     #[test]

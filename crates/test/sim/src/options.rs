@@ -47,8 +47,8 @@ pub struct Options {
     pub keep: u32,
     /// Milliseconds between purges: 50-1,000.
     pub purge_ms: u64,
-    /// Bytes of the backend beyond which writes are refused: none (half of the seeds), or 48 to
-    /// 200 KiB.
+    /// Bytes of the backend beyond which writes are refused: none (half of the seeds), or 32 to
+    /// 96 KiB.
     pub quota_bytes: Option<u64>,
     /// Compaction by itself: none (two in three), periodic 1-8 s, or 5-60 revisions.
     pub retention: Option<Retention>,
@@ -108,7 +108,7 @@ impl Options {
             },
             keep: within(1, 3) as u32,
             purge_ms: within(50, 1_000),
-            quota_bytes: (within(0, 1) == 1).then_some(within(48, 200) << 10),
+            quota_bytes: (within(0, 1) == 1).then_some(within(32, 96) << 10),
             retention: match within(0, 5) {
                 0 => Some(Retention::Periodic(ms(within(1_000, 8_000)))),
                 1 => Some(Retention::Revisions(within(5, 60) as i64)),

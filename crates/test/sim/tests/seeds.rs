@@ -28,7 +28,8 @@ fn sixty_seeds_find_nothing_and_meet_everything() {
     assert!(sum(|s| s.counts.compactions) > 100);
     assert!(sum(|s| s.counts.defragmentations) > 30);
     assert!(sum(|s| s.counts.snapshots) > 50);
-    assert!(sum(|s| s.counts.no_space) > 50, "the quota is met");
+    let no_space = sum(|s| s.counts.no_space);
+    assert!(no_space > 50, "the quota is met: {no_space}");
     assert!(sum(|s| s.report.expired as u64) > 20, "leases end with keys on them");
     assert!(sum(|s| s.report.operations as u64) > 10_000);
     assert!(sum(|s| s.report.events as u64) > 10_000);
@@ -75,7 +76,7 @@ fn an_index_committed_without_its_effects_is_found() {
 
 #[test]
 fn a_snapshot_ahead_of_the_backend_is_found() {
-    let what = found(Plant::SnapshotAhead, 1..=120);
+    let what = found(Plant::SnapshotAhead, 1..=400);
     assert!(what.contains("does not match with snapshot"), "{what}");
 }
 
