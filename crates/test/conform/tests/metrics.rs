@@ -51,13 +51,24 @@ fn scrape(kind: Kind) -> Option<String> {
         client.call::<pb::DeleteRangeResponse>(path, &key).await.unwrap();
         let key = pb::RangeRequest { key: "a".into(), ..Default::default() };
         client.call::<pb::RangeResponse>("/etcdserverpb.KV/Range", &key).await.unwrap();
+        let create =
+            pb::WatchCreateRequest { key: "a".into(), start_revision: 2, ..Default::default() };
+        let create = pb::watch_request::RequestUnion::CreateRequest(create);
+        let mut watch = client.open("/etcdserverpb.Watch/Watch", None, false).await;
+        watch.send(&pb::WatchRequest { request_union: Some(create) });
+        let mut events = 0;
+        while events < 3 {
+            let message = watch.next_raw().await.unwrap().expect("the watch goes on");
+            events += <pb::WatchResponse as prost::Message>::decode(message).unwrap().events.len();
+        }
         // The backend is committed within 100 ms.
         tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-    });
-    for path in ["/health", "/readyz"] {
-        server.http_get(path).expect("it is healthy");
-    }
-    Some(server.http_get("/metrics").expect("metrics are always there"))
+        for path in ["/health", "/readyz"] {
+            server.http_get(path).expect("it is healthy");
+        }
+        // The watch is still open.
+        Some(server.http_get("/metrics").expect("metrics are always there"))
+    })
 }
 
 #[test]
@@ -89,6 +100,7 @@ fn what_operators_alert_on_is_there_and_moves() {
         ("etcd_mvcc_delete_total", 1.0),
         ("etcd_mvcc_range_total", 1.0),
         ("etcd_debugging_mvcc_keys_total", 0.0),
+        ("etcd_debugging_mvcc_events_total", 3.0),
         ("etcd_server_health_success", 1.0),
         ("etcd_network_client_grpc_received_bytes_total", 10.0),
         ("etcd_network_client_grpc_sent_bytes_total", 10.0),
@@ -97,6 +109,11 @@ fn what_operators_alert_on_is_there_and_moves() {
         let value = value(&text, series);
         assert!(value >= at_least, "{series} is {value}");
     }
+    let watch =
+        r#"{grpc_method="Watch",grpc_service="etcdserverpb.Watch",grpc_type="bidi_stream"}"#;
+    assert!(value(&text, &format!("grpc_server_msg_sent_total{watch}")) >= 2.0);
+    let behind = value(&text, "etcd_debugging_mvcc_slow_watcher_total");
+    assert!(behind < 0.5, "a watcher that caught up reads no history");
     let puts = r#"{grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary"}"#;
     for name in ["started", "msg_received", "msg_sent"] {
         assert_eq!(value(&text, &format!("grpc_server_{name}_total{puts}")), 2.0, "{name}");

@@ -104,8 +104,6 @@ pub struct Metrics {
     healthchecks: IntCounterVec,
     client_requests: IntCounterVec,
     client_versions: Mutex<BTreeSet<String>>,
-    /// Streams that failed, by direction and service.
-    pub stream_failures: IntCounterVec,
     apply: ByKind,
     request: ByKind,
     reads: Reads,
@@ -279,11 +277,6 @@ impl Default for Metrics {
                 &["type", "client_api_version"],
             ),
             client_versions: Mutex::default(),
-            stream_failures: m.counters(
-                "etcd_network_server_stream_failures_total",
-                "Streams that failed.",
-                &["Type", "API"],
-            ),
             apply: ByKind { family: apply, before: &["v3"], cells: cells() },
             request: ByKind { family: requests.clone(), before: &[], cells: cells() },
             reads: Reads {

@@ -110,14 +110,16 @@ impl Watches {
         let header = self.rt.header(types::Revision(0));
         let limit =
             self.rt.handle.limits.max_request_bytes + types::limits::GRPC_OVERHEAD_BYTES as usize;
-        Delivery::new(self.outs.borrow(), header, limit)
+        Delivery::new(self.outs.borrow(), header, limit, &self.rt.handle.metrics)
     }
 
     /// Walks the hub whenever there is something to tell, for ever.
     async fn drive(self: Rc<Self>) {
         loop {
             poll_fn(|cx| self.poll_news(cx)).await;
-            if self.turn(&self.rt.view()) {
+            let more = self.turn(&self.rt.view());
+            self.show();
+            if more {
                 self.kicked.set(true);
                 tokio::task::yield_now().await;
             }

@@ -19,7 +19,7 @@ use watch::{Flow, Response, Sink, StreamId, split_events};
 
 use crate::message::{self, Encoding, PREFIX_BYTES};
 use crate::services::render::varint_field;
-use crate::{Gone, Sender};
+use crate::{Gone, Metrics, Sender};
 
 /// Bytes of events up to which a response is put into one piece.
 const COPY_BYTES: usize = 8 * 1024;
@@ -63,6 +63,11 @@ impl Out {
         self.wake();
     }
 
+    /// Counts a message of this length.
+    fn count(&self, bytes: usize) {
+        self.sender.count(bytes);
+    }
+
     fn push(&self, mut sealed: Bytes) -> Flow {
         if self.gone.get() {
             return Flow::Full;
@@ -86,7 +91,9 @@ impl Out {
     /// Sends a response of its own.
     pub(super) fn respond(&self, response: &WatchResponse) -> Flow {
         let encoding = if self.is_plain { Encoding::Identity } else { Encoding::Gzip };
-        self.push(message::seal(&response.encode_to_vec(), encoding))
+        let message = response.encode_to_vec();
+        self.count(message.len());
+        self.push(message::seal(&message, encoding))
     }
 
     pub(super) fn is_clear(&self) -> bool {
@@ -133,6 +140,8 @@ struct Last {
     /// Held, so that its address names it.
     body: Bytes,
     sealed: Bytes,
+    /// Events in it.
+    events: u64,
 }
 
 /// Hands the hub's responses out during one turn.
@@ -141,6 +150,7 @@ pub(super) struct Delivery<'a> {
     header: ResponseHeader,
     /// Bytes of a response from which on it is split, if its watch wishes that.
     fragment_bytes: usize,
+    metrics: &'a Metrics,
     last: Option<Last>,
     /// The header of the last response with events, encoded behind room for the envelope.
     encoded: Vec<u8>,
@@ -151,8 +161,9 @@ impl<'a> Delivery<'a> {
         outs: Ref<'a, Vec<Option<Rc<Out>>>>,
         header: ResponseHeader,
         fragment_bytes: usize,
+        metrics: &'a Metrics,
     ) -> Self {
-        Self { outs, header, fragment_bytes, last: None, encoded: Vec::new() }
+        Self { outs, header, fragment_bytes, metrics, last: None, encoded: Vec::new() }
     }
 
     /// The fields before the events, behind room for the envelope and before room for `body`
@@ -186,14 +197,19 @@ impl<'a> Delivery<'a> {
             && out.is_plain
             && !fragment
         {
+            out.count(last.sealed.len() - PREFIX_BYTES);
+            self.metrics.events.inc_by(last.events);
             return out.push(last.sealed.clone());
         }
+        let events = split_events(body).count() as u64;
+        self.metrics.events.inc_by(events);
         let copied = if body.len() > COPY_BYTES { 0 } else { body.len() };
         let mut head = self.head(watch, revision, false, copied);
         let length = head.len() - PREFIX_BYTES + body.len();
         if fragment && length >= self.fragment_bytes {
             return self.fragments(out, watch, revision, body);
         }
+        out.count(length);
         head[..PREFIX_BYTES].copy_from_slice(&message::prefix(length));
         if !out.is_plain {
             head.extend_from_slice(body);
@@ -207,7 +223,7 @@ impl<'a> Delivery<'a> {
         head.extend_from_slice(body);
         let sealed = Bytes::from(head);
         let flow = out.push(sealed.clone());
-        self.last = Some(Last { revision, watch, body: body.clone(), sealed });
+        self.last = Some(Last { revision, watch, body: body.clone(), sealed, events });
         flow
     }
 
@@ -223,6 +239,7 @@ impl<'a> Delivery<'a> {
             let mut message = self.head(watch, revision, i + 1 < count, end - start);
             message.extend_from_slice(&body[start..end]);
             let encoding = if out.is_plain { Encoding::Identity } else { Encoding::Gzip };
+            out.count(message.len() - PREFIX_BYTES);
             let sealed = message::seal(&message[PREFIX_BYTES..], encoding);
             if out.push(sealed) == Flow::Full {
                 flow = Flow::Full;
