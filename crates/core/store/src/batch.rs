@@ -31,8 +31,15 @@ impl Row {
     }
 }
 
-/// Finds the row of a change; a put and a tombstone never share a place.
+/// Finds the row of a change; a put and a tombstone never share a place. Where each revision has
+/// one change, its distance from the first is its place.
 fn find(rows: &[Row], main: u64, sub: u32) -> Option<&Row> {
+    let distance = main.checked_sub(rows.first()?.main)?;
+    if let Some(row) = usize::try_from(distance).ok().and_then(|i| rows.get(i))
+        && (row.main, row.sub) == (main, sub)
+    {
+        return Some(row);
+    }
     rows.binary_search_by_key(&(main, sub), |r| (r.main, r.sub)).ok().map(|i| &rows[i])
 }
 

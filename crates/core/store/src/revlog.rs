@@ -22,20 +22,26 @@ pub const WATCH_TAIL_BYTES: usize = 8 << 20;
 const SEGMENT_BATCHES: usize = 64;
 const SEGMENT_BYTES: usize = 256 << 10;
 
+/// A batch with its first main revision, so that a search follows no pointers.
+#[derive(Debug)]
+struct Placed {
+    first_main: u64,
+    batch: Arc<Batch>,
+}
+
 #[derive(Debug)]
 struct Segment {
     first_main: u64,
-    slots: Box<[OnceLock<Arc<Batch>>]>,
+    slots: Box<[OnceLock<Placed>]>,
 }
 
 impl Segment {
     /// The last batch that begins at or before `main`.
     fn batch(&self, main: u64) -> Option<(usize, &Arc<Batch>)> {
-        let begins_by = |slot: &OnceLock<Arc<Batch>>| {
-            slot.get().and_then(|b| b.first_main()).is_some_and(|first| first <= main)
-        };
+        let begins_by =
+            |slot: &OnceLock<Placed>| slot.get().is_some_and(|placed| placed.first_main <= main);
         let i = self.slots.partition_point(begins_by).checked_sub(1)?;
-        self.slots[i].get().map(|batch| (i, batch))
+        self.slots[i].get().map(|placed| (i, &placed.batch))
     }
 }
 
@@ -88,14 +94,14 @@ impl<'a> Iterator for Tail<'a> {
     fn next(&mut self) -> Option<Event<'a>> {
         loop {
             let segment = self.segments.get(self.segment)?;
-            let Some(batch) = segment.slots.get(self.slot).and_then(OnceLock::get) else {
+            let Some(placed) = segment.slots.get(self.slot).and_then(OnceLock::get) else {
                 (self.segment, self.slot, self.row) = (self.segment + 1, 0, 0);
                 continue;
             };
-            if batch.first_main().is_some_and(|first| first > self.last) {
+            if placed.first_main > self.last {
                 return None; // sealed after this View
             }
-            if let Some(event) = batch.event(self.row) {
+            if let Some(event) = placed.batch.event(self.row) {
                 self.row += 1;
                 return Some(event);
             }
@@ -169,7 +175,8 @@ impl RevisionLog {
             self.newest = (0, 0);
         }
         let segment = self.shared.segments.last().expect("pushed above or before");
-        let filled = segment.slots[self.newest.0].set(Arc::clone(batch));
+        let placed = Placed { first_main, batch: Arc::clone(batch) };
+        let filled = segment.slots[self.newest.0].set(placed);
         assert!(filled.is_ok(), "each slot is filled once");
         let size = self.sizes.back_mut().expect("one per segment");
         *size = (size.0 + bytes, batch.number());

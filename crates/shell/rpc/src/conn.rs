@@ -11,18 +11,25 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 use crate::grpc::{self, Activity};
 use crate::io::cork;
 use crate::ping::{PREFACE, Policy};
+use crate::wakes::Wakes;
 use crate::{Dispatch, HttpResponse};
+
+/// Rounds over the calls and the connection in one poll: what the first reads, the second answers.
+const ROUNDS: usize = 2;
+/// Times in a round that calls which were woken while they were polled are polled again.
+const TURNS: usize = 64;
 
 /// Limits and times of a connection.
 #[derive(Clone, Debug)]
@@ -146,33 +153,57 @@ where
     let activity = Rc::new(Activity::new(Arc::clone(dispatch.metrics())));
     let mut policy = Policy::new(settings.keepalive_min_time);
     let mut keepalive = Keepalive::new(&settings, connection.ping_pong());
-    let mut calls = JoinSet::new();
+    let mut calls = FuturesUnordered::new();
+    let mut wakes: Option<Wakes> = None;
     let mut stopping = false;
     let mut stopped = pin!(async move {
         let _ = stop.wait_for(|stop| *stop).await;
     });
+    // The connection and its calls are one task: an answer costs no turn of the scheduler.
     poll_fn(|cx| {
+        if wakes.as_ref().is_none_or(|wakes| !wakes.belong_to(cx)) {
+            wakes = Some(Wakes::new(cx));
+        }
+        let wakes = wakes.as_ref().expect("set above");
+        wakes.begin();
         if !stopping && stopped.as_mut().poll(cx).is_ready() {
             stopping = true;
             connection.graceful_shutdown();
         }
-        while let Poll::Ready(Some(_)) = calls.poll_join_next(cx) {}
-        loop {
-            match connection.poll_accept(cx) {
-                Poll::Ready(Some(Ok((request, respond)))) => {
-                    keepalive.heard();
-                    let (dispatch, activity) = (Rc::clone(&dispatch), Rc::clone(&activity));
-                    let call = grpc::call(dispatch, request, respond, &settings, activity);
-                    if let Some(call) = call {
-                        calls.spawn_local(call);
+        for _ in 0..ROUNDS {
+            for _ in 0..TURNS {
+                let cx_calls = &mut Context::from_waker(wakes.calls());
+                while let Poll::Ready(Some(())) = calls.poll_next_unpin(cx_calls) {}
+                if !wakes.calls_pending() {
+                    break;
+                }
+            }
+            let cx_connection = &mut Context::from_waker(wakes.connection());
+            let mut began = false;
+            loop {
+                match connection.poll_accept(cx_connection) {
+                    Poll::Ready(Some(Ok((request, respond)))) => {
+                        keepalive.heard();
+                        let (dispatch, activity) = (Rc::clone(&dispatch), Rc::clone(&activity));
+                        let call = grpc::call(dispatch, request, respond, &settings, activity);
+                        if let Some(call) = call {
+                            calls.push(call);
+                            began = true;
+                        }
                     }
+                    Poll::Ready(Some(Err(_)) | None) => {
+                        // What h2 still had to say (a GOAWAY) is sent if the socket takes it.
+                        let _ = cork.poll_send(cx);
+                        return Poll::Ready(Ok(()));
+                    }
+                    Poll::Pending => break,
                 }
-                Poll::Ready(Some(Err(_)) | None) => {
-                    // What h2 still had to say (a GOAWAY) is sent if the socket takes it.
-                    let _ = cork.poll_send(cx);
-                    return Poll::Ready(Ok(()));
-                }
-                Poll::Pending => break,
+            }
+            if began {
+                wakes.wake_calls();
+            }
+            if !wakes.pending() {
+                break;
             }
         }
         for _ in 0..cork.take_pings() {
@@ -187,7 +218,9 @@ where
         if keepalive.poll_dead(cx) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        match cork.poll_send(cx) {
+        let sent = cork.poll_send(cx);
+        wakes.end();
+        match sent {
             Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
         }

@@ -8,7 +8,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use api::error::{Code, Status};
@@ -18,7 +18,7 @@ use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 
-use crate::message::{self, Encoding, Ended, Reader};
+use crate::message::{self, Draft, Encoding, Ended, Reader};
 use crate::metadata::{self, Metadata};
 use crate::{Body, Call, Dispatch, Metrics, Pieces, Settings, status};
 
@@ -144,12 +144,22 @@ impl Outgoing {
                 },
                 capacity => capacity,
             };
-            let piece = bytes.split_to(capacity.min(bytes.len()));
+            // Splitting off all would cost a reference count.
+            let piece = match capacity < bytes.len() {
+                true => bytes.split_to(capacity),
+                false => std::mem::take(bytes),
+            };
             if stream.send_data(piece, false).is_err() {
                 return Poll::Ready(Err(Gone));
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Hands a whole message to HTTP/2, which keeps it until the window allows it. For the one
+    /// message of a call: it is in memory anyway.
+    fn send_whole(&mut self, sealed: Bytes) -> Result<(), Gone> {
+        self.start()?.send_data(sealed, false).map_err(|_| Gone)
     }
 
     /// Sends as much as the window allows now.
@@ -164,6 +174,12 @@ impl Outgoing {
             stream.send_data(bytes.split_to(capacity), false).map_err(|_| Gone)?;
         }
         Ok(())
+    }
+
+    /// Waits no more for a reset, until [`Outgoing::poll_gone`] does again. HTTP/2 would wake that
+    /// waiter with each piece of window it gives, and it is the one who is just sending.
+    fn forget_gone(&mut self) {
+        let _ = self.poll_gone(&mut Context::from_waker(Waker::noop()));
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -210,12 +226,37 @@ impl Sender {
         self.send_sealed(message::seal(message, encoding)).await
     }
 
+    /// Sends the only message of a call.
+    ///
+    /// # Errors
+    /// [`Gone`].
+    pub fn send_only(&self, message: Draft) -> Result<(), Gone> {
+        self.count(message.message().len());
+        let mut out = self.0.borrow_mut();
+        let sealed = message.seal(out.encoding);
+        out.send_whole(sealed)
+    }
+
+    /// Appends a message in its envelope to others that go out together.
+    pub fn seal_into(&self, out: &mut Vec<u8>, message: &impl prost::Message) {
+        let length = message.encoded_len();
+        self.count(length);
+        match self.0.borrow().encoding {
+            Encoding::Identity => {
+                out.extend_from_slice(&message::prefix(length));
+                message.encode_raw(out);
+            }
+            gzip => out.extend_from_slice(&message::seal(&message.encode_to_vec(), gzip)),
+        }
+    }
+
     /// Sends bytes of messages that are in their envelopes already. A message may come in several
-    /// calls; the window is awaited in each.
+    /// calls; the window is awaited in each. Only for the call's own future.
     ///
     /// # Errors
     /// [`Gone`].
     pub async fn send_sealed(&self, mut sealed: Bytes) -> Result<(), Gone> {
+        self.0.borrow_mut().forget_gone();
         poll_fn(|cx| self.0.borrow_mut().poll_send(cx, &mut sealed)).await
     }
 
@@ -286,7 +327,7 @@ impl Sender {
 fn headers(content_type: &HeaderValue, encoding: Encoding) -> Response<()> {
     let mut response = Response::new(());
     let headers = response.headers_mut();
-    headers.reserve(4);
+    headers.reserve(if encoding == Encoding::Gzip { 2 } else { 1 });
     headers.insert(header::CONTENT_TYPE, content_type.clone());
     if encoding == Encoding::Gzip {
         headers.insert("grpc-encoding", HeaderValue::from_static("gzip"));
@@ -413,7 +454,7 @@ async fn unary<D: Dispatch>(
     mut reader: Reader,
     sender: &Sender,
 ) -> Result<(), Status> {
-    let message = reader.next().await.map_err(|ended| match ended {
+    let message = reader.next_to_use().await.map_err(|ended| match ended {
         Ended::Eof => Status::new(Code::Unknown, "EOF"),
         Ended::Cut => Status::new(Code::Unknown, "unexpected EOF"),
         Ended::Refused(status) => status,
@@ -422,7 +463,7 @@ async fn unary<D: Dispatch>(
     dispatch.metrics().calls.received(call.row.method, message.len());
     let gone = |_: Gone| context_canceled();
     match Rc::clone(dispatch).unary(call, message).await? {
-        Body::Whole(message) => sender.send(&message).await.map_err(gone),
+        Body::Whole(message) => sender.send_only(message).map_err(gone),
         Body::Pieces(pieces) => Box::pin(send_pieces(sender, pieces)).await,
     }
 }
@@ -491,8 +532,25 @@ struct Opened {
 //= grpc-go 1.82: internal/transport/http2_server.go#operateHeaders
 fn open(head: &http::request::Parts) -> Result<Opened, (StatusCode, Status)> {
     let bad = |text: String| (StatusCode::BAD_REQUEST, Status::new(Code::Internal, text));
-    let headers = &head.headers;
-    let hosts = headers.get_all(header::HOST).iter().count();
+    let (mut hosts, mut has_binary) = (0, false);
+    let (mut content_type, mut timeout, mut encoding) = (None, None, None);
+    // One pass is cheaper than a lookup of each; the first of several values counts.
+    for (name, value) in &head.headers {
+        let first = match name.as_str() {
+            "content-type" => &mut content_type,
+            "grpc-timeout" => &mut timeout,
+            "grpc-encoding" => &mut encoding,
+            "host" => {
+                hosts += 1;
+                continue;
+            }
+            other => {
+                has_binary |= other.ends_with("-bin");
+                continue;
+            }
+        };
+        first.get_or_insert(value.as_bytes());
+    }
     if hosts > 1 {
         let authorities = usize::from(head.uri.authority().is_some());
         return Err(bad(format!(
@@ -500,22 +558,23 @@ fn open(head: &http::request::Parts) -> Result<Opened, (StatusCode, Status)> {
              have 1 value as per HTTP/2 spec"
         )));
     }
-    let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    let text = String::from_utf8_lossy(content_type);
+    let text = String::from_utf8_lossy(content_type.unwrap_or_default());
     let Some(answer) = metadata::response_content_type(&text) else {
         let refusal = format!("invalid gRPC request content-type {text:?}");
         let status = Status::new(Code::InvalidArgument, refusal);
         return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, status));
     };
-    let timeout = match headers.get("grpc-timeout") {
+    let timeout = match timeout {
         None => None,
         Some(value) => {
-            let text = String::from_utf8_lossy(value.as_bytes());
+            let text = String::from_utf8_lossy(value);
             let malformed = |e| bad(format!("malformed grpc-timeout: {e}"));
             Some(metadata::timeout(&text).map_err(malformed)?)
         }
     };
-    metadata::check_binary(headers).map_err(|s| (StatusCode::BAD_REQUEST, s))?;
+    if has_binary {
+        metadata::check_binary(&head.headers).map_err(|s| (StatusCode::BAD_REQUEST, s))?;
+    }
     if head.method != Method::POST {
         let refusal = format!(
             "Received a HEADERS frame with :method \"{}\" which should be POST",
@@ -524,13 +583,16 @@ fn open(head: &http::request::Parts) -> Result<Opened, (StatusCode, Status)> {
         let status = Status::new(Code::Internal, refusal);
         return Err((StatusCode::METHOD_NOT_ALLOWED, status));
     }
-    let content_type = HeaderValue::try_from(answer)
-        .map_err(|_| bad("malformed header: content-type".to_owned()))?;
-    Ok(Opened { content_type, encoding: requested_encoding(headers), timeout })
+    let content_type = match answer.as_ref() {
+        "application/grpc" => HeaderValue::from_static("application/grpc"),
+        other => HeaderValue::try_from(other)
+            .map_err(|_| bad("malformed header: content-type".to_owned()))?,
+    };
+    Ok(Opened { content_type, encoding: requested_encoding(encoding), timeout })
 }
 
-fn requested_encoding(headers: &HeaderMap) -> Result<Encoding, Status> {
-    match headers.get("grpc-encoding").map(HeaderValue::as_bytes) {
+fn requested_encoding(name: Option<&[u8]>) -> Result<Encoding, Status> {
+    match name {
         None | Some(b"" | b"identity") => Ok(Encoding::Identity),
         Some(b"gzip") => Ok(Encoding::Gzip),
         Some(other) => {

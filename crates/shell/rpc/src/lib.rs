@@ -16,6 +16,7 @@ pub mod pool;
 pub mod runtime;
 pub mod services;
 pub mod status;
+mod wakes;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -29,6 +30,7 @@ use bytes::Bytes;
 
 pub use conn::{Settings, serve};
 pub use grpc::{Gone, Requests, Sender};
+pub use message::Draft;
 pub use metadata::Metadata;
 pub use metrics::Metrics;
 #[doc(hidden)]
@@ -56,7 +58,7 @@ pub type HttpResponse = http::Response<Bytes>;
 /// The response to a unary call, encoded.
 pub enum Body {
     /// All of it.
-    Whole(Bytes),
+    Whole(Draft),
     /// Piece by piece, as the client's window allows.
     Pieces(Box<dyn Pieces>),
 }

@@ -34,6 +34,57 @@ pub enum Ended {
     Gone,
 }
 
+/// A message being written, with room for its envelope's prefix in front: sealing it copies nothing.
+#[derive(Debug)]
+pub struct Draft(Vec<u8>);
+
+impl Draft {
+    /// An empty message with room for so many bytes.
+    #[must_use]
+    pub fn with_capacity(bytes: usize) -> Self {
+        let mut room = Vec::with_capacity(PREFIX_BYTES + bytes);
+        room.extend_from_slice(&[0; PREFIX_BYTES]);
+        Self(room)
+    }
+
+    /// A message as it is encoded.
+    #[must_use]
+    pub fn of(message: &impl prost::Message) -> Self {
+        let mut draft = Self::with_capacity(message.encoded_len());
+        message.encode_raw(&mut draft.0);
+        draft
+    }
+
+    /// Where the message is appended to. What is there already must stay.
+    pub fn body(&mut self) -> &mut Vec<u8> {
+        &mut self.0
+    }
+
+    /// What is written so far.
+    #[must_use]
+    pub fn message(&self) -> &[u8] {
+        &self.0[PREFIX_BYTES..]
+    }
+
+    /// What is written so far, to be sent otherwise.
+    #[must_use]
+    pub fn into_message(mut self) -> Vec<u8> {
+        self.0.drain(..PREFIX_BYTES);
+        self.0
+    }
+
+    /// The message in its envelope, compressed if the call is.
+    #[must_use]
+    pub fn seal(mut self, encoding: Encoding) -> Bytes {
+        if encoding != Encoding::Identity {
+            return seal(self.message(), encoding);
+        }
+        let length = self.0.len() - PREFIX_BYTES;
+        self.0[..PREFIX_BYTES].copy_from_slice(&prefix(length));
+        self.0.into()
+    }
+}
+
 /// Reads messages from a request body.
 #[derive(Debug)]
 pub struct Reader {
@@ -54,6 +105,19 @@ impl Reader {
     /// # Errors
     /// [`Ended`].
     pub async fn next(&mut self) -> Result<Bytes, Ended> {
+        self.next_of(false).await
+    }
+
+    /// As [`Reader::next`], but the message may share the memory of the connection's read buffer:
+    /// for messages that are not kept.
+    ///
+    /// # Errors
+    /// [`Ended`].
+    pub(crate) async fn next_to_use(&mut self) -> Result<Bytes, Ended> {
+        self.next_of(true).await
+    }
+
+    async fn next_of(&mut self, may_share: bool) -> Result<Bytes, Ended> {
         loop {
             let parsed = parse(&mut self.buffered, self.encoding, self.limit);
             if let Some(message) = parsed.map_err(Ended::Refused)? {
@@ -67,19 +131,26 @@ impl Reader {
                 Some(Ok(chunk)) => {
                     // The window is given back at once: what is buffered is bounded by the limit.
                     let _ = self.body.flow_control().release_capacity(chunk.len());
-                    if self.buffered.is_empty() {
-                        match chunk.try_into_mut() {
-                            Ok(owned) => self.buffered = owned,
-                            Err(shared) => self.buffered.extend_from_slice(&shared),
-                        }
-                    } else {
-                        self.buffered.extend_from_slice(&chunk);
+                    if may_share
+                        && self.buffered.is_empty()
+                        && let Some(message) = self.whole(&chunk)
+                    {
+                        return Ok(message);
                     }
+                    self.buffered.extend_from_slice(&chunk);
                 }
                 Some(Err(_)) => return Err(Ended::Gone),
                 None => self.ended = true,
             }
         }
+    }
+
+    /// The message that is exactly this chunk, if it is plain and allowed.
+    fn whole(&self, chunk: &Bytes) -> Option<Bytes> {
+        let [flag, length @ ..] = chunk.first_chunk::<PREFIX_BYTES>()?;
+        let length = u32::from_be_bytes(*length) as usize;
+        let is_whole = chunk.len() - PREFIX_BYTES == length;
+        (*flag == 0 && is_whole && length <= self.limit).then(|| chunk.slice(PREFIX_BYTES..))
     }
 
     /// Whether the client has sent all it will send and all of it was read.

@@ -1,31 +1,30 @@
 //! Request headers as grpc-go reads them: timeout, content type, binary metadata.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use api::error::{Code, Status};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// The client's version of the API.
+pub const CLIENT_API_VERSION: HeaderName = HeaderName::from_static("client-api-version");
+const HAS_LEADER: HeaderName = HeaderName::from_static("hasleader");
 
 /// Request metadata. Keys are lower case.
 #[derive(Clone, Debug, Default)]
 pub struct Metadata(pub HeaderMap);
 
 impl Metadata {
-    /// The first value of a key as text; `None` if it is missing or not visible ASCII.
-    #[must_use]
-    pub fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key)?.to_str().ok()
-    }
-
     /// The first value of a key as bytes.
     #[must_use]
-    pub fn get_bytes(&self, key: &str) -> Option<&[u8]> {
+    pub fn get(&self, key: &HeaderName) -> Option<&[u8]> {
         self.0.get(key).map(HeaderValue::as_bytes)
     }
 
     /// Whether the caller asks to be refused without a leader.
     #[must_use]
     pub fn requires_leader(&self) -> bool {
-        self.get("hasleader") == Some("true")
+        self.get(&HAS_LEADER) == Some(b"true")
     }
 }
 
@@ -65,12 +64,13 @@ pub fn timeout(value: &str) -> Result<Duration, String> {
 /// The content type to answer with, or `None` if the request's is not gRPC.
 //= grpc-go 1.82: internal/grpcutil/method.go#ContentSubtype
 #[must_use]
-pub fn response_content_type(value: &str) -> Option<String> {
+pub fn response_content_type(value: &str) -> Option<Cow<'static, str>> {
     let rest = value.strip_prefix("application/grpc")?;
     match rest.as_bytes().first() {
-        None => Some("application/grpc".to_owned()),
-        Some(b'+' | b';') if rest.len() > 1 => Some(format!("application/grpc+{}", &rest[1..])),
-        Some(b'+' | b';') => Some("application/grpc".to_owned()),
+        Some(b'+' | b';') if rest.len() > 1 => {
+            Some(format!("application/grpc+{}", &rest[1..]).into())
+        }
+        None | Some(b'+' | b';') => Some("application/grpc".into()),
         Some(_) => None,
     }
 }

@@ -9,7 +9,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use api::error::{ApiError, Code, Status};
@@ -138,31 +138,36 @@ impl Runtime {
     }
 
     /// Moves requests out and replies in, for ever. Both in batches: whatever the tasks of this
-    /// thread submit before this one is polled leaves together.
+    /// thread submit until all of them wait leaves together.
     pub async fn pump(self: Rc<Self>) {
         let (mut replies, mut out) = (Vec::new(), Vec::new());
-        poll_fn::<(), _>(|cx| {
-            loop {
-                {
-                    let mut outbox = self.outbox.borrow_mut();
-                    out.append(&mut outbox.requests);
-                    if outbox.waker.as_ref().is_none_or(|w| !w.will_wake(cx.waker())) {
-                        outbox.waker = Some(cx.waker().clone());
-                    }
-                }
-                self.handle.node.push_all(&mut out);
-                for refused in out.drain(..) {
-                    self.refuse(refused);
-                }
-                if self.inbox.poll_recv(&mut replies, cx).is_pending() {
-                    return Poll::Pending;
-                }
-                for (token, reply) in replies.drain(..) {
-                    self.replies.resolve(token, reply);
-                }
+        loop {
+            poll_fn(|cx| self.poll_work(&mut replies, cx)).await;
+            for (token, reply) in replies.drain(..) {
+                self.replies.resolve(token, reply);
             }
-        })
-        .await;
+            if self.outbox.borrow().requests.is_empty() {
+                continue;
+            }
+            // Behind everything that can run now. Sent at once, a batch would hold what the first
+            // few connections asked, and each batch costs two turns of other threads.
+            tokio::task::yield_now().await;
+            out.append(&mut self.outbox.borrow_mut().requests);
+            self.handle.node.push_all(&mut out);
+            for refused in out.drain(..) {
+                self.refuse(refused);
+            }
+        }
+    }
+
+    /// Waits for requests in the outbox or for replies.
+    fn poll_work(&self, replies: &mut Vec<(ReplyToken, Reply)>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut outbox = self.outbox.borrow_mut();
+        if outbox.waker.as_ref().is_none_or(|w| !w.will_wake(cx.waker())) {
+            outbox.waker = Some(cx.waker().clone());
+        }
+        let received = self.inbox.poll_recv(replies, cx);
+        if outbox.requests.is_empty() { received } else { Poll::Ready(()) }
     }
 
     /// Node's inbox is at its limit.

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::decode;
-use crate::{Body, Requests, Sender};
+use crate::{Body, Draft, Requests, Sender};
 
 /// Whether the server knows a service by this name. etcd registers none but the empty one.
 fn is_known(request: &HealthCheckRequest) -> bool {
@@ -26,13 +26,13 @@ pub(super) fn check(message: Bytes) -> Result<Body, Status> {
         return Err(Status::new(Code::NotFound, "unknown service"));
     }
     let response = HealthCheckResponse { status: ServingStatus::Serving as i32 };
-    Ok(Body::Whole(response.encode_to_vec().into()))
+    Ok(Body::Whole(Draft::of(&response)))
 }
 
 pub(super) fn list() -> Body {
     let serving = HealthCheckResponse { status: ServingStatus::Serving as i32 };
     let statuses = [(String::new(), serving)].into_iter().collect();
-    Body::Whole(HealthListResponse { statuses }.encode_to_vec().into())
+    Body::Whole(Draft::of(&HealthListResponse { statuses }))
 }
 
 /// Tells the status once, then waits: it changes no more, and the client or the end of the server

@@ -29,6 +29,8 @@ use crate::{Body, Local, Pieces};
 
 /// Bytes of an answer that is rendered at once, on the thread of its connection.
 const INLINE_BYTES: usize = 64 * 1024;
+/// Bytes that `more` and `count` take at most.
+const END_BYTES: usize = 16;
 /// Bytes of a piece of a longer one.
 const PIECE_BYTES: usize = 128 * 1024;
 /// Bytes of an answer that is read on the pool from the start: there it is read in the order of
@@ -56,12 +58,13 @@ async fn answer(rt: &Rc<Runtime>, request: RangeRequest) -> Result<Body, Status>
     let ranged = view.store.range(&query(&request)).map_err(range_error);
     rt.handle.metrics.ranged(ranged.is_ok(), began.elapsed());
     let ranged = ranged?;
-    let mut head = render::with_header(&rt.header(ranged.revision));
-    if view.store.try_render(&ranged, INLINE_BYTES, &mut head).map_err(value_error)? {
-        render::range_end(&mut head, ranged.more, count(&ranged));
-        return Ok(Body::Whole(head.into()));
+    let room = usize::try_from(ranged.body_bytes()).unwrap_or(usize::MAX).min(INLINE_BYTES);
+    let mut head = render::response(&rt.header(ranged.revision), room + END_BYTES);
+    if view.store.try_render(&ranged, INLINE_BYTES, head.body()).map_err(value_error)? {
+        render::range_end(head.body(), ranged.more, count(&ranged));
+        return Ok(Body::Whole(head));
     }
-    Box::pin(long_answer(Rc::clone(rt), view, ranged, head)).await
+    Box::pin(long_answer(Rc::clone(rt), view, ranged, head.into_message())).await
 }
 
 /// An answer that must be waited for, or that comes in pieces.
@@ -209,11 +212,11 @@ pub(super) async fn put(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status
         reading.await;
     }
     let outcome = rt.propose(4, &unchanged(message, &request)).await?;
-    let mut out = render::with_header(&rt.header(outcome.revision));
+    let mut out = render::response(&rt.header(outcome.revision), 0);
     if let Reply::Put(reply) = outcome.reply? {
-        render::put(&mut out, &reply);
+        render::put(out.body(), &reply);
     }
-    Ok(Body::Whole(out.into()))
+    Ok(Body::Whole(out))
 }
 
 pub(super) async fn delete(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status> {
@@ -223,11 +226,11 @@ pub(super) async fn delete(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Sta
         reading.await;
     }
     let outcome = rt.propose(5, &unchanged(message, &request)).await?;
-    let mut out = render::with_header(&rt.header(outcome.revision));
+    let mut out = render::response(&rt.header(outcome.revision), 0);
     if let Reply::Delete(reply) = outcome.reply? {
-        render::delete(&mut out, &reply);
+        render::delete(out.body(), &reply);
     }
-    Ok(Body::Whole(out.into()))
+    Ok(Body::Whole(out))
 }
 
 pub(super) async fn txn(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status> {
@@ -248,11 +251,11 @@ pub(super) async fn txn(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status
         reading.await;
     }
     let outcome = rt.propose(6, &unchanged(message, &request)).await?;
-    let mut out = render::with_header(&rt.header(outcome.revision));
+    let mut out = render::response(&rt.header(outcome.revision), 0);
     if let Reply::Txn(reply) = outcome.reply? {
-        render::txn(&mut out, &reply);
+        render::txn(out.body(), &reply);
     }
-    Ok(Body::Whole(out.into()))
+    Ok(Body::Whole(out))
 }
 
 /// A transaction that only reads does not go through the log.
@@ -262,9 +265,9 @@ async fn read_only_txn(rt: &Rc<Runtime>, request: TxnRequest) -> Result<Body, St
     let revision = view.store.revision();
     let job = move |may: &env::MayBlock| read_txn(may, &view, &request);
     let reply = rt.handle.pool.run(job).await.map_err(pool_refused)??;
-    let mut out = render::with_header(&rt.header(revision));
-    render::txn(&mut out, &reply);
-    Ok(Body::Whole(out.into()))
+    let mut out = render::response(&rt.header(revision), 0);
+    render::txn(out.body(), &reply);
+    Ok(Body::Whole(out))
 }
 
 /// Answers a transaction that only reads, from one View.
@@ -318,7 +321,7 @@ pub(super) async fn compact(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, St
     if request.physical {
         rt.ask_applier(ApplierInput::AwaitCompaction).await?;
     }
-    Ok(Body::Whole(render::with_header(&rt.header(outcome.revision)).into()))
+    Ok(Body::Whole(render::response(&rt.header(outcome.revision), 0)))
 }
 
 /// Refuses a write that would cross the quota, before it reaches the log, and raises the alarm

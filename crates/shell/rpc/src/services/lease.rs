@@ -15,13 +15,12 @@ use member::{ApplierInput, NodeInput, Reply};
 use prost::Message;
 use types::LeaseId;
 
-use crate::message::{PREFIX_BYTES, prefix};
 use crate::runtime::Runtime;
 use crate::services::{decode, unchanged};
-use crate::{Body, Gone, Requests, Sender};
+use crate::{Body, Draft, Requests, Sender};
 
 fn whole(message: &impl Message) -> Body {
-    Body::Whole(message.encode_to_vec().into())
+    Body::Whole(Draft::of(message))
 }
 
 pub(super) async fn grant(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status> {
@@ -92,6 +91,8 @@ pub(super) async fn leases(rt: &Rc<Runtime>) -> Result<Body, Status> {
 
 /// Keep-alives of a stream that are asked and answered together at most.
 const KEEP_ALIVES_AT_ONCE: usize = 64;
+/// Bytes of an answer in its envelope, about.
+const RESPONSE_BYTES: usize = 64;
 
 /// What has come already is asked together and answered together, in order.
 pub(super) async fn keep_alive(
@@ -126,7 +127,7 @@ pub(super) async fn keep_alive(
                 }
             }
         }
-        let mut responses = Vec::with_capacity(asked.len());
+        let mut responses = Vec::with_capacity(asked.len() * RESPONSE_BYTES);
         while let Some((id, revision, wait)) = asked.pop_front() {
             let ttl = match wait.await {
                 Reply::KeepAlive(ttl) => {
@@ -142,9 +143,10 @@ pub(super) async fn keep_alive(
                 other => unreachable!("a keep-alive is answered by one, not {other:?}"),
             };
             let header = Some(rt.header(revision));
-            responses.push(LeaseKeepAliveResponse { header, id, ttl }.encode_to_vec());
+            let response = LeaseKeepAliveResponse { header, id, ttl };
+            sender.seal_into(&mut responses, &response);
         }
-        if send_all(&sender, &responses).await.is_err() {
+        if sender.send_sealed(responses.into()).await.is_err() {
             break;
         }
         if let Some(end) = end {
@@ -152,24 +154,4 @@ pub(super) async fn keep_alive(
         }
     }
     Ok(())
-}
-
-/// Sends messages, as one piece if they are not compressed.
-async fn send_all(sender: &Sender, messages: &[Vec<u8>]) -> Result<(), Gone> {
-    if let [message] = messages {
-        return sender.send(message).await;
-    }
-    if !sender.is_plain() {
-        for message in messages {
-            sender.send(message).await?;
-        }
-        return Ok(());
-    }
-    let mut all = Vec::with_capacity(messages.iter().map(|m| PREFIX_BYTES + m.len()).sum());
-    for message in messages {
-        sender.count(message.len());
-        all.extend_from_slice(&prefix(message.len()));
-        all.extend_from_slice(message);
-    }
-    sender.send_sealed(all.into()).await
 }

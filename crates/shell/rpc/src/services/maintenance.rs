@@ -23,13 +23,13 @@ use types::limits::SNAPSHOT_CHUNK_BYTES;
 
 use crate::runtime::{Runtime, pool_refused};
 use crate::services::{decode, unchanged};
-use crate::{Body, Requests, Sender};
+use crate::{Body, Draft, Requests, Sender};
 
 /// Bytes that a hash reads per step.
 const HASH_BUDGET_BYTES: usize = 4 << 20;
 
 fn whole(message: &impl Message) -> Body {
-    Body::Whole(message.encode_to_vec().into())
+    Body::Whole(Draft::of(message))
 }
 
 fn internal(error: impl std::fmt::Display) -> Status {
@@ -160,7 +160,7 @@ pub(super) async fn defragment(rt: &Rc<Runtime>) -> Result<Body, Status> {
     match reply? {
         Reply::Failed(why) => Err(internal(why)),
         Reply::Refused(error) => Err(error.into()),
-        _ => Ok(Body::Whole(Bytes::new())),
+        _ => Ok(Body::Whole(Draft::with_capacity(0))),
     }
 }
 

@@ -25,6 +25,7 @@ use bytes::Bytes;
 use prometheus::IntCounter;
 use prost::{Message, Name};
 
+use crate::metadata::CLIENT_API_VERSION;
 use crate::runtime::Runtime;
 use crate::{Body, Call, Dispatch, HttpRequest, HttpResponse, Local, Metrics, Requests, Sender};
 
@@ -58,7 +59,7 @@ impl Services {
     /// Checks that hold for every call: the client's version text and its wish for a leader.
     //= etcd 3.7.1: server/etcdserver/api/v3rpc/interceptor.go#newUnaryInterceptor
     fn check(&self, call: &Call) -> Result<(), Status> {
-        let version = call.metadata.get_bytes("client-api-version").unwrap_or(b"unknown");
+        let version = call.metadata.get(&CLIENT_API_VERSION).unwrap_or(b"unknown");
         match std::str::from_utf8(version) {
             Ok(version) => self.count_client(call, version),
             Err(_) => return Err(ApiError::InvalidClientApiVersion.into()),

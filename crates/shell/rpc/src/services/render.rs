@@ -6,6 +6,8 @@ use prost::Message;
 use prost::encoding::encode_varint;
 use types::Revision;
 
+use crate::message::Draft;
+
 /// The bytes of a field key for a length-delimited field.
 const fn key(field: u8) -> u8 {
     field << 3 | 2
@@ -30,10 +32,24 @@ pub fn varint_field(out: &mut Vec<u8>, field: u8, value: u64) {
 #[must_use]
 pub fn with_header(header: &ResponseHeader) -> Vec<u8> {
     let mut out = Vec::with_capacity(64);
-    out.push(key(1));
-    encode_varint(header.encoded_len() as u64, &mut out);
-    header.encode_raw(&mut out);
+    put_header(&mut out, header);
     out
+}
+
+fn put_header(out: &mut Vec<u8>, header: &ResponseHeader) {
+    out.push(key(1));
+    encode_varint(header.encoded_len() as u64, out);
+    header.encode_raw(out);
+}
+
+/// A response that begins with a header in field 1 and has room for so many bytes behind it.
+#[must_use]
+pub fn response(header: &ResponseHeader, room: usize) -> Draft {
+    /// Bytes that a header takes at most, with its key and length.
+    const HEADER_BYTES: usize = 48;
+    let mut draft = Draft::with_capacity(HEADER_BYTES + room);
+    put_header(draft.body(), header);
+    draft
 }
 
 /// The header of an operation within a transaction: only a revision.
