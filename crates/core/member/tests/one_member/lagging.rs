@@ -81,6 +81,20 @@ fn j1_a_proposal_is_refused_while_apply_lags_by_more_than_its_limit() {
 }
 
 #[test]
+fn j6_a_member_that_stops_answers_what_is_in_flight_and_takes_nothing_more() {
+    let disk = MemDisk::new();
+    let mut member = Running::start(&disk, Instant(0), 1);
+    let before = member.put("k", "before");
+    member.step(ALL_BUT_THE_LOG);
+    member.to_node.push(NodeInput::Stop);
+    let after = member.put("k", "after");
+    member.step(ALL_BUT_THE_LOG);
+    assert_eq!(member.refused(after), Some(ApiError::Stopped));
+    member.outcome(before).unwrap();
+    assert_eq!(member.value("k").as_deref(), Some(&b"before"[..]));
+}
+
+#[test]
 fn j9_a_write_that_timed_out_may_still_be_applied() {
     let disk = MemDisk::new();
     let mut member = Running::start(&disk, Instant(0), 1);
