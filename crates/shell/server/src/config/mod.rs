@@ -373,6 +373,7 @@ fn options(set: &Set) -> Result<Options, String> {
             keepalive_timeout: duration(set, "grpc-keepalive-timeout"),
             ..Settings::default()
         },
+        slow_apply: duration(set, "warning-apply-duration"),
         list_pin: Duration::from_millis(limits::LIST_PIN_MS),
         runtimes: 0,
     })
