@@ -409,6 +409,22 @@ mod tests {
     }
 
     #[test]
+    fn e12_a_bare_retention_is_hours_or_revisions_and_0_is_none() {
+        let kept = |mode: &str, text: &str| {
+            let mode = format!("--auto-compaction-mode={mode}");
+            run(&[&mode, &format!("--auto-compaction-retention={text}")]).unwrap().auto_compaction
+        };
+        let secs = |secs| Some(Retention::Periodic(Duration::from_secs(secs)));
+        assert_eq!(kept("periodic", "1"), secs(3_600));
+        assert_eq!(kept("periodic", "72"), secs(72 * 3_600));
+        assert_eq!(kept("periodic", "90s"), secs(90));
+        assert_eq!(kept("revision", "1000"), Some(Retention::Revisions(1_000)));
+        for mode in ["periodic", "revision"] {
+            assert_eq!((kept(mode, "0"), kept(mode, "0s")), (None, None));
+        }
+    }
+
+    #[test]
     fn contradictions_get_etcds_texts() {
         assert_eq!(
             refusal(&["--heartbeat-interval=100", "--election-timeout=400"]),
