@@ -10,6 +10,7 @@
 //= grpc-go 1.82: rpc_util.go#decompress
 
 use std::io::Read;
+use std::sync::LazyLock;
 
 use api::error::{Code, Status};
 use bytes::Bytes;
@@ -254,12 +255,8 @@ impl<'a, 'b> Body<'a, 'b> {
             match self.take(2)? {
                 0 => self.stored(last)?,
                 1 => {
-                    let mut lengths = [8; 288];
-                    lengths[144..256].fill(9);
-                    lengths[256..280].fill(7);
-                    let literals = Codes::new(&lengths).expect("a complete code");
-                    let distances = Codes::new(&[5; 32]).expect("a complete code");
-                    self.block(&literals, &distances)?;
+                    let (literals, distances) = &*FIXED;
+                    self.block(literals, distances)?;
                 }
                 2 => {
                     let (literals, distances) = self.codes()?;
@@ -366,6 +363,15 @@ impl<'a, 'b> Body<'a, 'b> {
     }
 }
 
+/// The codes of blocks that bring none, literals and distances (RFC 1951, 3.2.6). Made once: a
+/// file may have a block of them for every ten bits.
+static FIXED: LazyLock<(Codes, Codes)> = LazyLock::new(|| {
+    let mut lengths = [8; 288];
+    lengths[144..256].fill(9);
+    lengths[256..280].fill(7);
+    Codes::new(&lengths).zip(Codes::new(&[5; 32])).expect("complete codes")
+});
+
 /// A canonical Huffman code.
 struct Codes {
     /// How many codes have each length.
@@ -381,14 +387,19 @@ impl Codes {
     /// The code with these lengths, if it is complete, has no symbol, or one of length 1.
     fn new(lengths: &[u8]) -> Option<Self> {
         let mut counts = [0; 16];
-        let mut symbols = Vec::with_capacity(lengths.len());
-        let mut room = 0;
-        for length in 1..16u8 {
-            let with = (0..lengths.len()).filter(|&symbol| lengths[symbol] == length);
-            let before = symbols.len();
-            symbols.extend(with);
-            counts[usize::from(length)] = symbols.len() - before;
-            room += counts[usize::from(length)] << (15 - length);
+        lengths.iter().for_each(|&length| counts[usize::from(length)] += 1);
+        counts[0] = 0;
+        let (mut places, mut total, mut room) = ([0; 16], 0, 0);
+        for length in 1..16 {
+            places[length] = total;
+            total += counts[length];
+            room += counts[length] << (15 - length);
+        }
+        let mut symbols = vec![0; total];
+        for (symbol, &length) in lengths.iter().enumerate().filter(|(_, length)| **length > 0) {
+            let place = &mut places[usize::from(length)];
+            symbols[*place] = symbol;
+            *place += 1;
         }
         let used = || (1..16).filter(|&length| counts[length] > 0);
         let at_once = used().next().unwrap_or(0) as u32;
@@ -442,6 +453,27 @@ mod tests {
                 assert!(gunzip(&twice, 2 * length).unwrap() == [&text[..], &text].concat());
             }
         }
+    }
+
+    #[test]
+    fn damages_have_gos_texts() {
+        let packed = gzip(&[7; 10_000], 6);
+        let text = |bytes: &[u8]| gunzip(bytes, 10_000).unwrap_err().message.into_owned();
+        assert_eq!(text(b""), "grpc: failed to decompress the message: EOF");
+        assert_eq!(text(&packed[..5]), "grpc: failed to decompress the message: unexpected EOF");
+        let nonsense = "grpc: failed to decompress the message: gzip: invalid header";
+        assert_eq!(text(b"no gzip file"), nonsense);
+        let within = |what| format!("grpc: failed to read decompressed data: {what}");
+        assert_eq!(text(&packed[..packed.len() - 6]), within("unexpected EOF"));
+        assert_eq!(text(&[&packed[..], b"x"].concat()), within("unexpected EOF"));
+        let mut wrong = packed.clone();
+        *wrong.last_mut().unwrap() ^= 1;
+        assert_eq!(text(&wrong), within("gzip: invalid checksum"));
+        wrong[10] = 7;
+        assert_eq!(text(&wrong), within("flate: corrupt input before offset 1"));
+        let large = "grpc: received message after decompression larger than max 9999";
+        assert_eq!(gunzip(&packed, 9_999).unwrap_err().message, large);
+        assert_eq!(gunzip(&packed.repeat(3), 9_999).unwrap_err().message, large);
     }
 
     /// What the shortcut takes, the other decoder would take.
