@@ -9,6 +9,7 @@
 //! crash returns errors; nothing depends on time, threads or the order of hash maps.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::IoSlice;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -106,6 +107,7 @@ struct State {
     fault: Option<Fault>,
     capacity: Option<u64>,
     cold: bool,
+    lying: Option<&'static str>,
 }
 
 /// A file system in memory; clones share it.
@@ -150,6 +152,11 @@ impl MemDisk {
     /// Whether reads that must not wait miss, as if nothing were in the page cache.
     pub fn set_cold(&self, cold: bool) {
         self.state().cold = cold;
+    }
+
+    /// `fdatasync` of files with this extension says that it was done, and does nothing.
+    pub fn set_lying(&self, extension: Option<&'static str>) {
+        self.state().lying = extension;
     }
 
     /// Bytes of file pages beyond which writes fail with [`IoErrorKind::NoSpace`].
@@ -400,15 +407,19 @@ impl File for MemFile {
         }
     }
 
-    fn sync_data(&self, _: &MayBlock) -> Result<(), IoError> {
+    fn sync_data(&self, may: &MayBlock) -> Result<(), IoError> {
+        let lying = self.disk.state().lying.map(OsStr::new);
+        if lying.is_some() && lying == self.path.extension() {
+            return self.with(IoOp::Sync, |_| Ok(()));
+        }
+        self.sync_all(may)
+    }
+
+    fn sync_all(&self, _: &MayBlock) -> Result<(), IoError> {
         self.with(IoOp::Sync, |inode| {
             inode.sync();
             Ok(())
         })
-    }
-
-    fn sync_all(&self, may: &MayBlock) -> Result<(), IoError> {
-        self.sync_data(may)
     }
 
     fn set_len(&self, _: &MayBlock, len: u64) -> Result<(), IoError> {
@@ -612,6 +623,23 @@ mod tests {
         let file = disk.open(&may(), path, Open::Read).unwrap();
         assert_eq!(file.len().unwrap(), 7);
         assert_eq!(read(&*file, 0, 7), b"durable");
+    }
+
+    #[test]
+    fn a_lying_disk_loses_what_it_said_was_durable() {
+        let disk = MemDisk::new();
+        disk.set_lying(Some("wal"));
+        for (path, kept) in [("/a.wal", 3), ("/b.db", 6)] {
+            let file = disk.open(&may(), Path::new(path), Open::CreateNew).unwrap();
+            file.write_at(&may(), b"all", 0).unwrap();
+            file.sync_all(&may()).unwrap();
+            disk.sync_dir(&may(), Path::new("/")).unwrap();
+            file.write_at(&may(), b"more", 2).unwrap();
+            file.sync_data(&may()).unwrap();
+            disk.crash(None);
+            let file = disk.open(&may(), Path::new(path), Open::Read).unwrap();
+            assert_eq!(file.len().unwrap(), kept);
+        }
     }
 
     #[test]

@@ -48,6 +48,8 @@ pub const REQUEST_TIMEOUT_BASE_MS: u64 = 5_000;
 pub const READ_INDEX_RETRY_MS: u64 = 500;
 /// Milliseconds a lease operation waits for apply to catch up.
 pub const APPLY_WAIT_MS: u64 = 1_000;
+/// Milliseconds that applying may take before it is reported.
+pub const SLOW_APPLY_MS: u64 = 100;
 
 /// Longest lease that can be granted, seconds.
 pub const MAX_LEASE_TTL_SECS: i64 = 9_000_000_000;

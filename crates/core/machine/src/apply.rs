@@ -324,8 +324,8 @@ impl Machine {
             // Reads of other members, from before 3.7: nothing to do here (semantics P6).
             return Ok(Reply::Empty);
         }
-        //= etcd 3.7.1: server/etcdserver/apply/uber_apply.go#dispatch (panics "not implemented")
-        panic!("an entry holds a request that this version does not implement");
+        //= etcd 3.7.1: server/etcdserver/apply/uber_applier.go#dispatch
+        panic!("not implemented apply: an entry holds a request that this version does not know");
     }
 
     fn alarm(&mut self, request: &AlarmRequest) -> Vec<AlarmMember> {

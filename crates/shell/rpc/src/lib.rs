@@ -7,6 +7,7 @@
 
 pub mod conn;
 pub mod grpc;
+mod gunzip;
 mod io;
 pub mod message;
 pub mod metadata;

@@ -18,8 +18,6 @@ use types::{ClusterId, Index, MemberId, Revision};
 
 use crate::{Log, log_line};
 
-/// Time of one turn of Applier from which on it is reported (`--warning-apply-duration`).
-const SLOW_APPLY: Duration = Duration::from_millis(100);
 /// Time of a flush from which on it is reported.
 //= etcd 3.7.1: server/storage/wal/wal.go (warnSyncDuration)
 const SLOW_FLUSH: Duration = Duration::from_secs(1);
@@ -32,6 +30,8 @@ pub struct Reporter {
     member: MemberId,
     cluster: ClusterId,
     publish_timeout: Duration,
+    /// Time of one turn of Applier beyond which it is reported.
+    slow_apply: Duration,
 }
 
 /// What a turn of Applier did, noted before its outputs go out.
@@ -48,8 +48,9 @@ impl Reporter {
         metrics: Arc<Metrics>,
         (member, cluster): (MemberId, ClusterId),
         publish_timeout: Duration,
+        slow_apply: Duration,
     ) -> Self {
-        Self { log, metrics, member, cluster, publish_timeout }
+        Self { log, metrics, member, cluster, publish_timeout, slow_apply }
     }
 
     /// Raft's state changed.
@@ -96,15 +97,16 @@ impl Reporter {
 
     /// A turn of Applier took this long.
     pub fn applied(&self, turn: &mut Turn, took: Duration) {
-        if took > SLOW_APPLY && !turn.kinds.is_empty() {
+        if took > self.slow_apply && !turn.kinds.is_empty() {
             log_line!(
                 self.log,
                 Warn,
                 "apply request took too long",
                 "took" = show_duration(took),
-                "expected-duration" = show_duration(SLOW_APPLY),
+                "expected-duration" = show_duration(self.slow_apply),
                 "prefix" = "",
                 "request" = format!("{} entries in one turn", turn.kinds.len()),
+                "response" = "",
             );
         }
         self.metrics.applied(&turn.kinds, took);

@@ -86,6 +86,8 @@ pub struct Options {
     pub unsafe_no_fsync: bool,
     /// `--socket-reuse-port`, `--socket-reuse-address`.
     pub reuse: (bool, bool),
+    /// `--warning-apply-duration`.
+    pub slow_apply: Duration,
     /// How long a long list keeps the state it began with.
     pub list_pin: Duration,
     /// Limits and times of client connections.
@@ -124,6 +126,7 @@ impl Default for Options {
             max_learners: 1,
             unsafe_no_fsync: false,
             reuse: (false, false),
+            slow_apply: Duration::from_millis(l::SLOW_APPLY_MS),
             list_pin: Duration::from_millis(l::LIST_PIN_MS),
             connections: Settings::default(),
             runtimes: 0,
@@ -298,6 +301,7 @@ pub fn start(disk: &Arc<dyn Disk>, log: &Arc<Log>, options: &Options) -> Result<
         Arc::clone(&metrics),
         (member, cluster),
         config.node.request_timeout(),
+        options.slow_apply,
     );
     let queues = Queues::new(view, inboxes.clone(), Arc::new(reporter), Arc::new(on_fatal));
     let automata = spawn_all(&queues, parts, options.keep).map_err(thread_error)?;

@@ -178,8 +178,11 @@ fn spawn(
     ) {
         Ok(Ok(())) => {}
         Ok(Err(why)) => fatal(why),
-        Err(_) => {
-            fatal(Fatal { message: CANNOT_GO_ON, error: format!("thread {name} panicked") });
+        Err(payload) => {
+            let said = payload.downcast_ref::<String>().map(String::as_str);
+            let said = said.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or_default();
+            let error = format!("thread {name} panicked: {said}");
+            fatal(Fatal { message: CANNOT_GO_ON, error });
         }
     })
 }

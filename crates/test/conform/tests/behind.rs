@@ -1,15 +1,19 @@
-//! Data directories in the states that only bad luck brings: a database ahead of its log, and one
-//! that another process still holds.
+//! Data directories in the states that only bad luck brings: a database ahead of its log, one that
+//! another process still holds, and a log of a version that is yet to come.
 
 mod common;
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
+use api::etcdserverpb::{InternalRaftRequest, RequestHeader};
+use api::raftpb;
 use common::{contents, hashes, operate};
 use conform::fuzz::Generator;
 use conform::{Kind, Server, oracle};
+use prost::Message;
 
 /// Zeroes the log of a stopped server behind a record so many entries before its end, as if the
 /// rest had never reached the disk. Returns how many entries are left.
@@ -111,5 +115,48 @@ fn a_second_process_on_a_directory_says_that_it_waits_and_then_serves() {
     }
     if let Some(theirs) = theirs {
         assert_eq!(ours, Some(theirs), "level and fields of the line; left is ours");
+    }
+}
+
+/// Appends a committed entry to the log of a stopped server: a request of a kind that does not
+/// exist.
+fn append_unknown(log: &Path) {
+    let may = env::MayBlock::on_this_thread();
+    let disk: Arc<dyn env::Disk> = Arc::new(osenv::OsDisk);
+    let (mut wal, read) = wal::Wal::open(disk, log, &may, (0, 0)).expect("a log");
+    let mut state = read.hard_state.expect("a member that ran has one");
+    let index = read.last_index + 1;
+    let header = RequestHeader { id: 1, ..RequestHeader::default() };
+    let request = InternalRaftRequest { header: Some(header), ..InternalRaftRequest::default() };
+    // Field 3000, of no bytes.
+    let data = [request.encode_to_vec(), vec![0xc2, 0xbb, 0x01, 0x00]].concat();
+    wal.append(&raftpb::Entry {
+        term: state.term,
+        index: Some(index),
+        data: Some(data.into()),
+        ..raftpb::Entry::default()
+    });
+    state.commit = Some(index);
+    wal.append_hard_state(&state);
+    wal.write(&may).expect("written");
+    wal.sync(&may).expect("synced");
+}
+
+#[test]
+fn p5_an_entry_of_an_unknown_kind_ends_each_start() {
+    for kind in [Kind::Quorate, Kind::Reference] {
+        let Some(mut server) = Server::start(kind, &[]) else { continue };
+        operate(&server, &mut Generator::new(7), 20);
+        server.stop();
+        append_unknown(&server.data_dir.join("member/wal"));
+        for _ in 0..2 {
+            let before = server.log().len();
+            server.spawn().expect("it was there before");
+            let code = server.wait_exit(Duration::from_secs(20));
+            assert!(matches!(code, Some(Some(1 | 2))), "{kind:?} goes on, or is killed: {code:?}");
+            let log = server.log().split_off(before);
+            assert!(log.contains("not implemented apply"), "{kind:?}: {log}");
+            assert!(!log.contains("ready to serve client requests"), "{kind:?}: {log}");
+        }
     }
 }

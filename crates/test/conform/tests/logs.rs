@@ -1,6 +1,7 @@
 //! Log lines: etcd's shape, and the texts that people and tools look for.
 
-use conform::process::{Kind, Server};
+use api::etcdserverpb::{PutRequest, PutResponse};
+use conform::{Client, Kind, Server};
 
 /// Texts of a run from the first start to a clean stop, in order.
 const TEXTS: [&str; 12] = [
@@ -64,5 +65,36 @@ fn the_console_format_has_columns() {
         assert_eq!(shape(columns[0]), "0000-00-00T00:00:00.000000Z", "{kind:?}");
         assert_eq!((columns[1], columns[3]), ("info", "opened backend db"), "{kind:?}");
         assert!(columns[4].starts_with("{\"path\": \"/"), "{kind:?}: {line}");
+    }
+}
+
+/// What one server logs of a put, if every apply is slow, or none.
+fn slow_applies(kind: Kind, limit: &str) -> Option<Vec<serde_json::Value>> {
+    let mut server = Server::start(kind, &[&format!("--warning-apply-duration={limit}")])?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = Client::connect(server.port).await;
+        let put = PutRequest { key: "a".into(), value: "b".into(), ..PutRequest::default() };
+        let _: PutResponse = client.call("/etcdserverpb.KV/Put", &put).await.unwrap();
+    });
+    server.stop();
+    let log = server.log();
+    let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
+    Some(lines.filter(|l: &serde_json::Value| l["msg"] == "apply request took too long").collect())
+}
+
+#[test]
+fn j8_an_apply_slower_than_the_flag_says_is_told() {
+    for kind in [Kind::Quorate, Kind::Reference] {
+        let Some(lines) = slow_applies(kind, "1ns") else { continue };
+        let line = lines.iter().find(|line| line["prefix"] == "").expect("a put is an apply");
+        let line = line.as_object().unwrap();
+        let names: Vec<&str> = line.keys().map(String::as_str).collect();
+        let wanted = ["level", "ts", "caller", "msg", "took", "expected-duration", "prefix"];
+        assert_eq!(names[..7], wanted, "{kind:?}");
+        assert_eq!(names[7..], ["request", "response"], "{kind:?}");
+        assert_eq!((&line["level"], &line["expected-duration"]), (&"warn".into(), &"1ns".into()));
+        assert!(line["took"].as_str().unwrap().ends_with('s'), "{kind:?}");
+        assert_eq!(slow_applies(kind, "1h"), Some(vec![]), "{kind:?}");
     }
 }

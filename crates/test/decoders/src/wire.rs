@@ -254,7 +254,12 @@ pub fn raft_messages() -> Vec<Vec<u8>> {
 pub fn envelopes() -> Vec<Vec<u8>> {
     let plain = rpc::message::seal(b"a message", rpc::message::Encoding::Identity);
     let zipped = rpc::message::seal(&[b'z'; 3_000], rpc::message::Encoding::Gzip);
-    vec![[&plain[..], &plain[..]].concat(), zipped.to_vec()]
+    // With a comment of no bytes, which is not what encoders send.
+    let mut odd = zipped.to_vec();
+    odd[8] = 16;
+    odd.insert(15, 0);
+    odd[4] += 1;
+    vec![[&plain[..], &plain[..]].concat(), zipped.to_vec(), odd]
 }
 
 /// An HTTP/2 connection's first frames.

@@ -14,7 +14,6 @@
 //! Read next: [`options`], `world.rs`, `process.rs`, [`plant`].
 
 mod clients;
-mod disk;
 mod gateway;
 mod inbox;
 mod liveness;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::membershippb;
+use env::mem::MemDisk;
 use env::{Disk, Instant, MayBlock, SplitMix};
 use machine::{ApplyConfig, Member};
 use member::{
@@ -20,7 +21,6 @@ use member::{
 use store::Store;
 use types::{ClusterId, MemberId, ReplyToken, RequestId, WriteId};
 
-use crate::disk::SimDisk;
 use crate::inbox::Inbox;
 use crate::options::Options;
 use crate::plant::Plant;
@@ -139,7 +139,7 @@ impl Process {
     /// Starts the member on what the disk holds.
     pub(crate) fn start(
         options: &Options,
-        disk: &SimDisk,
+        disk: &MemDisk,
         boot: u64,
         (now, clock_offset): (u64, u64),
         entropy: SplitMix,

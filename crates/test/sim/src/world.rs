@@ -16,7 +16,6 @@ use model::{History, Operation, Outcome, Request};
 use types::Revision;
 
 use crate::clients::{Client, Watcher};
-use crate::disk::SimDisk;
 use crate::gateway::{Ask, Gateway, Told};
 use crate::options::Options;
 use crate::plant::Plant;
@@ -32,7 +31,7 @@ pub(crate) const MS: u64 = 1_000_000;
 
 /// A member: a disk that stays, and a process that comes and goes.
 pub(crate) struct Member {
-    pub(crate) disk: SimDisk,
+    pub(crate) disk: MemDisk,
     pub(crate) running: Option<Running>,
     pub(crate) boots: u64,
     /// When the next process is started.
@@ -115,9 +114,10 @@ impl World {
     pub(crate) fn new(seed: u64, plant: Option<Plant>, print: bool) -> Self {
         let mut entropy = SplitMix::new(seed);
         let options = Options::draw(&mut entropy);
-        let mem = MemDisk::new();
-        mem.set_cold(options.cold);
-        let disk = SimDisk { mem, lies: plant == Some(Plant::SkippedFsync) };
+        let disk = MemDisk::new();
+        disk.set_cold(options.cold);
+        // Segments begin with a real sync: a log that never appears would be found too easily.
+        disk.set_lying((plant == Some(Plant::SkippedFsync)).then_some("wal"));
         let mut trace = Trace::new(print);
         trace.event(0, format_args!("seed {seed} {options:?}"));
         let clients = (0..options.clients).map(|id| Client { id, next_at: 0, busy: None });
@@ -242,7 +242,7 @@ impl World {
         let kind =
             if self.entropy.below(2) == 0 { IoErrorKind::NoSpace } else { IoErrorKind::Other };
         let torn = self.entropy.below(2) == 0;
-        member.disk.mem.set_fault(Some(Fault { at, only: None, kind, permanent, torn }));
+        member.disk.set_fault(Some(Fault { at, only: None, kind, permanent, torn }));
         member.doomed = Some(self.counts.steps + 300);
         self.trace.event(self.now, format_args!("the disk will fail at operation {at}"));
     }
@@ -285,7 +285,7 @@ impl World {
             let (at, torn) = (self.entropy.below(80), self.entropy.below(2) == 0);
             let kind = IoErrorKind::Other;
             let fault = Fault { at, only: None, kind, permanent: true, torn };
-            member.disk.mem.set_fault(Some(fault));
+            member.disk.set_fault(Some(fault));
             member.doomed = Some(self.counts.steps + 200);
             self.trace.event(self.now, format_args!("the disk will fail at operation {at}"));
         }
@@ -336,13 +336,13 @@ impl World {
         // Handles first: a killed process lets go of its locks.
         let running = member.running.take();
         drop(running);
-        member.disk.mem.set_fault(None);
+        member.disk.set_fault(None);
         member.doomed = None;
         if power {
             let whole = self.entropy.below(4) == 0;
             let tearing: Option<&mut dyn Entropy> =
                 if whole { None } else { Some(&mut self.entropy) };
-            member.disk.mem.crash(tearing);
+            member.disk.crash(tearing);
         }
         member.start_at = self.now + self.entropy.below(500) * MS;
         for client in &mut self.clients {

@@ -373,6 +373,7 @@ fn options(set: &Set) -> Result<Options, String> {
             keepalive_timeout: duration(set, "grpc-keepalive-timeout"),
             ..Settings::default()
         },
+        slow_apply: duration(set, "warning-apply-duration"),
         list_pin: Duration::from_millis(limits::LIST_PIN_MS),
         runtimes: 0,
     })
@@ -405,6 +406,22 @@ mod tests {
         assert_eq!(options.initial_cluster[0].1, ["http://localhost:2380"]);
         assert_eq!(options.quota_bytes, 2_147_483_648);
         assert_eq!(run(&["--quota-backend-bytes=-1"]).unwrap().quota_bytes, -1);
+    }
+
+    #[test]
+    fn e12_a_bare_retention_is_hours_or_revisions_and_0_is_none() {
+        let kept = |mode: &str, text: &str| {
+            let mode = format!("--auto-compaction-mode={mode}");
+            run(&[&mode, &format!("--auto-compaction-retention={text}")]).unwrap().auto_compaction
+        };
+        let secs = |secs| Some(Retention::Periodic(Duration::from_secs(secs)));
+        assert_eq!(kept("periodic", "1"), secs(3_600));
+        assert_eq!(kept("periodic", "72"), secs(72 * 3_600));
+        assert_eq!(kept("periodic", "90s"), secs(90));
+        assert_eq!(kept("revision", "1000"), Some(Retention::Revisions(1_000)));
+        for mode in ["periodic", "revision"] {
+            assert_eq!((kept(mode, "0"), kept(mode, "0s")), (None, None));
+        }
     }
 
     #[test]

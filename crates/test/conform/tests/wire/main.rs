@@ -1,8 +1,8 @@
 //! What either server answers to bytes and headers that no proper client sends.
 
-use std::io::{Read, Write};
+mod gzip;
 
-use api::etcdserverpb::{PutResponse, RangeRequest, RangeResponse, TxnResponse};
+use api::etcdserverpb::{PutResponse, RangeRequest, TxnResponse};
 use bytes::{BufMut, Bytes, BytesMut};
 use conform::Client;
 use conform::both;
@@ -230,44 +230,6 @@ fn a_get_is_not_a_call() {
         let mut request = grpc(RANGE);
         *request.method_mut() = http::Method::PUT;
         (get, shape(client.exchange(request, envelope(&range_of("a"))).await))
-    });
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(bytes).expect("memory");
-    encoder.finish().expect("memory")
-}
-
-#[test]
-fn gzip_is_answered_with_gzip() {
-    both(async |client: Client| {
-        let message = range_of("a");
-        let packed = gzip(&message);
-        let frame = |bytes: &[u8]| framed(1, bytes.len() as u32, bytes);
-        let bomb = gzip(&vec![0; 3_000_000]);
-        let gzipped = || with(RANGE, "grpc-encoding", "gzip");
-        let mut answers = Vec::new();
-        for (what, body) in [
-            ("packed", frame(&packed)),
-            ("plain", envelope(&message)),
-            ("cut", frame(&packed[..packed.len() - 6])),
-            ("empty", frame(b"")),
-            ("trailing byte", frame(&[&packed[..], b"x"].concat())),
-            ("bomb", frame(&bomb)),
-        ] {
-            let exchange = client.exchange(gzipped(), body).await;
-            if exchange.code == Some(0) {
-                assert_eq!(exchange.encoding, "gzip", "{what}");
-                let mut plain = Vec::new();
-                let read =
-                    flate2::read::GzDecoder::new(&exchange.body[5..]).read_to_end(&mut plain);
-                read.unwrap_or_else(|e| panic!("{what}: {e}"));
-                RangeResponse::decode(&plain[..]).expect("a range's answer");
-            }
-            answers.push((what, shape(exchange)));
-        }
-        answers
     });
 }
 

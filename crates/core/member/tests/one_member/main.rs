@@ -1,223 +1,23 @@
 //! One member on a disk in memory: the four automata run in one thread, the disk loses what was
 //! not synced.
 
+mod harness;
+mod lagging;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::error::ApiError;
 use api::etcdserverpb::{
-    AlarmType, CompactionRequest, InternalRaftRequest, LeaseGrantRequest, PutRequest, RequestHeader,
+    AlarmType, CompactionRequest, InternalRaftRequest, LeaseGrantRequest, PutRequest,
 };
-use api::membershippb;
 use env::mem::{Fault, MemDisk};
 use env::{Access, Disk, Entropy, Instant, IoErrorKind, MayBlock, Open, SplitMix};
-use machine::{ApplyConfig, Member, Outcome};
-use member::{
-    Applier, ApplierInput, ApplierOutput, CommitPolicy, Committer, CommitterInput, CommitterOutput,
-    LogInput, LogWriter, MemberLimits, MemberView, Node, NodeConfig, NodeInput, NodeOutput,
-    NodeStatus, Parts, Proposal, Reply, StartConfig, start,
-};
-use prost::Message;
-use types::{ClusterId, LeaseId, MemberId, ReplyToken, RequestId};
+use member::{ApplierInput, CommitPolicy, NodeInput, Reply, StartConfig, start};
+use types::{LeaseId, ReplyToken};
 
-const ID: MemberId = MemberId(7);
-
-fn config() -> StartConfig {
-    let attributes = membershippb::Attributes {
-        name: "m".to_owned(),
-        client_urls: vec!["http://localhost:2379".to_owned()],
-    };
-    StartConfig {
-        snap_dir: PathBuf::from("/d/member/snap"),
-        wal_dir: PathBuf::from("/d/member/wal"),
-        member: ID,
-        cluster: ClusterId(9),
-        founders: vec![Member {
-            id: ID.0,
-            peer_urls: Some(vec!["http://localhost:2380".to_owned()]),
-            name: "m".to_owned(),
-            ..Member::default()
-        }],
-        node: NodeConfig {
-            id: ID,
-            tick: Duration::from_millis(100),
-            election: Duration::from_secs(1),
-            snapshot_count: 50,
-            catchup_entries: 20,
-            attributes,
-            cluster_version: "3.7.0".to_owned(),
-            first_request_id: RequestId(1 << 40),
-        },
-        apply: ApplyConfig {
-            id: ID,
-            min_lease_ttl: 2,
-            max_learners: 1,
-            quota_bytes: None,
-            persist_checkpoints: false,
-        },
-        commit: CommitPolicy { interval: Duration::from_millis(100), operations: 10_000 },
-        limits: MemberLimits::default(),
-        election_ticks: 10,
-        pre_vote: true,
-        unsafe_no_fsync: false,
-    }
-}
-
-struct Running {
-    node: Node,
-    log_writer: LogWriter,
-    applier: Applier,
-    committer: Committer,
-    log: Vec<LogInput>,
-    to_node: Vec<NodeInput>,
-    to_applier: Vec<ApplierInput>,
-    to_committer: Vec<CommitterInput>,
-    now: Instant,
-    view: MemberView,
-    replies: Vec<(ReplyToken, Reply)>,
-    next: u64,
-    ready: bool,
-    status: NodeStatus,
-}
-
-impl Running {
-    fn start(disk: &MemDisk, now: Instant, seed: u64) -> Self {
-        Self::start_with(config(), disk, now, seed)
-    }
-
-    fn start_with(config: StartConfig, disk: &MemDisk, now: Instant, seed: u64) -> Self {
-        let may = MayBlock::on_this_thread();
-        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-        let entropy = Box::new(SplitMix::new(seed));
-        let parts = start(shared, &may, now, config, entropy).unwrap_or_else(|e| panic!("{e}"));
-        let mut member = Self::of(parts, now);
-        for _ in 0..20 {
-            member.turn(4);
-        }
-        assert!(member.ready, "the member has published itself");
-        member
-    }
-
-    fn of(parts: Parts, now: Instant) -> Self {
-        let Parts { node, log_writer, applier, committer, .. } = parts;
-        let view = applier.view();
-        Self {
-            node,
-            log_writer,
-            applier,
-            committer,
-            log: Vec::new(),
-            to_node: Vec::new(),
-            to_applier: Vec::new(),
-            to_committer: Vec::new(),
-            now,
-            view,
-            replies: Vec::new(),
-            next: now.0,
-            ready: false,
-            status: NodeStatus::default(),
-        }
-    }
-
-    /// One turn of each automaton in `which` (a bit each: log writer, applier, committer).
-    fn step(&mut self, which: u64) {
-        self.run(which).unwrap();
-    }
-
-    /// One turn of all, after which a failing disk may have ended the member.
-    fn try_step(&mut self) -> Result<(), String> {
-        self.now = self.now + Duration::from_millis(20);
-        self.run(7)
-    }
-
-    fn run(&mut self, which: u64) -> Result<(), String> {
-        let may = MayBlock::on_this_thread();
-        let mut out = NodeOutput::default();
-        self.node.handle(self.now, &mut self.to_node, &mut out);
-        self.log.append(&mut out.log);
-        self.to_applier.extend(out.committed.into_iter().map(ApplierInput::Committed));
-        self.replies.append(&mut out.replies);
-        self.status = out.status.unwrap_or(self.status);
-        self.ready |= self.status.ready;
-        if out.flush {
-            self.to_committer.push(CommitterInput::Flush);
-        }
-        if which & 1 != 0 {
-            let log = &mut self.log;
-            self.log_writer.handle(&may, log, &mut self.to_node).map_err(|e| e.to_string())?;
-        }
-        if which & 2 != 0 {
-            let mut out = ApplierOutput::default();
-            let inputs = &mut self.to_applier;
-            self.applier.handle(&may, self.now, inputs, &mut out).map_err(|e| e.to_string())?;
-            self.to_node.append(&mut out.node);
-            if let Some(view) = out.view {
-                self.view = view;
-            }
-            self.replies.append(&mut out.replies);
-            self.to_committer.extend(out.batches.into_iter().map(CommitterInput::Batch));
-            if out.flush {
-                self.to_committer.push(CommitterInput::Flush);
-            }
-            if out.defragment {
-                self.to_committer.push(CommitterInput::Defragment);
-            }
-        }
-        if which & 4 != 0 {
-            let mut done = CommitterOutput::default();
-            let inputs = &mut self.to_committer;
-            self.committer.handle(&may, self.now, inputs, &mut done).map_err(|e| e.to_string())?;
-            self.to_applier.append(&mut done.applier);
-            let committed = done.node.into_iter().map(NodeInput::BackendCommitted);
-            self.to_node.extend(committed);
-        }
-        Ok(())
-    }
-
-    fn turn(&mut self, steps: u64) {
-        self.now = self.now + Duration::from_millis(20);
-        for _ in 0..steps {
-            self.step(7);
-        }
-    }
-
-    fn propose(&mut self, mut request: InternalRaftRequest) -> ReplyToken {
-        self.next += 1;
-        let header = RequestHeader { id: self.next, ..RequestHeader::default() };
-        request.header = Some(header);
-        let token = ReplyToken(self.next);
-        self.to_node.push(NodeInput::Propose(Proposal {
-            token,
-            id: RequestId(self.next),
-            data: request.encode_to_vec().into(),
-        }));
-        token
-    }
-
-    fn put(&mut self, key: &str, value: &str) -> ReplyToken {
-        let (key, value) = (key.to_owned().into(), value.to_owned().into());
-        let put = PutRequest { key, value, ..PutRequest::default() };
-        self.propose(InternalRaftRequest { put: Some(put), ..Default::default() })
-    }
-
-    fn outcome(&mut self, token: ReplyToken) -> Result<Box<Outcome>, ApiError> {
-        for _ in 0..10 {
-            if let Some(at) = self.replies.iter().position(|(t, _)| *t == token) {
-                return member::applier::outcome(self.replies.swap_remove(at).1);
-            }
-            self.turn(4);
-        }
-        panic!("no reply");
-    }
-
-    fn value(&self, key: &str) -> Option<Vec<u8>> {
-        let may = MayBlock::on_this_thread();
-        let found = self.view.store.get(key.as_bytes(), 0).unwrap()?;
-        let stored = self.view.store.value(&may, found.rev).unwrap().unwrap();
-        Some(store::KeyValue::parse(&stored).unwrap().value.to_vec())
-    }
-}
+use harness::{ID, Running, config};
 
 #[test]
 fn a_put_is_acknowledged_visible_and_survives_a_power_cut() {
