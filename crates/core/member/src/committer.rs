@@ -118,6 +118,13 @@ impl Committer {
         }
     }
 
+    /// Operations that make a commit due at once: a committer that waits for its time must be told
+    /// when so many have come.
+    #[must_use]
+    pub fn operations_limit(&self) -> usize {
+        self.policy.operations
+    }
+
     /// When [`Committer::handle`] must be called even without input.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {

@@ -6,11 +6,21 @@
 
 use std::task::{Context, Poll, Waker};
 
-use crate::sync::{AtomicBool, Mutex, Ordering, lock};
+use crate::sync::{AtomicU8, Mutex, Ordering, lock};
 
 /// The inbox is at its limit; what was to be pushed is handed back.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Full<T>(pub T);
+
+/// The consumer will look again before it sleeps.
+const AWAKE: u8 = 0;
+/// It sleeps until it is woken.
+const ASLEEP: u8 = 1;
+/// It sleeps until it is woken or its time is up.
+const DOZING: u8 = 2;
+
+/// Items queued for a dozing consumer that wake it.
+const LAZY_ITEMS: usize = 256;
 
 #[derive(Debug)]
 struct Queue<T> {
@@ -25,7 +35,8 @@ struct Queue<T> {
 #[derive(Debug)]
 pub struct Inbox<T> {
     queue: Mutex<Queue<T>>,
-    sleeping: AtomicBool,
+    /// [`AWAKE`], [`ASLEEP`] or [`DOZING`].
+    consumer: AtomicU8,
     limit: usize,
 }
 
@@ -34,13 +45,15 @@ impl<T> Inbox<T> {
     pub fn new(limit: usize) -> Self {
         Self {
             queue: Mutex::new(Queue { items: Vec::new(), closed: false, consumer: None }),
-            sleeping: AtomicBool::new(false),
+            consumer: AtomicU8::new(AWAKE),
             limit,
         }
     }
 
     fn wake(&self) {
-        if self.sleeping.load(Ordering::SeqCst) && self.sleeping.swap(false, Ordering::SeqCst) {
+        if self.consumer.load(Ordering::SeqCst) != AWAKE
+            && self.consumer.swap(AWAKE, Ordering::SeqCst) != AWAKE
+        {
             let waker = lock(&self.queue).consumer.clone();
             if let Some(waker) = waker {
                 waker.wake();
@@ -69,6 +82,20 @@ impl<T> Inbox<T> {
     pub fn push_event(&self, item: T) {
         lock(&self.queue).items.push(item);
         self.wake();
+    }
+
+    /// As [`Inbox::push_event`], but a consumer that will look by itself when its time is up is not
+    /// woken for this, unless much has gathered. For what nobody waits for: a wake costs two turns
+    /// of the scheduler.
+    pub fn push_lazily(&self, item: T) {
+        let queued = {
+            let mut queue = lock(&self.queue);
+            queue.items.push(item);
+            queue.items.len()
+        };
+        if queued >= LAZY_ITEMS || self.consumer.load(Ordering::SeqCst) != DOZING {
+            self.wake();
+        }
     }
 
     /// Queues a batch with one lock and at most one wake; what does not fit stays in `items`.
@@ -120,13 +147,17 @@ impl<T> Inbox<T> {
 
     /// For a task: everything queued, or pending with the task's waker kept.
     pub fn poll_recv(&self, out: &mut Vec<T>, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_or(ASLEEP, out, cx)
+    }
+
+    fn poll_or(&self, sleep: u8, out: &mut Vec<T>, cx: &mut Context<'_>) -> Poll<()> {
         let mut queue = lock(&self.queue);
         if queue.items.is_empty() {
             if queue.consumer.as_ref().is_none_or(|w| !w.will_wake(cx.waker())) {
                 queue.consumer = Some(cx.waker().clone());
             }
             // Set while the lock is held: a producer that pushes afterwards sees it.
-            self.sleeping.store(true, Ordering::SeqCst);
+            self.consumer.store(sleep, Ordering::SeqCst);
             return Poll::Pending;
         }
         std::mem::swap(&mut queue.items, out);
@@ -151,7 +182,7 @@ mod blocking {
     use std::task::{Context, Poll, Wake, Waker};
     use std::time::{Duration, Instant};
 
-    use super::Inbox;
+    use super::{ASLEEP, DOZING, Inbox};
 
     struct Unpark(std::thread::Thread);
 
@@ -169,8 +200,9 @@ mod blocking {
                 static WAKER: Waker = Waker::from(Arc::new(Unpark(std::thread::current())));
             }
             let until = timeout.map(|t| Instant::now() + t);
+            let sleep = if until.is_some() { DOZING } else { ASLEEP };
             loop {
-                let poll = WAKER.with(|w| self.poll_recv(out, &mut Context::from_waker(w)));
+                let poll = WAKER.with(|w| self.poll_or(sleep, out, &mut Context::from_waker(w)));
                 if poll == Poll::Ready(()) {
                     return true;
                 }
@@ -240,6 +272,49 @@ mod tests {
         assert_eq!(inbox.push(4), Err(Full(4)));
         inbox.push_event(5);
         assert_eq!(inbox.len(), 3);
+    }
+
+    #[test]
+    fn what_is_pushed_lazily_waits_for_the_consumers_time_but_never_longer() {
+        let inbox = Arc::new(Inbox::new(8));
+        let push = |n: usize| {
+            let inbox = Arc::clone(&inbox);
+            std::thread::spawn(move || (0..n).for_each(|i| inbox.push_lazily(i)))
+        };
+        let (hour, mut out) = (Some(Duration::from_secs(3_600)), Vec::new());
+        // Many wake a consumer with a time, one does if it has none.
+        let producer = push(LAZY_ITEMS);
+        let mut got = 0;
+        while got < LAZY_ITEMS {
+            assert!(inbox.recv_blocking(&mut out, hour));
+            got += out.drain(..).count();
+            // Those that came while nobody slept must not be waited for again.
+            if got < LAZY_ITEMS && producer.is_finished() {
+                assert!(inbox.take(&mut out));
+            }
+        }
+        producer.join().unwrap();
+        let producer = push(1);
+        assert!(inbox.recv_blocking(&mut out, None));
+        assert_eq!(out, [0]);
+        producer.join().unwrap();
+        out.clear();
+        // One that nobody is woken for is there when the time is up.
+        let waiting = {
+            let inbox = Arc::clone(&inbox);
+            std::thread::spawn(move || {
+                let mut out = Vec::new();
+                inbox.recv_blocking(&mut out, Some(Duration::from_millis(200)));
+                inbox.recv_blocking(&mut out, Some(Duration::from_millis(200)));
+                out
+            })
+        };
+        while inbox.consumer.load(Ordering::SeqCst) != DOZING {
+            std::thread::yield_now();
+        }
+        inbox.push_lazily(7);
+        assert_eq!(inbox.consumer.load(Ordering::SeqCst), DOZING);
+        assert_eq!(waiting.join().unwrap(), [7]);
     }
 
     #[test]

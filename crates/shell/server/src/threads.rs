@@ -205,7 +205,8 @@ pub fn spawn_all(
     let q = queues.clone();
     let log = spawn(queues, "log", move || run_log(&q, log_writer, keep))?;
     let q = queues.clone();
-    let apply = spawn(queues, "apply", move || run_applier(&q, applier))?;
+    let tell_at = committer.operations_limit();
+    let apply = spawn(queues, "apply", move || run_applier(&q, applier, tell_at))?;
     let q = queues.clone();
     let commit = spawn(queues, "commit", move || run_committer(&q, committer))?;
     Ok(vec![node, log, apply, commit])
@@ -272,10 +273,12 @@ fn run_log(q: &Queues, mut log: LogWriter, keep: Keep) -> Result<(), Fatal> {
     Ok(())
 }
 
-fn run_applier(q: &Queues, mut applier: Applier) -> Result<(), Fatal> {
+/// `tell_at`: operations that make a commit due at once.
+fn run_applier(q: &Queues, mut applier: Applier, tell_at: usize) -> Result<(), Fatal> {
     let may = MayBlock::on_this_thread();
     let (mut inputs, mut out) = (Vec::new(), ApplierOutput::default());
     let mut sorted = q.reply_buffers();
+    let (mut is_ready, mut untold) = (false, 0);
     let (mut revision, mut turn) = (q.view.load().store.revision(), Turn::default());
     loop {
         let now = Clock.now();
@@ -289,8 +292,15 @@ fn run_applier(q: &Queues, mut applier: Applier) -> Result<(), Fatal> {
         let took = Clock.now().since(began);
         q.reporter.note(&out, &mut turn);
         // Invariant: events, then the View, then the replies; watchers last.
+        is_ready = is_ready || q.status.load().ready;
         for input in out.node.drain(..) {
-            q.node.push_event(input);
+            match &input {
+                // Nobody waits until Node knows of it; its tick is soon enough.
+                NodeInput::Applied(applied) if is_ready && applied.effects.is_empty() => {
+                    q.node.push_lazily(input);
+                }
+                _ => q.node.push_event(input),
+            }
         }
         let mut news = false;
         if let Some(view) = out.view.take() {
@@ -303,7 +313,15 @@ fn run_applier(q: &Queues, mut applier: Applier) -> Result<(), Fatal> {
             q.bells.iter().for_each(Bell::ring);
         }
         for batch in out.batches.drain(..) {
-            q.committer.push_event(CommitterInput::Batch(batch));
+            untold += batch.batch.op_count();
+            let input = CommitterInput::Batch(batch);
+            // Its time runs from the first batch on.
+            if untold < tell_at {
+                q.committer.push_lazily(input);
+            } else {
+                q.committer.push_event(input);
+                untold = 0;
+            }
         }
         q.reporter.applied(&mut turn, took);
         if std::mem::take(&mut out.flush) {

@@ -86,7 +86,11 @@ fn gauges(registry: &Registry, scrape: &Scrape<'_>) -> Result<(), prometheus::Er
             "The last committed entry.",
             int(status.commit.0),
         ),
-        ("etcd_server_proposals_applied_total", "The last applied entry.", int(status.applied.0)),
+        (
+            "etcd_server_proposals_applied_total",
+            "The last applied entry.",
+            int(view.store.applied_index().0),
+        ),
         (
             "etcd_server_proposals_pending",
             "Proposals that wait for their outcome.",

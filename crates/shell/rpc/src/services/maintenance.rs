@@ -55,7 +55,7 @@ pub(super) fn status(rt: &Rc<Runtime>) -> Body {
         leader: raft.leader.map_or(0, |id| id.0),
         raft_index: raft.commit.0,
         raft_term: raft.term.0,
-        raft_applied_index: raft.applied.0,
+        raft_applied_index: view.store.applied_index().0,
         errors,
         is_learner: view.members.get(rt.handle.member).is_some_and(|m| m.is_learner),
         storage_version: storage_version(&view),
