@@ -15,7 +15,7 @@ use crate::freelist::{Freelist, Run};
 use crate::meta::Meta;
 use crate::read::{ReadTx, State};
 use crate::source::Source;
-use crate::write::WriteTx;
+use crate::write::{Draft, WriteTx};
 
 /// How a database is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,11 +82,26 @@ impl Db {
     /// Begins the write transaction. Pages that no reader needs any more become free.
     #[must_use]
     pub fn begin_write(&mut self) -> WriteTx<'_> {
+        self.release();
+        WriteTx::new(self)
+    }
+
+    /// Goes on with a write transaction that was put aside. Pages that no reader needs any more
+    /// become free.
+    ///
+    /// # Panics
+    /// If the draft is of another database, or something was committed since it began.
+    #[must_use]
+    pub fn resume(&mut self, draft: Draft) -> WriteTx<'_> {
+        self.release();
+        WriteTx::resumed(self, draft)
+    }
+
+    fn release(&mut self) {
         // The current state is what the next reader gets, so it counts as pinned.
         let mut readers = self.source.pinned();
         readers.push(self.meta.txid);
         self.freelist.release(&readers);
-        WriteTx::new(self)
     }
 
     /// etcd's database size: high-water mark times page size, in bytes.

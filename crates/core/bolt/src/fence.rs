@@ -119,6 +119,16 @@ pub(crate) struct FenceTree {
     chunks: Arc<[Arc<Chunk>]>,
 }
 
+/// Where [`FenceTree::locate_near`] found the key before.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Near {
+    chunk: usize,
+    fence: usize,
+}
+
+/// Leaves that are tried one by one.
+const NEAR: usize = 4;
+
 /// Why there are no fences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unfit {
@@ -144,6 +154,30 @@ impl FenceTree {
         let chunk = self.chunks.get(after.saturating_sub(1))?;
         let after = chunk.fences.partition_point(|f| f.key() <= key);
         Some(chunk.leaf(after.saturating_sub(1)))
+    }
+
+    /// As [`FenceTree::locate`], for keys that mostly ascend: if `key` belongs where `near` points or
+    /// into one of the next leaves, it is found with few comparisons.
+    pub(crate) fn locate_near(&self, key: FenceKey, near: &mut Near) -> Option<Leaf> {
+        if let Some(chunk) = self.chunks.get(near.chunk)
+            && chunk.fences.get(near.fence).is_some_and(|f| f.key() <= key)
+            && self.chunks.get(near.chunk + 1).is_none_or(|c| key < c.fences[0].key())
+        {
+            let ahead = &chunk.fences[near.fence + 1..];
+            let (close, far) = ahead.split_at(ahead.len().min(NEAR));
+            let passed = close.iter().take_while(|f| f.key() <= key).count();
+            near.fence += passed;
+            if passed == NEAR {
+                near.fence += far.partition_point(|f| f.key() <= key);
+            }
+            return Some(chunk.leaf(near.fence));
+        }
+        let after = self.chunks.partition_point(|c| c.fences[0].key() <= key);
+        near.chunk = after.saturating_sub(1);
+        let chunk = self.chunks.get(near.chunk)?;
+        let after = chunk.fences.partition_point(|f| f.key() <= key);
+        near.fence = after.saturating_sub(1);
+        Some(chunk.leaf(near.fence))
     }
 
     #[cfg(test)]
@@ -339,6 +373,25 @@ mod tests {
         assert_eq!(FenceKey::parse(b"12345678-12345678"), None);
         assert_eq!(FenceKey::parse(b"short"), None);
         assert_eq!(FenceKey::new(1, 1 << 31, false), None);
+    }
+
+    #[test]
+    fn a_search_near_the_last_one_finds_what_any_search_does() {
+        let leaves = (1..2_000).map(|i| leaf(i * 10, i + 2));
+        let tree = FenceTree::build(leaves).unwrap();
+        let mut random = SplitMix::new(3);
+        let (mut near, mut at) = (Near::default(), 0_u64);
+        for _ in 0..20_000 {
+            at = match random.below(20) {
+                0 => random.below(21_000),
+                1 => at.saturating_sub(random.below(30)),
+                2 => at + random.below(3_000),
+                _ => at + random.below(30),
+            } % 21_000;
+            assert_eq!(tree.locate_near(key(at), &mut near), tree.locate(key(at)), "key {at}");
+        }
+        let empty = FenceTree::build([]).unwrap();
+        assert_eq!(empty.locate_near(key(1), &mut near), None);
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub(crate) struct Node {
     pub unbalanced: bool,
     pub size: usize,
     pub body: Body,
+    /// The child that was looked up last.
+    near: usize,
 }
 
 #[derive(Debug)]
@@ -66,12 +68,14 @@ impl Node {
             unbalanced: false,
             size: HEADER,
             body: Body::Leaf(Vec::new()),
+            near: 0,
         }
     }
 
     pub(crate) fn new_branch(items: Vec<BranchItem>) -> Self {
         let size = HEADER + items.iter().map(|i| ELEMENT + i.key.len()).sum::<usize>();
-        Self { from: None, dirty: true, unbalanced: false, size, body: Body::Branch(items) }
+        let body = Body::Branch(items);
+        Self { from: None, dirty: true, unbalanced: false, size, body, near: 0 }
     }
 
     /// `from` is `None` for an inline bucket's page.
@@ -92,7 +96,7 @@ impl Node {
             let link = |i| Link::Page(view.child(i));
             Body::Branch(spans.map(|(i, key)| BranchItem { key, link: link(i) }).collect())
         };
-        Self { from, dirty: false, unbalanced: false, size, body }
+        Self { from, dirty: false, unbalanced: false, size, body, near: 0 }
     }
 
     pub(crate) fn is_leaf(&self) -> bool {
@@ -124,31 +128,33 @@ impl Node {
         }
     }
 
-    /// Removes a key if it is there.
-    pub(crate) fn delete(&mut self, arena: &Arena, key: &[u8]) {
+    /// Removes the item at a place that [`Node::find`] told.
+    pub(crate) fn remove(&mut self, at: usize) {
         let Body::Leaf(items) = &mut self.body else { unreachable!("values live in leaves") };
-        if let (i, true) = search(arena, items, key) {
-            self.size -= ELEMENT + items[i].span.len();
-            items.remove(i);
-            self.dirty = true;
-            self.unbalanced = true;
-        }
+        let item = items.remove(at);
+        self.size -= ELEMENT + item.span.len();
+        self.dirty = true;
+        self.unbalanced = true;
     }
 
-    /// The item of a key in a leaf.
-    pub(crate) fn find(&self, arena: &Arena, key: &[u8]) -> Option<LeafItem> {
+    /// The item of a key in a leaf, and its place.
+    pub(crate) fn find(&self, arena: &Arena, key: &[u8]) -> Option<(usize, LeafItem)> {
         let Body::Leaf(items) = &self.body else { unreachable!("values live in leaves") };
         match search(arena, items, key) {
-            (i, true) => Some(items[i]),
+            (i, true) => Some((i, items[i])),
             (_, false) => None,
         }
     }
 }
 
-/// Where `key` is or belongs in a leaf. Appends are found with one comparison.
+/// Where `key` is or belongs in a leaf. Appends and the removal of one item after another are
+/// found with one or two comparisons.
 fn search(arena: &Arena, items: &[LeafItem], key: &[u8]) -> (usize, bool) {
     if items.last().is_none_or(|last| arena.key(last.span) < key) {
         return (items.len(), false);
+    }
+    if items.first().is_some_and(|first| arena.key(first.span) == key) {
+        return (0, true);
     }
     match items.binary_search_by(|item| arena.key(item.span).cmp(key)) {
         Ok(i) => (i, true),
@@ -165,6 +171,21 @@ pub(crate) fn child_index(arena: &Arena, items: &[BranchItem], key: &[u8]) -> us
         Ok(i) => i,
         Err(i) => i.saturating_sub(1),
     }
+}
+
+/// As [`child_index`], for keys that are often below the same child as the one before (`near`), or
+/// the next: what a compaction deletes is.
+fn child_near(arena: &Arena, items: &[BranchItem], key: &[u8], near: usize) -> usize {
+    let is_from = |i: usize| items.get(i).is_some_and(|item| arena.key(item.key) <= key);
+    if is_from(near) {
+        if !is_from(near + 1) {
+            return near;
+        }
+        if !is_from(near + 2) {
+            return near + 1;
+        }
+    }
+    child_index(arena, items, key)
 }
 
 impl Link {
@@ -192,8 +213,8 @@ impl Link {
                 return Ok(node);
             }
             let Body::Branch(items) = &mut node.body else { unreachable!("no leaf") };
-            let i = child_index(cx.arena, items, key);
-            link = &mut items[i].link;
+            node.near = child_near(cx.arena, items, key, node.near);
+            link = &mut items[node.near].link;
         }
         Err(Corruption::new(0, Flaw::Depth).into())
     }

@@ -1,9 +1,10 @@
 //! The write transaction: changes collected in memory, visible to itself.
 //!
-//! There is one by construction (it borrows the [`Db`] mutably). Nothing reaches the file before
-//! [`WriteTx::commit`]; dropping it rolls back. An operation that fails leaves it as it was.
+//! There is one by construction (it borrows the [`Db`] mutably; of drafts put aside only one can be
+//! committed). Nothing reaches the file before [`WriteTx::commit`]; dropping it rolls back. An operation that fails leaves it as it was.
 
 use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use env::{Access, MayBlock};
@@ -44,6 +45,20 @@ pub struct WriteTx<'a> {
     fills: Vec<(Box<[u8]>, f64)>,
 }
 
+/// A write transaction that was put aside, to go on with later. Dropping it rolls back.
+#[derive(Debug)]
+pub struct Draft {
+    /// The state it began on.
+    source: Arc<Source>,
+    base: u64,
+    arena: Arena,
+    freed: Vec<Run>,
+    root: Link,
+    open: Vec<OpenBucket>,
+    fences: FenceEdits,
+    fills: Vec<(Box<[u8]>, f64)>,
+}
+
 /// A top-level bucket in use.
 #[derive(Debug)]
 pub(crate) struct OpenBucket {
@@ -66,6 +81,26 @@ impl<'a> WriteTx<'a> {
             fences: FenceEdits::default(),
             fills: Vec::new(),
         }
+    }
+
+    /// Goes on with a draft.
+    ///
+    /// # Panics
+    /// If it was begun on another state: what it has loaded may have been written over since.
+    pub(crate) fn resumed(db: &'a mut Db, draft: Draft) -> Self {
+        assert!(Arc::ptr_eq(&db.source, &draft.source), "a draft belongs to its database");
+        assert_eq!(db.meta.txid, draft.base, "a draft belongs to the state it began on");
+        let Draft { arena, freed, root, open, fences, fills, .. } = draft;
+        Self { db, arena, freed, root, open, fences, fills }
+    }
+
+    /// Puts the transaction aside, so that the database can be read and this thread can do other
+    /// things before [`Db::resume`].
+    #[must_use]
+    pub fn suspend(self) -> Draft {
+        let Self { db, arena, freed, root, open, fences, fills } = self;
+        let (source, base) = (Arc::clone(&db.source), db.meta.txid);
+        Draft { source, base, arena, freed, root, open, fences, fills }
     }
 
     /// The id this transaction will have.
@@ -108,7 +143,10 @@ impl<'a> WriteTx<'a> {
         let source = &self.db.source;
         free_link(source, may, &self.open[i].root, &self.arena, self.db.meta.hwm, &mut gone)?;
         let (mut cx, root) = self.context(may);
-        root.leaf(&mut cx, name)?.delete(cx.arena, name);
+        let leaf = root.leaf(&mut cx, name)?;
+        if let Some((at, _)) = leaf.find(cx.arena, name) {
+            leaf.remove(at);
+        }
         self.freed.extend(gone);
         self.open.swap_remove(i);
         if self.db.options.fenced_bucket == Some(name) {
@@ -151,7 +189,7 @@ impl<'a> WriteTx<'a> {
         let Some(i) = self.bucket(may, bucket)? else { return Err(WriteError::NoBucket) };
         let (mut cx, open) = self.bucket_context(may, i);
         let leaf = open.root.leaf(&mut cx, key)?;
-        if leaf.find(cx.arena, key).is_some_and(|item| item.flags & BUCKET != 0) {
+        if leaf.find(cx.arena, key).is_some_and(|(_, item)| item.flags & BUCKET != 0) {
             return Err(WriteError::Incompatible);
         }
         leaf.put(cx.arena, key, value, 0);
@@ -170,9 +208,9 @@ impl<'a> WriteTx<'a> {
         let leaf = open.root.leaf(&mut cx, key)?;
         match leaf.find(cx.arena, key) {
             None => Ok(()),
-            Some(item) if item.flags & BUCKET != 0 => Err(WriteError::Incompatible),
-            Some(_) => {
-                leaf.delete(cx.arena, key);
+            Some((_, item)) if item.flags & BUCKET != 0 => Err(WriteError::Incompatible),
+            Some((at, _)) => {
+                leaf.remove(at);
                 open.changed = true;
                 Ok(())
             }
@@ -249,7 +287,7 @@ impl<'a> WriteTx<'a> {
         let (mut cx, root) = self.context(may);
         let leaf = root.leaf(&mut cx, name)?;
         let within = leaf.from.map_or(0, |run| run.page);
-        let Some(item) = leaf.find(cx.arena, name) else { return Ok(None) };
+        let Some((_, item)) = leaf.find(cx.arena, name) else { return Ok(None) };
         if item.flags & BUCKET == 0 {
             return Err(WriteError::Incompatible);
         }

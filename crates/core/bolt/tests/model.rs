@@ -62,7 +62,18 @@ fn run(seed: u64, page_size: u32, rounds: usize) {
         let before = ops.model.clone();
         let batch = ops.transaction();
         let mut tx = db.begin_write();
-        perform(&mut tx, &batch).unwrap();
+        // A transaction may be put aside anywhere; meanwhile readers see the state before.
+        let (first, rest) = batch.split_at(ops.random.below(batch.len() as u64 + 1) as usize);
+        perform(&mut tx, first).unwrap();
+        if ops.random.below(2) == 0 {
+            let draft = tx.suspend();
+            assert_same(&db.begin_read(), &before, &format!("{when}: beside a draft"));
+            if ops.random.below(4) == 0 {
+                readers.pop();
+            }
+            tx = db.resume(draft);
+        }
+        perform(&mut tx, rest).unwrap();
         for (name, pairs) in &ops.model {
             let n = ops.random.below(pairs.len() as u64 + 1) as usize;
             if let Some((key, value)) = pairs.iter().nth(n) {
@@ -112,6 +123,24 @@ fn random_transactions_match_the_model() {
     for seed in 0..6 {
         run(seed, 4096, 60);
     }
+}
+
+#[test]
+#[should_panic(expected = "the state it began on")]
+fn a_draft_is_refused_once_something_else_was_committed() {
+    let mut db = open(&MemDisk::new());
+    let draft = db.begin_write().suspend();
+    let mut tx = db.begin_write();
+    tx.create_bucket(&may(), b"b").unwrap();
+    tx.commit(&may()).unwrap();
+    let _ = db.resume(draft);
+}
+
+#[test]
+#[should_panic(expected = "belongs to its database")]
+fn a_draft_is_refused_by_another_database() {
+    let draft = open(&MemDisk::new()).begin_write().suspend();
+    let _ = open(&MemDisk::new()).resume(draft);
 }
 
 #[test]

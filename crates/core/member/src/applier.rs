@@ -24,8 +24,12 @@ use types::{Index, LeaseId, ReplyToken, Revision, Term};
 
 use crate::message::{Applied, Committed, NodeInput, Reply, Sealed};
 
-/// Bytes of keys and values that are hashed per turn, between entries.
-const HASH_BUDGET_BYTES: usize = 128 << 10;
+/// Bytes of keys and values that are hashed per turn, between entries: about 200 µs.
+const HASH_BUDGET_BYTES: usize = 256 << 10;
+/// Time between the beginnings of two such turns. Hashing without a rest keeps a processor, for
+/// which, if there is only one, every step of every write has to wait until the scheduler's patience
+/// ends: milliseconds each.
+const HASH_EVERY: Duration = Duration::from_micros(500);
 
 /// Bytes of entries applied per turn, and so roughly of a batch; one entry may be larger.
 const TURN_BYTES: usize = 4 << 20;
@@ -281,6 +285,16 @@ impl Applier {
                 }
             }
         }
+        // A copy of the database never looks back: nothing is removed while one is made.
+        let may_compact = self.defragmenting.is_empty();
+        let is_due = |at: Option<Instant>| may_compact && at.is_some_and(|at| at <= now);
+        // Before this turn's entries, so that however many come in each, every turn hashes.
+        let hashed =
+            is_due(self.next_slice) && !self.machine.store.has_pending() && self.hash(may)?;
+        if hashed {
+            self.next_slice = Some(now + HASH_EVERY);
+            published = true;
+        }
         let mut bytes = 0;
         while bytes < TURN_BYTES && !self.is_over_limit() {
             let Some(Committed { entry, token }) = self.waiting_entries.pop_front() else { break };
@@ -303,12 +317,10 @@ impl Applier {
                 }
             }
         }
-        // A copy of the database never looks back: nothing is removed while one is made.
-        let due = self.defragmenting.is_empty() && self.next_slice.is_some_and(|at| at <= now);
-        // A compaction that this very turn applied is hashed and removed from the next one on.
-        let wait = due && !self.machine.store.has_pending() && self.hash(may)?;
-        published |= wait;
-        let sliced = due && !wait && self.to_hash.is_none();
+        // What a compaction is to remove stays until it is hashed; one that this very turn applied is
+        // hashed from the next one on.
+        let is_hashing = self.to_hash.is_some() || self.hashing.is_some();
+        let sliced = is_due(self.next_slice) && !is_hashing;
         if sliced && self.compact(now) == Step::Done {
             out.compacted = Some(self.machine.store.compact_revision());
         }
@@ -367,7 +379,7 @@ impl Applier {
     }
 
     /// Hashes a slice of what a compaction is about to remove, by which members compare
-    /// themselves. Returns whether the removing must wait.
+    /// themselves. Returns whether it did: the removing waits.
     fn hash(&mut self, may: &MayBlock) -> Result<bool, ValueError> {
         if self.hashing.is_none() && self.to_hash.is_none() {
             return Ok(false);

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bolt::Db;
+use bolt::{Db, Draft, WriteTx};
 use env::{Disk, Instant, IoError, MayBlock};
 use store::compact::Step;
 use store::defrag::Defrag;
@@ -87,7 +87,12 @@ pub struct Committer {
     db: Db,
     policy: CommitPolicy,
     pending: Vec<Sealed>,
+    /// What the first `drafted` of them have changed already, in memory.
+    draft: Option<Draft>,
+    drafted: usize,
+    /// Operations of all pending batches, and of those that are not in the draft.
     operations: usize,
+    undrafted: usize,
     since: Option<Instant>,
     flush: bool,
     disk: Arc<dyn Disk>,
@@ -96,6 +101,9 @@ pub struct Committer {
     defragmenting: Option<Defrag>,
 }
 
+/// Operations that are worth a visit to the draft. A slice of a compaction is; puts at a low rate
+/// wait for the commit.
+const DRAFT_OPERATIONS: usize = 250;
 /// Bytes copied per turn of a defragmentation, between commits.
 const COPY_BYTES: usize = 1 << 20;
 /// The copy's name until it takes the database's.
@@ -109,7 +117,10 @@ impl Committer {
             db,
             policy,
             pending: Vec::new(),
+            draft: None,
+            drafted: 0,
             operations: 0,
+            undrafted: 0,
             since: None,
             flush: false,
             disk,
@@ -149,6 +160,7 @@ impl Committer {
             match input {
                 CommitterInput::Batch(batch) => {
                     self.operations += batch.batch.op_count();
+                    self.undrafted += batch.batch.op_count();
                     self.pending.push(batch);
                     self.since.get_or_insert(now);
                 }
@@ -166,6 +178,8 @@ impl Committer {
         let late = self.since.is_some_and(|since| since + self.policy.interval <= now);
         if late || self.flush || self.operations >= self.policy.operations {
             self.commit(may, out)?;
+        } else if self.undrafted >= DRAFT_OPERATIONS {
+            self.draft = Some(self.write_pending(may)?.suspend());
         }
         self.copy(may, out)
     }
@@ -212,6 +226,7 @@ impl Committer {
         self.disk.rename(may, &from, &to).map_err(CommitFailure::Rename)?;
         self.disk.sync_dir(may, &self.dir).map_err(CommitFailure::Rename)?;
         self.db = fresh;
+        self.discard_draft();
         out.applier.push(ApplierInput::Defragmented(Ok(self.db.begin_read())));
         Ok(())
     }
@@ -222,6 +237,27 @@ impl Committer {
         out.applier.push(ApplierInput::Defragmented(Err(why)));
     }
 
+    /// Takes up the transaction and writes to it, in memory, what is pending and not in it yet.
+    ///
+    /// Batches are worked in as they come: ten slices of a compaction in one go would keep the
+    /// processor for 5 ms, and with it, on a single core, every client waiting.
+    fn write_pending(&mut self, may: &MayBlock) -> Result<WriteTx<'_>, CommitFailure> {
+        let mut tx = match self.draft.take() {
+            Some(draft) => self.db.resume(draft),
+            None => self.db.begin_write(),
+        };
+        for sealed in &self.pending[self.drafted..] {
+            sealed.batch.write_to(&mut tx, may)?;
+        }
+        (self.drafted, self.undrafted) = (self.pending.len(), 0);
+        Ok(tx)
+    }
+
+    /// Forgets the draft; all that is pending is to be written again.
+    fn discard_draft(&mut self) {
+        (self.draft, self.drafted, self.undrafted) = (None, 0, self.operations);
+    }
+
     fn commit(&mut self, may: &MayBlock, out: &mut CommitterOutput) -> Result<(), CommitFailure> {
         self.flush = false;
         self.since = None;
@@ -229,12 +265,9 @@ impl Committer {
         let Some(Sealed { batch, conf_state }) = self.pending.last().cloned() else {
             return Ok(());
         };
-        let mut tx = self.db.begin_write();
-        for sealed in &self.pending {
-            sealed.batch.write_to(&mut tx, may)?;
-        }
-        tx.commit(may)?;
+        self.write_pending(may)?.commit(may)?;
         self.pending.clear();
+        self.drafted = 0;
         let backend = self.db.begin_read();
         out.node.push(BackendCommitted {
             index: batch.last_index(),

@@ -73,7 +73,7 @@ fn for_each_value(
 ) -> Result<(), ValueError> {
     for (window, chunk) in refs.chunks(WINDOW).enumerate() {
         let mut values: Vec<Option<Bytes>> = vec![None; chunk.len()];
-        sources.values(may, chunk, &mut |i, value| {
+        sources.values(may, chunk.iter(), &mut |i, value| {
             values[i] = value.map(Bytes::copy_from_slice);
         })?;
         for (i, value) in values.iter().enumerate() {

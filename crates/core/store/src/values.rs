@@ -52,27 +52,29 @@ impl Sources<'_> {
         Ok(backend.get_revision(may, main, u64::from(sub), false)?)
     }
 
-    /// Calls `each` once per reference with its position and value, in any order.
-    pub(crate) fn values(
+    /// Calls `each` once per reference with its position and value, in any order. Ascending
+    /// references cost least.
+    pub(crate) fn values<'r>(
         &self,
         may: &MayBlock,
-        refs: &[ValueRef],
+        refs: impl ExactSizeIterator<Item = &'r ValueRef>,
         each: &mut dyn FnMut(usize, Option<&[u8]>),
     ) -> Result<(), ValueError> {
-        let (mut stored, mut places) = (Vec::new(), Vec::new());
-        for (i, r) in refs.iter().enumerate() {
+        let mut stored = Vec::with_capacity(refs.len());
+        let mut places = Vec::with_capacity(refs.len());
+        for (i, r) in (0u32..).zip(refs) {
             if r.main >= self.log.from() {
-                each(i, self.log.value(r.main, r.sub).as_deref());
+                each(i as usize, self.log.value(r.main, r.sub).as_deref());
             } else {
                 stored.push((r.main, u64::from(r.sub)));
                 places.push(i);
             }
         }
         match self.backend {
-            None => places.iter().for_each(|&i| each(i, None)),
+            None => places.iter().for_each(|&i| each(i as usize, None)),
             Some(_) if stored.is_empty() => {}
             Some(backend) => {
-                backend.get_many(may, &stored, &mut |i, value| each(places[i], value))?;
+                backend.get_many(may, &stored, &mut |i, value| each(places[i] as usize, value))?;
             }
         }
         Ok(())

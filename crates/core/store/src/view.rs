@@ -164,7 +164,7 @@ impl View {
         refs: &[ValueRef],
         each: &mut dyn FnMut(usize, Option<&[u8]>),
     ) -> Result<(), ValueError> {
-        self.sources().values(may, refs, each)
+        self.sources().values(may, refs.iter(), each)
     }
 
     /// Finishes a plan whose order or size depends on values. Plans that do not come back as they

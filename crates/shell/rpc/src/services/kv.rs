@@ -39,7 +39,7 @@ const LONG_BYTES: u64 = 1 << 20;
 /// Bytes of a piece of a long answer, if [`crate::pool::Pool::large_result`] allows it. Values of neighbouring
 /// keys lie anywhere in the database: a piece of a long list reads a part of all its pages, so
 /// fewer pieces are fewer readings of the database.
-const WIDE_PIECE_BYTES: usize = 48 << 20;
+const WIDE_PIECE_BYTES: usize = 40 << 20;
 /// Bytes at the end of a large piece that are sent apart: a frame.
 const LARGE_END_BYTES: usize = 16 << 10;
 
