@@ -129,11 +129,10 @@ impl Committer {
         }
     }
 
-    /// Operations that make a commit due at once: a committer that waits for its time must be told
-    /// when so many have come.
+    /// Operations after which there is something to do, though the time of a commit has not come.
     #[must_use]
-    pub fn operations_limit(&self) -> usize {
-        self.policy.operations
+    pub fn working_set(&self) -> usize {
+        self.policy.operations.min(DRAFT_OPERATIONS)
     }
 
     /// When [`Committer::handle`] must be called even without input.

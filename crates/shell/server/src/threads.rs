@@ -205,7 +205,7 @@ pub fn spawn_all(
     let q = queues.clone();
     let log = spawn(queues, "log", move || run_log(&q, log_writer, keep))?;
     let q = queues.clone();
-    let tell_at = committer.operations_limit();
+    let tell_at = committer.working_set();
     let apply = spawn(queues, "apply", move || run_applier(&q, applier, tell_at))?;
     let q = queues.clone();
     let commit = spawn(queues, "commit", move || run_committer(&q, committer))?;
@@ -273,7 +273,7 @@ fn run_log(q: &Queues, mut log: LogWriter, keep: Keep) -> Result<(), Fatal> {
     Ok(())
 }
 
-/// `tell_at`: operations that make a commit due at once.
+/// `tell_at`: operations for which the committer is woken before its time.
 fn run_applier(q: &Queues, mut applier: Applier, tell_at: usize) -> Result<(), Fatal> {
     let may = MayBlock::on_this_thread();
     let (mut inputs, mut out) = (Vec::new(), ApplierOutput::default());
