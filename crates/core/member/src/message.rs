@@ -138,6 +138,15 @@ pub enum LogInput {
     Snapshot(RaftSnapshot),
 }
 
+impl LogInput {
+    /// Whether somebody waits for it. A commit index alone may be written with what comes next:
+    /// losing it costs nothing.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        !matches!(self, LogInput::Persist(persist) if !persist.must_sync)
+    }
+}
+
 /// What Node does after it handled its inputs.
 #[derive(Debug, Default)]
 pub struct NodeOutput {

@@ -98,6 +98,13 @@ impl<T> Inbox<T> {
         }
     }
 
+    /// Wakes the consumer if anything was pushed lazily.
+    pub fn nudge(&self) {
+        if !self.is_empty() {
+            self.wake();
+        }
+    }
+
     /// Queues a batch with one lock and at most one wake; what does not fit stays in `items`.
     pub fn push_all(&self, items: &mut Vec<T>) {
         if items.is_empty() {
@@ -315,6 +322,11 @@ mod tests {
         inbox.push_lazily(7);
         assert_eq!(inbox.consumer.load(Ordering::SeqCst), DOZING);
         assert_eq!(waiting.join().unwrap(), [7]);
+        // Or when somebody says so.
+        inbox.push_lazily(8);
+        inbox.nudge();
+        assert!(inbox.recv_blocking(&mut out, hour));
+        assert_eq!(out, [8]);
     }
 
     #[test]

@@ -212,15 +212,27 @@ pub fn spawn_all(
     Ok(vec![node, log, apply, commit])
 }
 
+/// Time after which a commit index is written though nothing else is; Node's ticks come as often.
+const LAZY_LOG: Duration = Duration::from_millis(100);
+
 fn run_node(q: &Queues, mut node: Node) {
     let (mut inputs, mut out) = (Vec::new(), NodeOutput::default());
     let mut sorted = q.reply_buffers();
+    let mut next_nudge = Clock.now();
     loop {
         let now = Clock.now();
         node.handle(now, &mut inputs, &mut out);
         // The log first: its flush is what everything else waits for.
         for input in out.log.drain(..) {
-            q.log.push_event(input);
+            if input.is_awaited() {
+                q.log.push_event(input);
+            } else {
+                q.log.push_lazily(input);
+            }
+        }
+        if now >= next_nudge {
+            next_nudge = now + LAZY_LOG;
+            q.log.nudge();
         }
         for committed in out.committed.drain(..) {
             q.applier.push_event(ApplierInput::Committed(committed));
@@ -347,6 +359,8 @@ fn run_committer(q: &Queues, mut committer: Committer) -> Result<(), Fatal> {
         if !q.committer.recv_blocking(&mut inputs, timeout) {
             break;
         }
+        // The log's commit index should not stay behind what the backend will hold.
+        q.log.nudge();
         let now = Clock.now();
         if inputs.iter().any(|input| matches!(input, CommitterInput::Defragment)) {
             defragmenting = Some(now);
