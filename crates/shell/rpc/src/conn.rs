@@ -26,6 +26,8 @@ use crate::ping::{PREFACE, Policy};
 use crate::wakes::Wakes;
 use crate::{Dispatch, HttpResponse};
 
+/// Time that streams are given when the server stops; calls that end by themselves may end.
+const STREAM_GRACE: Duration = Duration::from_millis(500);
 /// Rounds over the calls and the connection in one poll: what the first reads, the second answers.
 const ROUNDS: usize = 2;
 /// Times in a round that calls which were woken while they were polled are polled again.
@@ -76,7 +78,8 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// Bytes of request headers, as grpc-go allows.
 const HEADER_LIST_BYTES: u32 = 16 << 20;
 
-/// Serves one connection until it ends or `stop` turns true (then open calls are finished first).
+/// Serves one connection until it ends or `stop` turns true: then calls that end by themselves are
+/// finished first, streams are cut after a moment.
 /// Must run within a `LocalSet`.
 ///
 /// # Errors
@@ -155,7 +158,7 @@ where
     let mut keepalive = Keepalive::new(&settings, connection.ping_pong());
     let mut calls = FuturesUnordered::new();
     let mut wakes: Option<Wakes> = None;
-    let mut stopping = false;
+    let mut grace: Option<Pin<Box<tokio::time::Sleep>>> = None;
     let mut stopped = pin!(async move {
         let _ = stop.wait_for(|stop| *stop).await;
     });
@@ -166,8 +169,8 @@ where
         }
         let wakes = wakes.as_ref().expect("set above");
         wakes.begin();
-        if !stopping && stopped.as_mut().poll(cx).is_ready() {
-            stopping = true;
+        if grace.is_none() && stopped.as_mut().poll(cx).is_ready() {
+            grace = Some(Box::pin(tokio::time::sleep(STREAM_GRACE)));
             connection.graceful_shutdown();
         }
         for _ in 0..ROUNDS {
@@ -218,12 +221,17 @@ where
         if keepalive.poll_dead(cx) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        let sent = cork.poll_send(cx);
-        wakes.end();
-        match sent {
-            Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
-            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+        let sent = cork.poll_send(cx)?;
+        if let Some(grace) = &mut grace
+            && (grace.is_elapsed() || grace.as_mut().poll(cx).is_ready())
+            && activity.finite_calls.get() == 0
+            && sent.is_ready()
+        {
+            // What is open now would never end.
+            return Poll::Ready(Ok(()));
         }
+        wakes.end();
+        Poll::Pending
     })
     .await
 }

@@ -28,12 +28,19 @@ pub(crate) struct Activity {
     /// Whether HEADERS or DATA were sent since the last PING.
     pub(crate) sent: Cell<bool>,
     pub(crate) open_calls: Cell<u32>,
+    /// Those of them that end by themselves.
+    pub(crate) finite_calls: Cell<u32>,
     metrics: Arc<Metrics>,
 }
 
 impl Activity {
     pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { sent: Cell::default(), open_calls: Cell::default(), metrics }
+        Self {
+            sent: Cell::default(),
+            open_calls: Cell::default(),
+            finite_calls: Cell::default(),
+            metrics,
+        }
     }
 }
 
@@ -414,9 +421,8 @@ fn begin<D: Dispatch>(
 
 async fn run<D: Dispatch>(begun: Begun<D>) {
     let Begun { dispatch, call, reader, sender, activity } = begun;
-    activity.open_calls.set(activity.open_calls.get() + 1);
-    let _open = Open(&activity);
     let row = call.row;
+    let _open = Open::new(&activity, row);
     let deadline = call.timeout.map(|t| tokio::time::Instant::now() + t);
     let gone = |cx: &mut Context<'_>| sender.0.borrow_mut().poll_gone(cx);
     let end = match row.kind {
@@ -440,11 +446,25 @@ async fn run<D: Dispatch>(begun: Begun<D>) {
     }
 }
 
-struct Open<'a>(&'a Activity);
+/// Counts a call as open while it lives.
+struct Open<'a> {
+    activity: &'a Activity,
+    is_finite: bool,
+}
+
+impl<'a> Open<'a> {
+    fn new(activity: &'a Activity, row: &Row) -> Self {
+        let is_finite = row.kind != Kind::BidiStream && row.method != GrpcMethod::HealthWatch;
+        activity.open_calls.update(|n| n + 1);
+        activity.finite_calls.update(|n| n + u32::from(is_finite));
+        Self { activity, is_finite }
+    }
+}
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        self.0.open_calls.set(self.0.open_calls.get() - 1);
+        self.activity.open_calls.update(|n| n - 1);
+        self.activity.finite_calls.update(|n| n - u32::from(self.is_finite));
     }
 }
 

@@ -441,6 +441,7 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
         .build()
         .expect("a runtime needs an epoll descriptor");
     let local = tokio::task::LocalSet::new();
+    let election = handle.watch.election;
     let rt = Runtime::new(handle, number, inbox);
     let services = Services::new(Rc::clone(&rt));
     let settings = Rc::new(settings);
@@ -499,13 +500,13 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
     }
     local.block_on(&tokio, async move {
         let _ = stopped.wait_for(|stop| *stop).await;
-        // Open calls get a moment to be answered.
-        for _ in 0..STOP_GRACE_MS / 10 {
-            if Rc::strong_count(&serving) <= 2 {
-                break;
+        // Open calls get a while to be answered.
+        let closed = async {
+            while Rc::strong_count(&serving) > 2 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        };
+        let _ = tokio::time::timeout(STOP_GRACE + election * 2, closed).await;
     });
 }
 
@@ -530,8 +531,9 @@ async fn compact_by_itself(rt: Rc<Runtime>, retention: Retention) {
     }
 }
 
-/// How long a stop waits for open calls.
-const STOP_GRACE_MS: u64 = 500;
+/// How long a stop waits for open calls, besides two election timeouts.
+//= etcd 3.7.1: server/config/config.go#ReqTimeout
+const STOP_GRACE: Duration = Duration::from_secs(5);
 
 impl Server {
     /// A sender that stops the member from anywhere, for signal handlers.
