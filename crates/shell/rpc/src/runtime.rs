@@ -150,8 +150,11 @@ impl Runtime {
                 continue;
             }
             // Behind everything that can run now. Sent at once, a batch would hold what the first
-            // few connections asked, and each batch costs two turns of other threads.
-            tokio::task::yield_now().await;
+            // few connections asked, and each batch costs two turns of other threads. One that is
+            // alone has nobody to wait for.
+            if self.waiting() > 1 {
+                tokio::task::yield_now().await;
+            }
             out.append(&mut self.outbox.borrow_mut().requests);
             self.handle.node.push_all(&mut out);
             for refused in out.drain(..) {
