@@ -303,6 +303,8 @@ fn run_applier(q: &Queues, mut applier: Applier, tell_at: usize) -> Result<(), F
         applied.map_err(|e| Fatal { message: CANNOT_GO_ON, error: e.to_string() })?;
         let took = Clock.now().since(began);
         q.reporter.note(&out, &mut turn);
+        // Told before others can act on it, or the log would tell the story out of order.
+        q.reporter.applied(&mut turn, took);
         // Invariant: events, then the View, then the replies; watchers last.
         is_ready = is_ready || q.status.load().ready;
         for input in out.node.drain(..) {
@@ -335,7 +337,6 @@ fn run_applier(q: &Queues, mut applier: Applier, tell_at: usize) -> Result<(), F
                 untold = 0;
             }
         }
-        q.reporter.applied(&mut turn, took);
         if std::mem::take(&mut out.flush) {
             q.committer.push_event(CommitterInput::Flush);
         }
