@@ -1,7 +1,8 @@
 //! The write transaction: changes collected in memory, visible to itself.
 //!
 //! There is one by construction (it borrows the [`Db`] mutably; of drafts put aside only one can be
-//! committed). Nothing reaches the file before [`WriteTx::commit`]; dropping it rolls back. An operation that fails leaves it as it was.
+//! committed). Nothing reaches the file before [`WriteTx::commit`]; dropping it rolls back. An
+//! operation that fails leaves it as it was.
 
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;

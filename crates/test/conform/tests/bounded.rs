@@ -1,6 +1,7 @@
 //! Clients that stop reading cost little: what files and memory grow by beside a steady load, and
 //! what the writers feel of it. `QUORATE_BOUNDED_SECS` sets how long the readers stop (4 by
-//! default; the calm phase before lasts at most 4 minutes); the ratio of latencies is asserted only in the long form, from 60 seconds on.
+//! default; the calm phase before lasts at most 4 minutes); the ratio of latencies is asserted only
+//! in the long form, from 60 seconds on.
 
 use std::future::poll_fn;
 use std::path::Path;
