@@ -156,6 +156,7 @@ table! {
     TimeoutLeaderFailure => Unavailable, "etcdserver: request timed out, possibly due to previous leader failure";
     TimeoutConnectionLost => Unavailable, "etcdserver: request timed out, possibly due to connection lost";
     TimeoutWaitApplied => Unavailable, "etcdserver: request timed out, waiting for the applied index took too long";
+    TimeoutLeaderTransfer => Unknown, "etcdserver: request timed out, leader transfer took too long";
     Unhealthy => Unavailable, "etcdserver: unhealthy cluster";
     Corrupt => DataLoss, "etcdserver: corrupt cluster";
     NotSupportedForLearner => FailedPrecondition, "etcdserver: rpc not supported for learner";

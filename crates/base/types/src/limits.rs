@@ -48,6 +48,10 @@ pub const REQUEST_TIMEOUT_BASE_MS: u64 = 5_000;
 pub const READ_INDEX_RETRY_MS: u64 = 500;
 /// Milliseconds a lease operation waits for apply to catch up.
 pub const APPLY_WAIT_MS: u64 = 1_000;
+/// Per cent of the leader's log that a learner must hold to be promoted.
+pub const LEARNER_READY_PERCENT: u64 = 90;
+/// Milliseconds that a removed member goes on, so that the others learn of its removal.
+pub const REMOVED_LINGER_MS: u64 = 1_000;
 /// Milliseconds that applying may take before it is reported.
 pub const SLOW_APPLY_MS: u64 = 100;
 

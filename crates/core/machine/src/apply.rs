@@ -23,7 +23,7 @@ use types::{LeaseId, MemberId};
 use crate::alarms::Alarms;
 use crate::kv::{self, Context, Failed};
 use crate::leases::Leases;
-use crate::membership::{Member, Members};
+use crate::membership::{Member, Members, Rejected};
 use crate::outcome::{Effect, Kind, Outcome, Reply};
 
 /// What may differ between members: etcd's own exceptions to equal results, named (invariant 5).
@@ -129,6 +129,9 @@ impl Machine {
                 let text = text.map_err(|_| malformed(Bucket::Cluster))?;
                 members.cluster_version = Some(text);
             }
+            if key == b"downgrade" && !members.insert_stored_downgrade(value) {
+                return Err(malformed(Bucket::Cluster));
+            }
             Ok(())
         })?;
         let mut alarms = Alarms::default();
@@ -150,6 +153,12 @@ impl Machine {
             leases,
             backend_bytes,
         })
+    }
+
+    /// What may differ between members.
+    #[must_use]
+    pub fn config(&self) -> &ApplyConfig {
+        &self.config
     }
 
     /// The members, as of the last entry.
@@ -197,10 +206,16 @@ impl Machine {
                     Err(e) => panic!("entry {} is not a request: {e}", entry.index),
                 }
             }
-            EntryKind::ConfChange => {
-                effects.push(Effect::ConfChange(self.conf_change(entry.data.clone())));
-                Ok(Reply::Empty)
-            }
+            EntryKind::ConfChange => match self.conf_change(entry.data.clone()) {
+                Ok(change) => {
+                    effects.push(Effect::ConfChange(Some(change)));
+                    Ok(Reply::Members(Arc::clone(&self.members)))
+                }
+                Err(rejected) => {
+                    effects.push(Effect::ConfChange(None));
+                    Err(rejected.into())
+                }
+            },
             // etcd never proposes these; raft is told that nothing changed.
             EntryKind::ConfChangeV2 => {
                 effects.push(Effect::ConfChange(None));
@@ -217,15 +232,13 @@ impl Machine {
         })
     }
 
-    fn conf_change(&mut self, data: Bytes) -> Option<raft::ConfChange> {
-        let change = raft::ConfChange::decode(data).ok()?;
-        if self.members.check(&change).is_err() {
-            return None;
-        }
+    fn conf_change(&mut self, data: Bytes) -> Result<raft::ConfChange, Rejected> {
+        let change = raft::ConfChange::decode(data).map_err(|_| Rejected::Malformed)?;
+        self.members.check(&change, self.config.max_learners)?;
         for op in Arc::make_mut(&mut self.members).change(&change) {
             self.store.local(op);
         }
-        Some(change)
+        Ok(change)
     }
 
     fn request(
@@ -318,6 +331,13 @@ impl Machine {
                 self.store.local(op);
             }
             effects.push(Effect::Attributes { id, name, client_urls });
+            return Ok(Reply::Empty);
+        }
+        if let Some(set) = request.downgrade_info_set {
+            let target = set.enabled.then_some(set.ver);
+            let op = Arc::make_mut(&mut self.members).set_downgrade(target.clone());
+            self.store.local(op);
+            effects.push(Effect::Downgrade(target));
             return Ok(Reply::Empty);
         }
         if request.range.is_some() || is_read(&request) {

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use api::error::ApiError;
 use bytes::Bytes;
 use raft::ConfState;
 use serde::{Deserialize, Serialize};
@@ -59,6 +60,18 @@ pub struct Members {
     removed: BTreeSet<MemberId>,
     /// The cluster version, once it is decided.
     pub cluster_version: Option<String>,
+    /// The version that the cluster is being downgraded to.
+    pub downgrade: Option<String>,
+}
+
+/// The downgrade as the cluster bucket stores it.
+//= etcd 3.7.1: server/etcdserver/version/downgrade.go#DowngradeInfo
+#[derive(Serialize, Deserialize)]
+struct Downgrade {
+    #[serde(rename = "target-version", default)]
+    target_version: String,
+    #[serde(default)]
+    enabled: bool,
 }
 
 /// Why a membership change is rejected when it is applied.
@@ -74,8 +87,25 @@ pub enum Rejected {
     NotFound,
     /// Only a learner can be promoted.
     NotLearner,
+    /// There are as many learners as may be.
+    TooManyLearners,
     /// The context is not a member's JSON.
     Malformed,
+}
+
+//= etcd 3.7.1: server/etcdserver/api/v3rpc/util.go#toGRPCErrorMap
+impl From<Rejected> for ApiError {
+    fn from(rejected: Rejected) -> Self {
+        match rejected {
+            Rejected::Removed | Rejected::NotFound | Rejected::Malformed => {
+                ApiError::MemberNotFound
+            }
+            Rejected::IdExists => ApiError::MemberExists,
+            Rejected::UrlExists => ApiError::PeerUrlExists,
+            Rejected::NotLearner => ApiError::MemberNotLearner,
+            Rejected::TooManyLearners => ApiError::TooManyLearners,
+        }
+    }
 }
 
 impl Members {
@@ -125,12 +155,13 @@ impl Members {
         }
     }
 
-    /// Whether a change can be applied; checked in etcd's order.
+    /// Whether a change can be applied; checked in etcd's order. `max_learners` is this member's
+    /// own setting.
     ///
     /// # Errors
     /// [`Rejected`].
     //= etcd 3.7.1: server/etcdserver/api/membership/cluster.go#ValidateConfigurationChange
-    pub fn check(&self, change: &raft::ConfChange) -> Result<(), Rejected> {
+    pub fn check(&self, change: &raft::ConfChange, max_learners: usize) -> Result<(), Rejected> {
         let id = change.node;
         if self.is_removed(id) {
             return Err(Rejected::Removed);
@@ -145,7 +176,12 @@ impl Members {
                 if self.members.contains_key(&id) {
                     return Err(Rejected::IdExists);
                 }
-                self.check_urls(&context.member, None)
+                self.check_urls(&context.member, None)?;
+                let learners = self.members.values().filter(|m| m.is_learner).count();
+                if context.member.is_learner && learners >= max_learners {
+                    return Err(Rejected::TooManyLearners);
+                }
+                Ok(())
             }
             raft::ConfChangeKind::RemoveNode => {
                 self.members.get(&id).map(|_| ()).ok_or(Rejected::NotFound)
@@ -220,6 +256,23 @@ impl Members {
         member.name = name;
         member.client_urls = client_urls;
         Some(stored(member))
+    }
+
+    /// Sets or ends (`None`) the downgrade.
+    pub fn set_downgrade(&mut self, target: Option<String>) -> Op {
+        let enabled = target.is_some();
+        self.downgrade.clone_from(&target);
+        let stored = Downgrade { target_version: target.unwrap_or_default(), enabled };
+        let value = serde_json::to_vec(&stored).expect("a text and a flag are JSON");
+        let key = Bytes::from_static(b"downgrade");
+        Op { bucket: Bucket::Cluster, key, value: Some(value.into()) }
+    }
+
+    /// Takes a stored downgrade; false if it is not one.
+    pub fn insert_stored_downgrade(&mut self, json: &[u8]) -> bool {
+        let Ok(stored) = serde_json::from_slice::<Downgrade>(json) else { return false };
+        self.downgrade = stored.enabled.then_some(stored.target_version);
+        true
     }
 
     /// Sets the cluster version.
@@ -369,19 +422,19 @@ mod tests {
     fn changes_are_checked_in_etcds_order() {
         let mut members = Members::default();
         let change = add(&member());
-        members.check(&change).unwrap();
+        members.check(&change, 1).unwrap();
         members.change(&change);
-        assert_eq!(members.check(&change), Err(Rejected::IdExists));
+        assert_eq!(members.check(&change, 1), Err(Rejected::IdExists));
         let twin = Member { id: 5, ..member() };
-        assert_eq!(members.check(&add(&twin)), Err(Rejected::UrlExists));
+        assert_eq!(members.check(&add(&twin), 1), Err(Rejected::UrlExists));
         let remove = raft::ConfChange {
             kind: raft::ConfChangeKind::RemoveNode,
             context: Bytes::new(),
             ..change.clone()
         };
-        members.check(&remove).unwrap();
+        members.check(&remove, 1).unwrap();
         assert_eq!(members.change(&remove).len(), 2);
-        assert_eq!(members.check(&remove), Err(Rejected::Removed));
-        assert_eq!(members.check(&change), Err(Rejected::Removed));
+        assert_eq!(members.check(&remove, 1), Err(Rejected::Removed));
+        assert_eq!(members.check(&change, 1), Err(Rejected::Removed));
     }
 }

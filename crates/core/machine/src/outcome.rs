@@ -1,11 +1,15 @@
 //! What applying one entry gives: a reply for its proposer, and effects for the rest of the member.
 
+use std::sync::Arc;
+
 use api::error::ApiError;
 use api::etcdserverpb::{AlarmMember, InternalRaftRequest};
 use bytes::Bytes;
 use raft::ConfChange;
 use store::compact::Compacted;
 use types::{Index, LeaseId, MemberId, Revision, Term};
+
+use crate::membership::Members;
 
 /// What became of an entry.
 #[derive(Clone, Debug)]
@@ -40,11 +44,12 @@ pub enum Kind {
     Alarm,
     ClusterVersionSet,
     ClusterMemberAttrSet,
+    DowngradeInfoSet,
 }
 
 impl Kind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Kind; 11] = [
+    pub const ALL: [Kind; 12] = [
         Kind::None,
         Kind::Put,
         Kind::DeleteRange,
@@ -56,6 +61,7 @@ impl Kind {
         Kind::Alarm,
         Kind::ClusterVersionSet,
         Kind::ClusterMemberAttrSet,
+        Kind::DowngradeInfoSet,
     ];
 
     /// etcd's name of it, as in `etcd_server_apply_duration_seconds`.
@@ -73,6 +79,7 @@ impl Kind {
             Kind::Alarm => "Alarm",
             Kind::ClusterVersionSet => "ClusterVersionSet",
             Kind::ClusterMemberAttrSet => "ClusterMemberAttrSet",
+            Kind::DowngradeInfoSet => "DowngradeInfoSet",
         }
     }
 
@@ -90,6 +97,7 @@ impl Kind {
             (request.alarm.is_some(), Kind::Alarm),
             (request.cluster_version_set.is_some(), Kind::ClusterVersionSet),
             (request.cluster_member_attr_set.is_some(), Kind::ClusterMemberAttrSet),
+            (request.downgrade_info_set.is_some(), Kind::DowngradeInfoSet),
         ];
         kinds.into_iter().find_map(|(is, kind)| is.then_some(kind)).unwrap_or(Kind::None)
     }
@@ -120,6 +128,8 @@ pub enum Reply {
     },
     /// Alarms that were set, cleared or listed.
     Alarms(Vec<AlarmMember>),
+    /// A membership change: the members after it.
+    Members(Arc<Members>),
 }
 
 /// The answer to a put.
@@ -200,6 +210,8 @@ pub enum Effect {
     },
     /// The cluster version is this now.
     ClusterVersion(String),
+    /// The cluster is being downgraded to this version, or (`None`) not any more.
+    Downgrade(Option<String>),
     /// This member's quota is exceeded: a NOSPACE alarm is due.
     NoSpace,
     /// A compaction has work to do.

@@ -13,16 +13,19 @@ use api::error::ApiError;
 use api::etcdserverpb::AlarmType;
 use bytes::Bytes;
 use env::{Instant, MayBlock};
+use machine::apply::MachineError;
 use machine::membership::conf_state_json;
 use machine::{Alarms, Effect, Machine, Members};
-use raft::ConfState;
+use raft::SnapshotMeta;
 use store::compact::Step;
 use store::hash::{CompactionHashes, KvHasher};
 use store::{Batch, Bucket, Op, Released, ValueError, View};
 use types::limits::{COMPACTION_BATCH, COMPACTION_SLEEP_MS};
 use types::{Index, LeaseId, ReplyToken, Revision, Term};
 
-use crate::message::{Applied, Committed, NodeInput, Reply, Sealed};
+use crate::message::{
+    Applied, BackendCommitted, Committed, Installed, NodeInput, Reply, Sealed,
+};
 
 /// Bytes of keys and values that are hashed per turn, between entries: about 200 µs.
 const HASH_BUDGET_BYTES: usize = 256 << 10;
@@ -64,6 +67,16 @@ pub enum ApplierInput {
     Defragment(ReplyToken),
     /// The copy is in use, with the same content, or failed and nothing changed.
     Defragmented(Result<bolt::ReadTx, String>),
+    /// Let a received snapshot, whose record is durable, take the place of everything. Entries
+    /// behind it come afterwards.
+    Install(SnapshotMeta),
+    /// It is the database now.
+    Installed {
+        /// Which snapshot.
+        meta: SnapshotMeta,
+        /// Its contents.
+        backend: bolt::ReadTx,
+    },
     /// Answer when an entry is applied and published.
     AwaitApplied {
         /// Where the answer goes.
@@ -105,10 +118,50 @@ pub struct ApplierOutput {
     pub flush: bool,
     /// Whether the Committer should defragment, after the batches.
     pub defragment: bool,
+    /// The snapshot that the Committer should install, after the batches.
+    pub install: Option<SnapshotMeta>,
+    /// What the installed database holds, for the Committer; before the batches.
+    pub holds: Option<BackendCommitted>,
     /// The revision of a compaction that has removed all it had to, in this turn.
     pub compacted: Option<Revision>,
     /// Memory to be dropped where there is time.
     pub released: Vec<Released>,
+}
+
+/// Why applying cannot go on. Fatal.
+#[derive(Debug)]
+pub enum ApplyFailure {
+    /// The backend failed under apply.
+    Value(ValueError),
+    /// The state cannot be read from an installed snapshot.
+    Install(MachineError),
+    /// An installed database is ahead of its snapshot's name.
+    Ahead {
+        /// What it holds.
+        database: Index,
+        /// What the snapshot names.
+        snapshot: Index,
+    },
+}
+
+impl std::fmt::Display for ApplyFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ApplyFailure::Value(e) => e.fmt(f),
+            ApplyFailure::Install(e) => e.fmt(f),
+            ApplyFailure::Ahead { database, snapshot } => {
+                write!(f, "the database of snapshot {snapshot} holds entry {database}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ApplyFailure {}
+
+impl From<ValueError> for ApplyFailure {
+    fn from(e: ValueError) -> Self {
+        ApplyFailure::Value(e)
+    }
 }
 
 /// How a compaction removes what it must.
@@ -153,8 +206,8 @@ pub struct Applier {
     next_slice: Option<Instant>,
     pace: CompactionPace,
     storage_version: Option<Bytes>,
-    /// The membership after the last entry applied.
-    conf_state: Arc<ConfState>,
+    /// A snapshot is being installed: nothing is applied.
+    installing: bool,
     /// The compact revision before the compaction whose hash is still to be begun.
     to_hash: Option<Revision>,
     hashing: Option<KvHasher>,
@@ -166,7 +219,6 @@ impl Applier {
     #[must_use]
     pub fn new(machine: Machine, storage_version: Option<Bytes>, pace: CompactionPace) -> Self {
         let applied = (machine.store.applied_index(), machine.store.applied_term());
-        let conf_state = Arc::new(machine.members().conf_state());
         let next_slice = machine.store.is_compacting().then_some(Instant(0));
         Self {
             machine,
@@ -181,7 +233,7 @@ impl Applier {
             next_slice,
             pace,
             storage_version,
-            conf_state,
+            installing: false,
             to_hash: None,
             hashing: None,
             hashes: Arc::default(),
@@ -217,28 +269,33 @@ impl Applier {
     /// When [`Applier::handle`] must be called even without input.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        if !self.waiting_entries.is_empty() && !self.is_over_limit() {
+        if self.may_apply() && !self.waiting_entries.is_empty() {
             return Some(Instant(0));
         }
-        let slice = self.next_slice.filter(|_| self.defragmenting.is_empty());
+        let may_compact = self.defragmenting.is_empty() && !self.installing;
+        let slice = self.next_slice.filter(|_| may_compact);
         let refused = self.refused.front().map(|(since, ..)| *since + REFUSAL_WAIT);
         slice.into_iter().chain(refused).min()
+    }
+
+    fn may_apply(&self) -> bool {
+        !self.installing && !self.is_over_limit()
     }
 
     /// Applies everything in `inputs`.
     ///
     /// # Errors
-    /// [`ValueError`]: the backend failed under apply, which is fatal.
+    /// [`ApplyFailure`], which is fatal.
     pub fn handle(
         &mut self,
         may: &MayBlock,
         now: Instant,
         inputs: &mut Vec<ApplierInput>,
         out: &mut ApplierOutput,
-    ) -> Result<(), ValueError> {
+    ) -> Result<(), ApplyFailure> {
         let mut effects: Vec<(Index, Effect)> = Vec::new();
         let mut conf_changed = false;
-        let before = self.applied.0;
+        let mut before = self.applied.0;
         let mut published = false;
         for input in inputs.drain(..) {
             match input {
@@ -277,6 +334,15 @@ impl Applier {
                         out.replies.push((token, reply));
                     }
                 }
+                ApplierInput::Install(meta) => {
+                    self.installing = true;
+                    out.install = Some(meta);
+                }
+                ApplierInput::Installed { meta, backend } => {
+                    self.install(may, &meta, backend, out)?;
+                    before = self.applied.0;
+                    published = true;
+                }
                 ApplierInput::AwaitApplied { token, index } => self.readers.push((index, token)),
                 ApplierInput::AwaitBackend(token) => {
                     // What was applied before this question is sealed already.
@@ -286,7 +352,7 @@ impl Applier {
             }
         }
         // A copy of the database never looks back: nothing is removed while one is made.
-        let may_compact = self.defragmenting.is_empty();
+        let may_compact = self.defragmenting.is_empty() && !self.installing;
         let is_due = |at: Option<Instant>| may_compact && at.is_some_and(|at| at <= now);
         // Before this turn's entries, so that however many come in each, every turn hashes.
         let hashed =
@@ -296,7 +362,7 @@ impl Applier {
             published = true;
         }
         let mut bytes = 0;
-        while bytes < TURN_BYTES && !self.is_over_limit() {
+        while bytes < TURN_BYTES && self.may_apply() {
             let Some(Committed { entry, token }) = self.waiting_entries.pop_front() else { break };
             bytes += entry.data.len();
             assert!(entry.index > self.applied.0, "an entry is applied once, in order");
@@ -325,15 +391,12 @@ impl Applier {
             out.compacted = Some(self.machine.store.compact_revision());
         }
         if self.applied.0 > before || sliced || self.machine.store.has_pending() {
-            if conf_changed {
-                self.conf_state = Arc::new(self.machine.members().conf_state());
-            }
-            let conf_state = conf_changed.then(|| conf_state_json(&self.conf_state));
+            let members = Arc::clone(self.machine.members());
+            let conf_state = conf_changed.then(|| conf_state_json(&members.conf_state()));
             let (index, term) = self.applied;
             let batch = self.machine.store.seal(index, term, conf_state);
             self.last_batch = batch.number();
-            let conf_state = Arc::clone(&self.conf_state);
-            out.batches.push(Sealed { batch, conf_state });
+            out.batches.push(Sealed { batch, members });
             published = true;
         }
         if self.applied.0 > before {
@@ -343,6 +406,47 @@ impl Applier {
             out.view = Some(self.view());
         }
         self.wake(now, out);
+        Ok(())
+    }
+
+    /// Everything begins anew from an installed database. Waiting readers and callers stay.
+    fn install(
+        &mut self,
+        may: &MayBlock,
+        meta: &SnapshotMeta,
+        backend: bolt::ReadTx,
+        out: &mut ApplierOutput,
+    ) -> Result<(), ApplyFailure> {
+        let storage_version = backend
+            .get(may, Bucket::Meta.name(), store::meta::STORAGE_VERSION)
+            .map_err(|e| ApplyFailure::Install(e.into()))?;
+        let limits = self.machine.store.limits();
+        let config = self.machine.config().clone();
+        let mut machine = Machine::recover(config, may, backend).map_err(ApplyFailure::Install)?;
+        machine.store.set_limits(limits);
+        let database = machine.store.applied_index();
+        if database > meta.index {
+            return Err(ApplyFailure::Ahead { database, snapshot: meta.index });
+        }
+        self.machine = machine;
+        self.storage_version = storage_version;
+        self.applied = (meta.index, meta.term);
+        (self.last_batch, self.committed_batch) = (0, 0);
+        for waiting in &mut self.waiting {
+            // The installed database holds all there was.
+            waiting.batch = waiting.batch.map(|_| 0);
+        }
+        self.installing = false;
+        self.next_slice = self.machine.store.is_compacting().then_some(Instant(0));
+        (self.to_hash, self.hashing) = (None, None);
+        let members = Arc::clone(self.machine.members());
+        let leases = self.machine.leases().iter();
+        out.node.push(NodeInput::Installed(Installed {
+            index: meta.index,
+            members: Arc::clone(&members),
+            leases: leases.map(|(id, lease)| (id, lease.ttl, lease.remaining)).collect(),
+        }));
+        out.holds = Some(BackendCommitted { index: meta.index, term: meta.term, members });
         Ok(())
     }
 

@@ -11,11 +11,14 @@ use std::time::Duration;
 
 use bolt::{Db, Draft, WriteTx};
 use env::{Disk, Instant, IoError, MayBlock};
+use raft::{Body, SnapshotMeta};
 use store::compact::Step;
 use store::defrag::Defrag;
+use types::Index;
 
 use crate::applier::ApplierInput;
-use crate::message::{BackendCommitted, Sealed};
+use crate::message::{BackendCommitted, OutgoingSnapshot, RaftSnapshot, Sealed, SnapshotWanted};
+use crate::received;
 
 /// What Committer is told.
 #[derive(Debug)]
@@ -27,6 +30,12 @@ pub enum CommitterInput {
     /// Copy the database into a fresh file and go on with that. No compaction deletes anything
     /// until it is done.
     Defragment,
+    /// A peer needs a snapshot of what was applied.
+    Snapshot(SnapshotWanted),
+    /// A received snapshot takes the database's place; whatever was pending is void.
+    Install(SnapshotMeta),
+    /// What the installed snapshot holds, as its reader says.
+    Holds(BackendCommitted),
 }
 
 /// What Committer tells.
@@ -36,6 +45,8 @@ pub struct CommitterOutput {
     pub applier: Vec<ApplierInput>,
     /// For Node.
     pub node: Vec<BackendCommitted>,
+    /// For the peer plane.
+    pub snapshots: Vec<OutgoingSnapshot>,
 }
 
 /// When commits are due.
@@ -52,18 +63,26 @@ pub struct CommitPolicy {
 pub enum CommitFailure {
     /// A change was refused.
     Write(bolt::WriteError),
+    /// The database cannot be read.
+    Read(bolt::ReadError),
     /// The commit failed; what is on disk is one of the two last states.
     Commit(bolt::CommitError),
     /// The defragmented copy could not take the database's name durably.
     Rename(IoError),
+    /// A received snapshot could not take the database's name durably.
+    Install(IoError),
+    /// A received snapshot is no database.
+    Open(bolt::OpenError),
 }
 
 impl std::fmt::Display for CommitFailure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             CommitFailure::Write(e) => e.fmt(f),
+            CommitFailure::Read(e) => e.fmt(f),
             CommitFailure::Commit(e) => e.fmt(f),
-            CommitFailure::Rename(e) => e.fmt(f),
+            CommitFailure::Rename(e) | CommitFailure::Install(e) => e.fmt(f),
+            CommitFailure::Open(e) => e.fmt(f),
         }
     }
 }
@@ -99,6 +118,10 @@ pub struct Committer {
     /// The database's directory.
     dir: PathBuf,
     defragmenting: Option<Defrag>,
+    /// What the database holds.
+    committed: BackendCommitted,
+    /// Snapshots that wait until the database holds enough.
+    wanted: Vec<SnapshotWanted>,
 }
 
 /// Operations that are worth a visit to the draft. A slice of a compaction is; puts at a low rate
@@ -110,9 +133,15 @@ const COPY_BYTES: usize = 1 << 20;
 const COPY_NAME: &str = "db.tmp.defrag";
 
 impl Committer {
-    /// A committer over the open database `db` in `dir`.
+    /// A committer over the open database `db` in `dir`, which holds `committed`.
     #[must_use]
-    pub fn new(db: Db, policy: CommitPolicy, disk: Arc<dyn Disk>, dir: PathBuf) -> Self {
+    pub fn new(
+        db: Db,
+        committed: BackendCommitted,
+        policy: CommitPolicy,
+        disk: Arc<dyn Disk>,
+        dir: PathBuf,
+    ) -> Self {
         Self {
             db,
             policy,
@@ -126,6 +155,8 @@ impl Committer {
             disk,
             dir,
             defragmenting: None,
+            committed,
+            wanted: Vec::new(),
         }
     }
 
@@ -164,6 +195,12 @@ impl Committer {
                     self.since.get_or_insert(now);
                 }
                 CommitterInput::Flush => self.flush = true,
+                CommitterInput::Snapshot(wanted) => {
+                    self.wanted.push(wanted);
+                    self.flush = true;
+                }
+                CommitterInput::Install(meta) => self.install(may, &meta, out)?,
+                CommitterInput::Holds(committed) => self.committed = committed,
                 CommitterInput::Defragment => match self.begin_copy(may) {
                     // Deletes that a compaction has emitted must be in before the copy begins.
                     Ok(copy) => {
@@ -180,8 +217,57 @@ impl Committer {
         } else if self.undrafted >= DRAFT_OPERATIONS {
             self.draft = Some(self.write_pending(may)?.suspend());
         }
+        self.send_snapshots(out);
         self.copy(may, out)
     }
+
+    /// Opens what peers are to be sent: the database as of its last commit, under the name of what
+    /// it holds (etcd renames raft's snapshot to what it sends, too).
+    //= etcd 3.7.1: server/etcdserver/snapshot_merge.go#createMergedSnapshotMessage
+    fn send_snapshots(&mut self, out: &mut CommitterOutput) {
+        let committed = &self.committed;
+        let db = &self.db;
+        self.wanted.retain_mut(|wanted| {
+            if wanted.at_least > committed.index {
+                return true;
+            }
+            let RaftSnapshot { index, term, conf_state, data } = RaftSnapshot::of(committed);
+            let mut message = wanted.message.clone();
+            message.body = Body::Snapshot { meta: SnapshotMeta { index, term, conf_state }, data };
+            out.snapshots.push(OutgoingSnapshot { message, database: db.begin_read() });
+            false
+        });
+    }
+
+    /// What a received snapshot does not hold is of no use any more, nor is a copy of what was
+    /// there before.
+    fn install(
+        &mut self,
+        may: &MayBlock,
+        meta: &SnapshotMeta,
+        out: &mut CommitterOutput,
+    ) -> Result<(), CommitFailure> {
+        self.pending.clear();
+        self.wanted.clear();
+        // Until its reader has said what it holds, nobody is sent anything.
+        self.committed.index = Index(0);
+        self.discard_draft();
+        (self.operations, self.undrafted, self.since, self.flush) = (0, 0, None, false);
+        if self.defragmenting.take().is_some() {
+            self.drop_copy(may, "a snapshot was installed meanwhile".to_owned(), out);
+        }
+        received::rename(&*self.disk, &self.dir, may, meta.index)
+            .map_err(CommitFailure::Install)?;
+        let path = self.dir.join("db");
+        let options = store::database_options();
+        self.db = Db::open(Arc::clone(&self.disk), &path, may, options)
+            .map_err(CommitFailure::Open)?;
+        received::create_buckets(&mut self.db, may)?;
+        let (meta, backend) = (meta.clone(), self.db.begin_read());
+        out.applier.push(ApplierInput::Installed { meta, backend });
+        Ok(())
+    }
+
 
     fn begin_copy(&self, may: &MayBlock) -> Result<Defrag, String> {
         let path = self.dir.join(COPY_NAME);
@@ -261,18 +347,16 @@ impl Committer {
         self.flush = false;
         self.since = None;
         self.operations = 0;
-        let Some(Sealed { batch, conf_state }) = self.pending.last().cloned() else {
+        let Some(Sealed { batch, members }) = self.pending.last().cloned() else {
             return Ok(());
         };
         self.write_pending(may)?.commit(may)?;
         self.pending.clear();
         self.drafted = 0;
         let backend = self.db.begin_read();
-        out.node.push(BackendCommitted {
-            index: batch.last_index(),
-            term: batch.term(),
-            conf_state: conf_state.as_ref().clone(),
-        });
+        let (index, term) = (batch.last_index(), batch.term());
+        self.committed = BackendCommitted { index, term, members };
+        out.node.push(self.committed.clone());
         out.applier.push(ApplierInput::BackendCommitted { batch, backend });
         Ok(())
     }

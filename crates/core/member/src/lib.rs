@@ -13,16 +13,18 @@ pub mod log_writer;
 pub mod message;
 pub mod node;
 pub mod proposals;
+pub mod received;
 pub mod recover;
 mod zero_ahead;
 
-pub use applier::{Applier, ApplierInput, ApplierOutput, CompactionPace, MemberView};
+pub use applier::{Applier, ApplierInput, ApplierOutput, ApplyFailure, CompactionPace, MemberView};
 pub use auto_compaction::{AutoCompaction, Retention};
 pub use committer::{CommitFailure, CommitPolicy, Committer, CommitterInput, CommitterOutput};
 pub use log_writer::{LogFailure, LogWriter};
 pub use message::{
-    Applied, BackendCommitted, Committed, LeaseTime, LogInput, NodeInput, NodeOutput, NodeStatus,
-    Proposal, RaftSnapshot, Reply, Sealed,
+    Applied, BackendCommitted, Committed, Installed, LeaseTime, LogInput, NodeInput, NodeOutput,
+    NodeStatus, OutgoingSnapshot, PeerChange, Proposal, RaftSnapshot, Reply, Sealed,
+    SnapshotWanted,
 };
 pub use node::{Node, NodeConfig};
 pub use recover::{MemberLimits, Parts, StartConfig, StartError, start};

@@ -8,6 +8,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use env::{Disk, Instant, MayBlock};
 use types::{Index, WriteId};
 use wal::Wal;
@@ -87,6 +88,11 @@ impl LogWriter {
                     must_sync |= persist.must_sync;
                     self.append(&persist);
                 }
+                LogInput::Received { persist, data } => {
+                    self.finish(may, &mut written, &mut must_sync, out)?;
+                    self.record_received(may, &persist, data)?;
+                    out.push(NodeInput::Persisted(persist.id));
+                }
                 LogInput::Snapshot(snapshot) => {
                     self.finish(may, &mut written, &mut must_sync, out)?;
                     let index = self.record_snapshot(may, snapshot)?;
@@ -159,12 +165,38 @@ impl LogWriter {
         snapshot: RaftSnapshot,
     ) -> Result<Index, LogFailure> {
         let index = snapshot.index;
+        self.write_record(may, snapshot)?;
+        self.wal.release_to(index.0);
+        Ok(index)
+    }
+
+    fn write_record(&mut self, may: &MayBlock, snapshot: RaftSnapshot) -> Result<(), LogFailure> {
         let record = snapshot.record();
         wal::snap::write(&*self.disk, &self.snap_dir, may, &snapshot.into_file())?;
         self.wal.append_snapshot(&record);
         self.wal.write(may)?;
+        Ok(self.wal.sync(may)?)
+    }
+
+    /// A received snapshot, whose database is durable, replaces the log: first its record, synced,
+    /// then what the write holds beside it, among it the commit index that makes the record count.
+    /// Only then may older segments go.
+    //= etcd 3.7.1: server/etcdserver/raft.go#start
+    fn record_received(
+        &mut self,
+        may: &MayBlock,
+        persist: &raft::Persist,
+        data: Bytes,
+    ) -> Result<(), LogFailure> {
+        let meta = persist.snapshot.clone().expect("a received snapshot has a name");
+        let index = meta.index;
+        let (term, conf_state) = (meta.term, meta.conf_state);
+        self.write_record(may, RaftSnapshot { index, term, conf_state, data })?;
+        self.append(persist);
+        self.written_bytes += self.wal.unwritten_bytes();
+        self.wal.write(may)?;
         self.wal.sync(may)?;
         self.wal.release_to(index.0);
-        Ok(index)
+        Ok(())
     }
 }

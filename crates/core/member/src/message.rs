@@ -4,18 +4,24 @@
 //!
 //! ```text
 //!  shell ── NodeInput ──▶ Node ── Persist ──▶ LogWriter ── Persisted ──▶ Node
-//!                          └──── Committed ──▶ Applier ─── Applied ────▶ Node
-//!                                               └── Batch ──▶ Committer ── BackendCommitted ──▶
-//!                                                                              Applier, Node
+//!                          ├──── Committed ──▶ Applier ─── Applied ────▶ Node
+//!                          │                    └── Batch ──▶ Committer ── BackendCommitted ──▶
+//!                          │                                                   Applier, Node
+//!                          └──── Message ────▶ peer plane ── Step ─────▶ Node
 //! ```
+//!
+//! A snapshot to a peer: Node ── `SnapshotWanted` ──▶ Committer ── `OutgoingSnapshot` ──▶ peer
+//! plane ── `SnapshotSent` ──▶ Node. One from a peer: plane (file) ── `Step` ──▶ Node ──
+//! `Received` ──▶ LogWriter ── `Persisted` ──▶ Node ── `install` ──▶ Applier ── `Install` ──▶
+//! Committer ── `Installed` ──▶ Applier ── `Installed` ──▶ Node.
 
 use std::sync::Arc;
 
 use api::error::ApiError;
 use api::{raftpb, walpb};
 use bytes::Bytes;
-use machine::{Effect, Outcome};
-use raft::{ConfState, Entry};
+use machine::{Effect, Members, Outcome};
+use raft::{ConfChange, ConfState, Entry, SnapshotMeta};
 use types::{Index, LeaseId, MemberId, ReplyToken, RequestId, Term, WriteId};
 
 /// A request that goes through the log.
@@ -52,6 +58,40 @@ pub enum NodeInput {
     },
     /// List all leases.
     Leases(ReplyToken),
+    /// A message of a peer. A snapshot's file is durable before its message comes.
+    Step(raft::Message),
+    /// Messages to a peer could not be delivered.
+    Unreachable(MemberId),
+    /// A snapshot has arrived at a peer, or was given up.
+    SnapshotSent {
+        /// The peer.
+        peer: MemberId,
+        /// Whether it arrived.
+        arrived: bool,
+    },
+    /// Put a membership change through the log.
+    ChangeMembers {
+        /// Where the outcome goes.
+        token: ReplyToken,
+        /// The change; its `id` is a request id of this member.
+        change: ConfChange,
+    },
+    /// Tell whether a learner has nearly all that this leader has.
+    IsLearnerReady {
+        /// Where the answer goes.
+        token: ReplyToken,
+        /// The learner.
+        learner: MemberId,
+    },
+    /// Hand leadership over; answered when the other one leads.
+    TransferLeader {
+        /// Where the answer goes.
+        token: ReplyToken,
+        /// Who shall lead.
+        to: MemberId,
+    },
+    /// A received snapshot is the state now.
+    Installed(Installed),
     /// A write is durable, and all before it.
     Persisted(WriteId),
     /// Entries were applied.
@@ -60,8 +100,22 @@ pub enum NodeInput {
     BackendCommitted(BackendCommitted),
     /// A raft snapshot's file and log record are durable.
     SnapshotSaved(Index),
-    /// Finish what is in flight and stop.
-    Stop,
+    /// Finish what is in flight and stop; a leader hands over first.
+    Stop {
+        /// To whom, if there is somebody.
+        successor: Option<MemberId>,
+    },
+}
+
+/// A snapshot replaced the state.
+#[derive(Debug)]
+pub struct Installed {
+    /// The last entry it covers.
+    pub index: Index,
+    /// Who the members are now.
+    pub members: Arc<Members>,
+    /// Its leases: id, granted seconds, seconds left at the last checkpoint (0: none).
+    pub leases: Vec<(LeaseId, i64, i64)>,
 }
 
 /// A group of entries was applied.
@@ -80,8 +134,8 @@ pub struct BackendCommitted {
     pub index: Index,
     /// The term of that entry.
     pub term: Term,
-    /// The voters and learners as of that entry.
-    pub conf_state: ConfState,
+    /// The members as of that entry.
+    pub members: Arc<Members>,
 }
 
 /// An entry for the Applier.
@@ -91,6 +145,38 @@ pub struct Committed {
     pub entry: Entry,
     /// Who waits for its outcome on this member.
     pub token: Option<ReplyToken>,
+}
+
+/// A peer needs a snapshot.
+#[derive(Clone, Debug)]
+pub struct SnapshotWanted {
+    /// Raft's message; which snapshot it names is decided when the database is read.
+    pub message: raft::Message,
+    /// The snapshot must cover this.
+    pub at_least: Index,
+}
+
+/// A snapshot on its way to a peer.
+#[derive(Debug)]
+pub struct OutgoingSnapshot {
+    /// The message, which names the snapshot.
+    pub message: raft::Message,
+    /// The database as of that snapshot.
+    pub database: bolt::ReadTx,
+}
+
+/// What the peer plane must know of a membership change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerChange {
+    /// Another member is reached at these URLs from now on.
+    Set {
+        /// Who.
+        id: MemberId,
+        /// Where.
+        urls: Vec<String>,
+    },
+    /// It is no member any more.
+    Remove(MemberId),
 }
 
 /// A raft snapshot to be recorded in the log.
@@ -107,6 +193,16 @@ pub struct RaftSnapshot {
 }
 
 impl RaftSnapshot {
+    /// The snapshot of what the backend holds.
+    pub(crate) fn of(committed: &BackendCommitted) -> Self {
+        Self {
+            index: committed.index,
+            term: committed.term,
+            conf_state: committed.members.conf_state(),
+            data: machine::membership::v2_store_json(&committed.members),
+        }
+    }
+
     /// The record in the log that vouches for it.
     pub(crate) fn record(&self) -> walpb::Snapshot {
         walpb::Snapshot {
@@ -134,6 +230,13 @@ impl RaftSnapshot {
 pub enum LogInput {
     /// Write this.
     Persist(raft::Persist),
+    /// Record the received snapshot that the write begins with, then write the rest.
+    Received {
+        /// The write.
+        persist: raft::Persist,
+        /// The membership in the form that etcd 3.6 reads, as the sender wrote it.
+        data: Bytes,
+    },
     /// Record a snapshot and let go of what it covers.
     Snapshot(RaftSnapshot),
 }
@@ -154,8 +257,16 @@ pub struct NodeOutput {
     pub log: Vec<LogInput>,
     /// For the Applier, in order.
     pub committed: Vec<Committed>,
+    /// For the Applier, behind `committed`: a durable snapshot to install.
+    pub install: Option<SnapshotMeta>,
     /// For the peer plane.
     pub messages: Vec<raft::Message>,
+    /// For the Committer: snapshots that peers need.
+    pub snapshots: Vec<SnapshotWanted>,
+    /// For the peer plane, before `messages`.
+    pub peers: Vec<PeerChange>,
+    /// Messages of peers that raft refused, and why.
+    pub refused: Vec<(MemberId, raft::StepError)>,
     /// For the runtimes.
     pub replies: Vec<(ReplyToken, Reply)>,
     /// The state to show, if it changed.
@@ -164,6 +275,8 @@ pub struct NodeOutput {
     pub flush: bool,
     /// Everything in flight was answered; the process may end.
     pub stopped: bool,
+    /// This member was removed from the cluster a while ago; the process must end.
+    pub removed: bool,
 }
 
 /// What others may know of raft's state.
@@ -208,6 +321,8 @@ pub enum Reply {
     Leases(Vec<LeaseId>),
     /// The keys attached to a lease, ascending.
     LeaseKeys(Vec<Bytes>),
+    /// Another member, the leader, must be asked.
+    Elsewhere(MemberId),
     /// What was waited for has happened.
     Done,
     /// The call failed.
@@ -230,6 +345,6 @@ pub struct LeaseTime {
 pub struct Sealed {
     /// Its changes.
     pub batch: Arc<store::Batch>,
-    /// The membership after it: a raft snapshot must not name a later one.
-    pub conf_state: Arc<ConfState>,
+    /// The members after it: a raft snapshot must not name later ones.
+    pub members: Arc<Members>,
 }

@@ -24,8 +24,9 @@ use wal::{ReadError, Wal, WriteError};
 use crate::applier::{Applier, CompactionPace};
 use crate::committer::{CommitPolicy, Committer};
 use crate::log_writer::LogWriter;
-use crate::message::RaftSnapshot;
+use crate::message::{BackendCommitted, RaftSnapshot};
 use crate::node::{Node, NodeConfig};
+use crate::received;
 
 /// Sizes that etcd fixes, or has flags for. The simulator makes them small, so that short runs
 /// meet them.
@@ -60,7 +61,7 @@ pub struct StartConfig {
     pub member: MemberId,
     /// Its cluster.
     pub cluster: ClusterId,
-    /// The founding members; used only if there is no log yet.
+    /// The founding members; none if this one joins. Used only if there is no log yet.
     pub founders: Vec<Member>,
     /// Raft and proposals.
     pub node: NodeConfig,
@@ -189,25 +190,23 @@ pub fn start(
     disk.create_dir_all(may, &config.snap_dir)?;
     let db_path = config.snap_dir.join("db");
     settle(&*disk, may, &config, &db_path)?;
-    let options = store::database_options();
-    let mut db = match bolt::Db::open(Arc::clone(&disk), &db_path, may, options) {
-        Err(bolt::OpenError::Locked) => return Err(StartError::Locked),
-        result => result.map_err(StartError::Database)?,
-    };
+    let (mut db, mut machine, mut storage_version) = state(&disk, may, &config, &db_path)?;
     remove_leftovers(&*disk, &config.snap_dir, may)?;
     if !Wal::exists(&*disk, &config.wal_dir, may)? {
         let beginning = beginning(&config.founders);
         let metadata = wal::writer::metadata(config.member, config.cluster);
         Wal::create(Arc::clone(&disk), &config.wal_dir, may, metadata, &beginning)?;
     }
-    create_buckets(&mut db, may)?;
-    let backend = db.begin_read();
-    let storage_version = check_storage_version(&backend, may)?;
-    let mut machine = Machine::recover(config.apply.clone(), may, backend)?;
-    machine.store.set_limits(config.limits.store);
-    let consistent = (machine.store.applied_index(), machine.store.applied_term());
-
     let snapshot = newest_snapshot(&*disk, &config.wal_dir, may)?;
+    let received = received::path(&config.snap_dir, snapshot.0);
+    if snapshot.0 > machine.store.applied_index() && disk.exists(may, &received)? {
+        // Its record is in the log, so it counts; the crash came before it was installed.
+        drop((db, machine));
+        received::rename(&*disk, &config.snap_dir, may, snapshot.0)?;
+        (db, machine, storage_version) = state(&disk, may, &config, &db_path)?;
+    }
+    received::remove_all(&*disk, &config.snap_dir, may)?;
+    let consistent = (machine.store.applied_index(), machine.store.applied_term());
     if snapshot.0 > consistent.0 {
         return Err(StartError::SnapshotMismatch {
             path: db_path,
@@ -236,6 +235,8 @@ pub fn start(
     let leases: Vec<_> =
         machine.leases().iter().map(|(id, lease)| (id, lease.ttl, lease.remaining)).collect();
     let node = Node::new(config.node, raft, now, last_snapshot, members, leases.into_iter());
+    let members = Arc::clone(machine.members());
+    let committed = BackendCommitted { index: consistent.0, term: consistent.1, members };
     let snap_dir = config.snap_dir.clone();
     let shared = Arc::clone(&disk);
     let log_writer = LogWriter::new(wal, shared, config.snap_dir, config.unsafe_no_fsync);
@@ -243,10 +244,30 @@ pub fn start(
         node,
         log_writer,
         applier: Applier::new(machine, storage_version, config.limits.compaction),
-        committer: Committer::new(db, config.commit, disk, snap_dir),
+        committer: Committer::new(db, committed, config.commit, disk, snap_dir),
         member: config.member,
         cluster: config.cluster,
     })
+}
+
+/// Opens the database, which must not be in use, and reads the state from it.
+fn state(
+    disk: &Arc<dyn Disk>,
+    may: &MayBlock,
+    config: &StartConfig,
+    db_path: &Path,
+) -> Result<(bolt::Db, Machine, Option<Bytes>), StartError> {
+    let options = store::database_options();
+    let mut db = match bolt::Db::open(Arc::clone(disk), db_path, may, options) {
+        Err(bolt::OpenError::Locked) => return Err(StartError::Locked),
+        result => result.map_err(StartError::Database)?,
+    };
+    received::create_buckets(&mut db, may)?;
+    let backend = db.begin_read();
+    let storage_version = check_storage_version(&backend, may)?;
+    let mut machine = Machine::recover(config.apply.clone(), may, backend)?;
+    machine.store.set_limits(config.limits.store);
+    Ok((db, machine, storage_version))
 }
 
 /// Makes durable what a killed process may have left in the page cache: this one reads it, builds
@@ -284,8 +305,12 @@ fn remove_leftovers(disk: &dyn Disk, dir: &Path, may: &MayBlock) -> Result<(), S
     Ok(())
 }
 
-/// The first log of a founding member: the same on all of them.
+/// The first log: the same on all founding members.
 fn beginning(founders: &[Member]) -> Beginning {
+    if founders.is_empty() {
+        // It joins: the leader sends everything.
+        return Beginning::default();
+    }
     let members: Vec<_> = founders.iter().map(|m| (MemberId(m.id), m.to_json())).collect();
     let (hard_state, entries) = raft::bootstrap(&members);
     Beginning {
@@ -293,17 +318,6 @@ fn beginning(founders: &[Member]) -> Beginning {
         hard_state: Some(hard_state.to_wire()),
         snapshot: None,
     }
-}
-
-fn create_buckets(db: &mut bolt::Db, may: &MayBlock) -> Result<(), StartError> {
-    let existing = db.begin_read().buckets(may).map_err(machine::apply::MachineError::from)?;
-    if Bucket::ALL.iter().all(|bucket| existing.iter().any(|name| name == bucket.name())) {
-        return Ok(());
-    }
-    let mut tx = db.begin_write();
-    store::create_buckets(&mut tx, may).map_err(crate::committer::CommitFailure::from)?;
-    tx.commit(may).map_err(crate::committer::CommitFailure::from)?;
-    Ok(())
 }
 
 /// Refuses a database of a version after this one (invariant 13).
@@ -360,9 +374,16 @@ fn recovered(
     machine: &Machine,
 ) -> Result<Recovered, StartError> {
     let mut entries = Vec::with_capacity(log.entries.len());
+    let mut term = snapshot.1;
     for entry in &log.entries {
         let entry = Entry::from_wire(entry.clone())
             .map_err(|e| StartError::Malformed(format!("entry: {e}")))?;
+        if entry.term < term {
+            // What a received snapshot replaced lies before its record in the log, also beyond its
+            // index; it never was committed, or the snapshot's term would not be higher.
+            break;
+        }
+        term = entry.term;
         entries.push(entry);
     }
     let mut hard_state = log.hard_state.as_ref().map(HardState::from_wire).unwrap_or_default();

@@ -145,6 +145,10 @@ impl RevisionLog {
         }
     }
 
+    pub(crate) fn tail_limit(&self) -> usize {
+        self.tail_limit_bytes
+    }
+
     pub(crate) fn set_tail_limit(&mut self, bytes: usize) {
         self.tail_limit_bytes = bytes;
     }

@@ -79,6 +79,15 @@ impl Store {
         }
     }
 
+    /// How much stays in memory.
+    #[must_use]
+    pub fn limits(&self) -> StoreLimits {
+        StoreLimits {
+            watch_tail_bytes: self.log.tail_limit(),
+            uncommitted_bytes: self.uncommitted_limit_bytes,
+        }
+    }
+
     /// Sets how much stays in memory.
     pub fn set_limits(&mut self, limits: StoreLimits) {
         self.log.set_tail_limit(limits.watch_tail_bytes);

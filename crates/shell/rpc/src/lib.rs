@@ -8,6 +8,7 @@
 pub mod conn;
 pub mod grpc;
 mod gunzip;
+pub mod identity;
 mod io;
 pub mod message;
 pub mod metadata;

@@ -82,6 +82,14 @@ pub struct Handle {
     pub bells: Arc<[Bell]>,
     /// Times of watch streams.
     pub watch: WatchLimits,
+    /// The connections to the other members.
+    pub plane: peer::Plane,
+    /// Calls to other members that are not about raft.
+    pub peers: peer::Client,
+    /// `--strict-reconfig-check`.
+    pub strict_reconfig: bool,
+    /// How long a request may wait: 5 s and two election timeouts.
+    pub request_timeout: Duration,
     /// Long lists that keep the state they began with, and for how long each may.
     pub pins: Pins,
 }
@@ -285,7 +293,7 @@ impl Runtime {
     }
 
     /// A View at or beyond an entry.
-    async fn view_at(&self, index: Index) -> Result<Arc<MemberView>, Status> {
+    pub(crate) async fn view_at(&self, index: Index) -> Result<Arc<MemberView>, Status> {
         let view = self.view();
         if view.store.applied_index() >= index {
             return Ok(view);

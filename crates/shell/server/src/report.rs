@@ -147,6 +147,7 @@ impl Reporter {
             Effect::Attributes { .. }
             | Effect::LeaseCheckpoint { .. }
             | Effect::ConfChange(None)
+            | Effect::Downgrade(_)
             | Effect::NoSpace => {}
         }
     }

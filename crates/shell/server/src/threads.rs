@@ -19,11 +19,12 @@ use handover::{Bell, Inbox, Slot};
 use member::{
     Applier, ApplierInput, ApplierOutput, CommitFailure, Committer, CommitterInput,
     CommitterOutput, LogFailure, LogInput, LogWriter, MemberView, Node, NodeInput, NodeOutput,
-    NodeStatus, Reply,
+    NodeStatus, PeerChange, Reply,
 };
 use osenv::Clock;
+use peer::Plane;
 use rpc::runtime::ReplyInbox;
-use types::{ReplyToken, Revision};
+use types::{MemberId, ReplyToken, Revision};
 
 use crate::report::{Reporter, Turn};
 
@@ -55,6 +56,8 @@ pub struct Queues {
     reporter: Arc<Reporter>,
     /// Called with the reason when the member cannot go on.
     fatal: Arc<dyn Fn(Fatal) + Send + Sync>,
+    /// Called when this member was removed from its cluster.
+    removed: Arc<dyn Fn() + Send + Sync>,
 }
 
 /// Why a member ended by itself.
@@ -84,11 +87,17 @@ fn log_failed(e: &LogFailure) -> Fatal {
     Fatal { message, error: e.to_string() }
 }
 
-//= etcd 3.7.1: server/storage/backend/batch_tx.go#commit, backend.go#defrag
+//= etcd 3.7.1: server/storage/backend/batch_tx.go#commit, backend.go#defrag,
+//= server/etcdserver/server.go#applySnapshot
 fn commit_failed(e: &CommitFailure) -> Fatal {
     let message = match e {
-        CommitFailure::Write(_) | CommitFailure::Commit(_) => "failed to commit tx",
+        CommitFailure::Write(_) | CommitFailure::Read(_) | CommitFailure::Commit(_) => {
+            "failed to commit tx"
+        }
         CommitFailure::Rename(_) => "failed to rename tmp database",
+        CommitFailure::Install(_) | CommitFailure::Open(_) => {
+            "failed to open snapshot backend"
+        }
     };
     Fatal { message, error: e.to_string() }
 }
@@ -109,6 +118,7 @@ impl Queues {
         runtimes: Vec<Arc<ReplyInbox>>,
         reporter: Arc<Reporter>,
         fatal: Arc<dyn Fn(Fatal) + Send + Sync>,
+        removed: Arc<dyn Fn() + Send + Sync>,
     ) -> Self {
         let bells = runtimes.iter().map(|_| Bell::default()).collect();
         Self {
@@ -122,6 +132,21 @@ impl Queues {
             runtimes: Arc::new(runtimes),
             reporter,
             fatal,
+            removed,
+        }
+    }
+
+    /// Hands leadership to `successor` before the member stops, if it leads. Returns when that is
+    /// done, or after `patience`.
+    pub fn hand_over(&self, successor: MemberId, patience: Duration) {
+        if !self.status.load().is_leader {
+            return;
+        }
+        self.node.push_event(NodeInput::Stop { successor: Some(successor) });
+        let until = Clock.now() + patience;
+        let handed_over = |status: &NodeStatus| !status.is_leader && status.leader.is_some();
+        while !handed_over(&self.status.load()) && Clock.now() < until {
+            std::thread::sleep(HAND_OVER_STEP);
         }
     }
 
@@ -162,6 +187,9 @@ impl Queues {
     }
 }
 
+/// Pause between looks at who leads.
+const HAND_OVER_STEP: Duration = Duration::from_millis(5);
+
 /// How long until `deadline`.
 fn until(now: Instant, deadline: Instant) -> Duration {
     deadline.since(now)
@@ -194,12 +222,13 @@ fn spawn(
 pub fn spawn_all(
     queues: &Queues,
     parts: member::Parts,
+    plane: &Plane,
     keep: Keep,
 ) -> std::io::Result<Vec<JoinHandle<()>>> {
     let member::Parts { node, log_writer, applier, committer, .. } = parts;
-    let q = queues.clone();
+    let (q, peers) = (queues.clone(), plane.clone());
     let node = spawn(queues, "node", move || {
-        run_node(&q, node);
+        run_node(&q, node, &peers);
         Ok(())
     })?;
     let q = queues.clone();
@@ -207,15 +236,15 @@ pub fn spawn_all(
     let q = queues.clone();
     let tell_at = committer.working_set();
     let apply = spawn(queues, "apply", move || run_applier(&q, applier, tell_at))?;
-    let q = queues.clone();
-    let commit = spawn(queues, "commit", move || run_committer(&q, committer))?;
+    let (q, peers) = (queues.clone(), plane.clone());
+    let commit = spawn(queues, "commit", move || run_committer(&q, committer, &peers))?;
     Ok(vec![node, log, apply, commit])
 }
 
 /// Time after which a commit index is written though nothing else is; Node's ticks come as often.
 const LAZY_LOG: Duration = Duration::from_millis(100);
 
-fn run_node(q: &Queues, mut node: Node) {
+fn run_node(q: &Queues, mut node: Node, plane: &Plane) {
     let (mut inputs, mut out) = (Vec::new(), NodeOutput::default());
     let mut sorted = q.reply_buffers();
     let mut next_nudge = Clock.now();
@@ -230,12 +259,25 @@ fn run_node(q: &Queues, mut node: Node) {
                 q.log.push_lazily(input);
             }
         }
+        for change in out.peers.drain(..) {
+            q.reporter.peer_changed(&change, change_peer(plane, &change));
+        }
+        plane.send(std::mem::take(&mut out.messages));
+        for (peer, why) in out.refused.drain(..) {
+            q.reporter.refused(peer, &why);
+        }
         if now >= next_nudge {
             next_nudge = now + LAZY_LOG;
             q.log.nudge();
         }
         for committed in out.committed.drain(..) {
             q.applier.push_event(ApplierInput::Committed(committed));
+        }
+        if let Some(meta) = out.install.take() {
+            q.applier.push_event(ApplierInput::Install(meta));
+        }
+        for wanted in out.snapshots.drain(..) {
+            q.committer.push_event(CommitterInput::Snapshot(wanted));
         }
         if std::mem::take(&mut out.flush) {
             q.committer.push_event(CommitterInput::Flush);
@@ -245,13 +287,30 @@ fn run_node(q: &Queues, mut node: Node) {
             q.status.store(status);
         }
         q.reply(&mut out.replies, &mut sorted);
-        out.messages.clear();
+        if std::mem::take(&mut out.removed) {
+            (q.removed)();
+        }
         let timeout = until(Clock.now(), node.deadline());
         if !q.node.recv_blocking(&mut inputs, Some(timeout)) {
             break;
         }
     }
     q.log.close();
+}
+
+/// Tells the peer plane who the members are now.
+fn change_peer(plane: &Plane, change: &PeerChange) -> Result<(), peer::BadUrl> {
+    match change {
+        // Adding one that is there changes nothing, updating one that is not there neither.
+        PeerChange::Set { id, urls } => {
+            plane.add_peer(*id, urls)?;
+            plane.update_peer(*id, urls)
+        }
+        PeerChange::Remove(id) => {
+            plane.remove_peer(*id);
+            Ok(())
+        }
+    }
 }
 
 fn run_log(q: &Queues, mut log: LogWriter, keep: Keep) -> Result<(), Fatal> {
@@ -326,6 +385,9 @@ fn run_applier(q: &Queues, mut applier: Applier, tell_at: usize) -> Result<(), F
         if news {
             q.bells.iter().for_each(Bell::ring);
         }
+        if let Some(holds) = out.holds.take() {
+            q.committer.push_event(CommitterInput::Holds(holds));
+        }
         for batch in out.batches.drain(..) {
             untold += batch.batch.op_count();
             let input = CommitterInput::Batch(batch);
@@ -344,6 +406,10 @@ fn run_applier(q: &Queues, mut applier: Applier, tell_at: usize) -> Result<(), F
             q.reporter.defragmenting();
             q.committer.push_event(CommitterInput::Defragment);
         }
+        if let Some(meta) = out.install.take() {
+            q.reporter.installing(&meta);
+            q.committer.push_event(CommitterInput::Install(meta));
+        }
         out.released.clear();
     }
     q.committer.push_event(CommitterInput::Flush);
@@ -351,7 +417,7 @@ fn run_applier(q: &Queues, mut applier: Applier, tell_at: usize) -> Result<(), F
     Ok(())
 }
 
-fn run_committer(q: &Queues, mut committer: Committer) -> Result<(), Fatal> {
+fn run_committer(q: &Queues, mut committer: Committer, plane: &Plane) -> Result<(), Fatal> {
     let may = MayBlock::on_this_thread();
     let (mut inputs, mut done) = (Vec::new(), CommitterOutput::default());
     let mut defragmenting = None;
@@ -378,6 +444,9 @@ fn run_committer(q: &Queues, mut committer: Committer) -> Result<(), Fatal> {
                 q.reporter.defragmented(size, took.unwrap_or_default());
             }
             q.applier.push_event(input);
+        }
+        for snapshot in done.snapshots.drain(..) {
+            plane.send_snapshot(snapshot.message, snapshot.database);
         }
         for committed in done.node.drain(..) {
             q.node.push_event(NodeInput::BackendCommitted(committed));

@@ -348,7 +348,7 @@ impl Process {
             return Ok(());
         };
         let batch = Store::empty().seal(sealed.batch.last_index(), sealed.batch.term(), None);
-        let index = Sealed { batch, conf_state: sealed.conf_state };
+        let index = Sealed { batch, members: sealed.members };
         let mut only = vec![CommitterInput::Batch(index), CommitterInput::Flush];
         let mut unseen = CommitterOutput::default();
         self.committer.handle(may, clock, &mut only, &mut unseen).map_err(|e| e.to_string())?;
@@ -383,7 +383,7 @@ impl Process {
             self.newest_batch = Some(BackendCommitted {
                 index: sealed.batch.last_index(),
                 term: sealed.batch.term(),
-                conf_state: sealed.conf_state.as_ref().clone(),
+                members: Arc::clone(&sealed.members),
             });
         }
         if let (Some(Plant::SnapshotAhead), CommitterInput::Flush, Some(newest)) =

@@ -86,7 +86,7 @@ fn j6_a_member_that_stops_answers_what_is_in_flight_and_takes_nothing_more() {
     let mut member = Running::start(&disk, Instant(0), 1);
     let before = member.put("k", "before");
     member.step(ALL_BUT_THE_LOG);
-    member.to_node.push(NodeInput::Stop);
+    member.to_node.push(NodeInput::Stop { successor: None });
     let after = member.put("k", "after");
     member.step(ALL_BUT_THE_LOG);
     assert_eq!(member.refused(after), Some(ApiError::Stopped));

@@ -66,17 +66,21 @@ fn text(status: StatusCode, body: &'static str) -> HttpResponse {
 }
 
 fn version(rt: &Rc<Runtime>) -> HttpResponse {
-    let view = rt.view();
-    let cluster = view.members.cluster_version.as_deref().unwrap_or("not_decided");
-    let storage = view.storage_version.as_deref().map_or("unknown".into(), String::from_utf8_lossy);
-    let json = format!(
-        r#"{{"etcdserver":"{}","etcdcluster":"{cluster}","storage":"{storage}"}}"#,
-        types::SERVER_VERSION
-    );
-    let mut response = HttpResponse::new(json.into());
+    let mut response = HttpResponse::new(version_json(rt).into());
     let content_type = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     response
+}
+
+/// The versions of program, cluster and files.
+pub(super) fn version_json(rt: &Runtime) -> String {
+    let view = rt.view();
+    let cluster = view.members.cluster_version.as_deref().unwrap_or("not_decided");
+    let storage = view.storage_version.as_deref().map_or("unknown".into(), String::from_utf8_lossy);
+    format!(
+        r#"{{"etcdserver":"{}","etcdcluster":"{cluster}","storage":"{storage}"}}"#,
+        types::SERVER_VERSION
+    )
 }
 
 fn metrics(rt: &Rc<Runtime>) -> HttpResponse {

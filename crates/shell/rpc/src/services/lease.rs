@@ -16,7 +16,7 @@ use prost::Message;
 use types::LeaseId;
 
 use crate::runtime::Runtime;
-use crate::services::{decode, unchanged};
+use crate::services::{decode, peers, unchanged};
 use crate::{Body, Draft, Requests, Sender};
 
 fn whole(message: &impl Message) -> Body {
@@ -68,6 +68,13 @@ pub(super) async fn time_to_live(rt: &Rc<Runtime>, message: Bytes) -> Result<Bod
                     rt.ask_applier(|token| ApplierInput::LeaseKeys { token, lease }).await?
             {
                 response.keys = keys;
+            }
+        }
+        Reply::Elsewhere(_) => {
+            if let Some(answer) =
+                peers::time_to_live_on_leader(rt, lease, request.keys).await?
+            {
+                response = answer;
             }
         }
         Reply::Refused(error) => return Err(error.into()),
@@ -134,6 +141,14 @@ pub(super) async fn keep_alive(
                     rt.handle.metrics.lease_renewed.inc();
                     ttl
                 }
+                Reply::Elsewhere(_) => match peers::renew_on_leader(rt, LeaseId(id)).await {
+                    Ok(ttl) => ttl,
+                    Err(status) => {
+                        end = Some(Err(status));
+                        asked.clear();
+                        break;
+                    }
+                },
                 Reply::Refused(ApiError::LeaseNotFound) => 0,
                 Reply::Refused(error) => {
                     end = Some(Err(error.into()));

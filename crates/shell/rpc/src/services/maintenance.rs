@@ -1,15 +1,13 @@
-//! The Maintenance service, and the Cluster service as far as it reads.
+//! The Maintenance service.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Instant;
 
 use api::error::{ApiError, Code, Status};
 use api::etcdserverpb::alarm_request::AlarmAction;
 use api::etcdserverpb::{
     AlarmRequest, AlarmResponse, AlarmType, DowngradeInfo, HashKvRequest, HashKvResponse,
-    HashResponse, Member, MemberListRequest, MemberListResponse, ResponseHeader, SnapshotResponse,
-    StatusResponse,
+    HashResponse, SnapshotResponse, StatusResponse,
 };
 use bytes::Bytes;
 use machine::Reply as Applied;
@@ -60,7 +58,10 @@ pub(super) fn status(rt: &Rc<Runtime>) -> Body {
         is_learner: view.members.get(rt.handle.member).is_some_and(|m| m.is_learner),
         storage_version: storage_version(&view),
         db_size_quota: rt.handle.limits.quota_bytes,
-        downgrade_info: Some(DowngradeInfo::default()),
+        downgrade_info: Some(DowngradeInfo {
+            enabled: view.members.downgrade.is_some(),
+            target_version: view.members.downgrade.clone().unwrap_or_default(),
+        }),
     })
 }
 
@@ -119,13 +120,20 @@ pub(super) async fn hash(rt: &Rc<Runtime>) -> Result<Body, Status> {
 }
 
 pub(super) async fn hash_kv(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status> {
-    let request: HashKvRequest = decode(message)?;
+    Ok(whole(&hash_at(rt, decode(message)?).await?))
+}
+
+/// The hash of the keys at a revision, also for other members.
+pub(super) async fn hash_at(
+    rt: &Rc<Runtime>,
+    request: HashKvRequest,
+) -> Result<HashKvResponse, Status> {
     let began = Instant::now();
     let view = rt.view();
     let revision = view.store.revision();
     //= etcd 3.7.1: server/storage/mvcc/hash.go#HashByRev (the stored hash comes first)
     if let Some(stored) = view.hashes.get(Revision(request.revision)) {
-        return Ok(hash_kv_response(rt, revision, stored));
+        return Ok(hash_response(rt, revision, stored));
     }
     let mut hasher = view.store.hash_kv(request.revision).map_err(range_error)?;
     let job = move |may: &env::MayBlock| {
@@ -137,16 +145,16 @@ pub(super) async fn hash_kv(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, St
         other => internal(other),
     })?;
     rt.handle.metrics.hash_rev.observe(began.elapsed().as_secs_f64());
-    Ok(hash_kv_response(rt, revision, hash))
+    Ok(hash_response(rt, revision, hash))
 }
 
-fn hash_kv_response(rt: &Rc<Runtime>, revision: Revision, hash: KvHash) -> Body {
-    whole(&HashKvResponse {
+fn hash_response(rt: &Rc<Runtime>, revision: Revision, hash: KvHash) -> HashKvResponse {
+    HashKvResponse {
         header: Some(rt.header(revision)),
         hash: hash.hash,
         compact_revision: hash.compact_revision.0,
         hash_revision: hash.revision.0,
-    })
+    }
 }
 
 /// Copies the backend into a fresh file while reads and writes go on.
@@ -205,20 +213,4 @@ pub(super) async fn snapshot(
     // A client that has gone has all it wants.
     let _ = sender.send(&trailer.encode_to_vec()).await;
     Ok(())
-}
-
-pub(super) async fn member_list(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status> {
-    let request: MemberListRequest = decode(message)?;
-    let view: Arc<MemberView> =
-        if request.linearizable { rt.linearizable_view().await? } else { rt.view() };
-    let members = view.members.iter().map(|m| Member {
-        id: m.id,
-        name: m.name.clone(),
-        peer_ur_ls: m.peer_urls.clone().unwrap_or_default(),
-        client_ur_ls: m.client_urls.clone(),
-        is_learner: m.is_learner,
-    });
-    // Cluster responses carry no revision.
-    let header = ResponseHeader { revision: 0, ..rt.header(Revision(0)) };
-    Ok(whole(&MemberListResponse { header: Some(header), members: members.collect() }))
 }

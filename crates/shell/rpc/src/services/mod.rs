@@ -2,11 +2,13 @@
 //!
 //! [`Services`] is one runtime's dispatcher. Read next: [`kv`] for the way of a write and a read.
 
+mod cluster;
 mod health;
 pub mod http;
 pub mod kv;
 pub mod lease;
 pub mod maintenance;
+pub mod peers;
 mod pin;
 pub mod range_stream;
 pub mod render;
@@ -90,9 +92,18 @@ impl Dispatch for Services {
                 Box::pin(async move { lease::time_to_live(&rt, message).await })
             }
             Method::LeaseLeases => Box::pin(async move { lease::leases(&rt).await }),
-            Method::MemberList => {
-                Box::pin(async move { maintenance::member_list(&rt, message).await })
+            Method::MemberList => Box::pin(async move { cluster::member_list(&rt, message).await }),
+            Method::MemberAdd => Box::pin(async move { cluster::member_add(&rt, message).await }),
+            Method::MemberRemove => {
+                Box::pin(async move { cluster::member_remove(&rt, message).await })
             }
+            Method::MemberUpdate => {
+                Box::pin(async move { cluster::member_update(&rt, message).await })
+            }
+            Method::MemberPromote => {
+                Box::pin(async move { cluster::member_promote(&rt, message).await })
+            }
+            Method::MoveLeader => Box::pin(async move { cluster::move_leader(&rt, message).await }),
             Method::Status => at_once(Ok(maintenance::status(&rt))),
             Method::Alarm => Box::pin(async move { maintenance::alarm(&rt, message).await }),
             Method::Defragment => Box::pin(async move { maintenance::defragment(&rt).await }),

@@ -1,4 +1,4 @@
-//! Who a founding member is: ids from URLs and token.
+//! Ids of members and clusters, made of URLs.
 //!
 //! //= etcd 3.7.1: server/etcdserver/api/membership/member.go#computeMemberID,
 //! //= etcd 3.7.1: server/etcdserver/api/membership/cluster.go#genID
@@ -14,11 +14,22 @@ fn first_eight(digest: &Digest) -> u64 {
 /// The id of a founding member: SHA-1 over its sorted peer URLs and the cluster token.
 #[must_use]
 pub fn member_id(peer_urls: &[String], cluster_token: &str) -> MemberId {
+    hash(peer_urls, cluster_token)
+}
+
+/// The id of a member that is added at this time, in seconds since 1970: so that one that was
+/// removed can be added again under another id.
+#[must_use]
+pub fn added_member_id(peer_urls: &[String], unix_secs: u64) -> MemberId {
+    hash(peer_urls, &unix_secs.to_string())
+}
+
+fn hash(peer_urls: &[String], suffix: &str) -> MemberId {
     let mut urls = peer_urls.to_vec();
     urls.sort_unstable();
     let mut context = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
     urls.iter().for_each(|url| context.update(url.as_bytes()));
-    context.update(cluster_token.as_bytes());
+    context.update(suffix.as_bytes());
     MemberId(first_eight(&context.finish()))
 }
 

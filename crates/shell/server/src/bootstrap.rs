@@ -1,0 +1,260 @@
+//! Who this member is, before it has a log: a founder, or one that joins.
+//!
+//! A member with a log is who its log says; nothing here is asked then.
+//= etcd 3.7.1: server/etcdserver/bootstrap.go#bootstrapCluster
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::Path;
+use std::time::Duration;
+
+use env::{Disk, MayBlock};
+use machine::Member;
+use peer::{Client, RemoteCluster, RemoteMember, Url};
+use rpc::identity::{cluster_id, member_id};
+use types::{CLUSTER_VERSION, ClusterId, MemberId};
+
+use crate::run::{Options, RunError};
+
+/// How long one peer may take to say who the members are.
+//= etcd 3.7.1: server/etcdserver/cluster_util.go#GetClusterFromRemotePeers
+const PEER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Who this member is.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) member: MemberId,
+    pub(crate) cluster: ClusterId,
+    /// The founding members; none if this one joins.
+    pub(crate) founders: Vec<Member>,
+    /// Members of the cluster that this one joins.
+    pub(crate) remotes: Vec<RemoteMember>,
+}
+
+/// Finds out who this member is.
+///
+/// # Errors
+/// [`RunError`]: it is in nobody's list, or the cluster to join cannot be asked or refuses it.
+pub(crate) fn identify(
+    disk: &dyn Disk,
+    may: &MayBlock,
+    options: &Options,
+) -> Result<Identity, RunError> {
+    let founded = founded(options)?;
+    if has_log(disk, may, &options.wal_dir)? {
+        // The log names the member and its cluster.
+        return Ok(founded);
+    }
+    let own = &options.name;
+    let others = options.initial_cluster.iter().filter(|(name, _)| name != own);
+    let mut urls: Vec<String> = others.flat_map(|(_, urls)| urls.clone()).collect();
+    urls.sort_unstable();
+    let client = Client::new(Duration::from_secs(1) + options.election, options.local_address);
+    if options.joins {
+        return block_on(join(&client, options, &urls, founded));
+    }
+    if !urls.is_empty() && block_on(is_bootstrapped(&client, &urls, founded.member))? {
+        let id = founded.member;
+        return Err(RunError::Bootstrap(format!("member {id} has already been bootstrapped")));
+    }
+    Ok(founded)
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T, RunError>>) -> Result<T, RunError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| RunError::Io("start a runtime".to_owned(), e))?;
+    runtime.block_on(work)
+}
+
+fn has_log(disk: &dyn Disk, may: &MayBlock, dir: &Path) -> Result<bool, RunError> {
+    match disk.read_dir(may, dir) {
+        Ok(entries) => Ok(entries.iter().any(|entry| entry.name.ends_with(".wal"))),
+        Err(e) if e.kind == env::IoErrorKind::NotFound => Ok(false),
+        Err(e) => Err(RunError::Start(e.into())),
+    }
+}
+
+/// The identity of a founding member, from the list of founders.
+fn founded(options: &Options) -> Result<Identity, RunError> {
+    let mut founders = Vec::new();
+    for (name, urls) in &options.initial_cluster {
+        let id = member_id(urls, &options.initial_cluster_token);
+        let peer_urls = Some(urls.clone());
+        founders.push(Member { id: id.0, peer_urls, name: name.clone(), ..Member::default() });
+    }
+    // Bootstrap entries are in the order of the ids, the same on all members.
+    founders.sort_unstable_by_key(|member| member.id);
+    let own = founders.iter().find(|member| member.name == options.name);
+    let member = own.map(|member| MemberId(member.id));
+    let member = member.ok_or_else(|| RunError::UnknownName(options.name.clone()))?;
+    let ids: Vec<_> = founders.iter().map(|member| MemberId(member.id)).collect();
+    Ok(Identity { member, cluster: cluster_id(&ids), founders, remotes: Vec::new() })
+}
+
+/// Whether the others know this member as one that has served clients already.
+//= etcd 3.7.1: server/etcdserver/cluster_util.go#isMemberBootstrapped
+async fn is_bootstrapped(
+    client: &Client,
+    urls: &[String],
+    own: MemberId,
+) -> Result<bool, RunError> {
+    for url in urls {
+        // Founders that are not up yet are the usual case.
+        let answer = client.members(std::slice::from_ref(url), Duration::from_secs(1)).await;
+        if let Ok(cluster) = answer {
+            let known = cluster.members.iter().find(|member| member.id == own.0);
+            return Ok(known.is_some_and(|member| !member.client_urls.is_empty()));
+        }
+    }
+    Ok(false)
+}
+
+//= etcd 3.7.1: server/etcdserver/bootstrap.go#bootstrapExistingClusterNoWAL
+async fn join(
+    client: &Client,
+    options: &Options,
+    urls: &[String],
+    founded: Identity,
+) -> Result<Identity, RunError> {
+    let existing = client.members(urls, PEER_TIMEOUT).await.map_err(|_| {
+        let why = "cannot fetch cluster info from peer urls: could not retrieve cluster \
+                   information from the given URLs";
+        RunError::Bootstrap(why.to_owned())
+    })?;
+    let own = assign(&founded.founders, &existing, &options.name)
+        .map_err(|why| RunError::Bootstrap(format!("error validating peerURLs {why}")))?;
+    if !is_compatible(client, &existing, own).await {
+        let why = "incompatible with current running cluster";
+        return Err(RunError::Bootstrap(why.to_owned()));
+    }
+    let RemoteCluster { id, members } = existing;
+    Ok(Identity { member: own, cluster: id, founders: Vec::new(), remotes: members })
+}
+
+/// Finds the member of the running cluster that this one is: the lists must have the same peer
+/// URLs.
+//= etcd 3.7.1: server/etcdserver/api/membership/cluster.go#ValidateClusterAndAssignIDs
+fn assign(
+    configured: &[Member],
+    existing: &RemoteCluster,
+    name: &str,
+) -> Result<MemberId, String> {
+    let show = || {
+        let member = |m: &RemoteMember| format!("{{ID:{} PeerURLs:{:?}}}", MemberId(m.id), m.peer_urls);
+        existing.members.iter().map(member).collect::<Vec<_>>().join(" ")
+    };
+    if configured.len() != existing.members.len() {
+        return Err(format!("{}: member count is unequal", show()));
+    }
+    let mut own = None;
+    for member in &existing.members {
+        let is_it =
+            |c: &&Member| same_urls(c.peer_urls.as_deref().unwrap_or_default(), &member.peer_urls);
+        match configured.iter().find(is_it) {
+            Some(found) if found.name == name => own = Some(MemberId(member.id)),
+            Some(_) => {}
+            None => {
+                return Err(format!(
+                    "{}: PeerURLs: no match found for existing member ({}, [{}]), last resolver \
+                     error (<nil>)",
+                    show(),
+                    MemberId(member.id),
+                    member.peer_urls.join(" ")
+                ));
+            }
+        }
+    }
+    own.ok_or_else(|| format!("{}: the local member is not among them", show()))
+}
+
+/// Whether two lists of URLs lead to the same places, by text or else by address.
+//= etcd 3.7.1: pkg/netutil/netutil.go#URLStringsEqual
+fn same_urls(a: &[String], b: &[String]) -> bool {
+    let texts = |urls: &[String]| {
+        let mut urls = urls.to_vec();
+        urls.sort_unstable();
+        urls
+    };
+    if texts(a) == texts(b) {
+        return true;
+    }
+    match (places(a), places(b)) {
+        (Some(a), Some(b)) => a == b,
+        _ => false,
+    }
+}
+
+fn places(urls: &[String]) -> Option<Vec<(String, Vec<SocketAddr>)>> {
+    let mut places = Vec::new();
+    for url in urls {
+        let parsed = Url::parse(url).ok()?;
+        let mut addresses: Vec<_> = parsed.host().to_socket_addrs().ok()?.collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        places.push((url.split("://").next().unwrap_or_default().to_owned(), addresses));
+    }
+    places.sort_unstable();
+    Some(places)
+}
+
+/// Whether the cluster's version lets this binary join. Members that do not answer are skipped; one
+/// must.
+//= etcd 3.7.1: server/etcdserver/cluster_util.go#isCompatibleWithCluster
+async fn is_compatible(client: &Client, existing: &RemoteCluster, own: MemberId) -> bool {
+    let (lowest, highest) = ((3, 0), minor(CLUSTER_VERSION).unwrap_or((3, 0)));
+    let mut found = false;
+    let mut downgrading = false;
+    for member in existing.members.iter().filter(|member| member.id != own.0) {
+        let Ok(versions) = client.version(&member.peer_urls, PEER_TIMEOUT).await else { continue };
+        let Some(version) = minor(&versions.cluster) else { continue };
+        downgrading = downgrading
+            || client.downgrade_enabled(&member.peer_urls, PEER_TIMEOUT).await.unwrap_or(false);
+        if version < lowest {
+            return false;
+        }
+        // While a downgrade goes on, only the version that it leads to may join.
+        let fits = if downgrading {
+            version == (highest.0, highest.1 + 1)
+        } else {
+            version <= highest
+        };
+        if !fits {
+            return false;
+        }
+        found = true;
+    }
+    found
+}
+
+fn minor(version: &str) -> Option<(u32, u32)> {
+    let mut parts = version.split('.').map(str::parse);
+    Some((parts.next()?.ok()?, parts.next()?.ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(id: u64, name: &str, url: &str) -> Member {
+        let peer_urls = Some(vec![url.to_owned()]);
+        Member { id, peer_urls, name: name.to_owned(), ..Member::default() }
+    }
+
+    fn remote(id: u64, url: &str) -> RemoteMember {
+        RemoteMember { id, peer_urls: vec![url.to_owned()], ..RemoteMember::default() }
+    }
+
+    #[test]
+    fn a_joining_member_is_the_one_with_its_urls() {
+        let configured =
+            [member(1, "a", "http://127.0.0.1:1"), member(2, "b", "http://localhost:2")];
+        let members = vec![remote(7, "http://127.0.0.1:1"), remote(9, "http://localhost:2")];
+        let existing = RemoteCluster { id: ClusterId(5), members };
+        assert_eq!(assign(&configured, &existing, "b"), Ok(MemberId(9)));
+        assert!(assign(&configured, &existing, "c").is_err());
+        let why = assign(&configured[..1], &existing, "a").unwrap_err();
+        assert!(why.ends_with("member count is unequal"), "{why}");
+        let members = vec![remote(7, "http://127.0.0.1:1"), remote(9, "http://127.0.0.1:3")];
+        let other = RemoteCluster { id: ClusterId(5), members };
+        assert!(assign(&configured, &other, "a").unwrap_err().contains("no match found"));
+    }
+}

@@ -1,0 +1,64 @@
+//! The member as its peer plane sees it.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use handover::{Inbox, Slot};
+use member::{MemberView, NodeInput};
+use peer::{Answer, Event, Refused};
+use rpc::services::peers::PeerCall;
+use types::MemberId;
+
+use crate::report::Reporter;
+
+/// What the plane reaches of the member.
+pub(crate) struct PeerSide {
+    pub(crate) node: Arc<Inbox<NodeInput>>,
+    pub(crate) view: Arc<Slot<MemberView>>,
+    pub(crate) reporter: Arc<Reporter>,
+    /// Requests that a runtime answers, once there is one.
+    pub(crate) calls: Arc<Inbox<PeerCall>>,
+    /// Called when a peer says that this member was removed.
+    pub(crate) on_removed: Arc<dyn Fn() + Send + Sync>,
+    pub(crate) told_removed: OnceLock<()>,
+}
+
+impl peer::Member for PeerSide {
+    fn receive(&self, message: raft::Message) -> Result<(), Refused> {
+        self.node.push(NodeInput::Step(message)).map_err(|_| Refused::Full)
+    }
+
+    fn unreachable(&self, peer: MemberId) {
+        self.node.push_event(NodeInput::Unreachable(peer));
+    }
+
+    fn snapshot_sent(&self, peer: MemberId, arrived: bool) {
+        self.node.push_event(NodeInput::SnapshotSent { peer, arrived });
+    }
+
+    fn removed(&self) {
+        if self.told_removed.set(()).is_ok() {
+            (self.on_removed)();
+        }
+    }
+
+    fn is_removed(&self, id: MemberId) -> bool {
+        self.view.load().members.is_removed(id)
+    }
+
+    fn other(&self, request: http::Request<Bytes>) -> Answer {
+        let (answer, wait) = tokio::sync::oneshot::channel();
+        let refused = self.calls.push(PeerCall { request, answer }).is_err();
+        Box::pin(async move {
+            match wait.await {
+                Ok(response) if !refused => response,
+                // The queue is full, or the member stops.
+                _ => rpc::services::peers::unavailable(),
+            }
+        })
+    }
+
+    fn event(&self, event: Event<'_>) {
+        self.reporter.peer_event(&event);
+    }
+}

@@ -1,0 +1,234 @@
+//! What the peer plane sees happen, as log lines.
+
+use cli::text::{show_duration, size};
+use member::PeerChange;
+use peer::{Event, Side};
+use raft::{SnapshotMeta, StepError};
+use types::MemberId;
+
+use crate::log_line;
+use crate::report::Reporter;
+
+impl Reporter {
+    /// The peer plane was told of a membership change, or could not be.
+    pub fn peer_changed(&self, change: &PeerChange, result: Result<(), peer::BadUrl>) {
+        let PeerChange::Set { id, urls } = change else { return };
+        if let Err(why) = result {
+            log_line!(
+                self.log,
+                Warn,
+                "failed to add remote peer",
+                "remote-peer-id" = id.to_string(),
+                "remote-peer-urls" = urls.clone(),
+                "error" = why.to_string(),
+            );
+        }
+    }
+
+    /// Raft refused a peer's message.
+    pub fn refused(&self, peer: MemberId, why: &StepError) {
+        match why {
+            // As usual as a change of leaders or members.
+            StepError::Dropped(_) | StepError::UnknownPeer(_) => {}
+            StepError::CommitBeyondLog { .. } => log_line!(
+                self.log,
+                Error,
+                "Was the raft log corrupted, truncated, or lost?",
+                "remote-peer-id" = peer.to_string(),
+                "error" = why.to_string(),
+            ),
+            _ => log_line!(
+                self.log,
+                Warn,
+                "failed to process raft message",
+                "remote-peer-id" = peer.to_string(),
+                "error" = why.to_string(),
+            ),
+        }
+    }
+
+    /// A received snapshot is about to be installed.
+    //= etcd 3.7.1: server/etcdserver/server.go#applySnapshot
+    pub fn installing(&self, meta: &SnapshotMeta) {
+        log_line!(
+            self.log,
+            Info,
+            "applying snapshot",
+            "incoming-leader-snapshot-index" = meta.index.0,
+            "incoming-leader-snapshot-term" = meta.term.0,
+        );
+    }
+
+    /// This member is no member any more.
+    //= etcd 3.7.1: server/etcdserver/server.go#run
+    pub fn removed(&self) {
+        let member = self.member.to_string();
+        let text = "the member has been permanently removed from the cluster";
+        log_line!(self.log, Warn, "server error", "error" = text);
+        log_line!(
+            self.log,
+            Warn,
+            "data-dir used by this member must be removed",
+            "local-member-id" = member
+        );
+    }
+
+    /// Something happened between this member and its peers.
+    //= etcd 3.7.1: server/etcdserver/api/rafthttp/{transport,peer_status,stream,snapshot_sender,http}.go
+    pub fn peer_event(&self, event: &Event<'_>) {
+        let me = || self.member.to_string();
+        match event {
+            Event::PeerAdded(id, urls) => log_line!(
+                self.log,
+                Info,
+                "added remote peer",
+                "local-member-id" = me(),
+                "remote-peer-id" = id.to_string(),
+                "remote-peer-urls" = urls.to_vec(),
+            ),
+            Event::RemoteAdded(id, urls) => log_line!(
+                self.log,
+                Info,
+                "added new remote peer",
+                "local-member-id" = me(),
+                "remote-peer-id" = id.to_string(),
+                "remote-peer-urls" = urls.to_vec(),
+            ),
+            Event::PeerUpdated(id, urls) => log_line!(
+                self.log,
+                Info,
+                "updated remote peer",
+                "local-member-id" = me(),
+                "updated-remote-peer-id" = id.to_string(),
+                "updated-remote-peer-urls" = urls.to_vec(),
+            ),
+            Event::PeerRemoved(id, true) => log_line!(
+                self.log,
+                Info,
+                "removed remote peer",
+                "local-member-id" = me(),
+                "removed-remote-peer-id" = id.to_string(),
+            ),
+            Event::Active(id) => {
+                log_line!(self.log, Info, "peer became active", "peer-id" = id.to_string());
+            }
+            Event::Inactive { peer, channel, action, reason } => log_line!(
+                self.log,
+                Warn,
+                "peer became inactive (message send to peer failed)",
+                "peer-id" = peer.to_string(),
+                "error" = format!("failed to {action} {peer} on {} ({reason})", channel.name()),
+            ),
+            Event::StreamEstablished(id, channel, side) => log_line!(
+                self.log,
+                Info,
+                "established TCP streaming connection with remote peer",
+                stream_type(*side) = channel.name(),
+                "local-member-id" = me(),
+                "remote-peer-id" = id.to_string(),
+            ),
+            Event::StreamLost(id, channel, side, why) => log_line!(
+                self.log,
+                Warn,
+                "lost TCP streaming connection with remote peer",
+                stream_type(*side) = channel.name(),
+                "local-member-id" = me(),
+                "remote-peer-id" = id.to_string(),
+                "error" = *why,
+            ),
+            Event::SnapshotSending { peer, index, bytes } => log_line!(
+                self.log,
+                Info,
+                "sending database snapshot",
+                "snapshot-index" = index.0,
+                "remote-peer-id" = peer.to_string(),
+                "bytes" = *bytes,
+                "size" = size(*bytes),
+            ),
+            Event::SnapshotSent { peer, index, bytes, took, failed: None } => log_line!(
+                self.log,
+                Info,
+                "sent database snapshot",
+                "snapshot-index" = index.0,
+                "remote-peer-id" = peer.to_string(),
+                "bytes" = *bytes,
+                "size" = size(*bytes),
+                "took" = show_duration(*took),
+            ),
+            Event::SnapshotSent { peer, index, bytes, took: _, failed: Some(why) } => log_line!(
+                self.log,
+                Warn,
+                "failed to send database snapshot",
+                "snapshot-index" = index.0,
+                "remote-peer-id" = peer.to_string(),
+                "bytes" = *bytes,
+                "size" = size(*bytes),
+                "error" = *why,
+            ),
+            Event::SnapshotReceiving { peer, index, message_bytes } => log_line!(
+                self.log,
+                Info,
+                "receiving database snapshot",
+                "local-member-id" = me(),
+                "remote-snapshot-sender-id" = peer.to_string(),
+                "incoming-snapshot-index" = index.0,
+                "incoming-snapshot-message-size-bytes" = *message_bytes,
+            ),
+            Event::SnapshotReceived { peer: Some(peer), index, bytes, took, failed, .. } => {
+                let (peer, took) = (peer.to_string(), show_duration(*took));
+                match failed {
+                    None => log_line!(
+                        self.log,
+                        Info,
+                        "received and saved database snapshot",
+                        "local-member-id" = me(),
+                        "remote-snapshot-sender-id" = peer,
+                        "incoming-snapshot-index" = index.0,
+                        "incoming-snapshot-size-bytes" = *bytes,
+                        "download-took" = took,
+                    ),
+                    Some(why) => log_line!(
+                        self.log,
+                        Warn,
+                        "failed to save incoming database snapshot",
+                        "local-member-id" = me(),
+                        "remote-snapshot-sender-id" = peer,
+                        "incoming-snapshot-index" = index.0,
+                        "error" = *why,
+                    ),
+                }
+            }
+            Event::Refused { from, why } => log_line!(
+                self.log,
+                Warn,
+                "rejected a request of a peer",
+                "local-member-id" = me(),
+                "remote-peer-id" = *from,
+                "reason" = format!("{why:?}"),
+            ),
+            Event::RefusedBy(id, why) => log_line!(
+                self.log,
+                Warn,
+                "request sent was ignored by remote peer",
+                "local-member-id" = me(),
+                "remote-peer-id" = id.to_string(),
+                "error" = *why,
+            ),
+            Event::ClockDrift(id, _, drift) => log_line!(
+                self.log,
+                Warn,
+                "prober found high clock drift",
+                "remote-peer-id" = id.to_string(),
+                "clock-drift" = show_duration(*drift),
+            ),
+            _ => {}
+        }
+    }
+}
+
+fn stream_type(side: Side) -> &'static str {
+    match side {
+        Side::Reader => "stream-reader-type",
+        Side::Writer => "stream-writer-type",
+    }
+}
