@@ -341,7 +341,7 @@ fn a_message_of_etcd_36_with_explicit_zeros_reads_the_same() {
 #[test]
 fn bytes_that_nest_without_end_are_refused_or_read_but_never_followed_down() {
     // Unknown groups in one another, and messages in messages (`responses`, field 14).
-    let groups = vec![0xfb, 0x01].repeat(400_000);
+    let groups = [0xfb, 0x01].repeat(400_000);
     assert_eq!(Message::decode(groups.into()), Err(WireError::Protobuf));
     let mut nested: Vec<u8> = Vec::new();
     let mut lens = Vec::new();
