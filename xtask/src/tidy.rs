@@ -10,7 +10,10 @@ use crate::shell::{cargo, root};
 const GROUPS: [(&str, &[&str]); 4] = [
     ("base", &["types", "api", "env"]),
     ("core", &["raft", "wal", "bolt", "store", "watch", "machine", "member"]),
-    ("shell", &["handover", "osenv", "cli", "rpc", "server", "client", "ctl", "utl", "bench"]),
+    (
+        "shell",
+        &["handover", "osenv", "peer", "cli", "rpc", "server", "client", "ctl", "utl", "bench"],
+    ),
     ("bin", &["etcd", "etcdctl", "etcdutl", "etcd-bench"]),
 ];
 

@@ -4,7 +4,7 @@
 //! so that a message of ours is byte for byte a message of Go's. What comes in may have any of
 //! them absent or zero (etcd 3.6 writes zeros). Decoding never panics and copies no payload.
 
-use api::raftpb;
+use api::{odd, raftpb};
 use bytes::Bytes;
 use prost::Message as _;
 use types::{Index, MemberId, Term};
@@ -160,7 +160,8 @@ impl Message {
     /// # Errors
     /// See [`WireError`]; the peer is at fault.
     pub fn decode(bytes: Bytes) -> Result<Self, WireError> {
-        Self::from_wire(raftpb::Message::decode(bytes).map_err(|_| WireError::Protobuf)?)
+        // A message may hold messages, and unknown fields groups: prost follows them however deep.
+        Self::from_wire(odd::decode::<raftpb::Message>(bytes).map_err(|_| WireError::Protobuf)?)
     }
 
     /// As a protobuf message.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use env::{Entropy, SplitMix};
 use raft::{
     Body, ConfChange, ConfChangeV2, ConfState, Entry, EntryKind, Message, Proposal, Raft,
-    Rejection, Role, SnapshotMeta, StepError,
+    Rejection, Role, SnapshotMeta, StepError, WireError,
 };
 use support::Cluster;
 use types::{Index, MemberId, Term};
@@ -336,4 +336,25 @@ fn a_message_of_etcd_36_with_explicit_zeros_reads_the_same() {
     assert_eq!(message, self::message(1, 2, 2, append((3, 2), &[(4, 2)], 3)));
     // Ours, and 3.7's, is shorter.
     assert_eq!(message.encode().len(), old.len() - 2 - 4);
+}
+
+#[test]
+fn bytes_that_nest_without_end_are_refused_or_read_but_never_followed_down() {
+    // Unknown groups in one another, and messages in messages (`responses`, field 14).
+    let groups = [0xfb, 0x01].repeat(400_000);
+    assert_eq!(Message::decode(groups.into()), Err(WireError::Protobuf));
+    let mut nested: Vec<u8> = Vec::new();
+    let mut lens = Vec::new();
+    let mut len = 0_usize;
+    for _ in 0..200_000 {
+        lens.push(len);
+        let mut varint = Vec::new();
+        prost::encoding::encode_varint(len as u64, &mut varint);
+        len += 1 + varint.len();
+    }
+    for len in lens.iter().rev() {
+        nested.push(14 << 3 | 2);
+        prost::encoding::encode_varint(*len as u64, &mut nested);
+    }
+    assert_eq!(Message::decode(nested.into()), Err(WireError::Protobuf));
 }

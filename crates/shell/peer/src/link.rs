@@ -1,0 +1,135 @@
+//! One HTTP/1.1 connection to a peer, driven by whoever uses it.
+//!
+//! Invariant: there is no task of its own; dropping a link or a request closes the socket at once.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Incoming};
+use hyper::client::conn::http1::{Builder, Connection, SendRequest};
+use hyper_util::rt::TokioIo;
+
+use crate::net::{Dialer, Timed, dial};
+use crate::url::Url;
+
+/// Why a request got no answer.
+pub(crate) type LinkError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What moves the bytes; gone once the connection has ended.
+type Moving<B> = Option<Pin<Box<Connection<TokioIo<Timed>, B>>>>;
+
+/// A connection that takes one request at a time.
+pub(crate) struct Link<B>
+where
+    B: Body + Send + 'static,
+{
+    sender: SendRequest<B>,
+    connection: Moving<B>,
+    host: HeaderValue,
+}
+
+impl<B> Link<B>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<LinkError>,
+{
+    /// Connects.
+    pub(crate) async fn open(
+        dialer: &Dialer,
+        url: &Url,
+        read: Option<Duration>,
+        write: Option<Duration>,
+    ) -> Result<Self, LinkError> {
+        let stream = Timed::new(dial(dialer, url).await?, read, write);
+        let (sender, connection) =
+            Builder::new().title_case_headers(true).handshake(TokioIo::new(stream)).await?;
+        let host = HeaderValue::from_str(url.host())?;
+        Ok(Self { sender, connection: Some(Box::pin(connection)), host })
+    }
+
+    /// Whether another request may be tried.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.connection.is_some() && self.sender.is_ready()
+    }
+
+    /// Runs `work` while the connection moves.
+    pub(crate) async fn drive<F: Future>(&mut self, work: F) -> F::Output {
+        drive(&mut self.connection, work).await
+    }
+
+    /// Sends a request; the answer's head.
+    pub(crate) async fn send(
+        &mut self,
+        mut request: Request<B>,
+    ) -> Result<Response<Incoming>, LinkError> {
+        request.headers_mut().insert(http::header::HOST, self.host.clone());
+        let answer = self.sender.send_request(request);
+        Ok(drive(&mut self.connection, answer).await?)
+    }
+
+    /// Sends a request; the whole answer, of at most `limit` bytes.
+    pub(crate) async fn exchange(
+        &mut self,
+        request: Request<B>,
+        limit: usize,
+    ) -> Result<Response<Bytes>, LinkError> {
+        let (head, body) = self.send(request).await?.into_parts();
+        let body = self.drive(read_body(body, limit)).await?;
+        Ok(Response::from_parts(head, body))
+    }
+}
+
+async fn drive<B, F>(connection: &mut Moving<B>, work: F) -> F::Output
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<LinkError>,
+    F: Future,
+{
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        if let Some(alive) = connection
+            && alive.as_mut().poll(cx).is_ready()
+        {
+            *connection = None;
+        }
+        work.as_mut().poll(cx)
+    })
+    .await
+}
+
+/// A whole body.
+///
+/// # Errors
+/// The connection's; [`io::ErrorKind::FileTooLarge`] above `limit` bytes.
+pub(crate) async fn read_body(mut body: Incoming, limit: usize) -> Result<Bytes, LinkError> {
+    let mut whole = BytesMut::new();
+    let mut only = Bytes::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        if whole.len() + only.len() + data.len() > limit {
+            return Err(io::Error::from(io::ErrorKind::FileTooLarge).into());
+        }
+        if only.is_empty() && whole.is_empty() {
+            only = data;
+        } else {
+            whole.extend_from_slice(&std::mem::take(&mut only));
+            whole.extend_from_slice(&data);
+        }
+    }
+    Ok(if whole.is_empty() { only } else { whole.freeze() })
+}
+
+/// One request on a connection of its own; the whole answer.
+pub(crate) async fn once(
+    dialer: &Dialer,
+    url: &Url,
+    request: Request<Full<Bytes>>,
+    limit: usize,
+) -> Result<Response<Bytes>, LinkError> {
+    Link::open(dialer, url, None, None).await?.exchange(request, limit).await
+}
