@@ -6,11 +6,13 @@
 
 pub mod ids;
 pub mod limits;
+pub mod version;
 
 pub use ids::{
     ClusterId, Index, LeaseId, MemberId, ReplyToken, RequestId, Revision, SubRevision, Term,
     WatchId, WriteId,
 };
+pub use version::Version;
 
 /// The etcd version this build stands in for, as `--version`, `/version` and Status report it.
 pub const SERVER_VERSION: &str = "3.7.1";

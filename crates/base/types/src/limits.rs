@@ -44,6 +44,9 @@ pub const HEARTBEAT_MS: u64 = 100;
 pub const ELECTION_MS: u64 = 1_000;
 /// The part of a request's deadline that does not depend on the election timeout, milliseconds.
 pub const REQUEST_TIMEOUT_BASE_MS: u64 = 5_000;
+/// Milliseconds after which a stream to a peer that says or takes nothing is given up
+/// (`--raft-read-timeout`, `--raft-write-timeout`).
+pub const RAFT_TIMEOUT_MS: u64 = 5_000;
 /// Milliseconds between resends of an unanswered read index.
 pub const READ_INDEX_RETRY_MS: u64 = 500;
 /// Milliseconds a lease operation waits for apply to catch up.

@@ -18,7 +18,7 @@ use env::{Access, MayBlock};
 use prost::Message;
 use raft::{Entry, EntryKind};
 use store::{Bucket, RecoverError, Store, ValueError};
-use types::{LeaseId, MemberId};
+use types::{LeaseId, MemberId, Version};
 
 use crate::alarms::Alarms;
 use crate::kv::{self, Context, Failed};
@@ -303,7 +303,12 @@ impl Machine {
         }
         if let Some(checkpoint) = &request.lease_checkpoint {
             let persist = self.config.persist_checkpoints
-                || self.members.cluster_version.as_deref().is_some_and(|v| at_least(v, 3, 6));
+                || self
+                    .members
+                    .cluster_version
+                    .as_deref()
+                    .and_then(Version::parse)
+                    .is_some_and(|v| v >= CHECKPOINTS_STORED_SINCE);
             for c in &checkpoint.checkpoints {
                 let id = LeaseId(c.id);
                 if let Some(op) = self.leases.checkpoint(id, c.remaining_ttl, persist) {
@@ -378,6 +383,9 @@ fn over_quota(over: bool, effects: &mut Vec<Effect>, reply: Reply) -> Result<Rep
     Ok(reply)
 }
 
+/// The cluster version from which on lease checkpoints are stored.
+const CHECKPOINTS_STORED_SINCE: Version = Version { major: 3, minor: 6 };
+
 /// What a lease grant counts against the quota, in bytes.
 pub const LEASE_COST: u64 = 64;
 const PUT_OVERHEAD: u64 = 256;
@@ -402,12 +410,6 @@ pub fn txn_cost(txn: &TxnRequest) -> u64 {
         })
     };
     branch(&txn.success).max(branch(&txn.failure))
-}
-
-/// Whether a version text is at least `major.minor`.
-fn at_least(version: &str, major: u32, minor: u32) -> bool {
-    let mut parts = version.split('.').map(|p| p.parse::<u32>().unwrap_or(0));
-    (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (major, minor)
 }
 
 fn is_read(request: &InternalRaftRequest) -> bool {

@@ -23,9 +23,7 @@ use store::{Batch, Bucket, Op, Released, ValueError, View};
 use types::limits::{COMPACTION_BATCH, COMPACTION_SLEEP_MS};
 use types::{Index, LeaseId, ReplyToken, Revision, Term};
 
-use crate::message::{
-    Applied, BackendCommitted, Committed, Installed, NodeInput, Reply, Sealed,
-};
+use crate::message::{Applied, BackendCommitted, Committed, Installed, NodeInput, Reply, Sealed};
 
 /// Bytes of keys and values that are hashed per turn, between entries: about 200 µs.
 const HASH_BUDGET_BYTES: usize = 256 << 10;

@@ -260,14 +260,13 @@ impl Committer {
             .map_err(CommitFailure::Install)?;
         let path = self.dir.join("db");
         let options = store::database_options();
-        self.db = Db::open(Arc::clone(&self.disk), &path, may, options)
-            .map_err(CommitFailure::Open)?;
+        self.db =
+            Db::open(Arc::clone(&self.disk), &path, may, options).map_err(CommitFailure::Open)?;
         received::create_buckets(&mut self.db, may)?;
         let (meta, backend) = (meta.clone(), self.db.begin_read());
         out.applier.push(ApplierInput::Installed { meta, backend });
         Ok(())
     }
-
 
     fn begin_copy(&self, may: &MayBlock) -> Result<Defrag, String> {
         let path = self.dir.join(COPY_NAME);

@@ -11,7 +11,7 @@ use env::{Disk, MayBlock};
 use machine::Member;
 use peer::{Client, RemoteCluster, RemoteMember, Url};
 use rpc::identity::{cluster_id, member_id};
-use types::{CLUSTER_VERSION, ClusterId, MemberId};
+use types::{CLUSTER_VERSION, ClusterId, MemberId, Version};
 
 use crate::run::{Options, RunError};
 
@@ -133,13 +133,10 @@ async fn join(
 /// Finds the member of the running cluster that this one is: the lists must have the same peer
 /// URLs.
 //= etcd 3.7.1: server/etcdserver/api/membership/cluster.go#ValidateClusterAndAssignIDs
-fn assign(
-    configured: &[Member],
-    existing: &RemoteCluster,
-    name: &str,
-) -> Result<MemberId, String> {
+fn assign(configured: &[Member], existing: &RemoteCluster, name: &str) -> Result<MemberId, String> {
     let show = || {
-        let member = |m: &RemoteMember| format!("{{ID:{} PeerURLs:{:?}}}", MemberId(m.id), m.peer_urls);
+        let member =
+            |m: &RemoteMember| format!("{{ID:{} PeerURLs:{:?}}}", MemberId(m.id), m.peer_urls);
         existing.members.iter().map(member).collect::<Vec<_>>().join(" ")
     };
     if configured.len() != existing.members.len() {
@@ -200,34 +197,26 @@ fn places(urls: &[String]) -> Option<Vec<(String, Vec<SocketAddr>)>> {
 /// must.
 //= etcd 3.7.1: server/etcdserver/cluster_util.go#isCompatibleWithCluster
 async fn is_compatible(client: &Client, existing: &RemoteCluster, own: MemberId) -> bool {
-    let (lowest, highest) = ((3, 0), minor(CLUSTER_VERSION).unwrap_or((3, 0)));
+    let lowest = Version { major: 3, minor: 0 };
+    let highest = Version::parse(CLUSTER_VERSION).unwrap_or(lowest);
     let mut found = false;
     let mut downgrading = false;
     for member in existing.members.iter().filter(|member| member.id != own.0) {
         let Ok(versions) = client.version(&member.peer_urls, PEER_TIMEOUT).await else { continue };
-        let Some(version) = minor(&versions.cluster) else { continue };
+        let Some(version) = Version::parse(&versions.cluster) else { continue };
         downgrading = downgrading
             || client.downgrade_enabled(&member.peer_urls, PEER_TIMEOUT).await.unwrap_or(false);
         if version < lowest {
             return false;
         }
         // While a downgrade goes on, only the version that it leads to may join.
-        let fits = if downgrading {
-            version == (highest.0, highest.1 + 1)
-        } else {
-            version <= highest
-        };
+        let fits = if downgrading { version.before() == Some(highest) } else { version <= highest };
         if !fits {
             return false;
         }
         found = true;
     }
     found
-}
-
-fn minor(version: &str) -> Option<(u32, u32)> {
-    let mut parts = version.split('.').map(str::parse);
-    Some((parts.next()?.ok()?, parts.next()?.ok()?))
 }
 
 #[cfg(test)]

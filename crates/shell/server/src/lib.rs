@@ -4,19 +4,22 @@
 //! sockets, and the order in which everything starts and stops. Never holds logic of the member.
 //! [`run`] is also the API for embedding. Read next: [`run`], [`threads`].
 
+mod bootstrap;
 pub mod config;
-pub mod identity;
 pub mod listen;
 pub mod logging;
 mod metered;
+mod peers;
 mod program;
 mod report;
+mod report_peers;
 pub mod run;
 pub mod threads;
+mod versions;
 
 pub use logging::Log;
 pub use program::program;
-pub use run::{Options, RunError, Server, start};
+pub use run::{Options, RunError, Server, start, start_until};
 
 /// The operating system's disk.
 #[must_use]

@@ -158,7 +158,7 @@ fn spaced(value: &Value) -> String {
 /// Logs a line with the place it is written at.
 #[macro_export]
 macro_rules! log_line {
-    ($log:expr, $level:ident, $msg:expr $(, $name:literal = $value:expr)* $(,)?) => {
+    ($log:expr, $level:ident, $msg:expr $(, $name:tt = $value:expr)* $(,)?) => {
         $log.line(
             $crate::logging::Level::$level,
             concat!("server/", file!(), ":", line!()).trim_start_matches("server/crates/"),

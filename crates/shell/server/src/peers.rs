@@ -1,6 +1,6 @@
 //! The member as its peer plane sees it.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use handover::{Inbox, Slot};
@@ -20,7 +20,6 @@ pub(crate) struct PeerSide {
     pub(crate) calls: Arc<Inbox<PeerCall>>,
     /// Called when a peer says that this member was removed.
     pub(crate) on_removed: Arc<dyn Fn() + Send + Sync>,
-    pub(crate) told_removed: OnceLock<()>,
 }
 
 impl peer::Member for PeerSide {
@@ -37,9 +36,7 @@ impl peer::Member for PeerSide {
     }
 
     fn removed(&self) {
-        if self.told_removed.set(()).is_ok() {
-            (self.on_removed)();
-        }
+        (self.on_removed)();
     }
 
     fn is_removed(&self, id: MemberId) -> bool {

@@ -9,11 +9,12 @@ use cli::text::show_duration;
 use env::Disk;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use tokio::sync::watch;
 
 use crate::config::{self, Configured, Refused, Request};
 use crate::logging::Format;
 use crate::threads::Fatal;
-use crate::{Log, RunError, log_line, start};
+use crate::{Log, RunError, Server, log_line, start_until};
 
 /// Runs the server program with its arguments (without the program's name) on a disk. `ready` is
 /// called once clients are served.
@@ -92,23 +93,8 @@ fn run(configured: &Configured, disk: &Arc<dyn Disk>, ready: &dyn Fn()) -> ExitC
             return ExitCode::FAILURE;
         }
     };
-    let server = match start(disk, &log, &configured.options) {
-        Ok(server) => server,
-        Err(e) => return ended(&log, "discovery failed", &e),
-    };
-    log_line!(log, Info, "ready to serve client requests");
-    ready();
-    for address in &server.addresses {
-        log_line!(
-            log,
-            Info,
-            "serving client traffic insecurely; this is strongly discouraged!",
-            "traffic" = "grpc+http",
-            "address" = address.to_string()
-        );
-    }
-    let stop = server.stopper();
-    let handle = signals.handle();
+    let stop = watch::channel(false).0;
+    let (stopper, handle) = (stop.clone(), signals.handle());
     let told = Arc::clone(&log);
     let received = std::thread::spawn(move || {
         let signal = signals.forever().next();
@@ -117,9 +103,17 @@ fn run(configured: &Configured, disk: &Arc<dyn Disk>, ready: &dyn Fn()) -> ExitC
             log_line!(told, Info, "received signal; shutting down", "signal" = name);
         }
         // Nobody listens any more if the member has ended by itself.
-        let _ = stop.send(true);
+        let _ = stopper.send(true);
         signal
     });
+    let server = match start_until(disk, &log, &configured.options, stop.clone()) {
+        Ok(server) => server,
+        Err(e) => return ended(&log, "discovery failed", &e),
+    };
+    if !*stop.borrow() {
+        announce(&log, &server);
+        ready();
+    }
     let result = server.wait();
     handle.close();
     let signal = received.join().ok().flatten();
@@ -133,6 +127,20 @@ fn run(configured: &Configured, disk: &Arc<dyn Disk>, ready: &dyn Fn()) -> ExitC
             }
             ExitCode::SUCCESS
         }
+    }
+}
+
+/// Says that clients are served, and where.
+fn announce(log: &Log, server: &Server) {
+    log_line!(log, Info, "ready to serve client requests");
+    for address in &server.addresses {
+        log_line!(
+            log,
+            Info,
+            "serving client traffic insecurely; this is strongly discouraged!",
+            "traffic" = "grpc+http",
+            "address" = address.to_string()
+        );
     }
 }
 

@@ -25,9 +25,9 @@ const SLOW_FLUSH: Duration = Duration::from_secs(1);
 /// Where reports go.
 #[derive(Clone)]
 pub struct Reporter {
-    log: Arc<Log>,
+    pub(crate) log: Arc<Log>,
     metrics: Arc<Metrics>,
-    member: MemberId,
+    pub(crate) member: MemberId,
     cluster: ClusterId,
     publish_timeout: Duration,
     /// Time of one turn of Applier beyond which it is reported.

@@ -5,10 +5,11 @@
 //! way: no new calls, Node refuses, what is queued is written, the backend is committed.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Once, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -18,26 +19,30 @@ use api::membershippb;
 use cli::text::show_duration;
 use env::{Disk, MayBlock, SplitMix};
 use handover::Inbox;
-use machine::{ApplyConfig, Member};
+use machine::{ApplyConfig, Members};
 use member::{
     AutoCompaction, CommitPolicy, MemberLimits, NodeConfig, Retention, StartConfig, StartError,
 };
 use osenv::Clock;
+use peer::Plane;
 use prost::Message;
 use rpc::pool::Pool;
 use rpc::runtime::{Handle, ReplyInbox, RequestLimits, Runtime, WatchLimits};
 use rpc::services::Services;
+use rpc::services::peers::PeerCall;
 use rpc::{Metrics, Settings, serve};
 use tokio::sync::watch;
-use types::{MemberId, RequestId};
+use types::{ClusterId, MemberId, RequestId};
 
 use crate::{Log, log_line};
 
-use crate::identity::{cluster_id, member_id};
+use crate::bootstrap::{Identity, identify};
 use crate::listen::{Accepted, Address, Bound, Listener, bind};
 use crate::metered::MeteredDisk;
+use crate::peers::PeerSide;
 use crate::report::Reporter;
 use crate::threads::{Fatal, Keep, Queues, spawn_all};
+use crate::versions;
 
 /// What a member is run with: the configuration after parsing and checking.
 #[derive(Clone, Debug)]
@@ -50,6 +55,20 @@ pub struct Options {
     pub wal_dir: PathBuf,
     /// `--listen-client-urls`, resolved.
     pub client_addresses: Vec<Address>,
+    /// `--listen-peer-urls`, resolved.
+    pub peer_addresses: Vec<Address>,
+    /// `--initial-advertise-peer-urls`.
+    pub advertise_peer_urls: Vec<String>,
+    /// Where connections to peers leave from, if they must.
+    pub local_address: Option<IpAddr>,
+    /// `--raft-read-timeout`, `--raft-write-timeout`.
+    pub raft_timeouts: (Duration, Duration),
+    /// `--initial-cluster-state=existing`.
+    pub joins: bool,
+    /// `--strict-reconfig-check`.
+    pub strict_reconfig: bool,
+    /// `--downgrade-check-time`; 0 is never.
+    pub downgrade_check: Duration,
     /// `--advertise-client-urls`.
     pub advertise_client_urls: Vec<String>,
     /// `--initial-cluster`: names with their peer URLs.
@@ -105,6 +124,16 @@ impl Default for Options {
             data_dir: PathBuf::from("default.etcd"),
             wal_dir: PathBuf::from("default.etcd/member/wal"),
             client_addresses: vec![Address::Tcp(([127, 0, 0, 1], 2379).into())],
+            peer_addresses: vec![Address::Tcp(([127, 0, 0, 1], 2380).into())],
+            advertise_peer_urls: vec!["http://localhost:2380".to_owned()],
+            local_address: None,
+            raft_timeouts: (
+                Duration::from_millis(l::RAFT_TIMEOUT_MS),
+                Duration::from_millis(l::RAFT_TIMEOUT_MS),
+            ),
+            joins: false,
+            strict_reconfig: true,
+            downgrade_check: Duration::from_secs(5),
             advertise_client_urls: vec!["http://localhost:2379".to_owned()],
             initial_cluster: vec![("default".to_owned(), vec!["http://localhost:2380".to_owned()])],
             initial_cluster_token: "etcd-cluster".to_owned(),
@@ -143,6 +172,8 @@ pub enum RunError {
     Io(String, io::Error),
     /// The configuration names this member nowhere.
     UnknownName(String),
+    /// The cluster cannot be founded or joined.
+    Bootstrap(String),
     /// The member could not go on.
     Fatal(Fatal),
 }
@@ -155,6 +186,7 @@ impl std::fmt::Display for RunError {
             RunError::UnknownName(name) => {
                 write!(f, "couldn't find local name {name:?} in the initial cluster configuration")
             }
+            RunError::Bootstrap(why) => f.write_str(why),
             RunError::Fatal(why) => why.fmt(f),
         }
     }
@@ -165,6 +197,10 @@ impl std::error::Error for RunError {}
 /// A running member.
 pub struct Server {
     queues: Queues,
+    plane: Plane,
+    member: MemberId,
+    /// How long a stop waits for another leader.
+    patience: Duration,
     automata: Vec<JoinHandle<()>>,
     runtimes: Vec<JoinHandle<()>>,
     stop: watch::Sender<bool>,
@@ -176,25 +212,15 @@ pub struct Server {
 /// How often a locked database is tried again.
 const LOCK_RETRY: Duration = Duration::from_millis(50);
 
-fn start_config(options: &Options) -> Result<StartConfig, RunError> {
-    let mut founders = Vec::new();
-    for (name, urls) in &options.initial_cluster {
-        let id = member_id(urls, &options.initial_cluster_token);
-        let peer_urls = Some(urls.clone());
-        let name = name.clone();
-        founders.push(Member { id: id.0, peer_urls, name, ..Member::default() });
-    }
-    let own = founders.iter().find(|m| m.name == options.name);
-    let member = own.map(|m| MemberId(m.id));
-    let member = member.ok_or_else(|| RunError::UnknownName(options.name.clone()))?;
-    let ids: Vec<_> = founders.iter().map(|m| MemberId(m.id)).collect();
+fn start_config(options: &Options, identity: &Identity) -> StartConfig {
+    let member = identity.member;
     let ticks = options.election.as_millis() / options.heartbeat.as_millis().max(1);
-    Ok(StartConfig {
+    StartConfig {
         snap_dir: options.data_dir.join("member/snap"),
         wal_dir: options.wal_dir.clone(),
         member,
-        cluster: cluster_id(&ids),
-        founders,
+        cluster: identity.cluster,
+        founders: identity.founders.clone(),
         node: NodeConfig {
             id: member,
             tick: options.heartbeat,
@@ -220,7 +246,7 @@ fn start_config(options: &Options) -> Result<StartConfig, RunError> {
         election_ticks: u32::try_from(ticks).unwrap_or(u32::MAX),
         pre_vote: options.pre_vote,
         unsafe_no_fsync: options.unsafe_no_fsync,
-    })
+    }
 }
 
 /// Node counts its own ids far away from those of the runtimes: 2^46 is some eight years of
@@ -247,12 +273,27 @@ fn min_lease_ttl(election: Duration) -> i64 {
 /// # Errors
 /// [`RunError`].
 pub fn start(disk: &Arc<dyn Disk>, log: &Arc<Log>, options: &Options) -> Result<Server, RunError> {
+    start_until(disk, log, options, watch::channel(false).0)
+}
+
+/// As [`start`], but gives up waiting for a quorum when `stop` says so; what is returned then only
+/// has to be waited for.
+///
+/// # Errors
+/// [`RunError`].
+pub fn start_until(
+    disk: &Arc<dyn Disk>,
+    log: &Arc<Log>,
+    options: &Options,
+    stop: watch::Sender<bool>,
+) -> Result<Server, RunError> {
     let may = MayBlock::on_this_thread();
     let metrics = Arc::new(Metrics::default());
     let disk: &Arc<dyn Disk> =
         &(Arc::new(MeteredDisk { disk: Arc::clone(disk), metrics: Arc::clone(&metrics) })
             as Arc<dyn Disk>);
-    let config = start_config(options)?;
+    let identity = identify(&**disk, &may, options)?;
+    let config = start_config(options, &identity);
     let began = Clock.now();
     let mut told = false;
     let parts = loop {
@@ -285,7 +326,7 @@ pub fn start(disk: &Arc<dyn Disk>, log: &Arc<Log>, options: &Options) -> Result<
     let inboxes: Vec<Arc<ReplyInbox>> =
         (0..count).map(|_| Arc::new(Inbox::new(usize::MAX))).collect();
     let fatal: Arc<OnceLock<Fatal>> = Arc::default();
-    let (stop, stopped) = watch::channel(false);
+    let stopped = stop.subscribe();
     let on_fatal = {
         let (fatal, stop) = (Arc::clone(&fatal), stop.clone());
         move |why: Fatal| {
@@ -296,15 +337,39 @@ pub fn start(disk: &Arc<dyn Disk>, log: &Arc<Log>, options: &Options) -> Result<
     };
     let (member, cluster) = (parts.member, parts.cluster);
     let view = parts.applier.view();
-    let reporter = Reporter::new(
+    let reporter = Arc::new(Reporter::new(
         Arc::clone(log),
         Arc::clone(&metrics),
         (member, cluster),
         config.node.request_timeout(),
         options.slow_apply,
+    ));
+    let on_removed: Arc<dyn Fn() + Send + Sync> = {
+        let (reporter, stop, told) = (Arc::clone(&reporter), stop.clone(), Once::new());
+        Arc::new(move || {
+            told.call_once(|| reporter.removed());
+            let _ = stop.send(true);
+        })
+    };
+    let members = Arc::clone(&view.members);
+    let queues = Queues::new(
+        view,
+        inboxes.clone(),
+        Arc::clone(&reporter),
+        Arc::new(on_fatal),
+        Arc::clone(&on_removed),
     );
-    let queues = Queues::new(view, inboxes.clone(), Arc::new(reporter), Arc::new(on_fatal));
-    let automata = spawn_all(&queues, parts, options.keep).map_err(thread_error)?;
+    let calls = Arc::new(Inbox::new(PEER_CALLS));
+    let side = PeerSide {
+        node: Arc::clone(&queues.node),
+        view: Arc::clone(&queues.view),
+        reporter,
+        calls: Arc::clone(&calls),
+        on_removed,
+    };
+    let plane = start_plane(disk, options, &config, (member, cluster), side)?;
+    introduce(&plane, member, &members, &identity.remotes)?;
+    let automata = spawn_all(&queues, parts, &plane, options.keep).map_err(thread_error)?;
     let handle = Arc::new(Handle {
         member,
         cluster,
@@ -326,10 +391,76 @@ pub fn start(disk: &Arc<dyn Disk>, log: &Arc<Log>, options: &Options) -> Result<
             election: options.election,
         },
         pins: rpc::runtime::Pins { age: options.list_pin, ..Default::default() },
+        plane: plane.clone(),
+        peers: peer::Client::new(dial_timeout(options), options.local_address),
+        strict_reconfig: options.strict_reconfig,
+        request_timeout: config.node.request_timeout(),
     });
-    wait_ready(&queues, &fatal)?;
-    let runtimes = runtimes(options, &handle, &inboxes, bound, &stopped).map_err(thread_error)?;
-    Ok(Server { queues, automata, runtimes, stop, fatal, addresses })
+    let sockets = Sockets { bound, calls };
+    let runtimes = runtimes(options, &handle, &inboxes, sockets, &queues, &stopped);
+    let runtimes = runtimes.map_err(thread_error)?;
+    wait_ready(&queues, &fatal, &stopped)?;
+    let patience = config.node.request_timeout();
+    Ok(Server { queues, plane, automata, runtimes, stop, fatal, addresses, member, patience })
+}
+
+/// Requests of other members that wait for an answer.
+const PEER_CALLS: usize = 4_096;
+
+fn dial_timeout(options: &Options) -> Duration {
+    Duration::from_secs(1) + options.election
+}
+
+/// Listens for peers.
+fn start_plane(
+    disk: &Arc<dyn Disk>,
+    options: &Options,
+    config: &StartConfig,
+    (id, cluster): (MemberId, ClusterId),
+    side: PeerSide,
+) -> Result<Plane, RunError> {
+    let mut listeners = Vec::new();
+    for address in &options.peer_addresses {
+        let socket = bind(address, options.reuse.0, options.reuse.1)
+            .map_err(|e| RunError::Io(format!("listen {address:?}"), e))?;
+        listeners.push(match socket {
+            Bound::Tcp(listener) => peer::Listener::Tcp(listener),
+            Bound::Unix(listener) => peer::Listener::Unix(listener),
+        });
+    }
+    let config = peer::Config {
+        id,
+        cluster,
+        own_urls: options.advertise_peer_urls.clone(),
+        snap_dir: config.snap_dir.clone(),
+        disk: Arc::clone(disk),
+        dial_timeout: dial_timeout(options),
+        read_timeout: options.raft_timeouts.0,
+        write_timeout: options.raft_timeouts.1,
+        local_address: options.local_address,
+        server_version: types::SERVER_VERSION.to_owned(),
+    };
+    Plane::start(config, Arc::new(side), listeners)
+        .map_err(|e| RunError::Io("start the peer plane".to_owned(), e))
+}
+
+/// Tells the plane of the members that are known at the start; later ones come through the log.
+//= etcd 3.7.1: server/etcdserver/server.go#NewServer (tr.AddRemote, tr.AddPeer)
+fn introduce(
+    plane: &Plane,
+    own: MemberId,
+    members: &Members,
+    remotes: &[peer::RemoteMember],
+) -> Result<(), RunError> {
+    let bad = |e: peer::BadUrl| RunError::Bootstrap(e.to_string());
+    for remote in remotes.iter().filter(|remote| remote.id != own.0) {
+        plane.add_remote(MemberId(remote.id), &remote.peer_urls).map_err(bad)?;
+    }
+    for member in members.iter().filter(|member| member.id != own.0) {
+        let urls = member.peer_urls.as_deref().unwrap_or_default();
+        plane.add_peer(MemberId(member.id), urls).map_err(bad)?;
+    }
+    Ok(())
 }
 
 /// Tells what was found in the data directory.
@@ -378,18 +509,26 @@ fn thread_error(e: io::Error) -> RunError {
 /// Waits until the member has published itself, and the View shows it: Node hears of applied
 /// entries before their View is there, and a serializable read in between would show the state of
 /// before the restart.
-fn wait_ready(queues: &Queues, fatal: &OnceLock<Fatal>) -> Result<(), RunError> {
-    let is_ready = || {
-        let status = queues.status.load();
-        status.ready && queues.view.load().store.applied_index() >= status.applied
-    };
-    while !is_ready() {
+fn wait_ready(
+    queues: &Queues,
+    fatal: &OnceLock<Fatal>,
+    stopped: &watch::Receiver<bool>,
+) -> Result<(), RunError> {
+    while !is_ready(queues) && !*stopped.borrow() {
         if let Some(why) = fatal.get() {
             return Err(RunError::Fatal(why.clone()));
         }
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::sleep(READY_STEP);
     }
     Ok(())
+}
+
+/// Pause between looks at whether the member is ready.
+const READY_STEP: Duration = Duration::from_millis(1);
+
+fn is_ready(queues: &Queues) -> bool {
+    let status = queues.status.load();
+    status.ready && queues.view.load().store.applied_index() >= status.applied
 }
 
 /// The runtime threads: number 0 also accepts, and deals connections out in turn.
@@ -397,12 +536,13 @@ fn runtimes(
     options: &Options,
     handle: &Arc<Handle>,
     inboxes: &[Arc<ReplyInbox>],
-    bound: Vec<Bound>,
+    sockets: Sockets,
+    queues: &Queues,
     stopped: &watch::Receiver<bool>,
 ) -> io::Result<Vec<JoinHandle<()>>> {
     let connections: Vec<Arc<Inbox<Accepted>>> =
         inboxes.iter().map(|_| Arc::new(Inbox::new(usize::MAX))).collect();
-    let mut bound = Some(bound);
+    let mut sockets = Some(sockets);
     let mut threads = Vec::new();
     for (number, inbox) in inboxes.iter().enumerate() {
         let seat = Seat {
@@ -411,7 +551,10 @@ fn runtimes(
             inbox: Arc::clone(inbox),
             settings: options.connections.clone(),
             connections: connections.clone(),
-            sockets: bound.take().unwrap_or_default(),
+            sockets: sockets.take(),
+            queues: queues.clone(),
+            log: Arc::clone(&queues.reporter.log),
+            downgrade_check: options.downgrade_check,
             retention: options.auto_compaction.filter(|_| number == 0),
         };
         let (name, stopped) = (format!("rpc-{number}"), stopped.clone());
@@ -419,6 +562,12 @@ fn runtimes(
         threads.push(std::thread::Builder::new().name(name).spawn(serve)?);
     }
     Ok(threads)
+}
+
+/// Where clients come from, and other members.
+struct Sockets {
+    bound: Vec<Bound>,
+    calls: Arc<Inbox<PeerCall>>,
 }
 
 /// What one runtime thread is given.
@@ -430,12 +579,26 @@ struct Seat {
     /// Accepted connections on their way to each runtime.
     connections: Vec<Arc<Inbox<Accepted>>>,
     /// What to accept from; only the first runtime has any.
-    sockets: Vec<Bound>,
+    sockets: Option<Sockets>,
+    queues: Queues,
+    log: Arc<Log>,
+    downgrade_check: Duration,
     retention: Option<Retention>,
 }
 
 fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
-    let Seat { number, handle, inbox, settings, connections, sockets, retention } = seat;
+    let Seat {
+        number,
+        handle,
+        inbox,
+        settings,
+        connections,
+        sockets,
+        queues,
+        retention,
+        log,
+        downgrade_check,
+    } = seat;
     let tokio = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -448,6 +611,7 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
     if let Some(retention) = retention {
         local.spawn_local(compact_by_itself(Rc::clone(&rt), retention));
     }
+    let rt_for_peers = Rc::clone(&rt);
     local.spawn_local(rt.pump());
     let serving = Rc::new(tokio::sync::Semaphore::new(0));
     let own = Arc::clone(&connections[usize::from(number)]);
@@ -481,9 +645,18 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
         }
     };
     local.spawn_local(accepting);
-    for (n, socket) in sockets.into_iter().enumerate() {
-        let connections = connections.clone();
+    let bound = match sockets {
+        Some(Sockets { bound, calls }) => {
+            local.spawn_local(rpc::services::peers::serve(Rc::clone(&rt_for_peers), calls));
+            local.spawn_local(versions::watch_over(rt_for_peers, log, downgrade_check));
+            bound
+        }
+        None => Vec::new(),
+    };
+    for (n, socket) in bound.into_iter().enumerate() {
+        let (connections, queues) = (connections.clone(), queues.clone());
         local.spawn_local(async move {
+            until_ready(&queues).await;
             let Ok(listener) = Listener::new(socket) else { return };
             let mut turn = n;
             loop {
@@ -508,6 +681,13 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
         };
         let _ = tokio::time::timeout(STOP_GRACE + election * 2, closed).await;
     });
+}
+
+/// Waits until clients may be served; until then their connections wait in the socket's queue.
+async fn until_ready(queues: &Queues) {
+    while !is_ready(queues) {
+        tokio::time::sleep(READY_STEP).await;
+    }
 }
 
 /// Compacts as the policy says, for ever.
@@ -536,6 +716,15 @@ async fn compact_by_itself(rt: Rc<Runtime>, retention: Retention) {
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
 impl Server {
+    /// The voter that was connected for the longest time.
+    //= etcd 3.7.1: server/etcdserver/util.go#longestConnected
+    fn successor(&self) -> Option<MemberId> {
+        let members = Arc::clone(&self.queues.view.load().members);
+        let voters = members.iter().filter(|m| !m.is_learner && m.id != self.member.0);
+        let since = voters.filter_map(|m| Some((self.plane.active_since(MemberId(m.id))?, m.id)));
+        since.min().map(|(_, id)| MemberId(id))
+    }
+
     /// A sender that stops the member from anywhere, for signal handlers.
     #[must_use]
     pub fn stopper(&self) -> watch::Sender<bool> {
@@ -547,17 +736,21 @@ impl Server {
     ///
     /// # Errors
     /// [`RunError::Fatal`] if it could not go on.
-    pub fn wait(self) -> Result<(), RunError> {
-        for thread in self.runtimes {
+    pub fn wait(mut self) -> Result<(), RunError> {
+        for thread in std::mem::take(&mut self.runtimes) {
             let _ = thread.join();
         }
         if let Some(why) = self.fatal.get() {
             return Err(RunError::Fatal(why.clone()));
         }
+        if let Some(successor) = self.successor() {
+            self.queues.hand_over(successor, self.patience);
+        }
         self.queues.close();
         for thread in self.automata {
             let _ = thread.join();
         }
+        self.plane.stop();
         match self.fatal.get() {
             Some(why) => Err(RunError::Fatal(why.clone())),
             None => Ok(()),

@@ -53,7 +53,7 @@ pub struct Queues {
     runtimes: Arc<Vec<Arc<ReplyInbox>>>,
     /// Per runtime, rung when a View has a new revision.
     pub bells: Arc<[Bell]>,
-    reporter: Arc<Reporter>,
+    pub(crate) reporter: Arc<Reporter>,
     /// Called with the reason when the member cannot go on.
     fatal: Arc<dyn Fn(Fatal) + Send + Sync>,
     /// Called when this member was removed from its cluster.
@@ -95,9 +95,7 @@ fn commit_failed(e: &CommitFailure) -> Fatal {
             "failed to commit tx"
         }
         CommitFailure::Rename(_) => "failed to rename tmp database",
-        CommitFailure::Install(_) | CommitFailure::Open(_) => {
-            "failed to open snapshot backend"
-        }
+        CommitFailure::Install(_) | CommitFailure::Open(_) => "failed to open snapshot backend",
     };
     Fatal { message, error: e.to_string() }
 }
@@ -144,8 +142,7 @@ impl Queues {
         }
         self.node.push_event(NodeInput::Stop { successor: Some(successor) });
         let until = Clock.now() + patience;
-        let handed_over = |status: &NodeStatus| !status.is_leader && status.leader.is_some();
-        while !handed_over(&self.status.load()) && Clock.now() < until {
+        while self.status.load().is_leader && Clock.now() < until {
             std::thread::sleep(HAND_OVER_STEP);
         }
     }

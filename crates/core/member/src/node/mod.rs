@@ -18,9 +18,7 @@ use types::limits::REQUEST_TIMEOUT_BASE_MS;
 use types::{Index, LeaseId, MemberId, ReplyToken, RequestId, Term};
 
 use crate::lease_expiry::LeaseClock;
-use crate::message::{
-    Applied, Committed, NodeInput, NodeOutput, NodeStatus, Proposal, Reply,
-};
+use crate::message::{Applied, Committed, NodeInput, NodeOutput, NodeStatus, Proposal, Reply};
 use crate::proposals::{InFlight, request_id};
 
 use self::cluster::{Stopping, Transfer};

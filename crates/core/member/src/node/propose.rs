@@ -31,12 +31,7 @@ impl Parked {
 }
 
 impl Node {
-    pub(super) fn propose(
-        &mut self,
-        now: Instant,
-        proposed: Vec<Proposal>,
-        out: &mut NodeOutput,
-    ) {
+    pub(super) fn propose(&mut self, now: Instant, proposed: Vec<Proposal>, out: &mut NodeOutput) {
         if proposed.is_empty() {
             return;
         }

@@ -104,7 +104,12 @@ impl Node {
     }
 
     /// Ends what waits for too long and asks again for what may have been lost.
-    pub(super) fn tick_reads(&mut self, now: Instant, until: Option<Instant>, out: &mut NodeOutput) {
+    pub(super) fn tick_reads(
+        &mut self,
+        now: Instant,
+        until: Option<Instant>,
+        out: &mut NodeOutput,
+    ) {
         let timed_out = |token| (token, Reply::Refused(ApiError::Timeout));
         let is_late = |since: Instant| until.is_some_and(|until| since <= until);
         while self.reads.rounds.front().is_some_and(|round| is_late(round.since)) {

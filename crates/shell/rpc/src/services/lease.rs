@@ -71,9 +71,7 @@ pub(super) async fn time_to_live(rt: &Rc<Runtime>, message: Bytes) -> Result<Bod
             }
         }
         Reply::Elsewhere(_) => {
-            if let Some(answer) =
-                peers::time_to_live_on_leader(rt, lease, request.keys).await?
-            {
+            if let Some(answer) = peers::time_to_live_on_leader(rt, lease, request.keys).await? {
                 response = answer;
             }
         }

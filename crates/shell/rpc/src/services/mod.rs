@@ -3,6 +3,7 @@
 //! [`Services`] is one runtime's dispatcher. Read next: [`kv`] for the way of a write and a read.
 
 mod cluster;
+pub mod downgrade;
 mod health;
 pub mod http;
 pub mod kv;
@@ -103,6 +104,7 @@ impl Dispatch for Services {
             Method::MemberPromote => {
                 Box::pin(async move { cluster::member_promote(&rt, message).await })
             }
+            Method::Downgrade => Box::pin(async move { downgrade::downgrade(&rt, message).await }),
             Method::MoveLeader => Box::pin(async move { cluster::move_leader(&rt, message).await }),
             Method::Status => at_once(Ok(maintenance::status(&rt))),
             Method::Alarm => Box::pin(async move { maintenance::alarm(&rt, message).await }),

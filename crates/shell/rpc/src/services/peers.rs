@@ -193,8 +193,7 @@ async fn time_to_live(rt: &Rc<Runtime>, body: Bytes) -> Response<Bytes> {
     {
         response.keys = keys;
     }
-    let response =
-        leasepb::LeaseInternalResponse { lease_time_to_live_response: Some(response) };
+    let response = leasepb::LeaseInternalResponse { lease_time_to_live_response: Some(response) };
     whole("application/protobuf", response.encode_to_vec())
 }
 
@@ -253,10 +252,7 @@ fn leader_urls(rt: &Runtime) -> Option<Vec<String>> {
 
 /// Asks the leader, at one URL after the other, until it answers with something final (`Some`), for
 /// as long as a request may take.
-async fn on_leader<T, F>(
-    rt: &Runtime,
-    ask: impl Fn(String, Duration) -> F,
-) -> Result<T, Status>
+async fn on_leader<T, F>(rt: &Runtime, ask: impl Fn(String, Duration) -> F) -> Result<T, Status>
 where
     F: Future<Output = Option<Result<T, Status>>>,
 {

@@ -303,19 +303,10 @@ fn options(set: &Set) -> Result<Options, String> {
             advertised_peers.join(",")
         ));
     }
-    if cluster.len() > 1 {
-        return Err("a cluster of several members is not implemented by Quorate yet (see \
-                    COMPAT.md)"
-            .to_owned());
-    }
-    if set.text("initial-cluster-state") == "existing" && !wal_dir.exists() {
-        return Err(
-            "joining an existing cluster is not implemented by Quorate yet (see COMPAT.md)"
-                .to_owned(),
-        );
-    }
     let client_urls = url_list(set, "listen-client-urls")?;
     let client_addresses: Result<Vec<_>, _> = client_urls.iter().map(Url::address).collect();
+    let peer_urls = url_list(set, "listen-peer-urls")?;
+    let peer_addresses: Result<Vec<_>, _> = peer_urls.iter().map(Url::address).collect();
     let max_request_bytes = number(set, "max-request-bytes");
     let or = |n: u64, default: u64| if n == 0 { default } else { n };
     let interval = match duration(set, "backend-batch-interval") {
@@ -329,6 +320,13 @@ fn options(set: &Set) -> Result<Options, String> {
         wal_dir,
         client_addresses: client_addresses?,
         advertise_client_urls: texts("advertise-client-urls")?,
+        peer_addresses: peer_addresses?,
+        advertise_peer_urls: advertised_peers,
+        local_address: None,
+        raft_timeouts: (duration(set, "raft-read-timeout"), duration(set, "raft-write-timeout")),
+        joins: set.text("initial-cluster-state") == "existing",
+        strict_reconfig: boolean(set, "strict-reconfig-check"),
+        downgrade_check: duration(set, "downgrade-check-time"),
         initial_cluster: cluster,
         initial_cluster_token: set.text("initial-cluster-token").to_owned(),
         heartbeat: Duration::from_millis(number(set, "heartbeat-interval")),

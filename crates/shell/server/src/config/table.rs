@@ -176,7 +176,7 @@ pub const FLAGS: &[Flag] = &[
         Same,
         Works,
     ),
-    row("downgrade-check-time", Duration, "5s", Same, Later),
+    row("downgrade-check-time", Duration, "5s", Same, Works),
     row("cert-file", Text, "", At("client-transport-security.cert-file"), Later),
     row("key-file", Text, "", At("client-transport-security.key-file"), Later),
     row("client-cert-file", Text, "", At("client-transport-security.client-cert-file"), Later),
