@@ -1,4 +1,5 @@
 //! Messages of every kind, and databases.
+#![allow(dead_code, reason = "each test file uses its part")]
 
 use std::path::Path;
 use std::sync::Arc;
