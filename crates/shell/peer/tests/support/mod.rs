@@ -180,13 +180,18 @@ impl Drop for Ours {
     }
 }
 
-/// The Go program, or `None` with a line that says so.
+/// The Go transport, or `None` with a line that says so.
 pub fn oracle() -> Option<PathBuf> {
+    program("rafthttp/rafthttp")
+}
+
+/// A Go program, or `None` with a line that says so.
+pub fn program(name: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("QUORATE_ORACLES").map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../target/oracle"),
         PathBuf::from,
     );
-    let program = folder.join("rafthttp/rafthttp");
+    let program = folder.join(name);
     if program.exists() {
         return Some(program);
     }
