@@ -264,6 +264,16 @@ impl Go {
         }
     }
 
+    /// The next messages that arrived, whatever fields of zero their bytes have.
+    pub fn decoded(&mut self, count: usize) -> Vec<Message> {
+        let unhex = |text: String| -> Bytes {
+            (0..text.len() / 2)
+                .map(|n| u8::from_str_radix(&text[2 * n..2 * n + 2], 16).unwrap())
+                .collect()
+        };
+        self.processed(count).into_iter().map(|m| Message::decode(unhex(m)).unwrap()).collect()
+    }
+
     /// The next messages that arrived.
     pub fn processed(&mut self, count: usize) -> Vec<String> {
         (0..count).map(|_| self.wait("process ")).collect()
