@@ -46,3 +46,21 @@ pub use event::{Channel, Event, Probe, Refusal, Side};
 pub use net::Listener;
 pub use plane::{Answer, Config, Member, Plane, Refused};
 pub use url::{BadUrl, Scheme, Url, parse_urls};
+
+/// Reads arbitrary text as what stands in requests and answers: URLs, ids, versions, times.
+#[doc(hidden)]
+pub fn fuzz_text(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(urls) = parse_urls(&text.split(',').collect::<Vec<_>>()) {
+        assert!(urls.iter().all(|url| Url::parse(&url.to_string()).as_ref() == Ok(url)));
+    }
+    if let Some(id) = headers::parse_id(text) {
+        assert_eq!(headers::parse_id(&format!("{id:x}")), Some(id));
+    }
+    let _ = headers::Minor::parse(text);
+    if let Some(time) = rfc3339::parse(text) {
+        assert_eq!(rfc3339::parse(&rfc3339::format(time)), Some(time));
+    }
+    let _ = serde_json::from_str::<Vec<RemoteMember>>(text);
+    let _ = serde_json::from_str::<Versions>(text);
+}

@@ -17,6 +17,17 @@ use hyper_util::rt::TokioIo;
 use crate::net::{Dialer, Timed, dial};
 use crate::url::Url;
 
+/// Bytes of the buffer for one read.
+const READ_BYTES: usize = 128 * 1024;
+/// A piece below this is copied: it would keep its whole buffer for as long as raft's log keeps one
+/// of its entries.
+const KEEP_BYTES: usize = READ_BYTES / 4;
+
+/// A piece that keeps no more memory than a few times its length.
+pub(crate) fn compact(piece: Bytes) -> Bytes {
+    if piece.len() < KEEP_BYTES { Bytes::copy_from_slice(&piece) } else { piece }
+}
+
 /// Why a request got no answer.
 pub(crate) type LinkError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -46,8 +57,11 @@ where
         write: Option<Duration>,
     ) -> Result<Self, LinkError> {
         let stream = Timed::new(dial(dialer, url).await?, read, write);
-        let (sender, connection) =
-            Builder::new().title_case_headers(true).handshake(TokioIo::new(stream)).await?;
+        let (sender, connection) = Builder::new()
+            .title_case_headers(true)
+            .read_buf_exact_size(Some(READ_BYTES))
+            .handshake(TokioIo::new(stream))
+            .await?;
         let host = HeaderValue::from_str(url.host())?;
         Ok(Self { sender, connection: Some(Box::pin(connection)), host })
     }
@@ -115,7 +129,7 @@ pub(crate) async fn read_body(mut body: Incoming, limit: usize) -> Result<Bytes,
             return Err(io::Error::from(io::ErrorKind::FileTooLarge).into());
         }
         if only.is_empty() && whole.is_empty() {
-            only = data;
+            only = compact(data);
         } else {
             whole.extend_from_slice(&std::mem::take(&mut only));
             whole.extend_from_slice(&data);

@@ -18,7 +18,7 @@ use crate::codec::{AppendDecoder, Broken, Heard, MessageDecoder};
 use crate::core::Core;
 use crate::event::{Channel, Event, Side};
 use crate::headers::{CLUSTER_ID_MISMATCH, INCOMPATIBLE_VERSION, RAFT_TO};
-use crate::link::{Link, LinkError, read_body};
+use crate::link::{Link, LinkError, compact, read_body};
 use crate::url::Picker;
 
 /// Time between the beginnings of two attempts.
@@ -173,7 +173,7 @@ async fn listen(
     while let Some(frame) = link.drive(body.frame()).await {
         let frame = frame.map_err(|e| describe(&e))?;
         let Ok(piece) = frame.into_data() else { continue };
-        decoder.feed(piece);
+        decoder.feed(compact(piece));
         let mut received = 0;
         let broken = loop {
             match decoder.next() {

@@ -3,6 +3,8 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const DAY: i64 = 86_400;
+/// Where years have five digits, seconds since 1970.
+const YEAR_10000: i64 = 253_402_300_800;
 
 /// A time in UTC with as many digits of the second as it needs.
 pub(crate) fn format(time: SystemTime) -> String {
@@ -33,8 +35,16 @@ pub(crate) fn parse(text: &str) -> Option<SystemTime> {
     if separators.iter().any(|(at, mark)| text.get(*at..at + 1) != Some(mark)) {
         return None;
     }
-    let days = days(number(0..4)?, number(5..7)?, number(8..10)?);
-    let mut secs = days * DAY + number(11..13)? * 3_600 + number(14..16)? * 60 + number(17..19)?;
+    let (month, day) = (number(5..7)?, number(8..10)?);
+    let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    if hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let days = days(number(0..4)?, month, day);
+    let mut secs = days * DAY + hour * 3_600 + minute * 60 + second;
     let mut rest = text.get(19..)?;
     let mut nanos = 0;
     if let Some(fraction) = rest.strip_prefix('.') {
@@ -53,6 +63,9 @@ pub(crate) fn parse(text: &str) -> Option<SystemTime> {
         let zone =
             i64::from(hours.parse::<u8>().ok()?) * 60 + i64::from(minutes.parse::<u8>().ok()?);
         secs -= sign * zone * 60;
+    }
+    if secs >= YEAR_10000 {
+        return None;
     }
     UNIX_EPOCH.checked_add(Duration::new(u64::try_from(secs).ok()?, nanos))
 }
@@ -99,8 +112,14 @@ mod tests {
             parse("2026-11-23T00:57:46+02:00"),
             Some(UNIX_EPOCH + Duration::from_secs(1_795_388_266))
         );
-        for bad in ["", "2026-11-22", "2026-11-22T22:57:46", "1969-01-01T00:00:00Z", "é026-11-22T"]
-        {
+        for bad in [
+            "",
+            "2026-11-22",
+            "2026-11-22T22:57:46",
+            "1969-01-01T00:00:00Z",
+            "2026-13-01T00:00:00Z",
+            "é026-11-22T",
+        ] {
             assert_eq!(parse(bad), None, "{bad}");
         }
     }

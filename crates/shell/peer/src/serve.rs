@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
+use hyper::ext::ReasonPhrase;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use raft::Message;
@@ -87,6 +88,10 @@ async fn connection(core: Rc<Core>, stream: Stream, from: Option<SocketAddr>) {
 fn error(status: StatusCode, text: &str) -> Reply {
     let mut reply = Response::new(AnswerBody::Whole(Some(format!("{text}\n").into())));
     *reply.status_mut() = status;
+    if status == StatusCode::PAYLOAD_TOO_LARGE {
+        let reason = ReasonPhrase::from_static(b"Request Entity Too Large");
+        reply.extensions_mut().insert(reason);
+    }
     let headers = reply.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

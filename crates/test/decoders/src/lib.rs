@@ -3,9 +3,10 @@
 //! Owns the table [`TARGETS`]: a plain function of bytes each, with seeds to start from. None may
 //! panic, whatever the bytes (invariant 11). `cargo test` runs the seeds, the corpus and some
 //! thousands of mutations of both; `cargo xtask fuzz` runs libFuzzer on the same functions.
-//! Read next: [`disk`], [`wire`], [`text`].
+//! Read next: [`disk`], [`wire`], [`peers`], [`text`].
 
 pub mod disk;
+pub mod peers;
 pub mod text;
 pub mod wire;
 
@@ -29,6 +30,13 @@ pub const TARGETS: &[Target] = &[
     Target { name: "database", run: disk::database, seeds: disk::databases },
     Target { name: "key-value", run: store::fuzz_key_value, seeds: wire::key_values },
     Target { name: "raft-message", run: raft::fuzz_message, seeds: wire::raft_messages },
+    Target { name: "peer-streams", run: peer::codec::fuzz_streams, seeds: peers::streams },
+    Target {
+        name: "peer-snapshot-head",
+        run: peer::codec::fuzz_snapshot_head,
+        seeds: peers::snapshot_heads,
+    },
+    Target { name: "peer-text", run: peer::fuzz_text, seeds: peers::texts },
     Target { name: "request", run: wire::requests, seeds: wire::request_seeds },
     Target { name: "envelope", run: rpc::message::fuzz, seeds: wire::envelopes },
     Target { name: "frames", run: rpc::fuzz_frames, seeds: wire::frames },
