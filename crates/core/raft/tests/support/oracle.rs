@@ -87,9 +87,7 @@ pub fn compare(ours: &str, (theirs, failure): &(String, Option<String>), what: &
 /// The append in a line of a trace, if it is one, with its commit index removed.
 fn append_without_commit(line: &str) -> Option<raftpb::Message> {
     let hex = line.strip_prefix("MSG ")?.split(' ').nth(3)?;
-    let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex");
-    let bytes: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
-    let mut message = raftpb::Message::decode(&bytes[..]).expect("a message");
+    let mut message = raftpb::Message::decode(&super::script::unhex(hex)[..]).expect("a message");
     message.commit = None;
     (message.r#type() == raftpb::MessageType::MsgApp).then_some(message)
 }
