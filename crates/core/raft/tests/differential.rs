@@ -6,11 +6,12 @@
 mod support;
 
 use env::{Entropy, SplitMix};
-use raft::Role;
+use raft::{Body, Role};
 use support::figures::Figures;
 use support::oracle::Comparison;
 use support::script::Runner;
 use support::{Cluster, oracle};
+use types::MemberId;
 
 struct Setup {
     nodes: u64,
@@ -165,7 +166,23 @@ fn unlucky_step(
         _ => return,
     };
     drain_before_append(runner, &line);
+    let snapshot = snapshot_at(runner, &line);
     let _ = runner.exec(&line);
+    if let Some((from, to)) = snapshot {
+        // As transports do.
+        let outcome = if line.starts_with("drop") { "failed" } else { "ok" };
+        runner.exec(&format!("snapstatus {from} {to} {outcome}")).expect("it is comparable");
+    }
+}
+
+/// Sender and receiver of the snapshot that a command delivers or drops.
+fn snapshot_at(runner: &Runner, line: &str) -> Option<(MemberId, MemberId)> {
+    let (word, at) = line.split_once(' ')?;
+    if word != "deliver" && word != "drop" {
+        return None;
+    }
+    let message = runner.net[at.parse::<usize>().ok()?].as_ref()?;
+    matches!(message.body, Body::Snapshot { .. }).then_some((message.from, message.to))
 }
 
 /// Go's leader acknowledges each append to its own log by itself. Where that alone commits, it
@@ -260,7 +277,10 @@ fn compare_all(offset: u64, nodes: u64, steps: u64) {
         runs += 1;
         match oracle::compare(&runner.trace, &theirs, &what) {
             Comparison::Equal => totals.count(&runner.trace),
-            Comparison::OtherCommitTold => parted += 1,
+            Comparison::OtherCommitTold(line) => {
+                eprintln!("{what}: another commit index is told in line {line}");
+                parted += 1;
+            }
         }
     }
     eprintln!("{nodes} nodes, {runs} seeds, {parted} of them part: {totals:?}");
