@@ -12,10 +12,10 @@ use std::time::Duration;
 use api::error::ApiError;
 use api::etcdserverpb::AlarmType;
 use bytes::Bytes;
-use env::{Instant, MayBlock};
+use env::{Failpoint, Failpoints, Instant, MayBlock};
 use machine::membership::conf_state_json;
 use machine::{Alarms, Effect, Machine, Members};
-use raft::ConfState;
+use raft::{ConfState, EntryKind};
 use store::compact::Step;
 use store::hash::{CompactionHashes, KvHasher};
 use store::{Batch, Bucket, Op, Released, ValueError, View};
@@ -159,6 +159,7 @@ pub struct Applier {
     to_hash: Option<Revision>,
     hashing: Option<KvHasher>,
     hashes: Arc<CompactionHashes>,
+    failpoints: Failpoints,
 }
 
 impl Applier {
@@ -185,7 +186,14 @@ impl Applier {
             to_hash: None,
             hashing: None,
             hashes: Arc::default(),
+            failpoints: Failpoints::default(),
         }
+    }
+
+    /// Lets tests from outside reach the moments of this automaton and of its store.
+    pub fn set_failpoints(&mut self, failpoints: Failpoints) {
+        self.machine.store.set_failpoints(failpoints.clone());
+        self.failpoints = failpoints;
     }
 
     /// The View of the current state.
@@ -300,6 +308,10 @@ impl Applier {
             let Some(Committed { entry, token }) = self.waiting_entries.pop_front() else { break };
             bytes += entry.data.len();
             assert!(entry.index > self.applied.0, "an entry is applied once, in order");
+            self.failpoints.hit(match entry.kind {
+                EntryKind::Normal => Failpoint::BeforeApplyOneEntryNormal,
+                _ => Failpoint::BeforeApplyOneConfChange,
+            });
             let mut outcome = self.machine.apply(may, &entry, token.is_some())?;
             self.applied = (entry.index, entry.term);
             for effect in outcome.effects.drain(..) {

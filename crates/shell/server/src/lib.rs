@@ -5,6 +5,7 @@
 //! [`run`] is also the API for embedding. Read next: [`run`], [`threads`].
 
 pub mod config;
+mod failpoints;
 pub mod identity;
 pub mod listen;
 pub mod logging;

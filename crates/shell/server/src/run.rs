@@ -16,7 +16,7 @@ use api::error::ApiError;
 use api::etcdserverpb::CompactionRequest;
 use api::membershippb;
 use cli::text::show_duration;
-use env::{Disk, MayBlock, SplitMix};
+use env::{Disk, Failpoints, MayBlock, SplitMix};
 use handover::Inbox;
 use machine::{ApplyConfig, Member};
 use member::{
@@ -94,6 +94,8 @@ pub struct Options {
     pub connections: Settings,
     /// Threads that serve clients; 0 for one per core.
     pub runtimes: usize,
+    /// What tests from outside make fail; off unless `GOFAIL_…` is set.
+    pub failpoints: Failpoints,
 }
 
 impl Default for Options {
@@ -130,6 +132,7 @@ impl Default for Options {
             list_pin: Duration::from_millis(l::LIST_PIN_MS),
             connections: Settings::default(),
             runtimes: 0,
+            failpoints: Failpoints::default(),
         }
     }
 }
@@ -255,7 +258,7 @@ pub fn start(disk: &Arc<dyn Disk>, log: &Arc<Log>, options: &Options) -> Result<
     let config = start_config(options)?;
     let began = Clock.now();
     let mut told = false;
-    let parts = loop {
+    let mut parts = loop {
         let entropy = Box::new(SplitMix::new(osenv::seed()));
         let disk = Arc::clone(disk);
         match member::start(disk, &may, Clock.now(), config.clone(), entropy) {
@@ -272,6 +275,7 @@ pub fn start(disk: &Arc<dyn Disk>, log: &Arc<Log>, options: &Options) -> Result<
             result => break result.map_err(RunError::Start)?,
         }
     };
+    parts.set_failpoints(&options.failpoints);
     report_recovery(log, &config, &parts, Clock.now().since(began));
     let mut bound = Vec::new();
     for address in &options.client_addresses {
@@ -326,6 +330,7 @@ pub fn start(disk: &Arc<dyn Disk>, log: &Arc<Log>, options: &Options) -> Result<
             election: options.election,
         },
         pins: rpc::runtime::Pins { age: options.list_pin, ..Default::default() },
+        failpoints: options.failpoints.clone(),
     });
     wait_ready(&queues, &fatal)?;
     let runtimes = runtimes(options, &handle, &inboxes, bound, &stopped).map_err(thread_error)?;
