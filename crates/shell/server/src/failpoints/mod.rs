@@ -10,6 +10,7 @@ pub mod http;
 mod terms;
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -42,6 +43,11 @@ pub struct Registry {
     /// Held while a request is answered: no panic takes its answer away.
     answering: Mutex<()>,
     log: Arc<Log>,
+}
+
+/// To standard output, where Go's runtime talks; whether anybody reads it is not our concern.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -88,8 +94,8 @@ impl Registry {
 
     fn enable(&self, name: &str, text: &str) -> Result<(), &'static str> {
         let point = find(name)?;
-        let Some(terms) = Terms::parse(text, &mut |line| println!("{line}")) else {
-            println!("failed to enable \"{name}={text}\" ({BAD_TERMS})");
+        let Some(terms) = Terms::parse(text, &mut |line| say(&line)) else {
+            say(&format!("failed to enable \"{name}={text}\" ({BAD_TERMS})"));
             return Err(BAD_TERMS);
         };
         let (terms, count) = (Mutex::new(terms), AtomicU64::new(0));
@@ -136,7 +142,7 @@ impl Registry {
             Action::Return => (Duration::ZERO, returned(point, value)),
             Action::Panic => self.panic(point, &value),
             Action::Print => {
-                println!("failpoint print: {}", point.name());
+                say(&format!("failpoint print: {}", point.name()));
                 (Duration::ZERO, None)
             }
             Action::Off | Action::Break | Action::Missing => (Duration::ZERO, None),
@@ -158,7 +164,7 @@ impl Registry {
             log_line!(self.log, Fatal, "unexpected panic during defrag", "panic" = why);
             std::process::exit(1);
         }
-        eprintln!("panic: {why}");
+        let _ = writeln!(std::io::stderr(), "panic: {why}");
         std::process::exit(PANIC_CODE);
     }
 }
@@ -171,12 +177,12 @@ fn time(point: Failpoint, value: &Value) -> Duration {
         Value::Text(text) => match cli::text::parse_duration(text) {
             Ok(nanos) => Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)),
             Err(_) => {
-                println!("failpoint: could not parse sleep({text}) on {at}");
+                say(&format!("failpoint: could not parse sleep({text}) on {at}"));
                 Duration::ZERO
             }
         },
         other => {
-            println!("failpoint: ignoring sleep({other}) on {at}");
+            say(&format!("failpoint: ignoring sleep({other}) on {at}"));
             Duration::ZERO
         }
     }
@@ -191,9 +197,9 @@ fn returned(point: Failpoint, value: Value) -> Option<String> {
         Value::Unit if !point.takes_text() => None,
         value => {
             let (name, kind) = (point.name(), value.kind());
-            println!(
+            say(&format!(
                 "failpoint: {name:?} got value {value} of type {kind:?} but expected type {wanted:?}"
-            );
+            ));
             None
         }
     }

@@ -1,7 +1,6 @@
 //! Terms beside Go's runtime (`oracle/gofail`), and the answers to requests.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
