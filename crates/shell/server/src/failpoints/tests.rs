@@ -79,10 +79,10 @@ const TABLE: &[&str] = &[
     "unknown",
 ];
 
-/// What random terms are made of. `break` would start a debugger in Go.
+/// What random terms are made of, so that no chance is in between. `break` would start a debugger in Go.
 const PIECES: &[&str] = &[
     "off", "return", "panic", "print", "sleep(1)", "->", "->", "(", ")", "(1)", "(\"a\")", "()",
-    "1*", "2*", "100.0%", "0.0%", "true", "\"", "-", "7", "(true)", "(false)", "`", "x", ".", "%",
+    "1*", "2*", "100.0%", "0.0%", "true", "\"", "-", "x7", "(true)", "(false)", "`", "x", ".", "%",
 ];
 
 /// As `oracle/gofail` tells it, but that what Go crashes on when it reads it is refused here.
