@@ -24,7 +24,8 @@ const HELP: &str = "cargo xtask WORD
   sim           a member under seeded schedules and faults, every history checked:
                 --seeds N (200), --from S (1); --seed S replays one and prints its event log;
                 --plant NAME runs with a planted bug, --planted checks that each is found
-  soak          the long forms of the suites: 1,000,000 compared operations";
+  soak          the long forms of the suites: raft beside Go's, 1,000,000 compared operations,
+                kills, failing disks, snapshots, slow readers";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -54,11 +54,13 @@ fn loom() -> Result<(), String> {
 /// A long form: package, test, and what its environment has more.
 type Long<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
 
-/// The long forms, on an optimised server: four times 250,000 compared operations at the same
+/// The long forms. First raft beside Go's: 100 seeds of 100,000 commands to equal groups and to
+/// mixed ones. Then, on an optimised server: four times 250,000 compared operations at the same
 /// time, then one after another 200 kills, failing disks at hundreds of places, 1,000 snapshots,
 /// and readers that stop for ten minutes.
 pub fn soak() -> Result<(), String> {
     oracle::build()?;
+    crate::shell::run(&mut raft_beside_go())?;
     run_release()?;
     let mut running = Vec::new();
     for seed in ["101", "102", "103", "104"] {
@@ -84,6 +86,13 @@ pub fn soak() -> Result<(), String> {
         ("quorate-conform", "bounded", &[("QUORATE_BOUNDED_SECS", "600")]),
     ];
     forms.into_iter().try_for_each(|form| crate::shell::run(&mut long_form(form)))
+}
+
+fn raft_beside_go() -> Command {
+    let mut tests = cargo(&["test", "--release", "--package", "quorate-raft"]);
+    tests.args(["--test", "differential", "--test", "mixed", "--", "--nocapture"]);
+    with_oracles(&mut tests, true).envs([("RAFT_SEEDS", "0..100"), ("RAFT_STEPS", "100000")]);
+    tests
 }
 
 fn long_form((package, test, more): Long<'_>) -> Command {

@@ -1,11 +1,13 @@
 //! The seams between deterministic code and the machine it runs on.
 //!
-//! Owns the traits and value types through which `core` sees disk, time and randomness, and the
-//! in-memory disk ([`mem::MemDisk`]) that tests and the simulator put behind them. Never touches
-//! the operating system. Read next: [`disk`], [`time`], [`entropy`], [`mem`].
+//! Owns the traits and value types through which `core` sees disk, time and randomness, the
+//! moments at which tests make it fail ([`failpoint`]), and the in-memory disk ([`mem::MemDisk`])
+//! that tests and the simulator put behind them. Never touches the operating system. Read next:
+//! [`disk`], [`time`], [`entropy`], [`failpoint`], [`mem`].
 
 pub mod disk;
 pub mod entropy;
+pub mod failpoint;
 pub mod mem;
 pub mod time;
 
@@ -13,4 +15,5 @@ pub use disk::{
     Access, Cached, Disk, Entry, File, FileKind, IoError, IoErrorKind, IoOp, MayBlock, Open, Run,
 };
 pub use entropy::{Entropy, SplitMix};
+pub use failpoint::{Failpoint, Failpoints};
 pub use time::{Instant, WallTime};

@@ -12,11 +12,11 @@ use std::time::Duration;
 use api::error::ApiError;
 use api::etcdserverpb::AlarmType;
 use bytes::Bytes;
-use env::{Instant, MayBlock};
+use env::{Failpoint, Failpoints, Instant, MayBlock};
 use machine::apply::MachineError;
 use machine::membership::conf_state_json;
 use machine::{Alarms, Effect, Machine, Members};
-use raft::SnapshotMeta;
+use raft::{EntryKind, SnapshotMeta};
 use store::compact::Step;
 use store::hash::{CompactionHashes, KvHasher};
 use store::{Batch, Bucket, Op, Released, ValueError, View};
@@ -210,6 +210,7 @@ pub struct Applier {
     to_hash: Option<Revision>,
     hashing: Option<KvHasher>,
     hashes: Arc<CompactionHashes>,
+    failpoints: Failpoints,
 }
 
 impl Applier {
@@ -235,7 +236,14 @@ impl Applier {
             to_hash: None,
             hashing: None,
             hashes: Arc::default(),
+            failpoints: Failpoints::default(),
         }
+    }
+
+    /// Lets tests from outside reach the moments of this automaton and of its store.
+    pub fn set_failpoints(&mut self, failpoints: Failpoints) {
+        self.machine.store.set_failpoints(failpoints.clone());
+        self.failpoints = failpoints;
     }
 
     /// The View of the current state.
@@ -364,6 +372,10 @@ impl Applier {
             let Some(Committed { entry, token }) = self.waiting_entries.pop_front() else { break };
             bytes += entry.data.len();
             assert!(entry.index > self.applied.0, "an entry is applied once, in order");
+            self.failpoints.hit(match entry.kind {
+                EntryKind::Normal => Failpoint::BeforeApplyOneEntryNormal,
+                _ => Failpoint::BeforeApplyOneConfChange,
+            });
             let mut outcome = self.machine.apply(may, &entry, token.is_some())?;
             self.applied = (entry.index, entry.term);
             for effect in outcome.effects.drain(..) {
@@ -422,6 +434,7 @@ impl Applier {
         let config = self.machine.config().clone();
         let mut machine = Machine::recover(config, may, backend).map_err(ApplyFailure::Install)?;
         machine.store.set_limits(limits);
+        machine.store.set_failpoints(self.failpoints.clone());
         let database = machine.store.applied_index();
         if database > meta.index {
             return Err(ApplyFailure::Ahead { database, snapshot: meta.index });

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bolt::{Db, Draft, WriteTx};
-use env::{Disk, Instant, IoError, MayBlock};
+use env::{Disk, Failpoint, Failpoints, Instant, IoError, MayBlock};
 use raft::{Body, SnapshotMeta};
 use store::compact::Step;
 use store::defrag::Defrag;
@@ -122,6 +122,7 @@ pub struct Committer {
     committed: BackendCommitted,
     /// Snapshots that wait until the database holds enough.
     wanted: Vec<SnapshotWanted>,
+    failpoints: Failpoints,
 }
 
 /// Operations that are worth a visit to the draft. A slice of a compaction is; puts at a low rate
@@ -157,7 +158,13 @@ impl Committer {
             defragmenting: None,
             committed,
             wanted: Vec::new(),
+            failpoints: Failpoints::default(),
         }
+    }
+
+    /// Lets tests from outside reach this automaton's moments.
+    pub fn set_failpoints(&mut self, failpoints: Failpoints) {
+        self.failpoints = failpoints;
     }
 
     /// Operations after which there is something to do, though the time of a commit has not come.
@@ -205,7 +212,11 @@ impl Committer {
                     // Deletes that a compaction has emitted must be in before the copy begins.
                     Ok(copy) => {
                         self.commit(may, out)?;
-                        self.defragmenting = Some(copy);
+                        self.failpoints.hit(Failpoint::DefragBeforeCopy);
+                        match self.failpoints.error(Failpoint::DefragDbFail) {
+                            Ok(()) => self.defragmenting = Some(copy),
+                            Err(why) => self.drop_copy(may, why, out),
+                        }
                     }
                     Err(e) => out.applier.push(ApplierInput::Defragmented(Err(e))),
                 },
@@ -256,6 +267,7 @@ impl Committer {
         if self.defragmenting.take().is_some() {
             self.drop_copy(may, "a snapshot was installed meanwhile".to_owned(), out);
         }
+        self.failpoints.hit(Failpoint::ApplyBeforeOpenSnapshot);
         received::rename(&*self.disk, &self.dir, may, meta.index)
             .map_err(CommitFailure::Install)?;
         let path = self.dir.join("db");
@@ -263,6 +275,7 @@ impl Committer {
         self.db =
             Db::open(Arc::clone(&self.disk), &path, may, options).map_err(CommitFailure::Open)?;
         received::create_buckets(&mut self.db, may)?;
+        self.failpoints.hit(Failpoint::ApplyAfterOpenSnapshot);
         let (meta, backend) = (meta.clone(), self.db.begin_read());
         out.applier.push(ApplierInput::Installed { meta, backend });
         Ok(())
@@ -274,6 +287,7 @@ impl Committer {
             if self.disk.exists(may, &path).map_err(|e| e.to_string())? {
                 self.disk.remove_file(may, &path).map_err(|e| e.to_string())?;
             }
+            self.failpoints.error(Failpoint::DefragOpenFileError)?;
             let options = store::database_options();
             Db::open(Arc::clone(&self.disk), &path, may, options).map_err(|e| e.to_string())
         };
@@ -306,6 +320,7 @@ impl Committer {
             }
         };
         let (from, to) = (self.dir.join(COPY_NAME), self.dir.join("db"));
+        self.failpoints.hit(Failpoint::DefragBeforeRename);
         // From the rename on it is unknown which file a restart finds: a failure is fatal.
         self.disk.rename(may, &from, &to).map_err(CommitFailure::Rename)?;
         self.disk.sync_dir(may, &self.dir).map_err(CommitFailure::Rename)?;
@@ -342,6 +357,23 @@ impl Committer {
         (self.draft, self.drafted, self.undrafted) = (None, 0, self.operations);
     }
 
+    /// The moments before and after this commit that a compaction in it makes.
+    fn compactions(&self) -> Vec<(Failpoint, Failpoint)> {
+        use Failpoint as F;
+        let mut moments = Vec::new();
+        if self.failpoints.is_on() {
+            let mut pending = self.pending.iter().map(|sealed| &sealed.batch);
+            if pending.clone().any(|batch| batch.schedules_compaction()) {
+                let before = F::CompactBeforeCommitScheduledCompact;
+                moments.push((before, F::CompactAfterCommitScheduledCompact));
+            }
+            if pending.any(|batch| batch.removes_a_part()) {
+                moments.push((F::CompactBeforeCommitBatch, F::CompactAfterCommitBatch));
+            }
+        }
+        moments
+    }
+
     fn commit(&mut self, may: &MayBlock, out: &mut CommitterOutput) -> Result<(), CommitFailure> {
         self.flush = false;
         self.since = None;
@@ -349,7 +381,15 @@ impl Committer {
         let Some(Sealed { batch, members }) = self.pending.last().cloned() else {
             return Ok(());
         };
-        self.write_pending(may)?.commit(may)?;
+        let (failpoints, compactions) = (self.failpoints.clone(), self.compactions());
+        compactions.iter().for_each(|(before, _)| failpoints.hit(*before));
+        failpoints.hit(Failpoint::CommitBeforePreCommitHook);
+        let tx = self.write_pending(may)?;
+        failpoints.hit(Failpoint::CommitAfterPreCommitHook);
+        failpoints.hit(Failpoint::BeforeCommit);
+        tx.commit(may)?;
+        failpoints.hit(Failpoint::AfterCommit);
+        compactions.iter().for_each(|(_, after)| failpoints.hit(*after));
         self.pending.clear();
         self.drafted = 0;
         let backend = self.db.begin_read();

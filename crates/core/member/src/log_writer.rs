@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use env::{Disk, Instant, MayBlock};
+use env::{Disk, Failpoint, Failpoints, Instant, MayBlock};
 use types::{Index, WriteId};
 use wal::Wal;
 use wal::error::WriteError;
@@ -60,13 +60,27 @@ pub struct LogWriter {
     pace: Pace,
     /// Bytes of records written since the start.
     written_bytes: u64,
+    failpoints: Failpoints,
 }
 
 impl LogWriter {
     /// Takes over an open log. `unsafe_no_fsync` is etcd's flag of that name.
     #[must_use]
     pub fn new(wal: Wal, disk: Arc<dyn Disk>, snap_dir: PathBuf, unsafe_no_fsync: bool) -> Self {
-        Self { wal, disk, snap_dir, unsafe_no_fsync, pace: Pace::default(), written_bytes: 0 }
+        Self {
+            wal,
+            disk,
+            snap_dir,
+            unsafe_no_fsync,
+            pace: Pace::default(),
+            written_bytes: 0,
+            failpoints: Failpoints::default(),
+        }
+    }
+
+    /// Lets tests from outside reach this automaton's moments.
+    pub fn set_failpoints(&mut self, failpoints: Failpoints) {
+        self.failpoints = failpoints;
     }
 
     /// Writes everything in `inputs` and flushes at most once for all writes between snapshots.
@@ -149,11 +163,15 @@ impl LogWriter {
         let Some(id) = written.take() else {
             return Ok(());
         };
+        self.failpoints.hit(Failpoint::RaftBeforeSave);
         self.written_bytes += self.wal.unwritten_bytes();
         self.wal.write(may)?;
         if std::mem::take(must_sync) && !self.unsafe_no_fsync {
+            self.failpoints.hit(Failpoint::WalBeforeSync);
             self.wal.sync(may)?;
+            self.failpoints.hit(Failpoint::WalAfterSync);
         }
+        self.failpoints.hit(Failpoint::RaftAfterSave);
         out.push(NodeInput::Persisted(id));
         Ok(())
     }
@@ -173,6 +191,7 @@ impl LogWriter {
     fn write_record(&mut self, may: &MayBlock, snapshot: RaftSnapshot) -> Result<(), LogFailure> {
         let record = snapshot.record();
         wal::snap::write(&*self.disk, &self.snap_dir, may, &snapshot.into_file())?;
+        self.failpoints.hit(Failpoint::RaftBeforeWalSaveSnapshot);
         self.wal.append_snapshot(&record);
         self.wal.write(may)?;
         Ok(self.wal.sync(may)?)
@@ -191,12 +210,20 @@ impl LogWriter {
         let meta = persist.snapshot.clone().expect("a received snapshot has a name");
         let index = meta.index;
         let (term, conf_state) = (meta.term, meta.conf_state);
+        self.failpoints.hit(Failpoint::RaftBeforeSaveSnap);
         self.write_record(may, RaftSnapshot { index, term, conf_state, data })?;
+        self.failpoints.hit(Failpoint::RaftAfterSaveSnap);
+        self.failpoints.hit(Failpoint::RaftBeforeSave);
         self.append(persist);
         self.written_bytes += self.wal.unwritten_bytes();
         self.wal.write(may)?;
+        self.failpoints.hit(Failpoint::RaftAfterSave);
         self.wal.sync(may)?;
+        // Raft's own log was replaced when the message came; nobody has relied on it yet.
+        self.failpoints.hit(Failpoint::RaftBeforeApplySnap);
+        self.failpoints.hit(Failpoint::RaftAfterApplySnap);
         self.wal.release_to(index.0);
+        self.failpoints.hit(Failpoint::RaftAfterWalRelease);
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use env::{Disk, Entropy, Instant, MayBlock, Open};
+use env::{Disk, Entropy, Failpoints, Instant, MayBlock, Open};
 use machine::membership::Member;
 use machine::{ApplyConfig, Machine};
 use prost::Message;
@@ -174,6 +174,15 @@ pub struct Parts {
     pub member: MemberId,
     /// The cluster it belongs to according to its log.
     pub cluster: ClusterId,
+}
+
+impl Parts {
+    /// Lets tests from outside reach the moments of all automata.
+    pub fn set_failpoints(&mut self, failpoints: &Failpoints) {
+        self.log_writer.set_failpoints(failpoints.clone());
+        self.applier.set_failpoints(failpoints.clone());
+        self.committer.set_failpoints(failpoints.clone());
+    }
 }
 
 /// Starts a member: creates its log and database, or recovers from them.

@@ -18,10 +18,14 @@
 //! rounds need not wait for it.
 //!
 //! # Differences from etcd's raft
-//! Equal schedules give equal traces (`tests/differential.rs`), but for these, each on purpose:
+//! Equal schedules give equal traces (`tests/differential.rs`), and groups of both kinds keep one
+//! log (`tests/mixed.rs`), but for these, each on purpose:
 //! - A sole voter campaigns on its first tick, and answers reads only after the first commit of
 //!   its term. A leader that is not the one remaining voter still asks that voter before it answers
-//!   reads; etcd's does not.
+//!   reads; etcd's does not. Reads that waited for the first commit of a term in which no other
+//!   voter is left are answered then; etcd's waits for the word of a learner, or for ever.
+//! - A member whose log on disk ends in a later term than its hard state (a write was torn between
+//!   the two) starts in that term; etcd's starts in that of the hard state.
 //! - A candidate's requests for votes wait until its own vote is durable, as they do in etcd's
 //!   server but not in its raft with asynchronous storage.
 //! - A leader acknowledges its own log per write, not per append, and waiting acknowledgements

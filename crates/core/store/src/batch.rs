@@ -10,7 +10,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use types::{Index, Revision, Term};
 
-use crate::bucket::Op;
+use crate::bucket::{Bucket, Op, meta};
 use crate::index::sweep::Dead;
 use crate::kv::{BadKeyValue, KeyValue};
 use crate::rev::{Rev, to_revision};
@@ -182,6 +182,22 @@ impl Batch {
     #[must_use]
     pub fn ops(&self) -> &[Op] {
         &self.ops
+    }
+
+    /// Whether a compaction was accepted in this group.
+    #[must_use]
+    pub fn schedules_compaction(&self) -> bool {
+        self.sets(meta::SCHEDULED_COMPACT)
+    }
+
+    /// Whether this group removes what a compaction must, but not the last of it.
+    #[must_use]
+    pub fn removes_a_part(&self) -> bool {
+        !self.dead.is_empty() && !self.sets(meta::FINISHED_COMPACT)
+    }
+
+    fn sets(&self, key: &[u8]) -> bool {
+        self.ops.iter().any(|op| op.bucket == Bucket::Meta && op.key == key)
     }
 
     pub(crate) fn revision_raw(&self) -> u64 {

@@ -4,6 +4,7 @@
 //! //= etcd 3.7.1: server/storage/mvcc/kvstore_compaction.go#scheduleCompaction
 
 use bytes::Bytes;
+use env::Failpoint;
 use types::Revision;
 
 use crate::bucket::{Bucket, Op, meta};
@@ -75,8 +76,10 @@ impl Store {
         if !ended {
             return Step::More;
         }
+        self.failpoints.hit(Failpoint::CompactBeforeSetFinishedCompact);
         self.compacting = None;
         self.pending.ops.push(revision_op(meta::FINISHED_COMPACT, target));
+        self.failpoints.hit(Failpoint::CompactAfterSetFinishedCompact);
         Step::Done
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use env::MayBlock;
+use env::{Failpoints, MayBlock};
 use types::{Index as LogIndex, Revision, Term};
 
 use crate::batch::{Batch, Pending};
@@ -56,6 +56,7 @@ pub struct Store {
     pub(crate) committed_batch: u64,
     pub(crate) counts: Counts,
     pub(crate) uncommitted_limit_bytes: usize,
+    pub(crate) failpoints: Failpoints,
 }
 
 impl Store {
@@ -76,6 +77,7 @@ impl Store {
             committed_batch: 0,
             counts: Counts::default(),
             uncommitted_limit_bytes: UNCOMMITTED_LIMIT_BYTES,
+            failpoints: Failpoints::default(),
         }
     }
 
@@ -86,6 +88,11 @@ impl Store {
             watch_tail_bytes: self.log.tail_limit(),
             uncommitted_bytes: self.uncommitted_limit_bytes,
         }
+    }
+
+    /// Lets tests from outside reach the moments of a compaction.
+    pub fn set_failpoints(&mut self, failpoints: Failpoints) {
+        self.failpoints = failpoints;
     }
 
     /// Sets how much stays in memory.

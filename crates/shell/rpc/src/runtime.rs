@@ -92,6 +92,8 @@ pub struct Handle {
     pub request_timeout: Duration,
     /// Long lists that keep the state they began with, and for how long each may.
     pub pins: Pins,
+    /// What tests from outside make fail.
+    pub failpoints: env::Failpoints,
 }
 
 /// How many long lists keep their state, and how long each may (invariant 12).

@@ -6,6 +6,7 @@
 
 mod bootstrap;
 pub mod config;
+mod failpoints;
 pub mod listen;
 pub mod logging;
 mod metered;
@@ -19,6 +20,7 @@ mod versions;
 
 pub use logging::Log;
 pub use program::program;
+pub use rpc::identity;
 pub use run::{Options, RunError, Server, start, start_until};
 
 /// The operating system's disk.

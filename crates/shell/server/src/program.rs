@@ -6,15 +6,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use cli::text::show_duration;
-use env::Disk;
+use env::{Disk, Failpoints};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tokio::sync::watch;
 
 use crate::config::{self, Configured, Refused, Request};
+use crate::failpoints::{Registry, http};
 use crate::logging::Format;
 use crate::threads::Fatal;
-use crate::{Log, RunError, Server, log_line, start_until};
+use crate::{Log, Options, RunError, Server, log_line, start_until};
 
 /// Runs the server program with its arguments (without the program's name) on a disk. `ready` is
 /// called once clients are served.
@@ -93,6 +94,13 @@ fn run(configured: &Configured, disk: &Arc<dyn Disk>, ready: &dyn Fn()) -> ExitC
             return ExitCode::FAILURE;
         }
     };
+    let options = match with_failpoints(&configured.options, &log) {
+        Ok(options) => options,
+        Err(e) => {
+            println!("{e}");
+            return ExitCode::FAILURE;
+        }
+    };
     let stop = watch::channel(false).0;
     let (stopper, handle) = (stop.clone(), signals.handle());
     let told = Arc::clone(&log);
@@ -106,7 +114,7 @@ fn run(configured: &Configured, disk: &Arc<dyn Disk>, ready: &dyn Fn()) -> ExitC
         let _ = stopper.send(true);
         signal
     });
-    let server = match start_until(disk, &log, &configured.options, stop.clone()) {
+    let server = match start_until(disk, &log, &options, stop.clone()) {
         Ok(server) => server,
         Err(e) => return ended(&log, "discovery failed", &e),
     };
@@ -142,6 +150,22 @@ fn announce(log: &Log, server: &Server) {
             "address" = address.to_string()
         );
     }
+}
+
+/// What the environment asks of failpoints, as Go's runtime of them reads it.
+//= gofail 0.2.0: runtime/runtime.go#init
+fn with_failpoints(options: &Options, log: &Arc<Log>) -> Result<Options, String> {
+    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let (terms, address) = (set("GOFAIL_FAILPOINTS"), set("GOFAIL_HTTP"));
+    let mut options = options.clone();
+    if terms.is_some() || address.is_some() {
+        let registry = Registry::new(&terms.unwrap_or_default(), Arc::clone(log))?;
+        if let Some(address) = address {
+            http::listen(Arc::clone(&registry), &address)?;
+        }
+        options.failpoints = Failpoints::new(registry);
+    }
+    Ok(options)
 }
 
 /// Says why the member ended, or did not begin. A failure of one of its threads has its own text.

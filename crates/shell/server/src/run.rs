@@ -17,7 +17,7 @@ use api::error::ApiError;
 use api::etcdserverpb::CompactionRequest;
 use api::membershippb;
 use cli::text::show_duration;
-use env::{Disk, MayBlock, SplitMix};
+use env::{Disk, Failpoints, MayBlock, SplitMix};
 use handover::Inbox;
 use machine::{ApplyConfig, Members};
 use member::{
@@ -113,6 +113,8 @@ pub struct Options {
     pub connections: Settings,
     /// Threads that serve clients; 0 for one per core.
     pub runtimes: usize,
+    /// What tests from outside make fail; off unless `GOFAIL_…` is set.
+    pub failpoints: Failpoints,
 }
 
 impl Default for Options {
@@ -159,6 +161,7 @@ impl Default for Options {
             list_pin: Duration::from_millis(l::LIST_PIN_MS),
             connections: Settings::default(),
             runtimes: 0,
+            failpoints: Failpoints::default(),
         }
     }
 }
@@ -296,7 +299,7 @@ pub fn start_until(
     let config = start_config(options, &identity);
     let began = Clock.now();
     let mut told = false;
-    let parts = loop {
+    let mut parts = loop {
         let entropy = Box::new(SplitMix::new(osenv::seed()));
         let disk = Arc::clone(disk);
         match member::start(disk, &may, Clock.now(), config.clone(), entropy) {
@@ -313,6 +316,7 @@ pub fn start_until(
             result => break result.map_err(RunError::Start)?,
         }
     };
+    parts.set_failpoints(&options.failpoints);
     report_recovery(log, &config, &parts, Clock.now().since(began));
     let mut bound = Vec::new();
     for address in &options.client_addresses {
@@ -369,7 +373,8 @@ pub fn start_until(
     };
     let plane = start_plane(disk, options, &config, (member, cluster), side)?;
     introduce(&plane, member, &members, &identity.remotes)?;
-    let automata = spawn_all(&queues, parts, &plane, options.keep).map_err(thread_error)?;
+    let automata = spawn_all(&queues, parts, &plane, &options.failpoints, options.keep)
+        .map_err(thread_error)?;
     let handle = Arc::new(Handle {
         member,
         cluster,
@@ -395,6 +400,7 @@ pub fn start_until(
         peers: peer::Client::new(dial_timeout(options), options.local_address),
         strict_reconfig: options.strict_reconfig,
         request_timeout: config.node.request_timeout(),
+        failpoints: options.failpoints.clone(),
     });
     let sockets = Sockets { bound, calls };
     let runtimes = runtimes(options, &handle, &inboxes, sockets, &queues, &stopped);

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use env::{Instant, MayBlock};
+use env::{Failpoint, Failpoints, Instant, MayBlock};
 use handover::{Bell, Inbox, Slot};
 use member::{
     Applier, ApplierInput, ApplierOutput, CommitFailure, Committer, CommitterInput,
@@ -220,12 +220,13 @@ pub fn spawn_all(
     queues: &Queues,
     parts: member::Parts,
     plane: &Plane,
+    failpoints: &Failpoints,
     keep: Keep,
 ) -> std::io::Result<Vec<JoinHandle<()>>> {
     let member::Parts { node, log_writer, applier, committer, .. } = parts;
-    let (q, peers) = (queues.clone(), plane.clone());
+    let (q, peers, failpoints) = (queues.clone(), plane.clone(), failpoints.clone());
     let node = spawn(queues, "node", move || {
-        run_node(&q, node, &peers);
+        run_node(&q, node, &peers, &failpoints);
         Ok(())
     })?;
     let q = queues.clone();
@@ -241,7 +242,7 @@ pub fn spawn_all(
 /// Time after which a commit index is written though nothing else is; Node's ticks come as often.
 const LAZY_LOG: Duration = Duration::from_millis(100);
 
-fn run_node(q: &Queues, mut node: Node, plane: &Plane) {
+fn run_node(q: &Queues, mut node: Node, plane: &Plane, failpoints: &Failpoints) {
     let (mut inputs, mut out) = (Vec::new(), NodeOutput::default());
     let mut sorted = q.reply_buffers();
     let mut next_nudge = Clock.now();
@@ -259,7 +260,14 @@ fn run_node(q: &Queues, mut node: Node, plane: &Plane) {
         for change in out.peers.drain(..) {
             q.reporter.peer_changed(&change, change_peer(plane, &change));
         }
-        plane.send(std::mem::take(&mut out.messages));
+        if !out.messages.is_empty() {
+            let leads = node.is_leader();
+            failpoints.hit(match leads {
+                true => Failpoint::RaftBeforeLeaderSend,
+                false => Failpoint::RaftBeforeFollowerSend,
+            });
+            plane.send(std::mem::take(&mut out.messages));
+        }
         for (peer, why) in out.refused.drain(..) {
             q.reporter.refused(peer, &why);
         }

@@ -171,6 +171,12 @@ impl Node {
         u32::try_from(ticks).unwrap_or(u32::MAX)
     }
 
+    /// Whether this member leads.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        self.status.is_leader
+    }
+
     /// When [`Node::handle`] must be called even without input.
     #[must_use]
     pub fn deadline(&self) -> Instant {

@@ -6,6 +6,7 @@
 //! applied at the same index.
 #![allow(dead_code)] // each test binary uses its part
 
+pub mod figures;
 pub mod oracle;
 pub mod script;
 

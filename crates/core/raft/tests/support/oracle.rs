@@ -1,8 +1,8 @@
 //! The Go program that runs the same script on etcd's own raft.
 
-use std::io::Write as _;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use api::raftpb;
 use prost::Message as _;
@@ -54,8 +54,8 @@ pub enum Comparison {
     Equal,
     /// They part at an append that tells another commit index, and only that: Go acknowledges
     /// each append to its own log by itself and may tell every step of the commit index, ours
-    /// acknowledges a write as a whole.
-    OtherCommitTold,
+    /// acknowledges a write as a whole. The line is where.
+    OtherCommitTold(usize),
 }
 
 /// Compares two traces.
@@ -73,7 +73,7 @@ pub fn compare(ours: &str, (theirs, failure): &(String, Option<String>), what: &
             (append_without_commit(ours), append_without_commit(theirs))
         && ours == theirs
     {
-        return Comparison::OtherCommitTold;
+        return Comparison::OtherCommitTold(at);
     }
     let show = |lines: &[&str]| {
         let from = at.saturating_sub(30).min(lines.len());
@@ -87,9 +87,51 @@ pub fn compare(ours: &str, (theirs, failure): &(String, Option<String>), what: &
 /// The append in a line of a trace, if it is one, with its commit index removed.
 fn append_without_commit(line: &str) -> Option<raftpb::Message> {
     let hex = line.strip_prefix("MSG ")?.split(' ').nth(3)?;
-    let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex");
-    let bytes: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
-    let mut message = raftpb::Message::decode(&bytes[..]).expect("a message");
+    let mut message = raftpb::Message::decode(&super::script::unhex(hex)[..]).expect("a message");
     message.commit = None;
     (message.r#type() == raftpb::MessageType::MsgApp).then_some(message)
+}
+
+/// The oracle as members that are talked to.
+pub struct Live {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Live {
+    pub fn start(program: &Path, arguments: &[String]) -> Self {
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the oracle starts");
+        let stdin = child.stdin.take().expect("piped");
+        let stdout = BufReader::new(child.stdout.take().expect("piped"));
+        Self { child, stdin, stdout }
+    }
+
+    /// What it prints for one command; `None` if it died, which its stderr explains.
+    pub fn command(&mut self, line: &str) -> Option<String> {
+        self.stdin.write_all(format!("{line}\nsync\n").as_bytes()).ok()?;
+        let mut said = String::new();
+        loop {
+            let start = said.len();
+            if self.stdout.read_line(&mut said).ok()? == 0 {
+                return None;
+            }
+            if &said[start..] == "SYNC\n" {
+                said.truncate(start);
+                return Some(said);
+            }
+        }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }

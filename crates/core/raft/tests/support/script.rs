@@ -1,13 +1,14 @@
 //! Schedules as text, one command per line, with the trace that they leave. The Go oracle reads
 //! the same commands (`oracle/raft/main.go` lists them) and leaves the same trace.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use prost::Message as _;
 use raft::{
-    Body, ConfChange, ConfChangeKind, ConfChangeSingle, ConfChangeV2, EntryKind, Message,
+    Body, ConfChange, ConfChangeKind, ConfChangeSingle, ConfChangeV2, EntryKind, Message, Persist,
     ProposeError, ReplicationState, Role, StepError, Transition,
 };
 use types::{Index, MemberId};
@@ -19,6 +20,15 @@ pub struct Runner {
     pub cluster: Cluster,
     /// Every message ever sent; `None` when delivered or dropped.
     pub net: Vec<Option<Message>>,
+    /// Which of them are still on their way, in the order in which they were sent.
+    pub waiting: Vec<usize>,
+    /// What members answer here goes only to `trace`, and every command is carried out, also one
+    /// that means something else in Go.
+    pub apart: bool,
+    /// Members that may hold reads until the first commit of their term.
+    early: BTreeSet<u64>,
+    /// How many commands were carried out.
+    pub commands: u64,
     pub script: String,
     pub trace: String,
 }
@@ -32,6 +42,33 @@ fn hex(bytes: &[u8]) -> String {
         write!(text, "{byte:02x}").unwrap();
         text
     })
+}
+
+pub fn unhex(text: &str) -> Vec<u8> {
+    let byte = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).expect("hex");
+    (0..text.len()).step_by(2).map(byte).collect()
+}
+
+/// What is left of a write of which `kept` entries reached the disk: all of it if there are fewer.
+fn torn(persist: Persist, kept: usize) -> Persist {
+    if kept > persist.entries.len() {
+        return persist;
+    }
+    let entries = if persist.snapshot.is_some() { &[] } else { &persist.entries[..kept] };
+    Persist { entries: entries.to_vec(), snapshot: None, hard_state: None, ..persist }
+}
+
+/// What is on a member's disk.
+fn log(member: &Member) -> String {
+    let (id, mut text) = (member.id().0, String::new());
+    for entry in &member.disk.entries {
+        let bytes = entry.to_wire().encode_to_vec();
+        writeln!(text, "LOG {id} {} {}", entry.index, hex(&bytes)).unwrap();
+    }
+    let hard = member.disk.hard_state;
+    let vote = hard.vote.map_or(0, |id| id.0);
+    writeln!(text, "HARD {id} term={} vote={vote} commit={}", hard.term, hard.commit).unwrap();
+    text
 }
 
 fn kind(message: &Message) -> &'static str {
@@ -53,7 +90,22 @@ pub fn changes(words: &[&str]) -> Vec<ConfChangeSingle> {
 
 impl Runner {
     pub fn new(cluster: Cluster) -> Self {
-        Self { cluster, net: Vec::new(), script: String::new(), trace: String::new() }
+        Self {
+            cluster,
+            net: Vec::new(),
+            waiting: Vec::new(),
+            apart: false,
+            early: BTreeSet::new(),
+            commands: 0,
+            script: String::new(),
+            trace: String::new(),
+        }
+    }
+
+    /// The members of a group of which others live elsewhere: their messages come by `feed`, and
+    /// what these send is in the trace alone.
+    pub fn apart(cluster: Cluster) -> Self {
+        Self { apart: true, ..Self::new(cluster) }
     }
 
     /// Runs every line of a script.
@@ -82,13 +134,31 @@ impl Runner {
                 self.trace += &echo;
                 let message =
                     if words[0] == "dup" { self.net[at].clone() } else { self.net[at].take() };
+                if words[0] != "dup" {
+                    self.waiting.retain(|&other| other != at);
+                }
                 if let (Some(message), true) = (message, words[0] != "drop") {
                     self.step(at, message);
                 }
             }
+            "feed" => {
+                let message = Message::decode(unhex(words[2]).into()).expect("an honest message");
+                self.step(0, message);
+            }
             "drain" => {
+                let id = number(1);
+                if self.early.contains(&id) && sole_voter(&self.cluster.members[&id]) {
+                    // Such reads ours answers at once, Go's after a learner's word or never.
+                    self.exec(&format!("restart {id}"))?;
+                }
                 self.trace += &echo;
-                self.drain(number(1));
+                self.drain(id);
+            }
+            "crash" => {
+                if !self.crash(number(1), number(2) as usize) {
+                    return self.exec(&format!("restart {}", words[1]));
+                }
+                self.trace += &echo;
             }
             _ => {
                 let before = self.trace.len();
@@ -99,8 +169,11 @@ impl Runner {
                 }
             }
         }
-        self.script += line;
-        self.script.push('\n');
+        self.commands += 1;
+        if !self.apart {
+            self.script += line;
+            self.script.push('\n');
+        }
         Ok(())
     }
 
@@ -108,14 +181,13 @@ impl Runner {
         let number = |at: usize| words[at].parse::<u64>().unwrap();
         let id = number(1);
         let member = self.cluster.members.get_mut(&id).expect("a member");
-        let conf = member.raft.conf_state();
-        let alone = conf.voters.len() == 1 && conf.voters_outgoing.is_empty();
+        let alone = sole_voter(member);
         let mut result = Ok(());
         match words[0] {
             "campaign" => member.raft.campaign(),
             "tick" => {
                 // Ours campaigns at once, Go's after its timeout.
-                if alone && member.role() != Role::Leader {
+                if !self.apart && alone && member.role() != Role::Leader {
                     return Err(Skip);
                 }
                 for _ in 0..words.get(2).map_or(1, |n| n.parse().unwrap()) {
@@ -149,9 +221,10 @@ impl Runner {
                 result = member.raft.propose_conf_change_v2(&change);
             }
             "readindex" => {
-                if read_differs(member) {
+                if !self.apart && read_differs(member) {
                     return Err(Skip);
                 }
+                self.early.extend(holds_reads(member).then_some(id));
                 member.raft.read_index(number(2));
             }
             "transfer" => member.raft.transfer_leader(MemberId(number(2))),
@@ -168,7 +241,10 @@ impl Runner {
                 // Go's does not raise the commit index at start.
                 member.writes.clear();
                 member.restart();
+                self.early.remove(&id);
             }
+            "timeout" => member.pin.0.store(number(2) - 10, Ordering::Relaxed),
+            "log" => self.trace += &log(member),
             "status" => self.trace += &status(member),
             _ => panic!("unknown command: {line}"),
         }
@@ -187,8 +263,35 @@ impl Runner {
         }
     }
 
+    /// Crashes within the next write, of which `kept` entries reach the disk. False if nothing may,
+    /// to stay comparable: ours starts in the term of its last entry, Go's in that of its hard
+    /// state.
+    fn crash(&mut self, id: u64, kept: usize) -> bool {
+        let member = self.cluster.members.get_mut(&id).expect("a member");
+        if let Some(persist) = member.raft.ready().persist {
+            let persist = torn(persist, kept);
+            let known = persist.hard_state.unwrap_or(member.disk.hard_state).term;
+            let ahead = persist.entries.last().is_some_and(|entry| entry.term > known);
+            if ahead && !self.apart {
+                return false;
+            }
+            member.disk.write(&persist);
+            if let Some(snapshot) = persist.snapshot {
+                // Its database is durable before its record is.
+                member.disk.applied = snapshot.index;
+                member.disk.conf_state = snapshot.conf_state;
+            }
+        }
+        member.restart();
+        self.early.remove(&id);
+        true
+    }
+
     fn step(&mut self, at: usize, message: Message) {
         let Some(member) = self.cluster.members.get_mut(&message.to.0) else { return };
+        if matches!(message.body, Body::ReadIndex { .. }) && holds_reads(member) {
+            self.early.insert(member.id().0);
+        }
         let text = match member.raft.step(message) {
             Ok(()) => return,
             Err(StepError::UnknownPeer(_)) => "raft: cannot step as peer not found".to_owned(),
@@ -265,7 +368,10 @@ impl Runner {
             let (from, to, kind) = (message.from.0, message.to.0, kind(&message));
             writeln!(self.trace, "MSG {} {from}->{to} {kind} {}", self.net.len(), hex(&bytes))
                 .unwrap();
-            self.net.push(Some(message));
+            if !self.apart {
+                self.waiting.push(self.net.len());
+                self.net.push(Some(message));
+            }
         }
         self.trace += &status(member);
     }
@@ -282,12 +388,10 @@ impl Runner {
             for id in ids {
                 self.exec(&format!("drain {id}")).unwrap();
             }
-            let waiting: Vec<usize> =
-                (0..self.net.len()).filter(|&at| self.net[at].is_some()).collect();
-            if waiting.is_empty() {
+            if self.waiting.is_empty() {
                 return;
             }
-            for at in waiting {
+            for at in self.waiting.clone() {
                 let message = self.net[at].as_ref().expect("it waits");
                 // A forwarded message travels from its forwarder, but names the first sender.
                 let known = ids.contains(&message.from.0) && ids.contains(&message.to.0);
@@ -328,12 +432,22 @@ impl Runner {
 /// Whether a read index is handled otherwise by Go's leader. If there is one voter, it answers at
 /// once: even before the first commit of its term, and even if another member is that voter.
 fn read_differs(member: &Member) -> bool {
-    let (status, conf) = (member.raft.status(), member.raft.conf_state());
-    let committed_in_term = member.raft.entry_term(status.commit) == Some(status.term);
+    let status = member.raft.status();
     status.role == Role::Leader
-        && conf.voters.len() == 1
-        && conf.voters_outgoing.is_empty()
-        && !(committed_in_term && conf.voters == [status.id])
+        && sole_voter(member)
+        && (holds_reads(member) || status.conf_state.voters != [status.id])
+}
+
+/// Whether one voter decides alone, be it this member or another.
+fn sole_voter(member: &Member) -> bool {
+    let conf = member.raft.conf_state();
+    conf.voters.len() == 1 && conf.voters_outgoing.is_empty()
+}
+
+/// Whether this is a leader that answers no reads yet.
+fn holds_reads(member: &Member) -> bool {
+    let commit = member.raft.commit();
+    member.role() == Role::Leader && member.raft.entry_term(commit) != Some(member.raft.term())
 }
 
 /// What tells most: of appends without entries to one member at one position, the one with the

@@ -10,6 +10,7 @@ use api::etcdserverpb::{
     LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
 };
 use bytes::Bytes;
+use env::Failpoint;
 use machine::Reply as Applied;
 use member::{ApplierInput, NodeInput, Reply};
 use prost::Message;
@@ -118,6 +119,10 @@ pub(super) async fn keep_alive(
                     // the lease.
                     //= etcd 3.7.1: server/etcdserver/api/v3rpc/lease.go#leaseKeepAlive
                     let revision = rt.view().store.revision();
+                    let delay = rt.handle.failpoints.delay(Failpoint::BeforeCheckpointInLeaseRenew);
+                    if !delay.is_zero() {
+                        tokio::time::sleep(delay).await;
+                    }
                     let wait = rt.begin(|token| NodeInput::KeepAlive { token, lease });
                     asked.push_back((id, revision, wait));
                 }

@@ -315,6 +315,7 @@ fn options(set: &Set) -> Result<Options, String> {
     };
     let quota: i64 = set.text("quota-backend-bytes").parse().expect("checked when it was read");
     Ok(Options {
+        failpoints: env::Failpoints::default(),
         name,
         data_dir,
         wal_dir,

@@ -110,7 +110,8 @@ impl Watches {
         let header = self.rt.header(types::Revision(0));
         let limit =
             self.rt.handle.limits.max_request_bytes + types::limits::GRPC_OVERHEAD_BYTES as usize;
-        Delivery::new(self.outs.borrow(), header, limit, &self.rt.handle.metrics)
+        let handle = &self.rt.handle;
+        Delivery::new(self.outs.borrow(), header, limit, &handle.metrics, &handle.failpoints)
     }
 
     /// Walks the hub whenever there is something to tell, for ever.

@@ -6,14 +6,17 @@
 
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use api::error::Status;
 use api::etcdserverpb::{ResponseHeader, WatchResponse};
 use bytes::Bytes;
+use env::{Failpoint, Failpoints};
 use prost::Message;
 use prost::encoding::encode_varint;
+use tokio::time::{Sleep, sleep};
 use types::{Revision, WatchId};
 use watch::{Flow, Response, Sink, StreamId, split_events};
 
@@ -33,6 +36,8 @@ pub(super) struct Out {
     pub(super) requires_leader: bool,
     /// The rest of one response that the client's window did not allow.
     pending: RefCell<VecDeque<Bytes>>,
+    /// Until when a test holds the next response up.
+    held: RefCell<Option<Pin<Box<Sleep>>>>,
     gone: Cell<bool>,
     end: RefCell<Option<Status>>,
     waker: RefCell<Option<Waker>>,
@@ -45,6 +50,7 @@ impl Out {
             sender,
             requires_leader,
             pending: RefCell::default(),
+            held: RefCell::default(),
             gone: Cell::new(false),
             end: RefCell::default(),
             waker: RefCell::default(),
@@ -74,7 +80,8 @@ impl Out {
         }
         let mut pending = self.pending.borrow_mut();
         if pending.is_empty() {
-            if self.sender.try_send_sealed(&mut sealed).is_err() {
+            let is_held = self.held.borrow().is_some();
+            if !is_held && self.sender.try_send_sealed(&mut sealed).is_err() {
                 // The call is about to be dropped; until then its watchers cost nothing.
                 self.gone.set(true);
                 return Flow::Full;
@@ -102,6 +109,10 @@ impl Out {
 
     /// Sends what is pending as the window opens.
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        if let Some(until) = &mut *self.held.borrow_mut() {
+            ready!(until.as_mut().poll(cx));
+        }
+        *self.held.borrow_mut() = None;
         let mut pending = self.pending.borrow_mut();
         while let Some(first) = pending.front_mut() {
             ready!(self.sender.poll_send_sealed(cx, first))?;
@@ -151,6 +162,7 @@ pub(super) struct Delivery<'a> {
     /// Bytes of a response from which on it is split, if its watch wishes that.
     fragment_bytes: usize,
     metrics: &'a Metrics,
+    failpoints: &'a Failpoints,
     last: Option<Last>,
     /// The header of the last response with events, encoded behind room for the envelope.
     encoded: Vec<u8>,
@@ -162,8 +174,10 @@ impl<'a> Delivery<'a> {
         header: ResponseHeader,
         fragment_bytes: usize,
         metrics: &'a Metrics,
+        failpoints: &'a Failpoints,
     ) -> Self {
-        Self { outs, header, fragment_bytes, metrics, last: None, encoded: Vec::new() }
+        let (last, encoded) = (None, Vec::new());
+        Self { outs, header, fragment_bytes, metrics, failpoints, last, encoded }
     }
 
     /// The fields before the events, behind room for the envelope and before room for `body`
@@ -271,6 +285,10 @@ impl Sink for Delivery<'_> {
         let Some(out) = self.outs[stream.0 as usize].clone() else {
             unreachable!("a stream is closed in the hub before its way out is dropped")
         };
+        let delay = self.failpoints.delay(Failpoint::BeforeSendWatchResponse);
+        if !delay.is_zero() {
+            *out.held.borrow_mut() = Some(Box::pin(sleep(delay)));
+        }
         match response {
             Response::Events { watch, revision, body, fragment } => {
                 self.events(&out, (watch, revision), body, fragment)
