@@ -302,6 +302,8 @@ pub struct NodeStatus {
     pub proposals_failed: u64,
     /// Groups of linearizable reads that got no index, since the start.
     pub reads_failed: u64,
+    /// Heartbeats that this leader sent late, since the start.
+    pub late_heartbeats: u64,
     /// Leases found expired, since the start.
     pub leases_expired: u64,
 }

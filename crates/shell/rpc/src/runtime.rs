@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -86,6 +86,8 @@ pub struct Handle {
     pub plane: peer::Plane,
     /// Calls to other members that are not about raft.
     pub peers: peer::Client,
+    /// Whether this member is a learner; see [`Handle::is_learner`].
+    pub learner: Arc<AtomicBool>,
     /// `--strict-reconfig-check`.
     pub strict_reconfig: bool,
     /// How long a request may wait: 5 s and two election timeouts.
@@ -94,6 +96,14 @@ pub struct Handle {
     pub pins: Pins,
     /// What tests from outside make fail.
     pub failpoints: env::Failpoints,
+}
+
+impl Handle {
+    /// Whether this member only receives the log, and so serves little.
+    #[must_use]
+    pub fn is_learner(&self) -> bool {
+        self.learner.load(Ordering::Relaxed)
+    }
 }
 
 /// How many long lists keep their state, and how long each may (invariant 12).

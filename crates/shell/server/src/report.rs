@@ -26,7 +26,7 @@ const SLOW_FLUSH: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Reporter {
     pub(crate) log: Arc<Log>,
-    metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) member: MemberId,
     cluster: ClusterId,
     publish_timeout: Duration,

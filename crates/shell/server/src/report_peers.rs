@@ -4,7 +4,7 @@ use cli::text::{show_duration, size};
 use member::PeerChange;
 use peer::{Event, Side};
 use raft::{SnapshotMeta, StepError};
-use types::MemberId;
+use types::{Index, MemberId};
 
 use crate::log_line;
 use crate::report::Reporter;
@@ -50,12 +50,27 @@ impl Reporter {
     /// A received snapshot is about to be installed.
     //= etcd 3.7.1: server/etcdserver/server.go#applySnapshot
     pub fn installing(&self, meta: &SnapshotMeta) {
+        self.metrics.snapshot_installing.inc();
         log_line!(
             self.log,
             Info,
             "applying snapshot",
             "incoming-leader-snapshot-index" = meta.index.0,
             "incoming-leader-snapshot-term" = meta.term.0,
+        );
+    }
+
+    /// A received snapshot is the state now.
+    //= etcd 3.7.1: server/etcdserver/server.go#applySnapshot
+    pub fn installed(&self, index: Index) {
+        self.metrics.snapshot_installing.dec();
+        log_line!(
+            self.log,
+            Info,
+            "applied snapshot",
+            "current-snapshot-index" = index.0,
+            "current-applied-index" = index.0,
+            "incoming-leader-snapshot-index" = index.0,
         );
     }
 
@@ -76,6 +91,7 @@ impl Reporter {
     /// Something happened between this member and its peers.
     //= etcd 3.7.1: server/etcdserver/api/rafthttp/{transport,peer_status,stream,snapshot_sender,http}.go
     pub fn peer_event(&self, event: &Event<'_>) {
+        self.metrics.peers.event(self.member, event);
         let me = || self.member.to_string();
         match event {
             Event::PeerAdded(id, urls) => log_line!(

@@ -357,6 +357,7 @@ pub fn start_until(
     };
     let members = Arc::clone(&view.members);
     let queues = Queues::new(
+        member,
         view,
         inboxes.clone(),
         Arc::clone(&reporter),
@@ -398,6 +399,7 @@ pub fn start_until(
         pins: rpc::runtime::Pins { age: options.list_pin, ..Default::default() },
         plane: plane.clone(),
         peers: peer::Client::new(dial_timeout(options), options.local_address),
+        learner: Arc::clone(&queues.learner),
         strict_reconfig: options.strict_reconfig,
         request_timeout: config.node.request_timeout(),
         failpoints: options.failpoints.clone(),

@@ -11,11 +11,13 @@
 //! nothing more may be acknowledged (invariant 10).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use env::{Failpoint, Failpoints, Instant, MayBlock};
 use handover::{Bell, Inbox, Slot};
+use machine::Members;
 use member::{
     Applier, ApplierInput, ApplierOutput, CommitFailure, Committer, CommitterInput,
     CommitterOutput, LogFailure, LogInput, LogWriter, MemberView, Node, NodeInput, NodeOutput,
@@ -50,6 +52,10 @@ pub struct Queues {
     pub view: Arc<Slot<MemberView>>,
     /// The newest state of raft.
     pub status: Arc<Slot<NodeStatus>>,
+    /// This member.
+    member: MemberId,
+    /// Whether it is a learner, for calls that learners refuse.
+    pub learner: Arc<AtomicBool>,
     runtimes: Arc<Vec<Arc<ReplyInbox>>>,
     /// Per runtime, rung when a View has a new revision.
     pub bells: Arc<[Bell]>,
@@ -112,6 +118,7 @@ pub struct Keep {
 impl Queues {
     /// Queues for a member whose runtimes receive their replies through `runtimes`.
     pub fn new(
+        member: MemberId,
         view: MemberView,
         runtimes: Vec<Arc<ReplyInbox>>,
         reporter: Arc<Reporter>,
@@ -119,7 +126,10 @@ impl Queues {
         removed: Arc<dyn Fn() + Send + Sync>,
     ) -> Self {
         let bells = runtimes.iter().map(|_| Bell::default()).collect();
-        Self {
+        let members = Arc::clone(&view.members);
+        let queues = Self {
+            member,
+            learner: Arc::default(),
             bells,
             node: Arc::new(Inbox::new(NODE_INBOX)),
             applier: Arc::new(Inbox::new(APPLIER_INBOX)),
@@ -131,7 +141,9 @@ impl Queues {
             reporter,
             fatal,
             removed,
-        }
+        };
+        queues.note_learner(&members);
+        queues
     }
 
     /// Hands leadership to `successor` before the member stops, if it leads. Returns when that is
@@ -167,12 +179,21 @@ impl Queues {
         self.runtimes.iter().map(|_| Vec::new()).collect()
     }
 
+    /// What the members say of this one.
+    fn note_learner(&self, members: &Members) {
+        let is_learner = members.get(self.member).is_some_and(|member| member.is_learner);
+        self.learner.store(is_learner, Ordering::Relaxed);
+    }
+
     /// Reports what a View shows that the one before did not.
     fn report_view(&self, view: &MemberView, compacted: Option<Revision>) {
         if let Some(revision) = compacted {
             self.reporter.compacted(revision, view.store.backend());
         }
         let before = self.view.load();
+        if !Arc::ptr_eq(&before.members, &view.members) {
+            self.note_learner(&view.members);
+        }
         if !Arc::ptr_eq(&before.alarms, &view.alarms) {
             self.reporter.alarms(&before.alarms, &view.alarms);
         }
@@ -391,6 +412,7 @@ fn run_applier(q: &Queues, mut applier: Applier, tell_at: usize) -> Result<(), F
             q.bells.iter().for_each(Bell::ring);
         }
         if let Some(holds) = out.holds.take() {
+            q.reporter.installed(holds.index);
             q.committer.push_event(CommitterInput::Holds(holds));
         }
         for batch in out.batches.drain(..) {

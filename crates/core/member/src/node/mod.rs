@@ -250,6 +250,10 @@ impl Node {
         if ticks == 0 {
             return;
         }
+        if ticks > 2 && self.status.is_leader {
+            //= etcd 3.7.1: server/etcdserver/raft.go#processMessages (heartbeat contention)
+            self.status.late_heartbeats += (self.members.iter().count() as u64).saturating_sub(1);
+        }
         if ticks >= self.election_ticks() {
             self.pause.resumed();
         }

@@ -6,6 +6,7 @@
 //! etcd, a family with labels appears when one of its label sets is first used.
 
 mod calls;
+mod peers;
 pub mod scrape;
 
 use std::collections::BTreeSet;
@@ -19,6 +20,7 @@ use prometheus::{
 };
 
 pub use calls::Calls;
+pub use peers::PeerMetrics;
 pub use scrape::{Scrape, render};
 
 /// Versions of clients that are told apart; the label comes from the client, and more are counted
@@ -100,6 +102,10 @@ pub struct Metrics {
     pub health_success: IntCounter,
     /// `/health` answers that were bad.
     pub health_failures: IntCounter,
+    /// Traffic between members.
+    pub peers: PeerMetrics,
+    /// Snapshots of other members that are being installed.
+    pub snapshot_installing: IntGauge,
     healthcheck: IntGaugeVec,
     healthchecks: IntCounterVec,
     client_requests: IntCounterVec,
@@ -261,6 +267,11 @@ impl Default for Metrics {
             ),
             health_success: m.counter("etcd_server_health_success", "Good answers of /health."),
             health_failures: m.counter("etcd_server_health_failures", "Bad answers of /health."),
+            peers: PeerMetrics::new(&m),
+            snapshot_installing: m.gauge(
+                "etcd_server_snapshot_apply_in_progress_total",
+                "Whether a snapshot of another member is being installed.",
+            ),
             healthcheck: m.gauges(
                 "etcd_server_healthcheck",
                 "Last outcome of each health check.",

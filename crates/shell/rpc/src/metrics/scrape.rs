@@ -96,11 +96,6 @@ fn gauges(registry: &Registry, scrape: &Scrape<'_>) -> Result<(), prometheus::Er
             "Proposals that wait for their outcome.",
             int(status.pending),
         ),
-        (
-            "etcd_server_snapshot_apply_in_progress_total",
-            "Whether a snapshot of another member is being installed.",
-            0,
-        ),
         ("etcd_server_quota_backend_bytes", "The backend's quota.", scrape.quota_bytes),
         (
             "etcd_mvcc_db_total_size_in_bytes",
@@ -149,6 +144,11 @@ fn counters(registry: &Registry, scrape: &Scrape<'_>) -> Result<(), prometheus::
             "etcd_server_proposals_failed_total",
             "Proposals that timed out.",
             status.proposals_failed,
+        ),
+        (
+            "etcd_server_heartbeat_send_failures_total",
+            "Heartbeats of this leader that were late.",
+            status.late_heartbeats,
         ),
         (
             "etcd_server_read_indexes_failed_total",

@@ -99,8 +99,14 @@ pub(super) async fn member_update(rt: &Rc<Runtime>, message: Bytes) -> Result<Bo
 pub(super) async fn member_promote(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status> {
     let request: pb::MemberPromoteRequest = decode(message)?;
     let id = MemberId(request.id);
-    let members = match promote_here(rt, id).await? {
-        Promoted::Here(members) => list(&members),
+    let promoted = promote_here(rt, id).await.inspect_err(|status| {
+        rt.handle.metrics.peers.promoted(Some(&status.message));
+    });
+    let members = match promoted? {
+        Promoted::Here(members) => {
+            rt.handle.metrics.peers.promoted(None);
+            list(&members)
+        }
         Promoted::Elsewhere => {
             let members = peers::promote_on_leader(rt, id).await?;
             members.iter().map(to_proto).collect()

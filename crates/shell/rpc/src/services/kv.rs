@@ -45,6 +45,9 @@ const LARGE_END_BYTES: usize = 16 << 10;
 
 pub(super) async fn range(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status> {
     let request: RangeRequest = decode(message)?;
+    if !request.serializable && rt.handle.is_learner() {
+        return Err(ApiError::NotSupportedForLearner.into());
+    }
     validate::range(&request)?;
     let began = Instant::now();
     let answer = answer(rt, request).await;

@@ -22,7 +22,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use api::error::{ApiError, Code, Status};
-use api::method::{Kind, Method, Row};
+use api::method::{Kind, Learner, Method, Row};
 use api::odd::{self, Undecodable};
 use bytes::Bytes;
 use prometheus::IntCounter;
@@ -62,6 +62,10 @@ impl Services {
     /// Checks that hold for every call: the client's version text and its wish for a leader.
     //= etcd 3.7.1: server/etcdserver/api/v3rpc/interceptor.go#newUnaryInterceptor
     fn check(&self, call: &Call) -> Result<(), Status> {
+        // A range is looked at when it is decoded.
+        if call.row.learner == Learner::Never && self.rt.handle.is_learner() {
+            return Err(ApiError::NotSupportedForLearner.into());
+        }
         let version = call.metadata.get(&CLIENT_API_VERSION).unwrap_or(b"unknown");
         match std::str::from_utf8(version) {
             Ok(version) => self.count_client(call, version),
