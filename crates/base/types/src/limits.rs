@@ -62,6 +62,10 @@ pub const SLOW_APPLY_MS: u64 = 100;
 pub const MAX_LEASE_TTL_SECS: i64 = 9_000_000_000;
 /// Milliseconds between scans for expired leases.
 pub const LEASE_SCAN_MS: u64 = 500;
+/// Seconds between checkpoints of a lease that lives longer than that.
+pub const LEASE_CHECKPOINT_SECS: u64 = 300;
+/// Leases of which one entry tells what is left.
+pub const MAX_LEASE_CHECKPOINTS: usize = 1_000;
 /// Lease revokes in flight at once. Ours: etcd caps at 16 in flight and 1,000 a second.
 pub const MAX_REVOKES_IN_FLIGHT: usize = 1_000;
 

@@ -13,8 +13,12 @@ use std::time::Duration;
 
 use env::Instant;
 use types::LeaseId;
+use types::limits::LEASE_CHECKPOINT_SECS;
 
 use crate::message::LeaseTime;
+
+/// Time between two checkpoints of a lease.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(LEASE_CHECKPOINT_SECS);
 
 #[derive(Clone, Copy, Debug)]
 struct Clock {
@@ -35,6 +39,11 @@ pub(crate) struct LeaseClock {
     leases: BTreeMap<LeaseId, Clock>,
     /// Running leases by when they are looked at.
     schedule: BTreeSet<(Instant, LeaseId)>,
+    /// Long leases by when it is told what is left of them. Entries of leases that are gone, or
+    /// were renewed, are found out when their time comes.
+    checkpoints: BTreeSet<(Instant, LeaseId)>,
+    /// Renewed leases whose last checkpoint must be taken back.
+    to_clear: BTreeSet<LeaseId>,
     running: bool,
     in_flight: usize,
 }
@@ -63,6 +72,7 @@ impl LeaseClock {
             self.schedule.insert((deadline, id));
         }
         let scheduled = deadline;
+        self.schedule_checkpoint(now, id, if checkpoint > 0 { checkpoint } else { ttl });
         self.leases.insert(id, Clock { ttl, checkpoint, deadline, scheduled, expired: false });
     }
 
@@ -75,10 +85,42 @@ impl LeaseClock {
     }
 
     /// A checkpoint was applied.
-    pub(crate) fn checkpointed(&mut self, id: LeaseId, remaining: i64) {
+    pub(crate) fn checkpointed(&mut self, now: Instant, id: LeaseId, remaining: i64) {
         if let Some(clock) = self.leases.get_mut(&id) {
             clock.checkpoint = remaining;
+            self.schedule_checkpoint(now, id, remaining);
         }
+    }
+
+    fn schedule_checkpoint(&mut self, now: Instant, id: LeaseId, left: i64) {
+        if self.running && seconds(left) > CHECKPOINT_INTERVAL {
+            self.checkpoints.insert((now + CHECKPOINT_INTERVAL, id));
+        }
+    }
+
+    /// What is left of long leases whose time to tell has come, and 0 for those that have their
+    /// whole time again; at most `limit`.
+    pub(crate) fn due_checkpoints(&mut self, now: Instant, limit: usize) -> Vec<(LeaseId, i64)> {
+        let mut due = Vec::new();
+        while due.len() < limit {
+            let Some(id) = self.to_clear.pop_first() else { break };
+            due.push((id, 0));
+        }
+        while due.len() < limit {
+            let Some((at, id)) = self.checkpoints.first().copied() else { break };
+            if at > now {
+                break;
+            }
+            self.checkpoints.pop_first();
+            let Some(clock) = self.leases.get(&id).filter(|clock| clock.deadline > now) else {
+                continue;
+            };
+            let left = clock.deadline.since(now).as_secs_f64().ceil() as i64;
+            if left < clock.ttl {
+                due.push((id, left));
+            }
+        }
+        due
     }
 
     /// This member leads: every lease gets its time anew, and `extend` on top.
@@ -86,12 +128,17 @@ impl LeaseClock {
         self.running = true;
         self.in_flight = 0;
         self.schedule.clear();
+        self.checkpoints.clear();
+        self.to_clear.clear();
         for (id, clock) in &mut self.leases {
             let left = if clock.checkpoint > 0 { clock.checkpoint } else { clock.ttl };
             clock.deadline = now + seconds(left) + extend;
             clock.scheduled = clock.deadline;
             clock.expired = false;
             self.schedule.insert((clock.scheduled, *id));
+            if seconds(left) > CHECKPOINT_INTERVAL {
+                self.checkpoints.insert((now + CHECKPOINT_INTERVAL, *id));
+            }
         }
     }
 
@@ -100,6 +147,8 @@ impl LeaseClock {
         self.running = false;
         self.in_flight = 0;
         self.schedule.clear();
+        self.checkpoints.clear();
+        self.to_clear.clear();
         for clock in self.leases.values_mut() {
             clock.expired = false;
         }
@@ -118,7 +167,9 @@ impl LeaseClock {
             return Renewed::Expiring;
         }
         clock.deadline = now + seconds(clock.ttl);
-        clock.checkpoint = 0;
+        if std::mem::take(&mut clock.checkpoint) > 0 {
+            self.to_clear.insert(id);
+        }
         // Rare: the time that a new leader adds is longer than what passed since.
         if clock.deadline < clock.scheduled {
             self.schedule.remove(&(clock.scheduled, id));
@@ -215,7 +266,7 @@ mod tests {
         let mut clock = LeaseClock::default();
         clock.start(at(0), Duration::ZERO);
         clock.granted(at(0), LeaseId(1), 10, 0);
-        clock.checkpointed(LeaseId(1), 3);
+        clock.checkpointed(at(0), LeaseId(1), 3);
         assert_eq!(clock.renew(at(9), LeaseId(1)), Renewed::Ttl(10));
         assert_eq!(
             clock.time_to_live(at(12), LeaseId(1)),
@@ -244,6 +295,23 @@ mod tests {
         clock.removed(LeaseId(1));
         clock.removed(LeaseId(2));
         assert_eq!(clock.next_deadline(), None);
+    }
+
+    #[test]
+    fn what_is_left_of_a_long_lease_is_told_every_five_minutes() {
+        let mut clock = LeaseClock::default();
+        clock.start(at(0), Duration::ZERO);
+        clock.granted(at(0), LeaseId(1), 1_000, 0);
+        clock.granted(at(0), LeaseId(2), 300, 0);
+        assert!(clock.due_checkpoints(at(299), 9).is_empty());
+        assert_eq!(clock.due_checkpoints(at(300), 9), [(LeaseId(1), 700)]);
+        clock.checkpointed(at(301), LeaseId(1), 700);
+        assert_eq!(clock.due_checkpoints(at(601), 9), [(LeaseId(1), 399)]);
+        clock.checkpointed(at(602), LeaseId(1), 399);
+        assert_eq!(clock.renew(at(650), LeaseId(1)), Renewed::Ttl(1_000));
+        assert_eq!(clock.due_checkpoints(at(651), 9), [(LeaseId(1), 0)]);
+        clock.stop();
+        assert!(clock.due_checkpoints(at(9_000), 9).is_empty());
     }
 
     #[test]

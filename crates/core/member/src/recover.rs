@@ -6,6 +6,7 @@
 //! at all. Recovery trusts the backend up to its consistent index and the log behind it; the
 //! `.snap` files are not read. Invariant 4: raft hands out nothing at or below that index again.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use env::{Disk, Entropy, Failpoints, Instant, MayBlock, Open};
 use machine::membership::Member;
 use machine::{ApplyConfig, Machine};
 use prost::Message;
-use raft::{Entry, HardState, Raft, Recovered};
+use raft::{ConfChange, ConfChangeKind, Entry, HardState, Raft, Recovered};
 use store::{Bucket, StoreLimits, meta};
 use types::{ClusterId, Index, MemberId, Term};
 use wal::snap::SnapError;
@@ -77,6 +78,8 @@ pub struct StartConfig {
     pub pre_vote: bool,
     /// `--unsafe-no-fsync`.
     pub unsafe_no_fsync: bool,
+    /// `--force-new-cluster`: this member alone goes on with what it has.
+    pub force_new_cluster: bool,
 }
 
 /// Why a member cannot start.
@@ -233,7 +236,10 @@ pub fn start(
     config.apply.id = config.member;
 
     let place = (&*disk, config.snap_dir.as_path());
-    let recovered = recovered(may, &mut wal, place, &log, snapshot, consistent, &machine)?;
+    let mut recovered = recovered(may, &mut wal, place, &log, snapshot, consistent, &machine)?;
+    if config.force_new_cluster {
+        expel_others(may, &mut wal, &mut recovered, config.member, consistent.0)?;
+    }
     let mut raft_config = raft::Config::new(config.member);
     raft_config.election_ticks = config.election_ticks;
     raft_config.pre_vote = config.pre_vote;
@@ -367,6 +373,56 @@ fn identity(metadata: &Bytes) -> Result<(MemberId, ClusterId), StartError> {
         (Some(member), Some(cluster)) => Ok((MemberId(member), ClusterId(cluster))),
         _ => Err(StartError::Metadata),
     }
+}
+
+/// Makes this member the only one: what is not committed is dropped, and the removal of everyone
+/// else is written as committed behind the rest.
+//= etcd 3.7.1: server/etcdserver/bootstrap.go#NewConfigChangeEntries
+fn expel_others(
+    may: &MayBlock,
+    wal: &mut Wal,
+    recovered: &mut Recovered,
+    own: MemberId,
+    applied: Index,
+) -> Result<(), StartError> {
+    let commit = recovered.hard_state.commit;
+    recovered.entries.retain(|entry| entry.index <= commit);
+    let state = &recovered.conf_state;
+    let mut members: BTreeSet<MemberId> =
+        state.voters.iter().chain(&state.learners).copied().collect();
+    let changes = recovered
+        .entries
+        .iter()
+        .filter(|entry| entry.kind == raft::EntryKind::ConfChange && entry.index > applied);
+    for change in changes.filter_map(|entry| ConfChange::decode(entry.data.clone()).ok()) {
+        match change.kind {
+            ConfChangeKind::RemoveNode => members.remove(&change.node),
+            _ => members.insert(change.node),
+        };
+    }
+    let term = recovered.hard_state.term;
+    let entry = |kind, node, context, last: &mut Index| {
+        *last = last.next();
+        let data = ConfChange { id: 0, kind, node, context }.encode();
+        Entry { term, index: *last, kind: raft::EntryKind::ConfChange, data }
+    };
+    let mut last = commit;
+    let mut added = Vec::new();
+    for other in members.iter().filter(|id| **id != own) {
+        added.push(entry(ConfChangeKind::RemoveNode, *other, Bytes::new(), &mut last));
+    }
+    if !members.contains(&own) {
+        let peer_urls = ["http://localhost:2380", "http://localhost:7001"].map(str::to_owned);
+        let member = Member { id: own.0, peer_urls: Some(peer_urls.to_vec()), ..Member::default() };
+        added.push(entry(ConfChangeKind::AddNode, own, member.to_json(), &mut last));
+    }
+    recovered.hard_state.commit = last;
+    added.iter().for_each(|entry| wal.append(&entry.to_wire()));
+    wal.append_hard_state(&recovered.hard_state.to_wire());
+    wal.write(may)?;
+    wal.sync(may)?;
+    recovered.entries.extend(added);
+    Ok(())
 }
 
 /// What raft starts from. Go applies committed entries while they are still being saved, so a

@@ -88,6 +88,8 @@ pub struct Handle {
     pub peers: peer::Client,
     /// Whether this member is a learner; see [`Handle::is_learner`].
     pub learner: Arc<AtomicBool>,
+    /// Feature gates: name, stage, and whether it is open.
+    pub features: Vec<(&'static str, &'static str, bool)>,
     /// `--strict-reconfig-check`.
     pub strict_reconfig: bool,
     /// How long a request may wait: 5 s and two election timeouts.

@@ -6,6 +6,7 @@
 
 mod bootstrap;
 pub mod config;
+mod corruption;
 mod failpoints;
 pub mod listen;
 pub mod logging;
@@ -18,6 +19,7 @@ pub mod run;
 pub mod threads;
 mod versions;
 
+pub use corruption::Checks;
 pub use logging::Log;
 pub use program::program;
 pub use rpc::identity;

@@ -37,6 +37,8 @@ use types::{ClusterId, MemberId, RequestId};
 use crate::{Log, log_line};
 
 use crate::bootstrap::{Identity, identify};
+use crate::config::features::Features;
+use crate::corruption::{self, Checks};
 use crate::listen::{Accepted, Address, Bound, Listener, bind};
 use crate::metered::MeteredDisk;
 use crate::peers::PeerSide;
@@ -103,8 +105,17 @@ pub struct Options {
     pub max_learners: usize,
     /// `--unsafe-no-fsync`.
     pub unsafe_no_fsync: bool,
+    /// `--force-new-cluster`.
+    pub force_new_cluster: bool,
     /// `--socket-reuse-port`, `--socket-reuse-address`.
     pub reuse: (bool, bool),
+    /// Which members' data is compared, and when.
+    pub checks: Checks,
+    /// Whether a leader tells what is left of long leases, and whether that is stored whatever the
+    /// cluster's version (gates `LeaseCheckpoint`, `LeaseCheckpointPersist`).
+    pub lease_checkpoints: (bool, bool),
+    /// `--feature-gates`.
+    pub features: Features,
     /// `--warning-apply-duration`.
     pub slow_apply: Duration,
     /// How long a long list keeps the state it began with.
@@ -156,7 +167,11 @@ impl Default for Options {
             watch_progress: Duration::from_millis(l::WATCH_PROGRESS_MS),
             max_learners: 1,
             unsafe_no_fsync: false,
+            force_new_cluster: false,
             reuse: (false, false),
+            checks: Checks { initial: false, periodic: Duration::ZERO, compaction: Duration::ZERO },
+            lease_checkpoints: (false, false),
+            features: Features::default(),
             slow_apply: Duration::from_millis(l::SLOW_APPLY_MS),
             list_pin: Duration::from_millis(l::LIST_PIN_MS),
             connections: Settings::default(),
@@ -235,6 +250,7 @@ fn start_config(options: &Options, identity: &Identity) -> StartConfig {
                 client_urls: options.advertise_client_urls.clone(),
             },
             cluster_version: types::CLUSTER_VERSION.to_owned(),
+            lease_checkpoints: options.lease_checkpoints.0,
             first_request_id: RequestId(first_request_id(member).wrapping_add(OWN_IDS)),
         },
         apply: ApplyConfig {
@@ -242,13 +258,14 @@ fn start_config(options: &Options, identity: &Identity) -> StartConfig {
             min_lease_ttl: min_lease_ttl(options.election),
             max_learners: options.max_learners,
             quota_bytes: u64::try_from(options.quota_bytes).ok(),
-            persist_checkpoints: false,
+            persist_checkpoints: options.lease_checkpoints.1,
         },
         commit: options.commit,
         limits: MemberLimits::default(),
         election_ticks: u32::try_from(ticks).unwrap_or(u32::MAX),
         pre_vote: options.pre_vote,
         unsafe_no_fsync: options.unsafe_no_fsync,
+        force_new_cluster: options.force_new_cluster,
     }
 }
 
@@ -364,6 +381,11 @@ pub fn start_until(
         Arc::new(on_fatal),
         Arc::clone(&on_removed),
     );
+    // One that has never run has nothing that could differ.
+    let is_new = queues.view.load().store.applied_index().0 == 0;
+    if is_new || !options.checks.initial {
+        queues.set_checked();
+    }
     let calls = Arc::new(Inbox::new(PEER_CALLS));
     let side = PeerSide {
         node: Arc::clone(&queues.node),
@@ -401,6 +423,7 @@ pub fn start_until(
         peers: peer::Client::new(dial_timeout(options), options.local_address),
         learner: Arc::clone(&queues.learner),
         strict_reconfig: options.strict_reconfig,
+        features: options.features.iter().collect(),
         request_timeout: config.node.request_timeout(),
         failpoints: options.failpoints.clone(),
     });
@@ -536,7 +559,9 @@ const READY_STEP: Duration = Duration::from_millis(1);
 
 fn is_ready(queues: &Queues) -> bool {
     let status = queues.status.load();
-    status.ready && queues.view.load().store.applied_index() >= status.applied
+    queues.is_checked()
+        && status.ready
+        && queues.view.load().store.applied_index() >= status.applied
 }
 
 /// The runtime threads: number 0 also accepts, and deals connections out in turn.
@@ -563,6 +588,7 @@ fn runtimes(
             queues: queues.clone(),
             log: Arc::clone(&queues.reporter.log),
             downgrade_check: options.downgrade_check,
+            checks: options.checks,
             retention: options.auto_compaction.filter(|_| number == 0),
         };
         let (name, stopped) = (format!("rpc-{number}"), stopped.clone());
@@ -591,6 +617,7 @@ struct Seat {
     queues: Queues,
     log: Arc<Log>,
     downgrade_check: Duration,
+    checks: Checks,
     retention: Option<Retention>,
 }
 
@@ -606,6 +633,7 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
         retention,
         log,
         downgrade_check,
+        checks,
     } = seat;
     let tokio = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -656,6 +684,20 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
     let bound = match sockets {
         Some(Sockets { bound, calls }) => {
             local.spawn_local(rpc::services::peers::serve(Rc::clone(&rt_for_peers), calls));
+            let (rt, checked) = (Rc::clone(&rt_for_peers), Arc::clone(&log));
+            local.spawn_local(corruption::watch_over(rt, checked, checks));
+            if !queues.is_checked() {
+                let (rt, log, queues) =
+                    (Rc::clone(&rt_for_peers), Arc::clone(&log), queues.clone());
+                local.spawn_local(async move {
+                    match corruption::initial(rt, log).await {
+                        Ok(()) => queues.set_checked(),
+                        Err(error) => {
+                            queues.fail(Fatal { message: "checkInitialHashKV failed", error });
+                        }
+                    }
+                });
+            }
             local.spawn_local(versions::watch_over(rt_for_peers, log, downgrade_check));
             bound
         }

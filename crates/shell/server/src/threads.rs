@@ -56,6 +56,7 @@ pub struct Queues {
     member: MemberId,
     /// Whether it is a learner, for calls that learners refuse.
     pub learner: Arc<AtomicBool>,
+    checked: Arc<AtomicBool>,
     runtimes: Arc<Vec<Arc<ReplyInbox>>>,
     /// Per runtime, rung when a View has a new revision.
     pub bells: Arc<[Bell]>,
@@ -130,6 +131,7 @@ impl Queues {
         let queues = Self {
             member,
             learner: Arc::default(),
+            checked: Arc::default(),
             bells,
             node: Arc::new(Inbox::new(NODE_INBOX)),
             applier: Arc::new(Inbox::new(APPLIER_INBOX)),
@@ -177,6 +179,22 @@ impl Queues {
 
     fn reply_buffers(&self) -> Vec<Vec<(ReplyToken, Reply)>> {
         self.runtimes.iter().map(|_| Vec::new()).collect()
+    }
+
+    /// Whether this member's data needs no comparison with its peers' before it serves, or passed.
+    #[must_use]
+    pub fn is_checked(&self) -> bool {
+        self.checked.load(Ordering::Acquire)
+    }
+
+    /// The comparison was passed, or is not needed.
+    pub fn set_checked(&self) {
+        self.checked.store(true, Ordering::Release);
+    }
+
+    /// Ends the member.
+    pub fn fail(&self, why: Fatal) {
+        (self.fatal)(why);
     }
 
     /// What the members say of this one.

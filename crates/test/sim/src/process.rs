@@ -118,6 +118,7 @@ fn config(options: &Options, boot: u64) -> StartConfig {
             catchup_entries: options.catchup_entries,
             attributes,
             cluster_version: types::CLUSTER_VERSION.to_owned(),
+            lease_checkpoints: false,
             first_request_id: RequestId((boot + 1) << 40 | 1 << 39),
         },
         apply: ApplyConfig {
@@ -132,6 +133,7 @@ fn config(options: &Options, boot: u64) -> StartConfig {
         election_ticks: u32::try_from(ELECTION_MS / TICK_MS).expect("a small number"),
         pre_vote: true,
         unsafe_no_fsync: false,
+        force_new_cluster: false,
     }
 }
 

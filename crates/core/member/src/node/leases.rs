@@ -7,9 +7,11 @@
 use std::time::Duration;
 
 use api::error::ApiError;
-use api::etcdserverpb::{InternalRaftRequest, LeaseRevokeRequest};
+use api::etcdserverpb::{
+    InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest,
+};
 use env::Instant;
-use types::limits::{APPLY_WAIT_MS, MAX_REVOKES_IN_FLIGHT};
+use types::limits::{APPLY_WAIT_MS, MAX_LEASE_CHECKPOINTS, MAX_REVOKES_IN_FLIGHT};
 use types::{Index, LeaseId, ReplyToken};
 
 use super::Node;
@@ -134,6 +136,26 @@ impl Node {
             return Some(unknown);
         }
         (waiting.until <= now).then_some(Reply::Refused(ApiError::TimeoutWaitApplied))
+    }
+
+    /// Tells the others what is left of long leases, so that a new leader does not give them their
+    /// whole time again; and that a renewed one has its whole time.
+    //= etcd 3.7.1: server/lease/lessor.go#checkpointScheduledLeases
+    pub(super) fn checkpoint_leases(&mut self, now: Instant) {
+        let Some(term) = self.led_term.filter(|_| self.config.lease_checkpoints) else { return };
+        let due = self.leases.due_checkpoints(now, MAX_LEASE_CHECKPOINTS);
+        if due.is_empty() {
+            return;
+        }
+        let checkpoint =
+            |(id, left): (LeaseId, i64)| LeaseCheckpoint { id: id.0, remaining_ttl: left };
+        let checkpoints = due.into_iter().map(checkpoint).collect();
+        let (_, data) = self.own_request(InternalRaftRequest {
+            lease_checkpoint: Some(LeaseCheckpointRequest { checkpoints }),
+            ..InternalRaftRequest::default()
+        });
+        // What a deposed leader did not tell is told by nobody: leases live longer then.
+        let _ = self.raft.propose_as_leader(term, data);
     }
 
     pub(super) fn expire_leases(&mut self, now: Instant) {

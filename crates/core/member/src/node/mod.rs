@@ -50,6 +50,8 @@ pub struct NodeConfig {
     pub attributes: membershippb::Attributes,
     /// The cluster version that this member would decide on as leader.
     pub cluster_version: String,
+    /// Whether a leader tells the others what is left of long leases (gate `LeaseCheckpoint`).
+    pub lease_checkpoints: bool,
     /// The first of the request ids for this node's own proposals; it counts up from there.
     pub first_request_id: RequestId,
 }
@@ -228,6 +230,7 @@ impl Node {
         self.read(now, reading);
         self.tick(now, out);
         self.expire_leases(now);
+        self.checkpoint_leases(now);
         self.drain(now, out);
         self.wake_leases(now, out);
         self.wake_transfers(now, out);
@@ -365,7 +368,7 @@ impl Node {
                 Effect::LeaseGranted { id, ttl } => self.leases.granted(now, id, ttl, 0),
                 Effect::LeaseRevoked(id) => self.leases.removed(id),
                 Effect::LeaseCheckpoint { id, remaining } => {
-                    self.leases.checkpointed(id, remaining);
+                    self.leases.checkpointed(now, id, remaining);
                 }
                 Effect::ConfChange(change) => self.conf_applied(now, index, change, out),
                 Effect::Attributes { id, name, client_urls } => {

@@ -44,6 +44,7 @@ pub fn config() -> StartConfig {
             catchup_entries: 20,
             attributes,
             cluster_version: "3.7.0".to_owned(),
+            lease_checkpoints: false,
             first_request_id: RequestId(1 << 40),
         },
         apply: ApplyConfig {
@@ -58,6 +59,7 @@ pub fn config() -> StartConfig {
         election_ticks: 10,
         pre_vote: true,
         unsafe_no_fsync: false,
+        force_new_cluster: false,
     }
 }
 

@@ -22,23 +22,9 @@ pub struct Scrape<'a> {
     pub quota_bytes: i64,
     /// What was counted.
     pub metrics: &'a Metrics,
+    /// Feature gates: name, stage, and whether it is open.
+    pub features: &'a [(&'static str, &'static str, bool)],
 }
-
-/// Feature gates with their stage; all have etcd's default.
-//= etcd 3.7.1: server/features/etcd_features.go
-const FEATURES: [(&str, &str, bool); 11] = [
-    ("AllAlpha", "ALPHA", false),
-    ("AllBeta", "BETA", false),
-    ("CompactHashCheck", "ALPHA", false),
-    ("FastLeaseKeepAlive", "BETA", true),
-    ("InitialCorruptCheck", "ALPHA", false),
-    ("LeaseCheckpoint", "ALPHA", false),
-    ("LeaseCheckpointPersist", "ALPHA", false),
-    ("PriorityRequest", "ALPHA", false),
-    ("SetMemberLocalAddr", "ALPHA", false),
-    ("StopGRPCServiceOnDefrag", "ALPHA", false),
-    ("TxnModeWriteWithSharedBuffer", "BETA", true),
-];
 
 fn add(registry: &Registry, collector: impl Collector + 'static) -> Result<(), prometheus::Error> {
     registry.register(Box::new(collector))
@@ -199,8 +185,8 @@ fn labelled(registry: &Registry, scrape: &Scrape<'_>) -> Result<(), prometheus::
     add(registry, version)?;
     let features =
         family("etcd_server_feature_enabled", "Whether a feature is enabled.", &["name", "stage"])?;
-    for (name, stage, enabled) in FEATURES {
-        features.with_label_values(&[name, stage]).set(enabled.into());
+    for (name, stage, enabled) in scrape.features {
+        features.with_label_values(&[*name, *stage]).set((*enabled).into());
     }
     add(registry, features)?;
     if let Some(version) = &scrape.view.members.cluster_version {

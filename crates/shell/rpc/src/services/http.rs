@@ -91,6 +91,7 @@ fn metrics(rt: &Rc<Runtime>) -> HttpResponse {
         member: rt.handle.member,
         quota_bytes: rt.handle.limits.quota_bytes,
         metrics: &rt.handle.metrics,
+        features: &rt.handle.features,
     };
     let Ok(body) = crate::metrics::render(&scrape) else {
         return text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics contradict each other\n");

@@ -123,6 +123,14 @@ pub(super) async fn hash_kv(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, St
     Ok(whole(&hash_at(rt, decode(message)?).await?))
 }
 
+/// The hash of this member's keys at a revision (0: the newest), to compare it with others.
+///
+/// # Errors
+/// The revision is compacted or to come, or the backend cannot be read.
+pub async fn hash_own(rt: &Rc<Runtime>, revision: Revision) -> Result<HashKvResponse, Status> {
+    hash_at(rt, HashKvRequest { revision: revision.0 }).await
+}
+
 /// The hash of the keys at a revision, also for other members.
 pub(super) async fn hash_at(
     rt: &Rc<Runtime>,

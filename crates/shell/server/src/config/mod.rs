@@ -4,11 +4,13 @@
 //! they come from ([`source`]) and what contradicts itself (here). Errors and their order are
 //! etcd's; a flag whose feature comes later is refused unless it has its default.
 
+pub mod features;
 pub mod source;
 pub mod table;
 pub mod urls;
 pub mod value;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,10 +18,12 @@ use member::{CommitPolicy, Retention};
 use rpc::Settings;
 use types::limits;
 
+use crate::corruption::Checks;
 use crate::logging::Format;
 use crate::run::Options;
 use crate::threads::Keep;
 
+use features::Features;
 pub use source::{Refused, Set};
 use table::{FLAGS, State};
 use urls::Url;
@@ -272,6 +276,18 @@ fn retention(set: &Set) -> Result<Option<Retention>, String> {
     Ok(Some(by_mode))
 }
 
+/// The address from which peers are dialled, if a gate says that it matters: the first of the
+/// advertised ones that is an address of this machine alone.
+//= etcd 3.7.1: server/embed/config.go#InferLocalAddr
+fn local_address(features: &Features, advertised: &[String]) -> Option<IpAddr> {
+    if !features.is_open("SetMemberLocalAddr") {
+        return None;
+    }
+    let host = |text: &String| Some(urls::parse(text).ok()?.hostname().to_owned());
+    let addresses = advertised.iter().filter_map(host).filter_map(|host| host.parse().ok());
+    addresses.into_iter().find(|ip: &IpAddr| !ip.is_loopback() && !ip.is_unspecified())
+}
+
 fn options(set: &Set) -> Result<Options, String> {
     let name = set.text("name").to_owned();
     let data_dir = match set.text("data-dir") {
@@ -303,6 +319,7 @@ fn options(set: &Set) -> Result<Options, String> {
             advertised_peers.join(",")
         ));
     }
+    let features = Features::parse(set.text("feature-gates"))?;
     let client_urls = url_list(set, "listen-client-urls")?;
     let client_addresses: Result<Vec<_>, _> = client_urls.iter().map(Url::address).collect();
     let peer_urls = url_list(set, "listen-peer-urls")?;
@@ -322,8 +339,20 @@ fn options(set: &Set) -> Result<Options, String> {
         client_addresses: client_addresses?,
         advertise_client_urls: texts("advertise-client-urls")?,
         peer_addresses: peer_addresses?,
+        local_address: local_address(&features, &advertised_peers),
         advertise_peer_urls: advertised_peers,
-        local_address: None,
+        checks: Checks {
+            initial: features.is_open("InitialCorruptCheck"),
+            periodic: duration(set, "corrupt-check-time"),
+            compaction: match features.is_open("CompactHashCheck") {
+                true => duration(set, "compact-hash-check-time"),
+                false => Duration::ZERO,
+            },
+        },
+        lease_checkpoints: (
+            features.is_open("LeaseCheckpoint"),
+            features.is_open("LeaseCheckpointPersist"),
+        ),
         raft_timeouts: (duration(set, "raft-read-timeout"), duration(set, "raft-write-timeout")),
         joins: set.text("initial-cluster-state") == "existing",
         strict_reconfig: boolean(set, "strict-reconfig-check"),
@@ -355,6 +384,7 @@ fn options(set: &Set) -> Result<Options, String> {
         max_txn_ops: usize::try_from(number(set, "max-txn-ops")).unwrap_or(usize::MAX),
         max_learners: number(set, "max-learners") as usize,
         unsafe_no_fsync: boolean(set, "unsafe-no-fsync"),
+        force_new_cluster: boolean(set, "force-new-cluster"),
         watch_progress: match duration(set, "watch-progress-notify-interval") {
             Duration::ZERO => Duration::from_millis(limits::WATCH_PROGRESS_MS),
             interval => interval,
@@ -373,6 +403,7 @@ fn options(set: &Set) -> Result<Options, String> {
             ..Settings::default()
         },
         slow_apply: duration(set, "warning-apply-duration"),
+        features,
         list_pin: Duration::from_millis(limits::LIST_PIN_MS),
         runtimes: 0,
     })
@@ -445,7 +476,7 @@ mod tests {
     #[test]
     fn what_comes_later_is_refused_unless_it_is_the_default() {
         assert!(refusal(&["--auto-tls"]).contains("--auto-tls=true is not implemented"));
-        assert!(run(&["--auto-tls=f", "--corrupt-check-time=0s"]).is_ok());
+        assert!(run(&["--auto-tls=f", "--compaction-sleep-interval=0s"]).is_ok());
     }
 
     #[test]

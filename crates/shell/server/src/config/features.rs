@@ -1,0 +1,131 @@
+//! Feature gates: `--feature-gates=Name=bool,…`.
+//= etcd 3.7.1: server/features/etcd_features.go, pkg/featuregate/feature_gate.go
+
+use super::value;
+
+/// A feature gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gate {
+    /// Its name.
+    pub name: &'static str,
+    /// `ALPHA` or `BETA`.
+    pub stage: &'static str,
+    default: bool,
+    /// Whether it may be set to what is not its default.
+    works: bool,
+}
+
+const fn gate(name: &'static str, stage: &'static str, default: bool, works: bool) -> Gate {
+    Gate { name, stage, default, works }
+}
+
+/// All gates, by name.
+pub const GATES: [Gate; 11] = [
+    gate("AllAlpha", "ALPHA", false, false),
+    gate("AllBeta", "BETA", false, true),
+    gate("CompactHashCheck", "ALPHA", false, true),
+    // How apply and keep-alives work inside is ours; the next and the last change nothing.
+    gate("FastLeaseKeepAlive", "BETA", true, true),
+    gate("InitialCorruptCheck", "ALPHA", false, true),
+    gate("LeaseCheckpoint", "ALPHA", false, true),
+    gate("LeaseCheckpointPersist", "ALPHA", false, true),
+    gate("PriorityRequest", "ALPHA", false, false),
+    gate("SetMemberLocalAddr", "ALPHA", false, true),
+    gate("StopGRPCServiceOnDefrag", "ALPHA", false, false),
+    gate("TxnModeWriteWithSharedBuffer", "BETA", true, true),
+];
+
+/// Which gates are open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Features([bool; GATES.len()]);
+
+impl Default for Features {
+    fn default() -> Self {
+        Self(GATES.map(|gate| gate.default))
+    }
+}
+
+impl Features {
+    /// Reads the flag's text.
+    ///
+    /// # Errors
+    /// etcd's texts; a gate whose feature is missing here is refused.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut set: [Option<bool>; GATES.len()] = [None; GATES.len()];
+        for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+            let (name, value) =
+                item.split_once('=').ok_or_else(|| format!("missing bool value for {item}"))?;
+            let (name, value) = (name.trim(), value.trim());
+            let open = value::boolean(value).ok_or_else(|| {
+                format!(
+                    "invalid value of {name}={value}, err: strconv.ParseBool: parsing {value:?}: \
+                     invalid syntax"
+                )
+            })?;
+            let place = GATES.iter().position(|gate| gate.name == name);
+            let place = place.ok_or_else(|| format!("unrecognized feature gate: {name}"))?;
+            set[place] = Some(open);
+        }
+        let all = |stage: &str| {
+            let name = if stage == "ALPHA" { "AllAlpha" } else { "AllBeta" };
+            GATES.iter().position(|gate| gate.name == name).and_then(|place| set[place])
+        };
+        let mut features = Self::default();
+        for (place, gate) in GATES.iter().enumerate() {
+            let open = set[place].or_else(|| all(gate.stage).filter(|_| !is_all(gate)));
+            let open = open.unwrap_or(gate.default);
+            if open != gate.default && !gate.works {
+                return Err(format!(
+                    "--feature-gates={}={open} is not implemented by Quorate yet (see COMPAT.md)",
+                    gate.name
+                ));
+            }
+            features.0[place] = open;
+        }
+        if features.is_open("LeaseCheckpointPersist") && !features.is_open("LeaseCheckpoint") {
+            let why = "enabling feature gate LeaseCheckpointPersist requires enabling feature gate \
+                       LeaseCheckpoint";
+            return Err(why.to_owned());
+        }
+        Ok(features)
+    }
+
+    /// Whether a gate is open.
+    ///
+    /// # Panics
+    /// If there is no gate of this name.
+    #[must_use]
+    pub fn is_open(&self, name: &str) -> bool {
+        let place = GATES.iter().position(|gate| gate.name == name);
+        self.0[place.expect("a gate of the table")]
+    }
+
+    /// Name, stage and state of every gate.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &'static str, bool)> {
+        GATES.iter().zip(self.0).map(|(gate, open)| (gate.name, gate.stage, open))
+    }
+}
+
+fn is_all(gate: &Gate) -> bool {
+    gate.name.starts_with("All")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gates_are_read_as_etcd_reads_them() {
+        let features = Features::parse(" CompactHashCheck=true, ,LeaseCheckpoint = T").unwrap();
+        assert!(features.is_open("CompactHashCheck") && features.is_open("LeaseCheckpoint"));
+        assert!(features.is_open("FastLeaseKeepAlive"));
+        assert!(!Features::parse("AllBeta=false").unwrap().is_open("FastLeaseKeepAlive"));
+        assert_eq!(Features::parse(""), Ok(Features::default()));
+        let refused = |text: &str| Features::parse(text).unwrap_err();
+        assert_eq!(refused("A"), "missing bool value for A");
+        assert_eq!(refused("Nope=true"), "unrecognized feature gate: Nope");
+        assert!(refused("AllBeta=x").starts_with("invalid value of AllBeta=x, err: "));
+        assert!(refused("LeaseCheckpointPersist=true").contains("requires enabling"));
+        assert!(refused("AllAlpha=true").contains("not implemented"));
+    }
+}
