@@ -124,12 +124,12 @@ impl Core {
             match &cached {
                 Some(peer) => self.send_to_peer(peer, message),
                 None => {
-                    let remote = self.remotes.borrow().get(&message.to).cloned();
-                    if let Some(remote) = remote {
-                        let to = message.to;
-                        if !remote.push(message) {
-                            self.event(Event::SendFailed(to, Channel::Pipeline));
-                        }
+                    let to = message.to;
+                    let remote = self.remotes.borrow().get(&to).cloned();
+                    // A removed member hears of it when it opens a stream, and from nowhere else.
+                    let remote = remote.filter(|_| !self.member.is_removed(to));
+                    if remote.is_some_and(|remote| !remote.push(message)) {
+                        self.event(Event::SendFailed(to, Channel::Pipeline));
                     }
                 }
             }
