@@ -24,6 +24,7 @@ use crate::plane::{Active, Config, Member, Refused};
 use crate::probe;
 use crate::reader;
 use crate::snapshot_send::{self, SnapshotSlots};
+use crate::tasks;
 use crate::url::{Picker, Url};
 use crate::writer::Writer;
 
@@ -157,7 +158,7 @@ impl Core {
         match self.peer(to) {
             Some(peer) if self.snapshots_out.take() => {
                 let task = snapshot_send::send(Rc::clone(self), Rc::clone(&peer), message, db);
-                peer.own(tokio::task::spawn_local(task).abort_handle());
+                peer.own(tasks::spawn(self, task));
             }
             Some(_) => {
                 self.event(Event::SendFailed(to, Channel::Snapshot));
@@ -189,7 +190,7 @@ impl Core {
         self.peers.borrow_mut().insert(id, Rc::clone(&peer));
         for channel in [Channel::Appends, Channel::Messages] {
             let task = reader::run(Rc::clone(self), id, Rc::clone(&peer.picker), channel);
-            peer.own(tokio::task::spawn_local(task).abort_handle());
+            peer.own(tasks::spawn(self, task));
         }
         *peer.probes.borrow_mut() = probe::start(self, id, &peer.picker.all());
         self.event(Event::PeerAdded(id, &named));

@@ -39,6 +39,9 @@ impl Member for Counter {
     fn other(&self, _: http::Request<Bytes>) -> Answer {
         Box::pin(async { http::Response::default() })
     }
+    fn fatal(&self, why: &str) {
+        panic!("{why}");
+    }
     fn event(&self, event: Event<'_>) {
         if let Event::StreamEstablished(_, _, peer::Side::Writer) = event {
             self.writers.fetch_add(1, Ordering::Relaxed);

@@ -439,3 +439,12 @@ fn a_removed_sender_is_sent_nothing() {
     std::thread::sleep(Duration::from_millis(50));
     two.member.with(|told| assert_eq!(told.received.len(), 1));
 }
+
+#[test]
+fn a_panic_on_the_planes_thread_is_told() {
+    let (one, two) = pair();
+    two.member.with(|told| told.panic = true);
+    one.plane.send(vec![every_kind(1, 2).swap_remove(5)]);
+    two.member.wait("the panic", |told| told.fatal.len() == 1);
+    two.member.with(|told| assert!(told.fatal[0].contains("a message too much")));
+}
