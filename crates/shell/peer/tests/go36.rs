@@ -4,7 +4,7 @@
 mod samples;
 mod support;
 
-use raft::{Body, Message};
+use raft::Message;
 use samples::{append, database, every_kind, snapshot};
 use support::{Go, Ours, hex, program};
 use types::MemberId;
