@@ -24,6 +24,7 @@ use crate::plane::{Active, Config, Member, Refused};
 use crate::probe;
 use crate::reader;
 use crate::snapshot_send::{self, SnapshotSlots};
+use crate::tasks;
 use crate::url::{Picker, Url};
 use crate::writer::Writer;
 
@@ -124,12 +125,12 @@ impl Core {
             match &cached {
                 Some(peer) => self.send_to_peer(peer, message),
                 None => {
-                    let remote = self.remotes.borrow().get(&message.to).cloned();
-                    if let Some(remote) = remote {
-                        let to = message.to;
-                        if !remote.push(message) {
-                            self.event(Event::SendFailed(to, Channel::Pipeline));
-                        }
+                    let to = message.to;
+                    let remote = self.remotes.borrow().get(&to).cloned();
+                    // A removed member hears of it when it opens a stream, and from nowhere else.
+                    let remote = remote.filter(|_| !self.member.is_removed(to));
+                    if remote.is_some_and(|remote| !remote.push(message)) {
+                        self.event(Event::SendFailed(to, Channel::Pipeline));
                     }
                 }
             }
@@ -157,7 +158,7 @@ impl Core {
         match self.peer(to) {
             Some(peer) if self.snapshots_out.take() => {
                 let task = snapshot_send::send(Rc::clone(self), Rc::clone(&peer), message, db);
-                peer.own(tokio::task::spawn_local(task).abort_handle());
+                peer.own(tasks::spawn(self, task));
             }
             Some(_) => {
                 self.event(Event::SendFailed(to, Channel::Snapshot));
@@ -189,7 +190,7 @@ impl Core {
         self.peers.borrow_mut().insert(id, Rc::clone(&peer));
         for channel in [Channel::Appends, Channel::Messages] {
             let task = reader::run(Rc::clone(self), id, Rc::clone(&peer.picker), channel);
-            peer.own(tokio::task::spawn_local(task).abort_handle());
+            peer.own(tasks::spawn(self, task));
         }
         *peer.probes.borrow_mut() = probe::start(self, id, &peer.picker.all());
         self.event(Event::PeerAdded(id, &named));

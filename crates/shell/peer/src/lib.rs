@@ -35,6 +35,7 @@ mod rfc3339;
 mod serve;
 mod snapshot_receive;
 mod snapshot_send;
+mod tasks;
 mod url;
 mod writer;
 

@@ -20,6 +20,7 @@ use crate::event::{Channel, Event};
 use crate::headers::{CLUSTER_ID_MISMATCH, INCOMPATIBLE_VERSION};
 use crate::link::{Link, LinkError};
 use crate::reader::describe;
+use crate::tasks;
 use crate::url::{Picker, Url};
 
 /// Requests at once.
@@ -61,8 +62,8 @@ impl Pipeline {
             stopped: Cell::new(false),
             is_peer,
         });
-        let workers = (0..WORKERS)
-            .map(|_| tokio::task::spawn_local(Rc::clone(&pipeline).work()).abort_handle());
+        let workers =
+            (0..WORKERS).map(|_| tasks::spawn(&pipeline.core, Rc::clone(&pipeline).work()));
         *pipeline.workers.borrow_mut() = workers.collect();
         pipeline
     }

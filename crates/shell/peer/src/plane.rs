@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -24,8 +25,8 @@ use crate::core::Core;
 use crate::event::Event;
 use crate::headers::Identity;
 use crate::net::{Dialer, Listener, Listening};
-use crate::serve;
 use crate::url::{BadUrl, Url, parse_urls};
+use crate::{serve, tasks};
 
 /// Calls of [`Plane::send`] that wait for the plane's thread; more are lost as if by the network.
 const QUEUED_SENDS: usize = 4_096;
@@ -74,6 +75,9 @@ pub trait Member: Send + Sync + 'static {
     /// `/leases/internal`, `/downgrade/enabled`, `/members/hashkv`, `/version`.
     /// The plane adds the cluster's id to the answer.
     fn other(&self, request: http::Request<Bytes>) -> Answer;
+
+    /// The plane panicked and cannot go on.
+    fn fatal(&self, why: &str);
 
     /// Something happened, for logs and metrics.
     fn event(&self, event: Event<'_>);
@@ -165,8 +169,14 @@ impl Plane {
             let (inbox, active) = (Arc::clone(&inbox), Arc::clone(&active));
             let member = Arc::clone(&member);
             std::thread::Builder::new().name("peer".into()).spawn(move || {
-                let core = Rc::new(Core::new(config, identity, dialer, member, active));
-                LocalSet::new().block_on(&runtime, run(core, inbox, listening));
+                let told = Arc::clone(&member);
+                let outcome = catch_unwind(AssertUnwindSafe(|| {
+                    let core = Rc::new(Core::new(config, identity, dialer, member, active));
+                    LocalSet::new().block_on(&runtime, run(core, inbox, listening));
+                }));
+                if let Err(payload) = outcome {
+                    told.fatal(&tasks::said(&*payload));
+                }
                 // A snapshot that is being written is not waited for: it was not acknowledged.
                 runtime.shutdown_background();
             })?
@@ -256,7 +266,7 @@ impl Plane {
         self.0.inbox.push_event(Command::Stop);
         let thread = self.0.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
-            thread.join().expect("the peer thread does not panic");
+            thread.join().expect("a panic is caught and told");
         }
     }
 }
@@ -269,7 +279,7 @@ impl Drop for Handle {
 
 async fn run(core: Rc<Core>, inbox: Arc<Inbox<Command>>, listening: Vec<Listening>) {
     for listener in listening {
-        tokio::task::spawn_local(serve::accept(Rc::clone(&core), listener));
+        tasks::spawn(&core, serve::accept(Rc::clone(&core), listener));
     }
     let mut commands = Vec::new();
     loop {

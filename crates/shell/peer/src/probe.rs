@@ -19,6 +19,7 @@ use crate::event::{Event, Probe};
 use crate::link::{Link, LinkError};
 use crate::reader::describe;
 use crate::rfc3339;
+use crate::tasks;
 use crate::url::Url;
 
 /// Time between tellings of a healthy peer.
@@ -58,15 +59,15 @@ impl Status {
 
 /// Starts both probes of a peer.
 pub(crate) fn start(core: &Rc<Core>, peer: MemberId, urls: &[Url]) -> Vec<AbortHandle> {
-    let mut tasks = Vec::new();
+    let mut started = Vec::new();
     for kind in [Probe::Pipeline, Probe::Streams] {
         let status = Rc::new(RefCell::new(Status::default()));
         let ask = ask(Rc::clone(core), urls.to_vec(), kind, Rc::clone(&status));
         let tell = tell(Rc::clone(core), peer, kind, status);
-        tasks.push(tokio::task::spawn_local(ask).abort_handle());
-        tasks.push(tokio::task::spawn_local(tell).abort_handle());
+        started.push(tasks::spawn(core, ask));
+        started.push(tasks::spawn(core, tell));
     }
-    tasks
+    started
 }
 
 async fn ask(core: Rc<Core>, urls: Vec<Url>, kind: Probe, status: Rc<RefCell<Status>>) {

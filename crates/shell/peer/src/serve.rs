@@ -33,7 +33,7 @@ use crate::net::{Listening, Stream, Timed};
 use crate::snapshot_receive;
 use crate::url::parse_urls;
 use crate::writer::AnswerBody;
-use crate::{probe, reader};
+use crate::{probe, reader, tasks};
 
 /// Connections of peers at once; more are closed. Ours: etcd has no limit.
 const MAX_CONNECTIONS: usize = 4_096;
@@ -56,7 +56,7 @@ pub(crate) async fn accept(core: Rc<Core>, listener: Listening) {
                 let connection = connection(Rc::clone(&core), stream, from);
                 open.set(open.get() + 1);
                 let open = Rc::clone(&open);
-                tokio::task::spawn_local(async move {
+                tasks::spawn(&core, async move {
                     connection.await;
                     open.set(open.get() - 1);
                 });

@@ -6,9 +6,10 @@
 //! //= etcd 3.7.1: server/etcdserver/api/rafthttp/snapshot_sender.go#snapshotSender
 
 use std::cell::Cell;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -119,10 +120,11 @@ async fn post(
 ) -> Result<(), String> {
     let text = |error: crate::link::LinkError| describe(&*error);
     let mut link = Link::open(&core.dialer, url, None, Some(STALL)).await.map_err(text)?;
+    let left = db.file_len_of_snapshot();
     let (sender, chunks) = mpsc::channel(CHUNKS);
     tokio::task::spawn_blocking(move || read_out(&MayBlock::on_this_thread(), &db, &sender));
     let (unfinished, finished) = oneshot::channel();
-    let body = SnapshotBody { head: Some(head), chunks, _unfinished: unfinished };
+    let body = SnapshotBody { head: Some(head), chunks, left, _unfinished: unfinished };
     let request = post_request(core, "/raft/snapshot", "application/octet-stream", body);
     // The time for the answer begins when the body is taken; until then each piece has its own.
     let too_late = async {
@@ -159,13 +161,16 @@ fn read_out(may: &MayBlock, db: &bolt::ReadTx, sender: &mpsc::Sender<Chunk>) {
 pub(crate) struct SnapshotBody {
     head: Option<Bytes>,
     chunks: mpsc::Receiver<Chunk>,
+    /// Bytes of the database that are still to come: a body that ends before is broken off, or the
+    /// peer would take a part for the whole.
+    left: u64,
     /// Dropped with the body.
     _unfinished: oneshot::Sender<()>,
 }
 
 impl hyper::body::Body for SnapshotBody {
     type Data = Bytes;
-    type Error = bolt::ReadError;
+    type Error = io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
@@ -174,6 +179,36 @@ impl hyper::body::Body for SnapshotBody {
         if let Some(head) = self.head.take() {
             return Poll::Ready(Some(Ok(Frame::data(head))));
         }
-        self.chunks.poll_recv(cx).map(|chunk| chunk.map(|c| c.map(Frame::data)))
+        let chunk = match ready!(self.chunks.poll_recv(cx)) {
+            Some(Ok(chunk)) => chunk,
+            Some(Err(error)) => return Poll::Ready(Some(Err(io::Error::other(error)))),
+            None if self.left > 0 => {
+                return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into())));
+            }
+            None => return Poll::Ready(None),
+        };
+        self.left = self.left.saturating_sub(chunk.len() as u64);
+        Poll::Ready(Some(Ok(Frame::data(chunk))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt as _;
+
+    #[tokio::test]
+    async fn a_database_that_was_not_read_to_its_end_breaks_the_body_off() {
+        for (pieces, is_whole) in [(2, true), (1, false)] {
+            let (sender, chunks) = mpsc::channel(CHUNKS);
+            let (unfinished, _finished) = oneshot::channel();
+            let head = Some(Bytes::from_static(b"head"));
+            let body = SnapshotBody { head, chunks, left: 6, _unfinished: unfinished };
+            for _ in 0..pieces {
+                sender.send(Ok(Bytes::from_static(b"abc"))).await.expect("there is room");
+            }
+            drop(sender);
+            assert_eq!(body.collect().await.is_ok(), is_whole);
+        }
     }
 }

@@ -39,6 +39,9 @@ impl Member for Counter {
     fn other(&self, _: http::Request<Bytes>) -> Answer {
         Box::pin(async { http::Response::default() })
     }
+    fn fatal(&self, why: &str) {
+        panic!("{why}");
+    }
     fn event(&self, event: Event<'_>) {
         if let Event::StreamEstablished(_, _, peer::Side::Writer) = event {
             self.writers.fetch_add(1, Ordering::Relaxed);
@@ -153,4 +156,31 @@ fn an_append_costs_microseconds() {
     }
     sender.stop();
     receiver.stop();
+}
+
+/// Bytes of anonymous memory.
+fn resident() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = text.lines().find(|line| line.starts_with("RssAnon")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
+#[test]
+#[ignore = "measures; says nothing about right or wrong"]
+fn a_snapshot_costs_time_but_no_memory() {
+    let (one, two) = (support::Ours::start(1), support::Ours::start(2));
+    one.add(2, &two.url);
+    two.add(1, &one.url);
+    one.wait_streams(1);
+    let db = samples::unread_database(one.dir.path(), 512);
+    let (bytes, before) = (db.file_len_of_snapshot(), resident());
+    let began = Instant::now();
+    one.plane.send_snapshot(samples::snapshot(1, 2, 9), db);
+    let mut most = 0;
+    while one.member.with(|told| told.snapshots.is_empty()) {
+        most = most.max(resident().saturating_sub(before));
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    one.member.with(|told| assert_eq!(told.snapshots, [(2, true)]));
+    println!("{} MiB in {:?}, {} KiB more memory", bytes >> 20, began.elapsed(), most >> 10);
 }

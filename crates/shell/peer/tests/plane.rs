@@ -402,3 +402,49 @@ fn after_stop_the_member_is_let_go_and_the_port_is_free() {
     TcpListener::bind(address).unwrap();
     two.member.wait_event("StreamLost", 4);
 }
+
+#[test]
+fn probes_tell_round_trips_and_who_does_not_answer() {
+    let ours = |id| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Ours::start_with(id, listener, |config| config.read_timeout = Duration::from_secs(2))
+    };
+    let (one, two) = (ours(1), ours(2));
+    one.add(2, &two.url);
+    one.add(3, "http://127.0.0.1:9");
+    for kind in ["Streams", "Pipeline"] {
+        one.member.wait_event(&format!("RoundTrip(MemberId(2), {kind}, "), 1);
+        one.member.wait_event(&format!("ProbeFailed(MemberId(3), {kind}, "), 1);
+    }
+    one.member.with(|told| {
+        let zero = |e: &&String| e.starts_with("RoundTrip(MemberId(2)") && e.ends_with(" 0ns)");
+        assert_eq!(told.events.iter().find(zero), None);
+        assert!(!told.events.iter().any(|e| e.contains("ClockDrift")));
+    });
+}
+
+#[test]
+fn a_removed_sender_is_sent_nothing() {
+    let (one, two) = (Ours::start(1), Ours::start(2));
+    one.plane.add_remote(MemberId(2), &[&two.url]).unwrap();
+    one.plane.send(vec![every_kind(1, 2).swap_remove(5)]);
+    two.member.wait("an answer", |told| told.received.len() == 1);
+    one.member.with(|told| told.gone.push(2));
+    one.plane.send(vec![every_kind(1, 2).swap_remove(5)]);
+    // What is sent later to another one arrives, so this one was not only late.
+    let three = Ours::start(3);
+    one.plane.add_remote(MemberId(3), &[&three.url]).unwrap();
+    one.plane.send(vec![every_kind(1, 3).swap_remove(5)]);
+    three.member.wait("another", |told| told.received.len() == 1);
+    std::thread::sleep(Duration::from_millis(50));
+    two.member.with(|told| assert_eq!(told.received.len(), 1));
+}
+
+#[test]
+fn a_panic_on_the_planes_thread_is_told() {
+    let (one, two) = pair();
+    two.member.with(|told| told.panic = true);
+    one.plane.send(vec![every_kind(1, 2).swap_remove(5)]);
+    two.member.wait("the panic", |told| told.fatal.len() == 1);
+    two.member.with(|told| assert!(told.fatal[0].contains("a message too much")));
+}

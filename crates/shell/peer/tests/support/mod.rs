@@ -26,6 +26,9 @@ pub struct Told {
     pub snapshots: Vec<(u64, bool)>,
     pub removed: usize,
     pub events: Vec<String>,
+    pub fatal: Vec<String>,
+    /// The next message is too much.
+    pub panic: bool,
     /// Ids that count as removed.
     pub gone: Vec<u64>,
     /// Messages are counted only.
@@ -77,15 +80,19 @@ impl Recorder {
 impl Member for Recorder {
     fn receive(&self, message: Message) -> Result<(), Refused> {
         self.with(|told| {
+            if std::mem::take(&mut told.panic) {
+                return Err(());
+            }
             if told.full {
-                return Err(Refused::Full);
+                return Ok(Err(Refused::Full));
             }
             told.count += 1;
             if !told.quiet {
                 told.received.push(message);
             }
-            Ok(())
+            Ok(Ok(()))
         })
+        .expect("a message too much")
     }
 
     fn unreachable(&self, peer: MemberId) {
@@ -107,6 +114,10 @@ impl Member for Recorder {
     fn other(&self, request: http::Request<Bytes>) -> Answer {
         let text = format!("{} {} {:?}", request.method(), request.uri(), request.body());
         Box::pin(async move { http::Response::new(text.into()) })
+    }
+
+    fn fatal(&self, why: &str) {
+        self.with(|told| told.fatal.push(why.to_owned()));
     }
 
     fn event(&self, event: Event<'_>) {

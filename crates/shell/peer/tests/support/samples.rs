@@ -71,18 +71,27 @@ pub fn snapshot(from: u64, to: u64, index: u64) -> Message {
 
 /// A database of some megabytes, and the bytes of its snapshot.
 pub fn database(dir: &Path, megabytes: u32) -> (bolt::ReadTx, Vec<u8>) {
+    let read = unread_database(dir, megabytes);
+    let mut bytes = vec![0; read.file_len_of_snapshot() as usize];
+    read.read_snapshot(&MayBlock::on_this_thread(), 0, &mut bytes).unwrap();
+    (read, bytes)
+}
+
+/// A database of some megabytes.
+pub fn unread_database(dir: &Path, megabytes: u32) -> bolt::ReadTx {
     let may = MayBlock::on_this_thread();
     let options = bolt::Options::default();
     let mut db = bolt::Db::open(Arc::new(osenv::OsDisk), &dir.join("db"), &may, options).unwrap();
     let mut tx = db.begin_write();
     tx.create_bucket(&may, b"key").unwrap();
-    for n in 0..megabytes * 64 {
-        let value = vec![n as u8; 16 * 1024];
-        tx.put(&may, b"key", &n.to_be_bytes(), &value).unwrap();
-    }
     tx.commit(&may).unwrap();
-    let read = db.begin_read();
-    let mut bytes = vec![0; read.file_len_of_snapshot() as usize];
-    read.read_snapshot(&may, 0, &mut bytes).unwrap();
-    (read, bytes)
+    for megabyte in 0..megabytes {
+        let mut tx = db.begin_write();
+        for n in 0..64 {
+            let value = vec![n as u8; 16 * 1024];
+            tx.put(&may, b"key", &(megabyte * 64 + n).to_be_bytes(), &value).unwrap();
+        }
+        tx.commit(&may).unwrap();
+    }
+    db.begin_read()
 }
