@@ -20,6 +20,8 @@ pub(crate) struct PeerSide {
     pub(crate) calls: Arc<Inbox<PeerCall>>,
     /// Called when a peer says that this member was removed.
     pub(crate) on_removed: Arc<dyn Fn() + Send + Sync>,
+    /// Called when the plane cannot go on.
+    pub(crate) on_fatal: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
 impl peer::Member for PeerSide {
@@ -53,6 +55,10 @@ impl peer::Member for PeerSide {
                 _ => rpc::services::peers::unavailable(),
             }
         })
+    }
+
+    fn fatal(&self, why: &str) {
+        (self.on_fatal)(why);
     }
 
     fn event(&self, event: Event<'_>) {

@@ -43,7 +43,7 @@ use crate::listen::{Accepted, Address, Bound, Listener, bind};
 use crate::metered::MeteredDisk;
 use crate::peers::PeerSide;
 use crate::report::Reporter;
-use crate::threads::{Fatal, Keep, Queues, spawn_all};
+use crate::threads::{CANNOT_GO_ON, Fatal, Keep, Queues, spawn_all};
 use crate::versions;
 
 /// What a member is run with: the configuration after parsing and checking.
@@ -393,6 +393,10 @@ pub fn start_until(
         reporter,
         calls: Arc::clone(&calls),
         on_removed,
+        on_fatal: {
+            let queues = queues.clone();
+            Arc::new(move |why| queues.fail(Fatal { message: CANNOT_GO_ON, error: why.to_owned() }))
+        },
     };
     let plane = start_plane(disk, options, &config, (member, cluster), side)?;
     introduce(&plane, member, &members, &identity.remotes)?;

@@ -83,7 +83,7 @@ impl std::fmt::Display for Fatal {
 }
 
 /// What is said of failures that etcd has no text for.
-const CANNOT_GO_ON: &str = "the member cannot go on";
+pub const CANNOT_GO_ON: &str = "the member cannot go on";
 
 //= etcd 3.7.1: server/etcdserver/raft.go#start, server/etcdserver/server.go#snapshot
 fn log_failed(e: &LogFailure) -> Fatal {
