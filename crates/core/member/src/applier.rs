@@ -469,7 +469,8 @@ impl Applier {
                 self.to_hash = compacted.previous_finished.then_some(compacted.previous);
                 self.hashing = None;
             }
-            Effect::ClusterVersion(version) => {
+            // A cluster whose members do not all tell their version has none to store.
+            Effect::ClusterVersion(version) if version != types::MIN_CLUSTER_VERSION => {
                 // A local key: the storage version follows the cluster version (semantics M3).
                 let value = Bytes::from(version.clone());
                 let key = Bytes::from_static(store::meta::STORAGE_VERSION);

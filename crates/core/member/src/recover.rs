@@ -17,7 +17,7 @@ use machine::{ApplyConfig, Machine};
 use prost::Message;
 use raft::{ConfChange, ConfChangeKind, Entry, HardState, Raft, Recovered};
 use store::{Bucket, StoreLimits, meta};
-use types::{ClusterId, Index, MemberId, Term};
+use types::{ClusterId, Index, MemberId, Term, Version};
 use wal::snap::SnapError;
 use wal::writer::Beginning;
 use wal::{ReadError, Wal, WriteError};
@@ -118,6 +118,8 @@ pub enum StartError {
     Raft(raft::ConfigError),
     /// The database was written by a newer version.
     NewerStorage(String),
+    /// The cluster has agreed on a version that this binary does not speak.
+    NewerCluster(String),
 }
 
 impl std::fmt::Display for StartError {
@@ -142,6 +144,12 @@ impl std::fmt::Display for StartError {
             StartError::NewerStorage(version) => write!(
                 f,
                 "storage version {version} is newer than this binary; open it with that version"
+            ),
+            //= etcd 3.7.1: server/etcdserver/api/membership/downgrade.go#mustDetectDowngrade
+            StartError::NewerCluster(version) => write!(
+                f,
+                "invalid downgrade; server version is lower than determined cluster version \
+                 ({version}); open it with that version"
             ),
         }
     }
@@ -282,6 +290,11 @@ fn state(
     let storage_version = check_storage_version(&backend, may)?;
     let mut machine = Machine::recover(config.apply.clone(), may, backend)?;
     machine.store.set_limits(config.limits.store);
+    if let Some(version) = &machine.members().cluster_version
+        && Version::parse(version) > Version::parse(types::CLUSTER_VERSION)
+    {
+        return Err(StartError::NewerCluster(version.clone()));
+    }
     Ok((db, machine, storage_version))
 }
 

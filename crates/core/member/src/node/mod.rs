@@ -92,6 +92,8 @@ pub struct Node {
     version_decided: bool,
     last_snapshot: Index,
     snapshot_asked: bool,
+    /// A snapshot must cover this entry, however few others there are.
+    snapshot_forced: Option<Index>,
     sending: Sending,
     arrived: Option<Arrived>,
     /// Applied index when entries were last let go.
@@ -145,6 +147,7 @@ impl Node {
             version_decided,
             last_snapshot,
             snapshot_asked: false,
+            snapshot_forced: None,
             sending: Sending::default(),
             arrived: None,
             forgotten: last_snapshot,
@@ -374,10 +377,7 @@ impl Node {
                 Effect::Attributes { id, name, client_urls } => {
                     let _ = self.members.set_attributes(id, name, client_urls);
                 }
-                Effect::ClusterVersion(version) => {
-                    self.members.cluster_version = Some(version);
-                    self.version_decided = true;
-                }
+                Effect::ClusterVersion(version) => self.version_set(index, version),
                 Effect::Downgrade(target) => self.members.downgrade = target,
                 Effect::NoSpace => self.raise_no_space(),
                 Effect::Compaction(_) => {}

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use env::Instant;
 use raft::{Body, Message};
 use types::limits::MEMORY_COMPACTION_ENTRIES;
-use types::{Index, MemberId};
+use types::{Index, MemberId, Version};
 
 use super::Node;
 use crate::lease_expiry::LeaseClock;
@@ -107,9 +107,27 @@ impl Node {
         self.raft.applied(installed.index);
     }
 
+    /// The cluster's version is this from entry `index` on. What the log says of a higher one must
+    /// not be read again by members of this one: a snapshot is due.
+    //= etcd 3.7.1: server/etcdserver/server.go (forceDiskSnapshot)
+    pub(super) fn version_set(&mut self, index: Index, version: String) {
+        let parse = |text: Option<&String>| text.and_then(|text| Version::parse(text));
+        if parse(Some(&version)) < parse(self.members.cluster_version.as_ref()) {
+            self.snapshot_forced = Some(index);
+        }
+        self.members.cluster_version = Some(version);
+        self.version_decided = true;
+    }
+
+    /// Whether a snapshot is due that covers entries up to `index`.
+    fn is_snapshot_due(&self, index: Index) -> bool {
+        let since = index.0.saturating_sub(self.last_snapshot.0);
+        since > self.config.snapshot_count
+            || self.snapshot_forced.is_some_and(|forced| forced <= index && since > 0)
+    }
+
     pub(super) fn ask_for_snapshot(&mut self, out: &mut NodeOutput) {
-        let since = self.status.applied.0.saturating_sub(self.last_snapshot.0);
-        if since > self.config.snapshot_count && !self.snapshot_asked {
+        if self.is_snapshot_due(self.status.applied) && !self.snapshot_asked {
             self.snapshot_asked = true;
             out.flush = true;
         }
@@ -117,12 +135,11 @@ impl Node {
 
     /// Invariant 3: the record is written only for what the backend durably holds.
     pub(super) fn backend_committed(&mut self, committed: &BackendCommitted, out: &mut NodeOutput) {
-        let enough =
-            committed.index.0.saturating_sub(self.last_snapshot.0) > self.config.snapshot_count;
-        if !self.snapshot_asked || !enough {
+        if !self.snapshot_asked || !self.is_snapshot_due(committed.index) {
             return;
         }
         self.last_snapshot = committed.index;
+        self.snapshot_forced.take_if(|forced| *forced <= committed.index);
         out.log.push(LogInput::Snapshot(RaftSnapshot::of(committed)));
     }
 
