@@ -1,5 +1,6 @@
 //! A gRPC client that hides nothing: any bytes in, exact statuses out.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -36,7 +37,16 @@ impl Client {
     /// # Panics
     /// If nobody answers.
     pub async fn connect(port: u16) -> Self {
-        Self::try_connect(port, 1 << 24).await.expect("the server listens and speaks HTTP/2")
+        Self::connect_to((Ipv4Addr::LOCALHOST, port).into()).await
+    }
+
+    /// Connects to any address. Must run within a runtime.
+    ///
+    /// # Panics
+    /// If nobody answers.
+    pub async fn connect_to(address: SocketAddr) -> Self {
+        let connected = Self::try_connect_to(address, 1 << 24).await;
+        connected.expect("the server listens and speaks HTTP/2")
     }
 
     /// Connects to a server that may be gone, with a window of so many bytes per stream.
@@ -44,7 +54,15 @@ impl Client {
     /// # Errors
     /// Code 999 with the reason.
     pub async fn try_connect(port: u16, window: u32) -> Result<Self, Failure> {
-        let socket = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
+        Self::try_connect_to((Ipv4Addr::LOCALHOST, port).into(), window).await
+    }
+
+    /// As [`Client::try_connect`], to any address.
+    ///
+    /// # Errors
+    /// As [`Client::try_connect`].
+    pub async fn try_connect_to(address: SocketAddr, window: u32) -> Result<Self, Failure> {
+        let socket = tokio::net::TcpStream::connect(address).await;
         let socket = socket.map_err(|e| gone(&e))?;
         socket.set_nodelay(true).map_err(|e| gone(&e))?;
         let (send, connection) = h2::client::Builder::new()

@@ -1,10 +1,13 @@
 //! Black-box suites: the same calls against Quorate and a real etcd, the same answers expected.
 //!
-//! Owns starting and stopping server processes ([`process`]), a gRPC client that shows exactly
-//! what is on the wire ([`grpc`]), and running one scenario on both servers ([`session`] with a
-//! transcript, [`both`] with a value to compare).
+//! Owns starting and stopping server processes ([`process`]) and clusters of them ([`cluster`]), a
+//! gRPC client that shows exactly what is on the wire ([`grpc`]), and running one scenario on both
+//! servers ([`session`] with a transcript, [`both`] with a value to compare, [`on_both_clusters`]
+//! on three members of each).
 
 pub mod both;
+pub mod cluster;
+mod cluster_calls;
 pub mod fuzz;
 pub mod fuzz_watch;
 pub mod grpc;
@@ -12,6 +15,8 @@ pub mod process;
 pub mod session;
 
 pub use both::{both, run_both};
+pub use cluster::{Cluster, Node};
+pub use cluster_calls::{on_both_clusters, on_clusters};
 pub use grpc::{Client, Failure, Stream};
 pub use process::{Kind, Server, oracle};
 pub use session::{Masked, Session, on_fresh_pair, on_shared_pair};

@@ -14,6 +14,23 @@ pub enum Kind {
     Quorate,
     /// etcd 3.7.1, built from its Go module.
     Reference,
+    /// etcd 3.6.16, likewise: what clusters are upgraded from.
+    Reference36,
+}
+
+impl Kind {
+    /// Its program; `None` where the reference was not built.
+    ///
+    /// # Panics
+    /// If ours was not built.
+    #[must_use]
+    pub fn program(self) -> Option<PathBuf> {
+        match self {
+            Kind::Quorate => Some(quorate()),
+            Kind::Reference => oracle("etcd/etcd"),
+            Kind::Reference36 => oracle("etcd36/etcd"),
+        }
+    }
 }
 
 /// A Go program of `oracle/`, or `None` (with a line that says so) where it was not built. With
@@ -159,8 +176,7 @@ impl Server {
         self.kill();
         let program = match (&self.program, self.kind) {
             (Some(program), _) => program.clone(),
-            (None, Kind::Quorate) => quorate(),
-            (None, Kind::Reference) => oracle("etcd/etcd")?,
+            (None, kind) => kind.program()?,
         };
         self.port = free_port();
         let client = format!("http://127.0.0.1:{}", self.port);
