@@ -9,6 +9,7 @@ use types::{Index, MemberId, Term};
 
 use crate::entry::EntryId;
 use crate::error::{ProposeError, StepError};
+use crate::log::MAX_TERM;
 use crate::message::{Body, Message};
 use crate::quorum::VoteResult;
 use crate::raft::Raft;
@@ -28,7 +29,7 @@ pub(crate) enum Campaign {
 impl Raft {
     /// Campaigns if that is allowed now.
     pub(crate) fn hup(&mut self, campaign: Campaign) {
-        let last_term = self.term.0 == u64::MAX;
+        let last_term = self.term.0 >= MAX_TERM;
         if self.role != Role::Leader
             && self.promotable()
             && !self.log.conf_change_unapplied()

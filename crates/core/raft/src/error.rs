@@ -49,6 +49,8 @@ pub enum ConfigError {
 pub enum StepError {
     /// A message that must carry a term has none.
     MissingTerm,
+    /// A term that no number of elections can have led to.
+    ImpossibleTerm(Term),
     /// The sender is nobody or the receiver itself.
     BadSender,
     /// Entries with gaps, decreasing terms, or terms beyond the sender's.
@@ -156,6 +158,7 @@ impl fmt::Display for StepError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::MissingTerm => f.write_str("message without a term"),
+            Self::ImpossibleTerm(term) => write!(f, "message of the impossible term {term}"),
             Self::BadSender => f.write_str("message with an impossible sender"),
             Self::MalformedEntries { prev } => write!(f, "malformed entries after {prev}"),
             Self::EmptyProposal => f.write_str("proposal without entries"),

@@ -35,7 +35,8 @@
 //!   here too, also if the change is impossible, where etcd's members panic at apply.
 //! - A leader whose log write hangs for more than an election timeout steps down if another voter
 //!   is healthy.
-//! - Malformed messages, and a commit index beyond our log, are errors instead of panics; a
+//! - Malformed messages, terms beyond 2^63 - 1, and a commit index beyond our log, are errors
+//!   instead of panics or a cluster that can never elect again; a
 //!   message without a term is never taken as local; `MsgForgetLeader` is ignored; reads that wait
 //!   on a leader are limited to 10,000.
 //!

@@ -18,6 +18,10 @@ use crate::error::ConfigError;
 /// arithmetic can overflow. A log that fills it at a billion entries per second takes 292 years.
 pub(crate) const MAX_INDEX: u64 = u64::MAX >> 1;
 
+/// Terms beyond this are refused from peers: elections cannot have come so far, and who adopted
+/// the highest number could never hold another election.
+pub(crate) const MAX_TERM: u64 = u64::MAX >> 1;
+
 pub(crate) struct Log {
     /// The last entry that is not in memory any more (or never was).
     base: EntryId,

@@ -9,7 +9,7 @@ use types::{Index, Term};
 use crate::confchange::{ConfChange, ConfChangeV2};
 use crate::entry::{Entry, EntryKind};
 use crate::error::StepError;
-use crate::log::MAX_INDEX;
+use crate::log::{MAX_INDEX, MAX_TERM};
 use crate::message::{Body, Message, Proposal};
 use crate::raft::Raft;
 use crate::status::Role;
@@ -23,6 +23,9 @@ impl Raft {
         }
         if message.term.0 == 0 && !message.body.is_forwarded() {
             return Err(StepError::MissingTerm);
+        }
+        if message.term.0 > MAX_TERM {
+            return Err(StepError::ImpossibleTerm(message.term));
         }
         if message.body.is_response() && !self.tracker.progress.contains_key(&message.from) {
             return Err(StepError::UnknownPeer(message.from));

@@ -316,8 +316,7 @@ impl Cluster {
     ) -> Result<usize, Failure> {
         let dir = self.dir.as_ref().expect("there until the end").path();
         let mut node = Node::new(dir, kind, format!("m{}", self.nodes.len()));
-        let request =
-            pb::MemberAddRequest { peer_ur_ls: vec![node.peer_url()], is_learner };
+        let request = pb::MemberAddRequest { peer_ur_ls: vec![node.peer_url()], is_learner };
         let path = "/etcdserverpb.Cluster/MemberAdd";
         let added: pb::MemberAddResponse = self.call(through, path, &request).await?;
         // As etcdctl prints it: everyone by name, the new one by its own.
