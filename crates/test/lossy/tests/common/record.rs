@@ -1,6 +1,7 @@
 //! Clients that draw operations, and what they asked and saw, as a history for the checkers.
 
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,8 @@ pub struct Caller {
     newest: Rc<Cell<i64>>,
     drawn: u64,
     pub operations: Vec<Operation>,
+    /// Statuses that do not say whether the operation had an effect.
+    pub unclear: Vec<Failure>,
 }
 
 const KEYS: u64 = 24;
@@ -50,7 +53,15 @@ impl Caller {
     pub fn new(number: u32, seed: u64, clock: Clock, newest: &Rc<Cell<i64>>) -> Self {
         let entropy = SplitMix::new(seed ^ u64::from(number) << 32);
         let newest = Rc::clone(newest);
-        Self { number, entropy, clock, newest, drawn: 0, operations: Vec::new() }
+        Self {
+            number,
+            entropy,
+            clock,
+            newest,
+            drawn: 0,
+            operations: Vec::new(),
+            unclear: Vec::new(),
+        }
     }
 
     fn below(&mut self, bound: u64) -> u64 {
@@ -143,8 +154,8 @@ impl Caller {
     }
 
     /// Runs drawn operations until the server is gone.
-    pub async fn run(&mut self, port: u16) {
-        let Ok(client) = Client::try_connect(port, 1 << 20).await else { return };
+    pub async fn run(&mut self, server: SocketAddr) {
+        let Ok(client) = Client::try_connect_to(server, 1 << 20).await else { return };
         loop {
             tokio::time::sleep(Duration::from_micros(self.below(12_000))).await;
             if self.number == 0 && self.below(60) == 0 {
@@ -176,7 +187,11 @@ impl Caller {
             Err(e) if e.code == 999 => Outcome::Unknown,
             Err(e) => {
                 let code = Code::ALL.get(usize::from(e.code)).copied().unwrap_or(Code::Unknown);
-                Outcome::of_error(Status::new(code, e.message))
+                let outcome = Outcome::of_error(Status::new(code, e.message.clone()));
+                if outcome == Outcome::Unknown {
+                    self.unclear.push(e);
+                }
+                outcome
             }
         };
         self.operations.push(Operation { client: self.number, call, returned, request, outcome });
@@ -240,8 +255,8 @@ impl Watcher {
     }
 
     /// Opens the next leg; nothing if the server is gone.
-    async fn open(&mut self, port: u16) -> Option<(Client, Stream)> {
-        let client = Client::try_connect(port, 1 << 24).await.ok()?;
+    async fn open(&mut self, server: SocketAddr) -> Option<(Client, Stream)> {
+        let client = Client::try_connect_to(server, 1 << 24).await.ok()?;
         let start_revision = self.next_start();
         let request = WatchCreateRequest { start_revision, ..self.request.clone() };
         let union = RequestUnion::CreateRequest(request.clone());
@@ -263,8 +278,8 @@ impl Watcher {
     }
 
     /// Watches until the server is gone.
-    pub async fn run(&mut self, port: u16) {
-        while let Some((_client, mut stream)) = self.open(port).await {
+    pub async fn run(&mut self, server: SocketAddr) {
+        while let Some((_client, mut stream)) = self.open(server).await {
             // A compaction may cancel it; then it begins anew.
             loop {
                 match self.take(&mut stream).await {
@@ -278,12 +293,12 @@ impl Watcher {
 
     /// Watches until everything up to `revision` must have come, by the server's own word: a
     /// progress notification.
-    pub async fn finish(&mut self, port: u16, revision: i64) {
+    pub async fn finish(&mut self, server: SocketAddr, revision: i64) {
         // A watch from a later revision is never told of progress, and this one has seen all.
         if self.next_start() > revision {
             return;
         }
-        while let Some((_client, mut stream)) = self.open(port).await {
+        while let Some((_client, mut stream)) = self.open(server).await {
             self.legs.last_mut().expect("opened above").must_reach = Some(revision);
             loop {
                 let progress = RequestUnion::ProgressRequest(WatchProgressRequest {});
