@@ -59,11 +59,12 @@ fn load(members: &[SocketAddr], seed: u64, stop: &AtomicBool) -> (History, Vec<F
     runtime.block_on(async {
         let (reader, rest) = callers.split_last_mut().expect("there are clients");
         let calls = rest.iter_mut().enumerate().map(async |(n, caller)| {
-            for turn in n.. {
-                tokio::select! {
-                    () = stopped() => return,
-                    () = caller.run(members[turn % members.len()]) => {}
-                }
+            // Never dropped within a call: it may have had an effect.
+            let wants_more = || !stop.load(Ordering::Relaxed);
+            let mut turn = n;
+            while wants_more() {
+                caller.run(members[turn % members.len()], wants_more).await;
+                turn += 1;
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         });

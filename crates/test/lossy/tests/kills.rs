@@ -87,7 +87,7 @@ fn kill_one_directory(args: &[&str], seed: u64, rounds: u64) -> Result<Report, V
                 }
                 return;
             }
-            let calls = rest.iter_mut().map(|caller| caller.run(server));
+            let calls = rest.iter_mut().map(|caller| caller.run(server, || true));
             let watch = watchers.iter_mut().map(|watcher| watcher.run(server));
             let kill = async {
                 tokio::time::sleep(wait).await;

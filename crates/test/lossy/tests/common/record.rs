@@ -153,10 +153,10 @@ impl Caller {
         }
     }
 
-    /// Runs drawn operations until the server is gone.
-    pub async fn run(&mut self, server: SocketAddr) {
+    /// Runs drawn operations until the server is gone, or nobody wants more.
+    pub async fn run(&mut self, server: SocketAddr, wants_more: impl Fn() -> bool) {
         let Ok(client) = Client::try_connect_to(server, 1 << 20).await else { return };
-        loop {
+        while wants_more() {
             tokio::time::sleep(Duration::from_micros(self.below(12_000))).await;
             if self.number == 0 && self.below(60) == 0 {
                 let path = "/etcdserverpb.Maintenance/Defragment";
