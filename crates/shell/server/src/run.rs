@@ -335,6 +335,12 @@ pub fn start_until(
     };
     parts.set_failpoints(&options.failpoints);
     report_recovery(log, &config, &parts, Clock.now().since(began));
+    //= etcd 3.7.1: server/etcdserver/bootstrap.go#Finalize
+    let learners = parts.applier.view().members.iter().filter(|m| m.is_learner).count();
+    if learners > options.max_learners {
+        let why = "membership: too many learner members in cluster";
+        return Err(RunError::Bootstrap(why.to_owned()));
+    }
     let mut bound = Vec::new();
     for address in &options.client_addresses {
         let socket = bind(address, options.reuse.0, options.reuse.1)
