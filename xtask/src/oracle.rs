@@ -10,6 +10,15 @@ pub fn dir() -> PathBuf {
     target().join("oracle")
 }
 
+/// The reference etcd: where `QUORATE_ORACLES` says, or built now.
+pub fn reference() -> Result<PathBuf, String> {
+    if let Some(dir) = std::env::var_os("QUORATE_ORACLES") {
+        return Ok(PathBuf::from(dir).join("etcd/etcd"));
+    }
+    build()?;
+    Ok(dir().join("etcd/etcd"))
+}
+
 /// Whether Go is there to build them.
 pub fn can_build() -> bool {
     has("go", "version")

@@ -10,6 +10,7 @@ mod failpoints;
 pub mod listen;
 pub mod logging;
 mod metered;
+mod notify;
 mod peers;
 mod program;
 mod report;
