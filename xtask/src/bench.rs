@@ -15,7 +15,8 @@ pub fn compare(args: &[&str]) -> Result<(), String> {
     if cores < 2 {
         return Err("bench needs two cores, one for the server and one for the generator".into());
     }
-    let reference = oracle::reference()?;
+    let reference = oracle::program("etcd")?;
+    let etcdutl = oracle::program("etcdutl")?;
     run(&mut cargo(&["build", "--release", "--quiet", "--bin", "etcd", "--bin", "etcd-bench"]))?;
     let built = target().join("release");
     let mut command = Command::new("taskset");
@@ -27,6 +28,8 @@ pub fn compare(args: &[&str]) -> Result<(), String> {
         .arg(built.join("etcd"))
         .arg("--reference")
         .arg(reference)
+        .arg("--etcdutl")
+        .arg(etcdutl)
         .arg("--dir")
         .arg(target().join("bench"))
         .arg("--json")

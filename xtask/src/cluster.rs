@@ -102,7 +102,7 @@ fn programs(kinds: &[Kind]) -> Result<Vec<PathBuf>, String> {
         run(&mut cargo(&["build", "--release", "--quiet", "--bin", "etcd"]))?;
     }
     let reference = match kinds.contains(&Kind::Reference) {
-        true => oracle::reference()?,
+        true => oracle::program("etcd")?,
         false => PathBuf::new(),
     };
     let program = |kind: &Kind| match kind {

@@ -10,13 +10,16 @@ pub fn dir() -> PathBuf {
     target().join("oracle")
 }
 
-/// The reference etcd: where `QUORATE_ORACLES` says, or built now.
-pub fn reference() -> Result<PathBuf, String> {
-    if let Some(dir) = std::env::var_os("QUORATE_ORACLES") {
-        return Ok(PathBuf::from(dir).join("etcd/etcd"));
-    }
-    build()?;
-    Ok(dir().join("etcd/etcd"))
+/// One of etcd's programs: where `QUORATE_ORACLES` says, or built now.
+pub fn program(name: &str) -> Result<PathBuf, String> {
+    let dir = match std::env::var_os("QUORATE_ORACLES") {
+        Some(dir) => PathBuf::from(dir),
+        None => {
+            build()?;
+            dir()
+        }
+    };
+    Ok(dir.join(name).join(name))
 }
 
 /// Whether Go is there to build them.
