@@ -22,7 +22,7 @@ pub const KEYS: u64 = 1_000_000;
 /// Of which so many were written twice, where a compaction is to have work.
 pub const UPDATED: u64 = 500_000;
 /// Keys of the database of a gigabyte.
-pub const BIG_KEYS: u64 = 250_000;
+pub const BIG_KEYS: u64 = 165_000;
 /// Bytes of their values.
 pub const BIG_VALUE_BYTES: usize = 4_096;
 

@@ -402,3 +402,21 @@ fn after_stop_the_member_is_let_go_and_the_port_is_free() {
     TcpListener::bind(address).unwrap();
     two.member.wait_event("StreamLost", 4);
 }
+
+#[test]
+fn a_peer_whose_port_nobody_has_any_more_has_ended() {
+    let (one, two) = pair();
+    one.member.with(|told| told.ended.clear());
+    drop(two);
+    one.member.wait("the end", |told| told.ended.contains(&2));
+}
+
+#[test]
+fn a_peer_with_several_urls_may_live_behind_another_one() {
+    let one = Ours::start(1);
+    let urls = ["http://127.0.0.1:9", "http://127.0.0.1:10"];
+    one.plane.add_peer(MemberId(2), &urls).unwrap();
+    one.member.wait_event("PeerAdded", 1);
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    one.member.with(|told| assert!(told.ended.is_empty()));
+}

@@ -6,6 +6,7 @@
 
 mod bootstrap;
 pub mod config;
+mod election;
 mod failpoints;
 pub mod listen;
 pub mod logging;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use handover::{Inbox, Slot};
-use member::{MemberView, NodeInput};
+use member::{MemberView, NodeInput, NodeStatus};
 use peer::{Answer, Event, Refused};
 use rpc::services::peers::PeerCall;
 use types::MemberId;
@@ -15,6 +15,7 @@ use crate::report::Reporter;
 pub(crate) struct PeerSide {
     pub(crate) node: Arc<Inbox<NodeInput>>,
     pub(crate) view: Arc<Slot<MemberView>>,
+    pub(crate) status: Arc<Slot<NodeStatus>>,
     pub(crate) reporter: Arc<Reporter>,
     /// Requests that a runtime answers, once there is one.
     pub(crate) calls: Arc<Inbox<PeerCall>>,
@@ -29,6 +30,12 @@ impl peer::Member for PeerSide {
 
     fn unreachable(&self, peer: MemberId) {
         self.node.push_event(NodeInput::Unreachable(peer));
+    }
+
+    fn ended(&self, peer: MemberId) {
+        if self.status.load().leader == Some(peer) {
+            self.node.push_event(NodeInput::PeerEnded(peer));
+        }
     }
 
     fn snapshot_sent(&self, peer: MemberId, arrived: bool) {

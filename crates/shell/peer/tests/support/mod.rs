@@ -25,6 +25,7 @@ pub struct Told {
     pub unreachable: Vec<u64>,
     pub snapshots: Vec<(u64, bool)>,
     pub removed: usize,
+    pub ended: Vec<u64>,
     pub events: Vec<String>,
     /// Ids that count as removed.
     pub gone: Vec<u64>,
@@ -75,6 +76,10 @@ impl Recorder {
 }
 
 impl Member for Recorder {
+    fn ended(&self, peer: MemberId) {
+        self.with(|told| told.ended.push(peer.0));
+    }
+
     fn receive(&self, message: Message) -> Result<(), Refused> {
         self.with(|told| {
             if told.full {
