@@ -4,6 +4,7 @@
 //! other operations.
 
 #[path = "../../lossy/tests/common/record.rs"]
+#[allow(dead_code, reason = "each test uses a part of it")]
 mod record;
 
 use std::cell::Cell;

@@ -212,6 +212,10 @@ impl Node {
                 NodeInput::BackendCommitted(committed) => self.backend_committed(&committed, out),
                 NodeInput::SnapshotSaved(index) => self.snapshot_saved(index),
                 NodeInput::Unreachable(peer) => self.raft.report_unreachable(peer),
+                NodeInput::PeerEnded(peer) => self.raft.peer_ended(peer),
+                NodeInput::AdvanceElection => {
+                    self.raft.advance_election(self.election_ticks().saturating_sub(2));
+                }
                 NodeInput::SnapshotSent { peer, arrived } => {
                     self.snapshot_sent(now, peer, arrived);
                 }

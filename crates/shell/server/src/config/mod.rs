@@ -350,6 +350,7 @@ fn options(set: &Set) -> Result<Options, String> {
         initial_cluster_token: set.text("initial-cluster-token").to_owned(),
         heartbeat: Duration::from_millis(number(set, "heartbeat-interval")),
         election: Duration::from_millis(number(set, "election-timeout")),
+        election_tick_advance: boolean(set, "initial-election-tick-advance"),
         pre_vote: boolean(set, "pre-vote"),
         snapshot_count: or(number(set, "snapshot-count"), limits::SNAPSHOT_COUNT),
         catchup_entries: number(set, "snapshot-catchup-entries"),
