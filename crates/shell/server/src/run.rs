@@ -446,7 +446,9 @@ pub fn start_until(
     let sockets = Sockets { bound, calls };
     let runtimes = runtimes(options, &handle, &inboxes, sockets, &queues, &stopped);
     let runtimes = runtimes.map_err(thread_error)?;
-    let advance = Advance::new(log, options, members.iter().count(), Clock.now());
+    // Before a first start the members are yet to come through the log.
+    let count = members.iter().count().max(options.initial_cluster.len());
+    let advance = Advance::new(log, options, count, Clock.now());
     wait_ready(&queues, &plane, advance, &fatal, &stopped)?;
     let patience = config.node.request_timeout();
     Ok(Server { queues, plane, automata, runtimes, stop, fatal, addresses, member, patience })
