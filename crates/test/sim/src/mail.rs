@@ -26,7 +26,7 @@ impl World {
                 continue;
             }
             let Some(to) = self.place(message.to) else { continue };
-            let content = Content::Raft(message.encode().into());
+            let content = Content::Raft(message.encode().into(), !matches!(message.body, Body::Propose(_)));
             let packet = Packet { from: m, to, content };
             let left = self.network.send(self.now, packet, &mut self.entropy);
             let gone = !left || self.members[to].running.is_none();
@@ -122,7 +122,7 @@ impl World {
             return;
         }
         match content {
-            Content::Raft(bytes) => self.deliver_raft(from, to, bytes),
+            Content::Raft(bytes, _) => self.deliver_raft(from, to, bytes),
             Content::KeepAlive(call, lease) => {
                 let running = self.members[to].running.as_mut().expect("looked at above");
                 let ask = Ask::KeepAliveFor(from, call, lease);

@@ -156,7 +156,9 @@ fn many(args: &Args) -> ExitCode {
     });
     drop(done);
     let (mut seeds, mut total, mut unsearched) = (0u64, Summary::default(), 0u64);
+    let mut all: Vec<Summary> = Vec::new();
     for summary in results {
+        all.push(summary);
         seeds += 1;
         total.counts.steps += summary.counts.steps;
         total.counts.crashes += summary.counts.crashes;
@@ -195,5 +197,36 @@ fn many(args: &Args) -> ExitCode {
         total.simulated / 1_000_000_000,
         (seeds as f64 + failures.len() as f64) / secs.max(0.001),
     );
+    if args.shape == Shape::Cluster {
+        show_clusters(&all);
+    }
     if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What the seeds were like: the least, the median, the most.
+fn show_clusters(all: &[Summary]) {
+    type Of = fn(&Summary) -> u64;
+    let figures: [(&str, Of); 13] = [
+        ("simulated ms", |s| s.simulated / 1_000_000),
+        ("operations", |s| s.report.operations as u64),
+        ("faults", |s| s.counts.faults),
+        ("crashes", |s| s.counts.crashes),
+        ("entries in the log", |s| s.counts.entries),
+        ("terms with a leader", |s| s.counts.terms),
+        ("membership changes, transfers", |s| s.counts.changes),
+        ("snapshots installed", |s| s.counts.installs),
+        ("snapshots broken off", |s| s.counts.broken),
+        ("packets harmed", |s| s.counts.packets_harmed),
+        ("keep-alives sent on", |s| s.counts.forwarded),
+        ("states compared", |s| s.counts.compared),
+        ("steps", |s| s.counts.steps),
+    ];
+    for (name, of) in figures {
+        let mut values: Vec<u64> = all.iter().map(of).collect();
+        values.sort_unstable();
+        let at = |part: usize| values.get((values.len().max(1) - 1) * part / 2).copied();
+        let shown = [0, 1, 2].map(|part| at(part).unwrap_or_default().to_string());
+        let with = values.iter().filter(|value| **value > 0).count();
+        println!("{name}: {} (not 0 in {with} of {})", shown.join(" / "), values.len());
+    }
 }

@@ -146,7 +146,7 @@ impl World {
             member.disk.crash(tearing);
         }
         let longest = match &self.options.cluster {
-            Some(cluster) if self.chaos => 1 + cluster.fault_lasts_ms,
+            Some(cluster) if self.chaos => 1 + cluster.fault_lasts_ms / 2,
             _ => 500,
         };
         member.start_at = now + self.entropy.below(longest) * MS;

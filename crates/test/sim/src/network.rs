@@ -14,8 +14,9 @@ use crate::options::ClusterOptions;
 /// What a packet carries.
 #[derive(Clone, Debug)]
 pub(crate) enum Content {
-    /// A raft message.
-    Raft(Bytes),
+    /// A raft message, and whether it may come twice: planes say nothing twice, so proposals that are
+    /// sent on never do, and raft would take each for one of its own; other messages may.
+    Raft(Bytes, bool),
     /// A keep-alive that another member sends on, with its call's number.
     KeepAlive(u64, LeaseId),
     /// The answer: the new time to live, or nothing if the asked member cannot tell.
@@ -116,7 +117,8 @@ impl Network {
             self.harmed += 1;
             return true;
         }
-        let copies = 1 + u64::from(entropy.below(1_000) < weather.twice_permille);
+        let once = matches!(packet.content, Content::Raft(_, false));
+        let copies = 1 + u64::from(!once && entropy.below(1_000) < weather.twice_permille);
         self.harmed += copies - 1;
         for _ in 0..copies {
             // Mostly in order, as on a stream.

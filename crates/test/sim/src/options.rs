@@ -25,9 +25,9 @@ pub struct ClusterOptions {
     pub most: usize,
     /// Milliseconds between membership changes and leader transfers: none (one in four), or 2-20 s.
     pub change_ms: Option<u64>,
-    /// Milliseconds between faults, on average: 1-6 s.
+    /// Milliseconds between faults, on average: 1.5-9 s.
     pub fault_ms: u64,
-    /// Milliseconds that a fault lasts at most: 0.5-8 s.
+    /// Milliseconds that a fault lasts at most: 0.3-6 s.
     pub fault_lasts_ms: u64,
     /// Of a thousand packets, how many are lost, come twice, or come late when all is well: 0-30.
     pub lost_permille: u64,
@@ -56,8 +56,8 @@ impl ClusterOptions {
             founders,
             most: (founders + within(0, 3)) as usize,
             change_ms: (within(0, 3) > 0).then_some(within(2_000, 20_000)),
-            fault_ms: within(1_000, 6_000),
-            fault_lasts_ms: within(500, 8_000),
+            fault_ms: within(1_500, 9_000),
+            fault_lasts_ms: within(300, 6_000),
             lost_permille: within(0, 1) * within(0, 30),
             twice_permille: within(0, 1) * within(0, 30),
             late_permille: within(0, 30),
@@ -149,12 +149,10 @@ impl Options {
         }
         let mut within = |from: u64, to: u64| from + entropy.below(to - from + 1);
         let cluster = ClusterOptions::draw(&mut within);
-        options.operations = within(900, 5_000) as usize;
-        options.clients = within(3, 8) as u32;
-        options.read_percent = within(5, 45);
-        // So that they are about done when the time is over.
-        options.think_ms = 2 * cluster.seconds * 1_000 * u64::from(options.clients)
-            / options.operations as u64;
+        options.operations = 510;
+        options.clients = within(4, 9) as u32;
+        options.read_percent = within(5, 40);
+        options.think_ms = within(15, 150);
         options.crash_steps = None;
         options.jump_per_100k = 0;
         options.stall_permille = within(0, 1) * within(0, 4);

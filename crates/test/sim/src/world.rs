@@ -627,7 +627,8 @@ impl World {
     }
 
     fn step_watcher(&mut self, w: usize) {
-        let pause = self.entropy.below(self.options.think_ms * MS);
+        let pause = if self.chaos { self.options.think_ms.min(60) } else { 5 };
+        let pause = self.entropy.below(pause * MS);
         self.watchers[w].next_at = self.now + pause;
         if self.watchers[w].stream.is_none() {
             let Some(server) = self.some_server() else { return };

@@ -102,6 +102,11 @@ impl Node {
                 None => late.then_some(Reply::Refused(ApiError::Timeout)),
             };
         }
+        if !self.pause.is_over() {
+            // Others may have led meanwhile: who stood still hears of a quorum first.
+            //= etcd 3.7.1: server/etcdserver/server.go#ensureLeadership
+            return (waiting.until <= now).then_some(Reply::Refused(ApiError::Timeout));
+        }
         if waiting.question == Question::TimeToLive {
             match self.leases.time_to_live(now, waiting.lease) {
                 Some(time) => return Some(Reply::TimeToLive(Some(time))),

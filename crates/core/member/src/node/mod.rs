@@ -33,6 +33,10 @@ mod propose;
 mod reads;
 mod snapshots;
 
+/// Ticks behind from which on a leader asks itself whether it still leads.
+//= etcd 3.7.1: server/etcdserver/server.go#isActive (3 ticks)
+const MISSED_TICKS: u32 = 2;
+
 /// Settings of a node. Times are etcd's unless a flag says otherwise.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
@@ -183,6 +187,10 @@ impl Node {
     pub fn handle(&mut self, now: Instant, inputs: &mut Vec<NodeInput>, out: &mut NodeOutput) {
         let mut reading: Vec<ReplyToken> = Vec::new();
         let mut proposed: Vec<Proposal> = Vec::new();
+        if now >= self.next_tick + self.config.tick * MISSED_TICKS {
+            // Before anything is answered that only a leader may answer.
+            self.pause.resumed();
+        }
         for input in inputs.drain(..) {
             match input {
                 NodeInput::Propose(proposal) => proposed.push(proposal),
@@ -243,9 +251,6 @@ impl Node {
         }
         if ticks == 0 {
             return;
-        }
-        if ticks >= self.election_ticks() {
-            self.pause.resumed();
         }
         let timeout = self.config.request_timeout();
         let until = now.0.checked_sub(timeout.as_nanos() as u64).map(Instant);
