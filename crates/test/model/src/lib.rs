@@ -25,7 +25,7 @@ pub mod violation;
 pub mod watch;
 
 pub use answer::Answer;
-pub use history::{History, Leg, Operation, Outcome, Request, Response, Watch};
+pub use history::{History, Leg, Logged, Operation, Outcome, Request, Response, Watch};
 pub use oracle::Replay;
 pub use search::{Search, linearize};
 pub use state::{Change, State, Version};

@@ -6,9 +6,12 @@
 
 use std::collections::BTreeMap;
 
+use api::etcdserverpb::InternalRaftRequest;
 use env::MayBlock;
 use machine::membership::v2_store_json;
 use member::{MemberView, NodeStatus};
+use model::Logged;
+use prost::Message as _;
 use raft::{Body, Entry, EntryKind, Message};
 use store::compact::Step;
 use types::{Index, MemberId, Term};
@@ -21,6 +24,8 @@ const HASHED: u64 = 32;
 pub(crate) struct Checks {
     /// The hash of the entry at each index, once some member has committed it.
     entries: Vec<Option<u64>>,
+    /// What each entry asks for: the request's id, and the lease that it ends, if it does.
+    requests: Vec<(u64, Option<i64>)>,
     /// The store's revision after each index.
     revisions: BTreeMap<Index, i64>,
     /// What the state hashes to after some indexes, and who said so.
@@ -61,6 +66,15 @@ fn entry_hash(entry: &Entry) -> u64 {
     fnv(head.chain(entry.data.iter().copied()))
 }
 
+fn request(entry: &Entry) -> (u64, Option<i64>) {
+    let id = member::proposals::request_id(&entry.data).map_or(0, |id| id.0);
+    // Ends of leases are short.
+    let lease = (entry.data.len() < 64)
+        .then(|| InternalRaftRequest::decode(entry.data.clone()).ok()?.lease_revoke)
+        .flatten();
+    (id, lease.map(|revoke| revoke.id))
+}
+
 impl Checks {
     /// An entry goes to a member's state, whose log holds everything up to `durable`.
     pub(crate) fn committed(
@@ -76,8 +90,12 @@ impl Checks {
         let place = usize::try_from(index.0).expect("a short log");
         if self.entries.len() <= place {
             self.entries.resize(place + 1, None);
+            self.requests.resize(place + 1, (0, None));
         }
         let hash = entry_hash(entry);
+        if self.entries[place].is_none() && entry.kind == EntryKind::Normal {
+            self.requests[place] = request(entry);
+        }
         match self.entries[place].replace(hash) {
             Some(other) if other != hash => {
                 return Err(format!("{id} applies another entry {index} than others did"));
@@ -85,6 +103,15 @@ impl Checks {
             _ => {}
         }
         Ok(())
+    }
+
+    /// The log as the model reads it, by the places of requests in the history.
+    pub(crate) fn log(&self, places: &BTreeMap<u64, usize>) -> Vec<Logged> {
+        let logged = |(id, lease): &(u64, Option<i64>)| {
+            let operation = places.get(id).map(|place| Logged::Operation(*place));
+            operation.or(lease.map(Logged::Expiry))
+        };
+        self.requests.iter().filter_map(logged).collect()
     }
 
     /// The last entry that any member has committed.

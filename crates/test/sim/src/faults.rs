@@ -160,6 +160,9 @@ impl World {
                 // The disk that was to fail is replaced by way of a last crash.
                 self.crash(m);
             }
+            if self.members[m].running.as_ref().is_some_and(|r| r.stop_at.is_some()) {
+                self.end(m, false);
+            }
             self.members[m].paused_until = 0;
             if let Some(running) = &mut self.members[m].running {
                 running.process.stalled = [0; 4];

@@ -125,6 +125,8 @@ pub(crate) struct Gateway {
     id: MemberId,
     plant: Option<Plant>,
     pub(crate) done: Vec<(u64, Result<Told, Status>)>,
+    /// Requests that were proposed for calls since this was last looked at.
+    pub(crate) proposed: Vec<(u64, u64)>,
     pub(crate) forwards: Vec<Forward>,
     /// Answers for other members: to where, which call, and the time to live.
     pub(crate) answers: Vec<(usize, u64, Option<i64>)>,
@@ -170,6 +172,7 @@ impl Gateway {
             id,
             plant,
             done: Vec::new(),
+            proposed: Vec::new(),
             forwards: Vec::new(),
             answers: Vec::new(),
         }
@@ -327,6 +330,7 @@ impl Gateway {
     fn propose(&mut self, p: &mut Process, token: u64, field: u32, body: &[u8]) {
         let id = RequestId(self.next_id);
         self.next_id += 1;
+        self.proposed.push((id.0, token));
         self.waits(token, Waits::Entry);
         let data = raft_request(field, body, id);
         let token = ReplyToken(token);

@@ -126,6 +126,7 @@ pub fn run(
     }
     world.history.watches =
         world.watchers.iter_mut().flat_map(|w| w.lanes.drain(..).map(|lane| lane.watch)).collect();
+    world.history.log = Some(world.checks.log(&world.requests));
     let report = match model::check(&world.history) {
         Ok(report) => report,
         Err(v) => return Err(fail(&world, v.to_string(), Some(v.property))),

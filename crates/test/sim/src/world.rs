@@ -8,6 +8,7 @@
 //! The world is taken apart by topic: `members.rs` (processes), `mail.rs` (what travels between
 //! them), `faults.rs`, `admin.rs` (membership); here are the schedule and the clients.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::error::Status;
@@ -174,6 +175,8 @@ pub(crate) struct World {
     /// When the next fault comes, and what ends when.
     pub(crate) next_fault: u64,
     pub(crate) heals: Vec<(u64, Heal)>,
+    /// The operations that requests in the log belong to.
+    pub(crate) requests: BTreeMap<u64, usize>,
     /// The last error whose outcome is unknown.
     pub(crate) last_error: Option<Status>,
     /// Boots of all members; makes their calls and snapshot files distinct.
@@ -245,6 +248,7 @@ impl World {
             checks: Checks::default(),
             next_fault,
             heals: Vec::new(),
+            requests: BTreeMap::new(),
             last_error: None,
             boots: 0,
         };
@@ -554,7 +558,18 @@ impl World {
         self.trace.event(self.now, format_args!("client {client} asks {ask:?}"));
         let running = self.members[m].running.as_mut().expect("called while it runs");
         let call = running.gateway.call(&mut running.process, ask);
+        self.note_requests(m, call, place);
         (call, place)
+    }
+
+    /// Remembers which request belongs to which operation.
+    fn note_requests(&mut self, m: usize, call: u64, place: Option<usize>) {
+        let Some(running) = &mut self.members[m].running else { return };
+        for (id, token) in running.gateway.proposed.drain(..) {
+            if let Some(place) = place.filter(|_| token == call) {
+                self.requests.insert(id, place);
+            }
+        }
     }
 
     /// Some member that clients find, by place.
@@ -605,6 +620,7 @@ impl World {
         }
         let running = self.members[member].running.as_mut().expect("it serves");
         let call = running.gateway.call(&mut running.process, Ask::Kv(request));
+        self.note_requests(member, call, Some(place));
         let until = self.now + 5_000 * MS;
         self.clients[c].busy = Some(Busy { call, place: Some(place), member, until });
         self.collect(member);
