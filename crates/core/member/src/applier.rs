@@ -204,6 +204,8 @@ pub struct Applier {
     next_slice: Option<Instant>,
     pace: CompactionPace,
     storage_version: Option<Bytes>,
+    /// A received snapshot, behind entries that are still to be applied: somebody waits for those.
+    received: Option<SnapshotMeta>,
     /// A snapshot is being installed: nothing is applied.
     installing: bool,
     /// The compact revision before the compaction whose hash is still to be begun.
@@ -231,6 +233,7 @@ impl Applier {
             next_slice,
             pace,
             storage_version,
+            received: None,
             installing: false,
             to_hash: None,
             hashing: None,
@@ -332,10 +335,7 @@ impl Applier {
                         out.replies.push((token, reply));
                     }
                 }
-                ApplierInput::Install(meta) => {
-                    self.installing = true;
-                    out.install = Some(meta);
-                }
+                ApplierInput::Install(meta) => self.received = Some(meta),
                 ApplierInput::Installed { meta, backend } => {
                     self.install(may, &meta, backend, out)?;
                     before = self.applied.0;
@@ -380,6 +380,12 @@ impl Applier {
                     out.replies.push((token, reply));
                 }
             }
+        }
+        if self.waiting_entries.is_empty()
+            && let Some(meta) = self.received.take()
+        {
+            self.installing = true;
+            out.install = Some(meta);
         }
         // What a compaction is to remove stays until it is hashed; one that this very turn applied is
         // hashed from the next one on.

@@ -101,6 +101,7 @@ impl World {
                     gateway: Gateway::new(id, boot, first, quota, self.plant),
                     watches,
                     serving: false,
+                    learns: false,
                     stop_at: None,
                     revokes: Vec::new(),
                     auto: self.options.retention.map(|r| AutoCompaction::new(r, now)),
@@ -182,6 +183,10 @@ impl World {
         // As `shell/server/src/run.rs#wait_ready`.
         let (status, view) = (&running.process.status, &running.process.view);
         running.serving |= status.ready && view.store.applied_index() >= status.applied;
+        if which == Automaton::Applier {
+            let own = view.members.get(running.process.id);
+            running.learns = own.is_some_and(|own| own.is_learner);
+        }
         if self.plant == Some(Plant::DeposedRevoke) && led && !status.is_leader {
             running.revokes = running.process.leases(self.now);
         }

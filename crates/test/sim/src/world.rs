@@ -88,7 +88,7 @@ impl Member {
 
     /// Whether clients find it.
     pub(crate) fn serves(&self) -> bool {
-        self.running.as_ref().is_some_and(|r| r.serving && !r.is_learner())
+        self.running.as_ref().is_some_and(|r| r.serving && !r.learns)
     }
 }
 
@@ -100,6 +100,8 @@ pub(crate) struct Running {
     pub(crate) watches: Watches,
     /// Whether clients may call: the member is ready, and the View shows that.
     pub(crate) serving: bool,
+    /// Whether it is a learner by its own View: those serve no clients here.
+    pub(crate) learns: bool,
     /// When it stops, once it was asked to.
     pub(crate) stop_at: Option<u64>,
     /// Planted: leases that it will end, and when.
@@ -108,13 +110,6 @@ pub(crate) struct Running {
     pub(crate) next_auto: u64,
     pub(crate) next_progress: u64,
     pub(crate) auto_call: Option<(u64, usize, Revision)>,
-}
-
-impl Running {
-    /// A learner serves no clients here.
-    fn is_learner(&self) -> bool {
-        self.process.view.members.get(self.process.id).is_some_and(|m| m.is_learner)
-    }
 }
 
 /// Counters for the summary.
