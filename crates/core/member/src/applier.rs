@@ -12,7 +12,7 @@ use std::time::Duration;
 use api::error::ApiError;
 use api::etcdserverpb::AlarmType;
 use bytes::Bytes;
-use env::{Instant, MayBlock};
+use env::{Hooks, Instant, MayBlock, buggify, sometimes};
 use machine::apply::MachineError;
 use machine::membership::conf_state_json;
 use machine::{Alarms, Effect, Machine, Members};
@@ -24,6 +24,7 @@ use types::limits::{COMPACTION_BATCH, COMPACTION_SLEEP_MS};
 use types::{Index, LeaseId, ReplyToken, Revision, Term};
 
 use crate::message::{Applied, BackendCommitted, Committed, Installed, NodeInput, Reply, Sealed};
+use crate::probes;
 
 /// Bytes of keys and values that are hashed per turn, between entries: about 200 µs.
 const HASH_BUDGET_BYTES: usize = 256 << 10;
@@ -212,12 +213,18 @@ pub struct Applier {
     to_hash: Option<Revision>,
     hashing: Option<KvHasher>,
     hashes: Arc<CompactionHashes>,
+    hooks: Hooks,
 }
 
 impl Applier {
     /// An applier over a recovered machine.
     #[must_use]
-    pub fn new(machine: Machine, storage_version: Option<Bytes>, pace: CompactionPace) -> Self {
+    pub fn new(
+        machine: Machine,
+        storage_version: Option<Bytes>,
+        pace: CompactionPace,
+        hooks: Hooks,
+    ) -> Self {
         let applied = (machine.store.applied_index(), machine.store.applied_term());
         let next_slice = machine.store.is_compacting().then_some(Instant(0));
         Self {
@@ -238,6 +245,7 @@ impl Applier {
             to_hash: None,
             hashing: None,
             hashes: Arc::default(),
+            hooks,
         }
     }
 
@@ -335,7 +343,11 @@ impl Applier {
                         out.replies.push((token, reply));
                     }
                 }
-                ApplierInput::Install(meta) => self.received = Some(meta),
+                ApplierInput::Install(meta) => {
+                    let waits = !self.waiting_entries.is_empty();
+                    sometimes!(self.hooks, probes::RECEIVED_WAITS, waits);
+                    self.received = Some(meta);
+                }
                 ApplierInput::Installed { meta, backend } => {
                     self.install(may, &meta, backend, out)?;
                     before = self.applied.0;
@@ -363,6 +375,9 @@ impl Applier {
         while bytes < TURN_BYTES && self.may_apply() {
             let Some(Committed { entry, token }) = self.waiting_entries.pop_front() else { break };
             bytes += entry.data.len();
+            if buggify!(self.hooks, "applier: a short turn") {
+                bytes = TURN_BYTES;
+            }
             assert!(entry.index > self.applied.0, "an entry is applied once, in order");
             let mut outcome = self.machine.apply(may, &entry, token.is_some())?;
             self.applied = (entry.index, entry.term);
@@ -381,6 +396,8 @@ impl Applier {
                 }
             }
         }
+        let over = self.is_over_limit() && !self.waiting_entries.is_empty();
+        sometimes!(self.hooks, probes::OVER_LIMIT, over);
         if self.waiting_entries.is_empty()
             && let Some(meta) = self.received.take()
         {
@@ -432,6 +449,8 @@ impl Applier {
         if database > meta.index {
             return Err(ApplyFailure::Ahead { database, snapshot: meta.index });
         }
+        let compacting = self.machine.store.is_compacting();
+        sometimes!(self.hooks, probes::INSTALLED_AMID_COMPACTION, compacting);
         self.machine = machine;
         self.storage_version = storage_version;
         self.applied = (meta.index, meta.term);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bolt::{Db, Draft, WriteTx};
-use env::{Disk, Instant, IoError, MayBlock};
+use env::{Disk, Hooks, Instant, IoError, MayBlock, buggify, sometimes};
 use raft::{Body, SnapshotMeta};
 use store::compact::Step;
 use store::defrag::Defrag;
@@ -18,6 +18,7 @@ use types::Index;
 
 use crate::applier::ApplierInput;
 use crate::message::{BackendCommitted, OutgoingSnapshot, RaftSnapshot, Sealed, SnapshotWanted};
+use crate::probes;
 use crate::received;
 
 /// What Committer is told.
@@ -122,6 +123,7 @@ pub struct Committer {
     committed: BackendCommitted,
     /// Snapshots that wait until the database holds enough.
     wanted: Vec<SnapshotWanted>,
+    hooks: Hooks,
 }
 
 /// Operations that are worth a visit to the draft. A slice of a compaction is; puts at a low rate
@@ -139,8 +141,8 @@ impl Committer {
         db: Db,
         committed: BackendCommitted,
         policy: CommitPolicy,
-        disk: Arc<dyn Disk>,
-        dir: PathBuf,
+        (disk, dir): (Arc<dyn Disk>, PathBuf),
+        hooks: Hooks,
     ) -> Self {
         Self {
             db,
@@ -157,6 +159,7 @@ impl Committer {
             defragmenting: None,
             committed,
             wanted: Vec::new(),
+            hooks,
         }
     }
 
@@ -196,6 +199,8 @@ impl Committer {
                 }
                 CommitterInput::Flush => self.flush = true,
                 CommitterInput::Snapshot(wanted) => {
+                    let waits = wanted.at_least > self.committed.index;
+                    sometimes!(self.hooks, probes::SNAPSHOT_WAITS, waits);
                     self.wanted.push(wanted);
                     self.flush = true;
                 }
@@ -212,7 +217,8 @@ impl Committer {
             }
         }
         let late = self.since.is_some_and(|since| since + self.policy.interval <= now);
-        if late || self.flush || self.operations >= self.policy.operations {
+        let early = buggify!(self.hooks, "committer: an early commit");
+        if late || early || self.flush || self.operations >= self.policy.operations {
             self.commit(may, out)?;
         } else if self.undrafted >= DRAFT_OPERATIONS {
             self.draft = Some(self.write_pending(may)?.suspend());
@@ -247,6 +253,7 @@ impl Committer {
         meta: &SnapshotMeta,
         out: &mut CommitterOutput,
     ) -> Result<(), CommitFailure> {
+        sometimes!(self.hooks, probes::PENDING_DROPPED, !self.pending.is_empty());
         self.pending.clear();
         self.wanted.clear();
         // Until its reader has said what it holds, nobody is sent anything.
@@ -254,6 +261,7 @@ impl Committer {
         self.discard_draft();
         (self.operations, self.undrafted, self.since, self.flush) = (0, 0, None, false);
         if self.defragmenting.take().is_some() {
+            sometimes!(self.hooks, probes::COPY_DROPPED);
             self.drop_copy(may, "a snapshot was installed meanwhile".to_owned(), out);
         }
         received::rename(&*self.disk, &self.dir, may, meta.index)

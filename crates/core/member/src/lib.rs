@@ -9,6 +9,7 @@ pub mod applier;
 pub mod auto_compaction;
 pub mod committer;
 mod lease_expiry;
+mod probes;
 pub mod log_writer;
 pub mod message;
 pub mod node;
@@ -27,4 +28,5 @@ pub use message::{
     SnapshotWanted,
 };
 pub use node::{Node, NodeConfig};
+pub use probes::PROBES;
 pub use recover::{MemberLimits, Parts, StartConfig, StartError, start};

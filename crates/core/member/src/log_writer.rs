@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use env::{Disk, Instant, MayBlock};
+use env::{Disk, Hooks, Instant, MayBlock, buggify};
 use types::{Index, WriteId};
 use wal::Wal;
 use wal::error::WriteError;
@@ -60,13 +60,20 @@ pub struct LogWriter {
     pace: Pace,
     /// Bytes of records written since the start.
     written_bytes: u64,
+    hooks: Hooks,
 }
 
 impl LogWriter {
     /// Takes over an open log. `unsafe_no_fsync` is etcd's flag of that name.
     #[must_use]
-    pub fn new(wal: Wal, disk: Arc<dyn Disk>, snap_dir: PathBuf, unsafe_no_fsync: bool) -> Self {
-        Self { wal, disk, snap_dir, unsafe_no_fsync, pace: Pace::default(), written_bytes: 0 }
+    pub fn new(
+        wal: Wal,
+        disk: Arc<dyn Disk>,
+        snap_dir: PathBuf,
+        unsafe_no_fsync: bool,
+        hooks: Hooks,
+    ) -> Self {
+        Self { wal, disk, snap_dir, unsafe_no_fsync, pace: Pace::default(), written_bytes: 0, hooks }
     }
 
     /// Writes everything in `inputs` and flushes at most once for all writes between snapshots.
@@ -87,6 +94,9 @@ impl LogWriter {
                     written = Some(persist.id);
                     must_sync |= persist.must_sync;
                     self.append(&persist);
+                    if buggify!(self.hooks, "log: a flush per write") {
+                        self.finish(may, &mut written, &mut must_sync, out)?;
+                    }
                 }
                 LogInput::Received { persist, data } => {
                     self.finish(may, &mut written, &mut must_sync, out)?;

@@ -17,7 +17,7 @@ use api::error::ApiError;
 use api::etcdserverpb::CompactionRequest;
 use api::membershippb;
 use cli::text::show_duration;
-use env::{Disk, MayBlock, SplitMix};
+use env::{Disk, Hooks, MayBlock, SplitMix};
 use handover::Inbox;
 use machine::{ApplyConfig, Members};
 use member::{
@@ -246,6 +246,7 @@ fn start_config(options: &Options, identity: &Identity) -> StartConfig {
         election_ticks: u32::try_from(ticks).unwrap_or(u32::MAX),
         pre_vote: options.pre_vote,
         unsafe_no_fsync: options.unsafe_no_fsync,
+        hooks: Hooks::default(),
     }
 }
 

@@ -195,12 +195,12 @@ impl Checks {
     /// A member says something to another.
     pub(crate) fn sent(&mut self, id: MemberId, message: &Message) -> Result<(), String> {
         let vote = match &message.body {
-            // An inquiry names a term that nobody has begun.
-            Body::PreVote { .. } | Body::PreVoteReply { .. } => return Ok(()),
             Body::Vote { .. } => Some(id),
             Body::VoteReply { reject: false } => Some(message.to),
-            body if matches!(body, Body::Propose(_) | Body::ReadIndex { .. }) => return Ok(()),
-            _ => None,
+            Body::AppendReply { .. } | Body::Append { .. } | Body::Heartbeat { .. } => None,
+            // An inquiry names a term that nobody has begun, what is sent on none, and an answer to
+            // a heartbeat says only that no later term is known yet.
+            _ => return Ok(()),
         };
         let told = self.told.entry(id).or_default();
         *told = (*told).max(message.term);

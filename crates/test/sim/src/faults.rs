@@ -150,6 +150,7 @@ impl World {
     /// Nothing is wrong any more.
     pub(crate) fn heal_all(&mut self) {
         self.chaos = false;
+        self.probes.heal();
         self.heals.clear();
         self.network.blocked.clear();
         if self.options.cluster.is_some() {

@@ -26,6 +26,7 @@ mod members;
 mod network;
 pub mod options;
 pub mod plant;
+pub mod probes;
 mod process;
 mod trace;
 mod transfers;
@@ -33,6 +34,7 @@ mod watches;
 mod workload;
 mod world;
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use options::{Options, Shape};
@@ -43,7 +45,7 @@ pub use world::Counts;
 use world::World;
 
 /// What a seed did and saw.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// What happened.
     pub counts: Counts,
@@ -51,6 +53,8 @@ pub struct Summary {
     pub report: model::Report,
     /// Simulated nanoseconds.
     pub simulated: u64,
+    /// The rare paths that were taken.
+    pub reached: BTreeSet<&'static str>,
     /// The hash of the event log.
     pub hash: u64,
     /// Lines in it.
@@ -140,6 +144,7 @@ pub fn run(
         counts,
         report,
         simulated: world.now,
+        reached: world.probes.reached(),
         hash: world.trace.hash(),
         lines: world.trace.lines(),
     })

@@ -158,7 +158,7 @@ fn many(args: &Args) -> ExitCode {
     let (mut seeds, mut total, mut unsearched) = (0u64, Summary::default(), 0u64);
     let mut all: Vec<Summary> = Vec::new();
     for summary in results {
-        all.push(summary);
+        all.push(summary.clone());
         seeds += 1;
         total.counts.steps += summary.counts.steps;
         total.counts.crashes += summary.counts.crashes;
@@ -221,6 +221,12 @@ fn show_clusters(all: &[Summary]) {
         ("states compared", |s| s.counts.compared),
         ("steps", |s| s.counts.steps),
     ];
+    let reached = |probe: &str| all.iter().filter(|s| s.reached.contains(probe)).count();
+    for probe in sim::probes::all() {
+        println!("{:>6} seeds: {probe}", reached(probe));
+    }
+    let missed: Vec<&str> = sim::probes::all().filter(|probe| reached(probe) == 0).collect();
+    println!("probes never reached: {missed:?}");
     for (name, of) in figures {
         let mut values: Vec<u64> = all.iter().map(of).collect();
         values.sort_unstable();

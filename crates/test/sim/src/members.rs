@@ -1,7 +1,9 @@
 //! Processes of members: how they start, run and end.
 
+use std::sync::Arc;
+
 use env::mem::{Fault, MemDisk};
-use env::{Entropy, Instant, IoErrorKind, SplitMix};
+use env::{Entropy, Hook, Hooks, Instant, IoErrorKind, SplitMix};
 use member::AutoCompaction;
 use types::MemberId;
 
@@ -78,8 +80,8 @@ impl World {
         let entropy = SplitMix::new(self.entropy.next_u64());
         let begin = (self.now, clock);
         let options = &self.options;
-        let started =
-            Process::start(options, &identity, &member.disk, boot, begin, entropy, self.plant);
+        let hooks = (self.plant, Hooks::new(Arc::clone(&self.probes) as Arc<dyn Hook>));
+        let started = Process::start(options, &identity, &member.disk, boot, begin, entropy, hooks);
         match started {
             Ok(process) => {
                 let window = self.options.window;
@@ -224,6 +226,24 @@ impl World {
             &mut running.process,
             Ask::Kv(model::Request::LeaseRevoke(request)),
         );
+    }
+
+    /// A member keeps streams to its peers, and is refused by those that know of its removal: so one
+    /// hears of it that has nothing to say.
+    pub(crate) fn dial(&mut self, m: usize) {
+        let Some(running) = &self.members[m].running else { return };
+        let id = running.process.id;
+        let refuses = |peer: &MemberId| {
+            let to = self.place(*peer).filter(|to| {
+                !self.network.is_blocked(m, *to) && !self.network.is_blocked(*to, m)
+            });
+            let member = to.map(|to| &self.members[to]).filter(|p| p.paused_until <= self.now);
+            let peer = member.and_then(|member| member.running.as_ref());
+            peer.is_some_and(|peer| peer.process.view.members.is_removed(id))
+        };
+        if running.process.peers.iter().any(refuses) {
+            self.retire(m);
+        }
     }
 
     /// Among several members the leader decides on the cluster's version, as

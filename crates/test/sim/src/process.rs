@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use api::membershippb;
 use env::mem::MemDisk;
-use env::{Disk, Instant, MayBlock, SplitMix};
+use env::{Disk, Hooks, Instant, MayBlock, SplitMix};
 use machine::{ApplyConfig, Member};
 use member::{
     Applier, ApplierInput, ApplierOutput, BackendCommitted, Committed, Committer, CommitterInput,
@@ -175,7 +175,7 @@ pub(crate) fn request_ids(member: MemberId, boot: u64) -> u64 {
     (member.0 & 0xffff) << 48 | (boot + 1) << 32
 }
 
-fn config(options: &Options, identity: &Identity, boot: u64) -> StartConfig {
+fn config(options: &Options, identity: &Identity, boot: u64, hooks: Hooks) -> StartConfig {
     let member = identity.id;
     let attributes = membershippb::Attributes {
         name: format!("m{}", member.0),
@@ -217,6 +217,7 @@ fn config(options: &Options, identity: &Identity, boot: u64) -> StartConfig {
         election_ticks: ELECTION_TICKS,
         pre_vote: true,
         unsafe_no_fsync: false,
+        hooks,
     }
 }
 
@@ -229,12 +230,12 @@ impl Process {
         boot: u64,
         (now, clock): (u64, Clock),
         entropy: SplitMix,
-        plant: Option<Plant>,
+        (plant, hooks): (Option<Plant>, Hooks),
     ) -> Result<Self, StartError> {
         let may = MayBlock::on_this_thread();
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
         let begin = clock.at(now);
-        let config = config(options, identity, boot);
+        let config = config(options, identity, boot, hooks);
         let parts = start(shared, &may, begin, config, Box::new(entropy))?;
         let Parts { node, log_writer, applier, committer, .. } = parts;
         let view = Arc::new(applier.view());

@@ -27,6 +27,7 @@ use crate::gateway::{Ask, Gateway, Told};
 use crate::network::{Network, Weather};
 use crate::options::{Options, Shape};
 use crate::plant::Plant;
+use crate::probes::Probes;
 use crate::process::{Automaton, Process};
 use crate::trace::Trace;
 use crate::transfers::Transfer;
@@ -172,6 +173,8 @@ pub(crate) struct World {
     pub(crate) heals: Vec<(u64, Heal)>,
     /// The operations that requests in the log belong to.
     pub(crate) requests: BTreeMap<u64, usize>,
+    /// What the members' hooks have told.
+    pub(crate) probes: Arc<Probes>,
     /// The last error whose outcome is unknown.
     pub(crate) last_error: Option<Status>,
     /// Boots of all members; makes their calls and snapshot files distinct.
@@ -243,6 +246,7 @@ impl World {
             checks: Checks::default(),
             next_fault,
             heals: Vec::new(),
+            probes: Arc::new(Probes::new(seed)),
             requests: BTreeMap::new(),
             last_error: None,
             boots: 0,
@@ -463,6 +467,7 @@ impl World {
                 running.next_progress = self.now + self.options.progress_ms * MS;
                 running.watches.tick();
                 self.decide_version(member);
+                self.dial(member);
             }
             Act::PoolCall(_) => {
                 running.gateway.run_job(&mut self.entropy);

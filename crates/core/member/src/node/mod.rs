@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use api::membershippb;
-use env::Instant;
+use env::{Hooks, Instant};
 use machine::{Effect, Members};
 use raft::Raft;
 use types::limits::REQUEST_TIMEOUT_BASE_MS;
@@ -107,6 +107,7 @@ pub struct Node {
     /// When the process must end, once this member was removed.
     removed_at: Option<Instant>,
     members: Members,
+    hooks: Hooks,
 }
 
 impl Node {
@@ -119,6 +120,7 @@ impl Node {
         last_snapshot: Index,
         members: Members,
         leases: impl Iterator<Item = (LeaseId, i64, i64)>,
+        hooks: Hooks,
     ) -> Self {
         let mut clock = LeaseClock::default();
         for (id, ttl, checkpoint) in leases {
@@ -157,6 +159,7 @@ impl Node {
             stopping: None,
             removed_at: None,
             members,
+            hooks,
         };
         node.campaign_if_alone();
         node
