@@ -17,7 +17,7 @@ use api::error::ApiError;
 use api::etcdserverpb::CompactionRequest;
 use api::membershippb;
 use cli::text::show_duration;
-use env::{Disk, Failpoints, MayBlock, SplitMix};
+use env::{Disk, Failpoints, Hooks, MayBlock, SplitMix};
 use handover::Inbox;
 use machine::{ApplyConfig, Members};
 use member::{
@@ -270,6 +270,7 @@ fn start_config(options: &Options, identity: &Identity) -> StartConfig {
         pre_vote: options.pre_vote,
         unsafe_no_fsync: options.unsafe_no_fsync,
         force_new_cluster: options.force_new_cluster,
+        hooks: Hooks::default(),
     }
 }
 

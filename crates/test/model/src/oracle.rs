@@ -13,7 +13,7 @@ use api::etcdserverpb::response_op::Response as Op;
 use api::etcdserverpb::{HashKvResponse, TxnResponse, WatchCreateRequest, WatchResponse};
 use api::mvccpb::{Event, KeyValue};
 
-use crate::history::{History, Leg, Operation, Outcome, Request, Response};
+use crate::history::{History, Leg, Logged, Operation, Outcome, Request, Response};
 use crate::state::{Change, Mark, State};
 use crate::violation::{Property, Violation};
 
@@ -211,7 +211,13 @@ struct Builder<'h> {
     passed: Vec<(i64, i64, &'h WatchCreateRequest)>,
     /// The origin of each revision so far, from the first on.
     origins: Vec<Origin>,
+    /// Where in the log operations are, and how many entries it has.
+    logged: BTreeMap<usize, usize>,
 }
+
+/// Entries of the log that are looked at for the maker of one revision: those between change
+/// nothing.
+const MAX_LOOKED_AT: usize = 4_000;
 
 impl Replay {
     /// Replays a history.
@@ -276,7 +282,13 @@ impl<'h> Builder<'h> {
             seen: Seen::of(history),
             passed: Vec::new(),
             origins: Vec::new(),
+            logged: BTreeMap::new(),
         };
+        for (at, logged) in history.log.iter().flatten().enumerate() {
+            if let Logged::Operation(place) = logged {
+                builder.logged.entry(*place).or_insert(at);
+            }
+        }
         for (place, op) in history.operations.iter().enumerate() {
             if let Request::LeaseGrant(r) = op.taken()
                 && !matches!(op.outcome, Outcome::Refused(_))
@@ -375,6 +387,9 @@ impl<'h> Builder<'h> {
         if let Some(owner) = self.owners.get(&revision) {
             return vec![Origin::Operation(*owner)];
         }
+        if let Some(log) = &self.history.log {
+            return self.logged_behind(log);
+        }
         let seen = self.seen.at(revision);
         let mut found: Vec<Origin> = Vec::new();
         let revokes = self.revokes.get(&revision).into_iter().flatten();
@@ -388,6 +403,35 @@ impl<'h> Builder<'h> {
         unknown.sort_by_cached_key(|at| call(at).abs_diff(about));
         found.extend(unknown.into_iter().map(Origin::Operation));
         found.extend(self.leases.iter().map(|lease| Origin::Expiry(*lease)));
+        found
+    }
+
+    /// What the log holds behind the maker of the newest revision, in its order.
+    fn logged_behind(&self, log: &[Logged]) -> Vec<Origin> {
+        let from = self.origins.iter().rev().find_map(|origin| match origin {
+            Origin::Operation(place) => self.logged.get(place).map(|at| at + 1),
+            // A lease may be ended by several entries; only the first changes anything.
+            Origin::Expiry(_) => None,
+        });
+        let from = from.unwrap_or(0);
+        let unique = |at: usize, place: usize| self.logged.get(&place) == Some(&at);
+        let mut found = Vec::new();
+        for (at, logged) in log.iter().enumerate().skip(from).take(MAX_LOOKED_AT) {
+            match logged {
+                Logged::Operation(place) if unique(at, *place) => {
+                    found.push(Origin::Operation(*place));
+                    // Whoever was told of its revision made that one and no other.
+                    let response = self.history.operations[*place].response();
+                    let makes = response.and_then(|r| changed(&self.history.operations[*place], r));
+                    if makes == Some(true) {
+                        break;
+                    }
+                }
+                // An operation has one place in the log.
+                Logged::Operation(_) => {}
+                Logged::Expiry(lease) => found.push(Origin::Expiry(*lease)),
+            }
+        }
         found
     }
 

@@ -1,7 +1,7 @@
 //! Peers: their messages, changes of who they are, and handing leadership over.
 
 use api::error::ApiError;
-use env::Instant;
+use env::{Instant, sometimes};
 use raft::{ConfChange, ConfChangeKind, Message};
 use types::limits::{LEARNER_READY_PERCENT, REMOVED_LINGER_MS};
 use types::{Index, MemberId, ReplyToken};
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::Node;
 use crate::message::{NodeOutput, PeerChange, Reply};
+use crate::probes;
 
 /// A call that waits for another member to lead.
 #[derive(Debug)]
@@ -32,6 +33,7 @@ impl Node {
         // A member that was removed has nothing more to say.
         //= etcd 3.7.1: server/etcdserver/server.go#Process
         if self.members.is_removed(from) {
+            sometimes!(self.hooks, probes::LATE_MESSAGE);
             return;
         }
         self.note_snapshot(&message);
@@ -72,6 +74,7 @@ impl Node {
     /// committed.
     //= etcd 3.7.1: server/etcdserver/server.go#applyEntries (stopWithDelay)
     pub(super) fn was_removed(&mut self, now: Instant) {
+        sometimes!(self.hooks, probes::REMOVED);
         let until = now + Duration::from_millis(REMOVED_LINGER_MS);
         self.removed_at.get_or_insert(until);
     }
