@@ -66,6 +66,8 @@ const GLOBAL: &[Flag] = &[
 const CONSISTENCY: Flag =
     Flag::new("consistency", String, "l", "l (linearizable) or s (serializable)");
 
+const PEER_URLS: Flag = Flag::new("peer-urls", String, "", "peer URLs, between commas");
+
 /// Flags of `get`.
 pub const GET: &[Flag] = &[
     CONSISTENCY,
@@ -187,14 +189,32 @@ pub static ETCDCTL: Program<Run> = Program {
             "member",
             "Members of the cluster",
             &[
-                absent("add"),
+                leaf(
+                    "add",
+                    "<memberName> [options]",
+                    "Adds a member",
+                    &[PEER_URLS, Flag::switch("learner", "as a learner, without a vote")],
+                    member::add,
+                ),
                 leaf("list", "", "Lists members", &[CONSISTENCY], member::list),
-                absent("promote"),
-                absent("remove"),
-                absent("update"),
+                leaf("promote", "<memberID>", "Makes a learner a voter", &[], member::promote),
+                leaf("remove", "<memberID>", "Removes a member", &[], member::remove),
+                leaf(
+                    "update",
+                    "<memberID> [options]",
+                    "Changes the peer URLs of a member",
+                    &[PEER_URLS],
+                    member::update,
+                ),
             ],
         ),
-        absent("move-leader"),
+        leaf(
+            "move-leader",
+            "<transferee-member-id>",
+            "Hands leadership to another member",
+            &[],
+            member::move_leader,
+        ),
         absent("options"),
         leaf("put", "<key> [value]", "Writes a key; the value may come from stdin", PUT, kv::put),
         group(
