@@ -21,9 +21,10 @@ const HELP: &str = "cargo xtask WORD
   bench [--quick] [--runs N] [--shape NAME]
                 this server beside etcd 3.7.1, a core each for server and generator: medians of five
                 runs (one short run with --quick), kept in target/bench.json
-  sim           a member under seeded schedules and faults, every history checked:
+  sim           clusters under seeded schedules and faults, every history checked:
                 --seeds N (200), --from S (1); --seed S replays one and prints its event log;
-                --plant NAME runs with a planted bug, --planted checks that each is found
+                --one takes one member that crashes all the time; --plant NAME runs with a
+                planted bug, --planted checks that each is found; --threads N
   soak          the long forms of the suites: 1,000,000 compared operations";
 
 fn main() -> ExitCode {
