@@ -487,7 +487,6 @@ fn recovered(
     if consistent.0 <= last {
         return Ok(Recovered { hard_state, conf_state, snapshot, entries });
     }
-    sometimes!(hooks, probes::DATABASE_AHEAD);
     if hard_state.term < consistent.1 {
         // A vote belongs to its term.
         (hard_state.term, hard_state.vote) = (consistent.1, None);

@@ -29,7 +29,6 @@ impl Raft {
                 self.heard_from_leader(from);
                 let last = self.log.last();
                 if commit > last {
-                    sometimes!(self.config.hooks, probes::COMMIT_BEYOND);
                     return Err(StepError::CommitBeyondLog { commit, last });
                 }
                 self.log.commit_to(commit);

@@ -14,7 +14,6 @@ pub const PROBES: &[&str] = &[
     SNAPSHOT_FAILED,
     SNAPSHOT_SENT,
     GATED,
-    COMMIT_BEYOND,
     READ_EARLY,
 ];
 
@@ -30,5 +29,4 @@ pub(crate) const SNAPSHOT_OVERTAKEN: &str = "raft: a snapshot replaces one that 
 pub(crate) const SNAPSHOT_FAILED: &str = "raft: a snapshot did not arrive";
 pub(crate) const SNAPSHOT_SENT: &str = "raft: a follower needs a snapshot";
 pub(crate) const GATED: &str = "raft: an answer waits for a membership change";
-pub(crate) const COMMIT_BEYOND: &str = "raft: a heartbeat commits what is not here";
 pub(crate) const READ_EARLY: &str = "raft: a read comes before the first commit of a term";

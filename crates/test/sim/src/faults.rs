@@ -49,6 +49,11 @@ impl World {
             6..=7 => self.pause(m, lasts),
             8..=9 => {
                 self.trace.event(self.now, format_args!("{id} is cut off"));
+                if self.entropy.below(2) == 0 {
+                    // What it has still to do waits until it hears of others again.
+                    let more = self.entropy.below(2_000) * MS;
+                    self.slow_down(m, lasts + more);
+                }
                 self.cut(lasts, |from, to| from == m || to == m);
             }
             10 => {
@@ -104,7 +109,7 @@ impl World {
     }
 
     /// The disk, or the processor, is slow.
-    fn slow_down(&mut self, m: usize, lasts: u64) {
+    pub(crate) fn slow_down(&mut self, m: usize, lasts: u64) {
         self.counts.faults += 1;
         let which = Automaton::ALL[self.entropy.below(4) as usize];
         let until = self.now + lasts;

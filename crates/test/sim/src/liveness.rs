@@ -59,13 +59,20 @@ fn newest(world: &World) -> Option<&Process> {
     running.map(|r| &r.process).max_by_key(|p| p.view.store.applied_index())
 }
 
+/// Processes that know of a cluster.
+fn in_cluster(world: &World) -> impl Iterator<Item = &Process> {
+    let running = world.members.iter().filter_map(|m| m.running.as_ref());
+    running.map(|r| &r.process).filter(|p| !p.view.members.is_empty())
+}
+
 /// Whether all who belong to the cluster are up, voters serve, and nobody else is left.
 fn all_serve(world: &World) -> bool {
     let Some(newest) = newest(world) else { return false };
     let members = &newest.view.members;
     !members.is_empty()
         && world.members.iter().all(|member| match (members.get(member.id), &member.running) {
-            (None, running) => running.is_none(),
+            // One that was removed before it heard anything waits for ever, in etcd too.
+            (None, running) => running.as_ref().is_none_or(|r| r.process.view.members.is_empty()),
             (Some(_), None) => false,
             (Some(known), Some(running)) => {
                 known.is_learner && running.process.view.members.get(member.id).is_some()
@@ -78,19 +85,15 @@ fn all_serve(world: &World) -> bool {
 fn equal(world: &mut World) -> Result<(), String> {
     until(world, "every member has applied everything", |w| {
         let index = newest(w).map(|p| p.view.store.applied_index());
-        w.members
-            .iter()
-            .filter_map(|m| m.running.as_ref())
-            .all(|r| Some(r.process.view.store.applied_index()) == index)
+        in_cluster(w).all(|p| Some(p.view.store.applied_index()) == index)
     })?;
     let mut first = None;
-    for member in &world.members {
-        let Some(running) = &member.running else { continue };
-        let view = &running.process.view;
+    for process in in_cluster(world) {
+        let view = &process.view;
         let state = (checks::hash_keys(view), v2_store_json(&view.members));
-        let (id, known) = first.get_or_insert_with(|| (member.id, state.clone()));
+        let (id, known) = first.get_or_insert_with(|| (process.id, state.clone()));
         if *known != state {
-            return Err(format!("{id} holds {known:?} in the end, {} {state:?}", member.id));
+            return Err(format!("{id} holds {known:?} in the end, {} {state:?}", process.id));
         }
     }
     Ok(())

@@ -57,6 +57,18 @@ impl World {
         }
     }
 
+    /// What is rarely under way when a snapshot is to be installed is begun now.
+    fn disturb_install(&mut self, m: usize) {
+        let lasts = self.entropy.below(2_500) * MS;
+        let asks = self.entropy.below(3) == 0;
+        let Some(running) = &mut self.members[m].running else { return };
+        if asks {
+            running.gateway.call(&mut running.process, Ask::Defragment);
+        } else {
+            self.slow_down(m, lasts);
+        }
+    }
+
     fn snapshot_sent(&mut self, m: usize, boot: u64, peer: MemberId, arrived: bool) {
         self.counts.broken += u64::from(!arrived);
         let running = self.members[m].running.as_mut().filter(|r| r.boot == boot);
@@ -111,6 +123,9 @@ impl World {
                 self.trace.event(self.now, format_args!("a snapshot arrives at {}", message.to));
                 let bytes: Bytes = message.encode().into();
                 self.deliver_raft(from, to, bytes);
+                if self.chaos && self.entropy.below(4) == 0 {
+                    self.disturb_install(to);
+                }
                 self.snapshot_sent(from, transfer.boots.0, message.to, true);
             }
         }

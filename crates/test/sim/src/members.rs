@@ -3,16 +3,22 @@
 use std::sync::Arc;
 
 use env::mem::{Fault, MemDisk};
-use env::{Entropy, Hook, Hooks, Instant, IoErrorKind, SplitMix};
+use env::{Disk, Entropy, Hook, Hooks, Instant, IoErrorKind, MayBlock, SplitMix};
 use member::AutoCompaction;
 use types::MemberId;
 
 use crate::clock::Clock;
 use crate::gateway::{Ask, Gateway};
 use crate::plant::{self, Plant};
-use crate::process::{Automaton, Identity, Process};
+use crate::process::{Automaton, Identity, Process, wal_dir};
 use crate::watches::Watches;
 use crate::world::{MS, Member, Part, Running, World};
+
+/// As `shell/server/src/bootstrap.rs#has_log`.
+fn has_log(disk: &MemDisk) -> bool {
+    let entries = disk.read_dir(&MayBlock::on_this_thread(), &wal_dir());
+    entries.is_ok_and(|entries| entries.iter().any(|entry| entry.name.ends_with(".wal")))
+}
 
 impl World {
     /// A machine for one more member; its place.
@@ -52,7 +58,7 @@ impl World {
         if part == Part::Joiner {
             identity.founders.clear();
             // Whoever has a log asks nobody.
-            if self.members[m].boots == 0 {
+            if !has_log(&self.members[m].disk) {
                 let Some(remotes) = self.to_join(id) else {
                     self.members[m].start_at = self.now + 100 * MS;
                     return Ok(());

@@ -160,6 +160,11 @@ impl Durable {
     }
 }
 
+/// Where a member keeps its log.
+pub(crate) fn wal_dir() -> PathBuf {
+    PathBuf::from(DIR).join("wal")
+}
+
 /// Where a member keeps its database.
 pub(crate) fn snap_dir() -> PathBuf {
     PathBuf::from(DIR).join("snap")
@@ -190,7 +195,7 @@ fn config(options: &Options, identity: &Identity, boot: u64, hooks: Hooks) -> St
     let election_ms = options.cluster.as_ref().map_or(ELECTION_MS, |c| c.election_ms);
     StartConfig {
         snap_dir: snap_dir(),
-        wal_dir: PathBuf::from(DIR).join("wal"),
+        wal_dir: wal_dir(),
         member,
         cluster: ClusterId(9),
         founders: identity.founders.iter().map(founder).collect(),
