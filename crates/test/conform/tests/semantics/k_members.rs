@@ -192,8 +192,7 @@ fn k7_k8_a_member_that_was_removed_ends_and_does_not_come_back() {
         c.put_in_time(1, "a", "2").await;
         // Whoever starts it again is told by its own data or by the others.
         c.spawn(2);
-        let code = c.nodes[2].wait_exit(Duration::from_secs(15));
-        c.note(format!("{code:?}"));
+        assert!(c.nodes[2].wait_exit(Duration::from_secs(15)).is_some(), "it ends either way");
         c.put(0, "a", "3").await.unwrap();
         c.assert_equal().await;
     });
