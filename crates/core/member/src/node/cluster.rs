@@ -164,6 +164,9 @@ impl Node {
     pub(super) fn is_stopped(&self, now: Instant) -> bool {
         let Some(stopping) = &self.stopping else { return false };
         let handed_over = !self.status.is_leader && self.status.leader.is_some();
-        (handed_over || stopping.until <= now) && self.in_flight.len() == 0
+        // Who is stopped to start as the version before must not find this one's entries.
+        let is_covered =
+            self.snapshot_forced.is_none() || stopping.until + self.config.request_timeout() <= now;
+        (handed_over || stopping.until <= now) && self.in_flight.len() == 0 && is_covered
     }
 }
