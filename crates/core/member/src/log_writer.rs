@@ -73,7 +73,15 @@ impl LogWriter {
         unsafe_no_fsync: bool,
         hooks: Hooks,
     ) -> Self {
-        Self { wal, disk, snap_dir, unsafe_no_fsync, pace: Pace::default(), written_bytes: 0, hooks }
+        Self {
+            wal,
+            disk,
+            snap_dir,
+            unsafe_no_fsync,
+            pace: Pace::default(),
+            written_bytes: 0,
+            hooks,
+        }
     }
 
     /// Writes everything in `inputs` and flushes at most once for all writes between snapshots.

@@ -240,12 +240,21 @@ pub fn start(
     let hooks = config.hooks;
     let leases: Vec<_> =
         machine.leases().iter().map(|(id, lease)| (id, lease.ttl, lease.remaining)).collect();
-    let node = Node::new(config.node, raft, now, last_snapshot, members, leases.into_iter(), hooks.clone());
+    let node = Node::new(
+        config.node,
+        raft,
+        now,
+        last_snapshot,
+        members,
+        leases.into_iter(),
+        hooks.clone(),
+    );
     let members = Arc::clone(machine.members());
     let committed = BackendCommitted { index: consistent.0, term: consistent.1, members };
     let snap_dir = config.snap_dir.clone();
     let shared = Arc::clone(&disk);
-    let log_writer = LogWriter::new(wal, shared, config.snap_dir, config.unsafe_no_fsync, hooks.clone());
+    let log_writer =
+        LogWriter::new(wal, shared, config.snap_dir, config.unsafe_no_fsync, hooks.clone());
     Ok(Parts {
         node,
         log_writer,

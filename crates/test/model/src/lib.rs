@@ -51,7 +51,7 @@ pub struct Report {
 /// Steps that the general search may take within [`check`], per operation of the history.
 const SEARCH_STEPS_PER_OPERATION: usize = 64;
 /// Operations for which it may take that many, in all.
-const SEARCHED_OPERATIONS: usize = 1_500;
+const SEARCHED_OPERATIONS: usize = 500;
 
 /// Runs every checker.
 ///
@@ -63,7 +63,8 @@ pub fn check(history: &History) -> Result<Report, Violation> {
     oracle::check_hashes(history)?;
     lease::check(history, &replay)?;
     let watched = watch::check(history, &replay)?;
-    let steps = SEARCH_STEPS_PER_OPERATION * history.operations.len().clamp(16, SEARCHED_OPERATIONS);
+    let steps =
+        SEARCH_STEPS_PER_OPERATION * history.operations.len().clamp(16, SEARCHED_OPERATIONS);
     let searched = match linearize(history, steps) {
         Search::Linearizable(_) => true,
         Search::Exhausted => false,

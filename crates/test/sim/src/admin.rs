@@ -38,9 +38,8 @@ impl World {
         let learner = members.iter().find(|m| m.is_learner).map(|m| MemberId(m.id));
         let voters: Vec<MemberId> =
             members.iter().filter(|m| !m.is_learner).map(|m| MemberId(m.id)).collect();
-        let some = |world: &mut World, of: &[MemberId]| {
-            of[world.entropy.below(of.len() as u64) as usize]
-        };
+        let some =
+            |world: &mut World, of: &[MemberId]| of[world.entropy.below(of.len() as u64) as usize];
         let ask = match self.entropy.below(8) {
             0..=1 if learner.is_some() => learner.map(|id| Ask::Change(Change::Promote(id))),
             0..=3 if all.len() < cluster.most && self.members.len() < MACHINES => {

@@ -65,7 +65,12 @@ impl Watcher {
             watch: Watch { client, legs: Vec::new() },
             id: None,
         };
-        Self { lanes: requests.into_iter().map(lane).collect(), stream: None, next_at: 0, member: 0 }
+        Self {
+            lanes: requests.into_iter().map(lane).collect(),
+            stream: None,
+            next_at: 0,
+            member: 0,
+        }
     }
 
     /// Opens a stream and goes on where each watch was.

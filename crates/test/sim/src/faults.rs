@@ -104,7 +104,8 @@ impl World {
             running.process.clock.suspend(self.now, self.now + lasts);
         }
         let (id, now) = (member.id, self.now);
-        self.trace.event(now, format_args!("{id} stands still for {lasts}, its clock: {suspended}"));
+        self.trace
+            .event(now, format_args!("{id} stands still for {lasts}, its clock: {suspended}"));
     }
 
     /// The disk, or the processor, is slow.

@@ -20,11 +20,11 @@ use machine::kv::{query, range_error};
 use member::{ApplierInput, MemberView, NodeInput, Proposal, Reply};
 use model::{Request, Response};
 use prost::Message;
+use raft::{ConfChange, ConfChangeKind};
 use rpc::runtime::raft_request;
 use rpc::services::{kv, render, validate};
 use store::compact::Step;
 use store::{KvHasher, Piece, RangeBody, Ranged, ValueError};
-use raft::{ConfChange, ConfChangeKind};
 use types::{LeaseId, MemberId, ReplyToken, RequestId, Revision};
 
 use crate::plant::Plant;

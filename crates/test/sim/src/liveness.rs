@@ -72,9 +72,7 @@ fn all_serve(world: &World) -> bool {
     !members.is_empty()
         && world.members.iter().all(|member| match (members.get(member.id), &member.running) {
             // One that was removed before it heard anything waits for ever, in etcd too.
-            (None, running) => {
-                running.as_ref().is_none_or(|r| r.process.view.members.is_empty())
-            }
+            (None, running) => running.as_ref().is_none_or(|r| r.process.view.members.is_empty()),
             (Some(_), None) => false,
             (Some(known), Some(running)) => {
                 known.is_learner && running.process.view.members.get(member.id).is_some()

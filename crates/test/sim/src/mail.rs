@@ -26,7 +26,8 @@ impl World {
                 continue;
             }
             let Some(to) = self.place(message.to) else { continue };
-            let content = Content::Raft(message.encode().into(), !matches!(message.body, Body::Propose(_)));
+            let content =
+                Content::Raft(message.encode().into(), !matches!(message.body, Body::Propose(_)));
             let packet = Packet { from: m, to, content };
             let left = self.network.send(self.now, packet, &mut self.entropy);
             let gone = !left || self.members[to].running.is_none();
@@ -49,7 +50,8 @@ impl World {
             };
             let boots = (boot, self.members[place].running.as_ref().map(|r| r.boot));
             let due = self.now + self.network.weather.travel_us * 1_000;
-            self.trace.event(self.now, format_args!("{} sends a snapshot to {to}", self.members[m].id));
+            self.trace
+                .event(self.now, format_args!("{} sends a snapshot to {to}", self.members[m].id));
             let ends = (m, place);
             self.transfers.push(Transfer::new(ends, boots, snapshot, due, &mut self.entropy));
         }

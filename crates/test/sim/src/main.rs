@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use sim::{Failure, Log, Plant, Shape, Summary, run};
 
-const HELP: &str = "quorate-sim [--seeds N] [--from S] [--seed S] [--plant NAME] [--planted] [--one]
+const HELP: &str =
+    "quorate-sim [--seeds N] [--from S] [--seed S] [--plant NAME] [--planted] [--one]
 
   --seeds N     how many seeds to run (200)
   --from S      the first of them (1)

@@ -28,7 +28,8 @@ impl World {
         disk.set_cold(self.options.cold);
         // Segments begin with a real sync: a log that never appears would be found too easily.
         disk.set_lying((self.plant == Some(Plant::SkippedFsync)).then_some("wal"));
-        let loss = self.options.cluster.as_ref().map_or(0, |c| self.entropy.below(c.clock_loss + 1));
+        let loss =
+            self.options.cluster.as_ref().map_or(0, |c| self.entropy.below(c.clock_loss + 1));
         let mut member = Member::new(MemberId(7 + place as u64), part, disk, 1_000 - loss);
         if self.options.cluster.is_some() {
             member.start_at = self.now + self.entropy.below(1_000) * MS;
@@ -161,7 +162,9 @@ impl World {
         member.start_at = now + self.entropy.below(longest) * MS;
         for c in 0..self.clients.len() {
             // Nobody will know what became of it: it was written down as unknown.
-            let Some(busy) = self.clients[c].busy.take_if(|busy| busy.member == m) else { continue };
+            let Some(busy) = self.clients[c].busy.take_if(|busy| busy.member == m) else {
+                continue;
+            };
             self.clients[c].next_at = now + self.entropy.below(self.options.think_ms) * MS;
             self.clients[c].member = self.some_server().unwrap_or(m);
             self.ask_again(c, busy);
@@ -228,10 +231,7 @@ impl World {
         let running = self.members[m].running.as_mut().expect("listed while it runs");
         let (_, lease) = running.revokes.remove(0);
         let request = api::etcdserverpb::LeaseRevokeRequest { id: lease };
-        running.gateway.call(
-            &mut running.process,
-            Ask::Kv(model::Request::LeaseRevoke(request)),
-        );
+        running.gateway.call(&mut running.process, Ask::Kv(model::Request::LeaseRevoke(request)));
     }
 
     /// A member keeps streams to its peers, and is refused by those that know of its removal: so one
@@ -240,9 +240,9 @@ impl World {
         let Some(running) = &self.members[m].running else { return };
         let id = running.process.id;
         let refuses = |peer: &MemberId| {
-            let to = self.place(*peer).filter(|to| {
-                !self.network.is_blocked(m, *to) && !self.network.is_blocked(*to, m)
-            });
+            let to = self
+                .place(*peer)
+                .filter(|to| !self.network.is_blocked(m, *to) && !self.network.is_blocked(*to, m));
             let member = to.map(|to| &self.members[to]).filter(|p| p.paused_until <= self.now);
             let peer = member.and_then(|member| member.running.as_ref());
             peer.is_some_and(|peer| peer.process.view.members.is_removed(id))

@@ -84,13 +84,7 @@ pub(crate) struct Network {
 
 impl Network {
     pub(crate) fn new(weather: Weather) -> Self {
-        Self {
-            packets: BTreeMap::new(),
-            number: 0,
-            weather,
-            blocked: BTreeSet::new(),
-            harmed: 0,
-        }
+        Self { packets: BTreeMap::new(), number: 0, weather, blocked: BTreeSet::new(), harmed: 0 }
     }
 
     pub(crate) fn is_blocked(&self, from: usize, to: usize) -> bool {

@@ -60,9 +60,10 @@ impl Hook for Probes {
             return false;
         }
         let entropy = &mut state.entropy;
-        let permille = *state.places.entry(place).or_insert_with(|| {
-            if entropy.below(4) == 0 { 10 + entropy.below(400) } else { 0 }
-        });
+        let permille = *state
+            .places
+            .entry(place)
+            .or_insert_with(|| if entropy.below(4) == 0 { 10 + entropy.below(400) } else { 0 });
         permille > 0 && entropy.below(1_000) < permille
     }
 }

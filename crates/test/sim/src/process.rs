@@ -562,8 +562,7 @@ impl Process {
             self.durable.persisted(persist.id);
             self.to_node.push(NodeInput::Persisted(persist.id));
         }
-        if let (Some(Plant::VoteNotPersisted), Some(state)) =
-            (self.plant, &mut persist.hard_state)
+        if let (Some(Plant::VoteNotPersisted), Some(state)) = (self.plant, &mut persist.hard_state)
         {
             state.vote = None;
         }

@@ -211,7 +211,8 @@ impl World {
         let options = Options::draw(&mut entropy, shape);
         let mut trace = trace;
         trace.event(0, format_args!("seed {seed} {options:?}"));
-        let clients = (0..options.clients).map(|id| Client { id, next_at: 0, busy: None, member: 0 });
+        let clients =
+            (0..options.clients).map(|id| Client { id, next_at: 0, busy: None, member: 0 });
         let mut watchers = vec![Watcher::new(100, vec![workload::watch_all()])];
         for n in 0..options.watchers {
             let lanes = 1 + entropy.below(2);

@@ -185,8 +185,12 @@ fn a_received_snapshot_waits_for_the_entries_before_it() {
     assert!(!member.to_applier.is_empty(), "the Applier has not had its turn");
     member.to_applier.push(ApplierInput::Install(meta.clone()));
     let mut out = ApplierOutput::default();
-    let handled =
-        member.applier.handle(&MayBlock::on_this_thread(), member.now, &mut member.to_applier, &mut out);
+    let handled = member.applier.handle(
+        &MayBlock::on_this_thread(),
+        member.now,
+        &mut member.to_applier,
+        &mut out,
+    );
     handled.expect("nothing fails");
     assert!(out.replies.iter().any(|(to, _)| *to == token), "somebody waited for the entry");
     assert_eq!(out.install, Some(meta));
