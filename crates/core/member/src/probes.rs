@@ -18,7 +18,6 @@ pub const PROBES: &[&str] = &[
     PENDING_DROPPED,
     COPY_DROPPED,
     INSTALLED_AT_START,
-    REPLACED_TAIL,
 ];
 
 pub(crate) const PARKED: &str = "node: a proposal waits for a leader";
@@ -37,4 +36,3 @@ pub(crate) const SNAPSHOT_WAITS: &str = "committer: a peer's snapshot waits for 
 pub(crate) const PENDING_DROPPED: &str = "committer: a snapshot voids what was pending";
 pub(crate) const COPY_DROPPED: &str = "committer: a snapshot ends a defragmentation";
 pub(crate) const INSTALLED_AT_START: &str = "recover: a start installs a received snapshot";
-pub(crate) const REPLACED_TAIL: &str = "recover: entries before a received snapshot are left out";

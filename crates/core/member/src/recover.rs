@@ -247,7 +247,7 @@ pub fn start(
     config.node.id = config.member;
     config.apply.id = config.member;
 
-    let place = (&*disk, config.snap_dir.as_path(), &config.hooks);
+    let place = (&*disk, config.snap_dir.as_path());
     let mut recovered = recovered(may, &mut wal, place, &log, snapshot, consistent, &machine)?;
     if config.force_new_cluster {
         expel_others(may, &mut wal, &mut recovered, config.member, consistent.0)?;
@@ -460,7 +460,7 @@ fn expel_others(
 fn recovered(
     may: &MayBlock,
     wal: &mut Wal,
-    (disk, snap_dir, hooks): (&dyn Disk, &Path, &Hooks),
+    (disk, snap_dir): (&dyn Disk, &Path),
     log: &wal::Log,
     snapshot: (Index, Term),
     consistent: (Index, Term),
@@ -472,7 +472,6 @@ fn recovered(
         let entry = Entry::from_wire(entry.clone())
             .map_err(|e| StartError::Malformed(format!("entry: {e}")))?;
         if entry.term < term {
-            sometimes!(hooks, probes::REPLACED_TAIL);
             // What a received snapshot replaced lies before its record in the log, also beyond its
             // index; it never was committed, or the snapshot's term would not be higher.
             break;

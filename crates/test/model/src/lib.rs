@@ -51,7 +51,7 @@ pub struct Report {
 /// Steps that the general search may take within [`check`], per operation of the history.
 const SEARCH_STEPS_PER_OPERATION: usize = 64;
 /// Operations for which it may take that many, in all.
-const SEARCHED_OPERATIONS: usize = 1_500;
+const SEARCHED_OPERATIONS: usize = 500;
 
 /// Runs every checker.
 ///

@@ -27,6 +27,8 @@ pub struct Replay {
     first: i64,
     /// When each revision had been seen by someone.
     seen: Seen,
+    /// (call, end, target) of every compaction that may have had effect.
+    pub(crate) compactions: Vec<(u64, u64, i64)>,
     /// Revisions in which a lease ended by itself.
     pub(crate) expired: Vec<(i64, i64)>,
 }
@@ -235,7 +237,7 @@ impl Replay {
                 Origin::Operation(_) => None,
             });
         let expired = expired.collect();
-        Ok(Self { state, first, seen, expired })
+        Ok(Self { state, first, seen, expired, compactions: compactions(history) })
     }
 
     /// The newest revision that anyone saw.
@@ -551,6 +553,15 @@ impl<'h> Builder<'h> {
     }
 }
 
+fn compactions(history: &History) -> Vec<(u64, u64, i64)> {
+    let compaction = |op: &Operation| match (&op.request, &op.outcome) {
+        (_, Outcome::Refused(_)) => None,
+        (Request::Compact(r), _) => Some((op.call, op.end(), r.revision)),
+        _ => None,
+    };
+    history.operations.iter().filter_map(compaction).collect()
+}
+
 /// Checks the order of what was shown in real time, and that compacted and future revisions are
 /// refused, and only those.
 ///
@@ -593,7 +604,7 @@ pub fn check_reads(history: &History, replay: &Replay) -> Result<(), Violation> 
                 ));
             }
         }
-        check_compaction(history, op, floor)?;
+        check_compaction(history, replay, op, floor)?;
     }
     Ok(())
 }
@@ -607,23 +618,23 @@ fn asked(request: &Request) -> Option<i64> {
     }
 }
 
-fn check_compaction(history: &History, op: &Operation, floor: i64) -> Result<(), Violation> {
+fn check_compaction(
+    history: &History,
+    replay: &Replay,
+    op: &Operation,
+    floor: i64,
+) -> Result<(), Violation> {
     let Some(asked) = asked(&op.request) else { return Ok(()) };
     let fail = |why: &str| Err(Violation::new(Property::Compaction, format!("{why}: {op:?}")));
-    let others = || {
-        let compactions = history.operations.iter().filter(|other| !std::ptr::eq(*other, op));
-        compactions.filter_map(|other| match (&other.request, &other.outcome) {
-            (_, Outcome::Refused(_)) => None,
-            (Request::Compact(r), _) => Some((other, r.revision)),
-            _ => None,
-        })
-    };
-    // A compaction needs a revision above the last one; a read may be at it.
+    // Not this very one.
+    let own = (op.call, op.end(), asked);
     let compacts = matches!(op.request, Request::Compact(_));
+    let others = || replay.compactions.iter().filter(move |other| !compacts || **other != own);
+    // A compaction needs a revision above the last one; a read may be at it.
     let least = |target: i64| if compacts { target + 1 } else { target };
     match &op.outcome {
         Outcome::Answered(_) => {
-            if others().any(|(o, target)| o.end() < op.call && asked < least(target)) {
+            if others().any(|(_, end, target)| *end < op.call && asked < least(*target)) {
                 return fail("answered behind a compaction");
             }
         }
@@ -631,7 +642,7 @@ fn check_compaction(history: &History, op: &Operation, floor: i64) -> Result<(),
             let start = history.start().compact_revision();
             let possible = history.compacts_itself
                 || asked < least(start)
-                || others().any(|(o, target)| o.call <= op.end() && asked < least(target));
+                || others().any(|(call, _, target)| *call <= op.end() && asked < least(*target));
             if !possible {
                 return fail("nobody compacted that far");
             }

@@ -137,7 +137,7 @@ impl Checks {
         if known != revision {
             return Err(format!("{id} is at revision {revision} after {index}, others at {known}"));
         }
-        if index.0 % HASHED == 0 { self.compare(id, view, leases) } else { Ok(()) }
+        if index.0.is_multiple_of(HASHED) { self.compare(id, view, leases) } else { Ok(()) }
     }
 
     fn compare(

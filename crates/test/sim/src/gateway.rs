@@ -357,9 +357,8 @@ impl Gateway {
     }
 
     fn read(&mut self, p: &mut Process, token: u64, serializable: bool) {
-        if serializable {
-            self.read_view(p, token);
-        } else if self.plant == Some(Plant::ReadWithoutQuorum) && p.status.is_leader {
+        let trusts_itself = self.plant == Some(Plant::ReadWithoutQuorum) && p.status.is_leader;
+        if serializable || trusts_itself {
             self.read_view(p, token);
         } else {
             self.waits(token, Waits::Index);

@@ -81,12 +81,17 @@ fn all_serve(world: &World) -> bool {
         })
 }
 
-/// All members come to hold the same.
-fn equal(world: &mut World) -> Result<(), String> {
+/// All members come to have applied the same.
+fn caught_up(world: &mut World) -> Result<(), String> {
     until(world, "every member has applied everything", |w| {
         let index = newest(w).map(|p| p.view.store.applied_index());
         in_cluster(w).all(|p| Some(p.view.store.applied_index()) == index)
-    })?;
+    })
+}
+
+/// All members hold the same.
+fn equal(world: &mut World) -> Result<(), String> {
+    caught_up(world)?;
     let mut first = None;
     for process in in_cluster(world) {
         let view = &process.view;
@@ -212,6 +217,8 @@ fn read(world: &mut World) -> Result<(), String> {
     let Told::Kv(response @ Response::Range(_)) = told else {
         return Err("a read is not answered by one".to_owned());
     };
+    // Another member may be asked for it.
+    caught_up(world)?;
     let hash = Ask::Kv(Request::HashKv(response.revision()));
     ask(world, hash)?.map_err(|e| format!("a hash after healing: {e}"))?;
     Ok(())

@@ -60,12 +60,14 @@ impl World {
     /// What is rarely under way when a snapshot is to be installed is begun now.
     fn disturb_install(&mut self, m: usize) {
         let lasts = self.entropy.below(2_500) * MS;
-        let asks = self.entropy.below(3) == 0;
-        let Some(running) = &mut self.members[m].running else { return };
-        if asks {
-            running.gateway.call(&mut running.process, Ask::Defragment);
-        } else {
-            self.slow_down(m, lasts);
+        let steps = self.counts.steps + self.entropy.below(400);
+        let member = &mut self.members[m];
+        let Some(running) = &mut member.running else { return };
+        match self.entropy.below(3) {
+            0 => drop(running.gateway.call(&mut running.process, Ask::Defragment)),
+            // It crashes soon, its disk being as good as ever.
+            1 => member.doomed = member.doomed.or(Some(steps)),
+            _ => self.slow_down(m, lasts),
         }
     }
 

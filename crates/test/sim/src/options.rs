@@ -152,7 +152,7 @@ impl Options {
         options.operations = 510;
         options.clients = within(4, 9) as u32;
         options.read_percent = within(5, 40);
-        options.think_ms = within(40, 130);
+        options.think_ms = within(45, 140);
         options.crash_steps = None;
         options.jump_per_100k = 0;
         options.stall_permille = within(0, 1) * within(0, 4);
