@@ -70,7 +70,7 @@ impl Both {
 fn without_ids(text: &str) -> String {
     let mut out = String::new();
     let mut word = String::new();
-    let mut end = |word: &mut String, out: &mut String| {
+    let end = |word: &mut String, out: &mut String| {
         let is_number = !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit());
         let is_id = word.len() >= 12 && word.bytes().all(|b| b.is_ascii_hexdigit());
         out.push_str(if is_number || is_id { "N" } else { word });
