@@ -1,19 +1,22 @@
-//! One member under a seeded scheduler.
+//! Clusters, or one member, under a seeded scheduler.
 //!
 //! The production automata of `core/member`, the production `WatchHub`, and the checks and
-//! renderings of `shell/rpc` run on a disk in memory that loses and tears what was not synced. The
-//! seed draws the options ([`Options`]) and every choice of the schedule: whose turn it is, what of
-//! its inbox an automaton finds, which outputs have left it when the power goes, how slow each is,
-//! how the clock jumps. Clients write, read, hold leases and watch; what they saw goes to the
-//! checkers of `model`. Same seed, same commit: the same event log, byte for byte.
+//! renderings of `shell/rpc` run on disks in memory that lose and tear what was not synced, and talk
+//! over a network that loses, repeats, delays and cuts. The seed draws the options ([`Options`]) and
+//! every choice of the schedule: whose turn it is, what of its inbox an automaton finds, which
+//! outputs have left it when the power goes, how slow each is, how clocks differ, who joins and
+//! leaves. Clients write, read, hold leases and watch; what they saw goes to the checkers of
+//! `model`, and what members do is compared by `checks.rs` as it happens. Same seed, same commit:
+//! the same event log, byte for byte.
 //!
 //! Owns: the schedule, faults, clients. Never: decides what a right answer is, that is `model`'s;
-//! never re-implements what the product has: only the futures and threads of the shell are
-//! replaced, by [`world`]'s steps.
+//! never re-implements what the product has: only the futures and threads of the shell, and the
+//! sockets of its peer plane, are replaced, by [`world`]'s steps.
 //!
-//! Read next: [`options`], `world.rs`, `process.rs`, [`plant`].
+//! Read next: [`options`], `world.rs`, `process.rs`, `members.rs`, `mail.rs`, [`plant`].
 
 mod admin;
+mod calls;
 mod checks;
 mod clients;
 mod clock;

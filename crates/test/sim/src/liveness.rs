@@ -69,7 +69,12 @@ fn in_cluster(world: &World) -> impl Iterator<Item = &Process> {
 fn all_serve(world: &World) -> bool {
     let Some(newest) = newest(world) else { return false };
     let members = &newest.view.members;
-    !members.is_empty()
+    // What is asked of a member whose leader has gone is lost, in etcd too.
+    let leader = newest.status.leader;
+    let led = leader.is_some() && in_cluster(world).all(|p| p.status.leader == leader);
+    let leads = in_cluster(world).any(|p| Some(p.id) == leader && p.status.is_leader);
+    led && leads
+        && !members.is_empty()
         && world.members.iter().all(|member| match (members.get(member.id), &member.running) {
             // One that was removed before it heard anything waits for ever, in etcd too.
             (None, running) => running.as_ref().is_none_or(|r| r.process.view.members.is_empty()),
