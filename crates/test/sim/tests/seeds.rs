@@ -128,7 +128,7 @@ fn a_watch_that_skips_a_compacted_tombstone_is_found() {
 
 #[test]
 fn a_vote_that_is_not_in_the_log_is_found() {
-    found_by(Shape::Cluster, Plant::VoteNotPersisted, 30..=80);
+    found_by(Shape::Cluster, Plant::VoteNotPersisted, 214..=330);
 }
 
 #[test]
