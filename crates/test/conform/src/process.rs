@@ -28,7 +28,7 @@ impl Kind {
         match self {
             Kind::Quorate => Some(quorate()),
             Kind::Reference => oracle("etcd/etcd"),
-            Kind::Reference36 => oracle("etcd36/etcd"),
+            Kind::Reference36 => oracle("etcd36/etcd36"),
         }
     }
 }
