@@ -22,6 +22,7 @@ fn serve(progress: Duration, list_pin: Duration, scenario: impl AsyncFn(u16)) {
         data_dir: dir.path().join("data"),
         wal_dir: dir.path().join("data/member/wal"),
         client_addresses: vec![Address::Tcp(([127, 0, 0, 1], process::free_port()).into())],
+        peer_addresses: Vec::new(),
         list_pin,
         ..server::Options::default()
     };
