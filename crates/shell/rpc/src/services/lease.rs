@@ -64,7 +64,9 @@ pub(super) async fn time_to_live(rt: &Rc<Runtime>, message: Bytes) -> Result<Bod
         Reply::TimeToLive(Some(time)) => {
             response.ttl = time.remaining;
             response.granted_ttl = time.granted;
+            // What is committed may be on its way to apply (semantics G: etcd waits for it).
             if request.keys
+                && rt.view_at(rt.handle.status.load().commit).await.is_ok()
                 && let Reply::LeaseKeys(keys) =
                     rt.ask_applier(|token| ApplierInput::LeaseKeys { token, lease }).await?
             {

@@ -187,7 +187,9 @@ async fn time_to_live(rt: &Rc<Runtime>, body: Bytes) -> Response<Bytes> {
         granted_ttl: time.granted,
         keys: Vec::new(),
     };
+    // What is committed may be on its way to apply.
     if request.keys
+        && rt.view_at(rt.handle.status.load().commit).await.is_ok()
         && let Ok(Reply::LeaseKeys(keys)) =
             rt.ask_applier(|token| ApplierInput::LeaseKeys { token, lease }).await
     {
