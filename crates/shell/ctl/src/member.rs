@@ -1,8 +1,15 @@
-//! member list.
+//! member list, add, remove, update, promote.
+//!
+//! Invariant: a change is asked for once; whoever sees it fail may look and ask again.
 
-use api::etcdserverpb::{MemberListRequest, MemberListResponse};
+use api::etcdserverpb::{
+    Member, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
+    MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
+    MemberUpdateRequest, MemberUpdateResponse, ResponseHeader,
+};
 use api::method::Method;
-use cli::{Exit, text};
+use cli::{Exit, text, url};
+use prost::Message;
 
 use crate::json;
 use crate::print::{Format, answer, field, header_fields, id, line, out};
@@ -19,9 +26,6 @@ pub fn list(context: &Context) -> Result<(), Exit> {
         // etcdctl names the default instead of the value.
         _ => return Err(Exit::new(Exit::BAD_FEATURE, "unknown consistency flag \"l\"")),
     };
-    if !context.values.args.is_empty() {
-        return Err(Exit::args("member list command accepts no arguments"));
-    }
     let session = context.open()?;
     let response: MemberListResponse =
         session.call(Method::MemberList, &MemberListRequest { linearizable }).map_err(failed)?;
@@ -31,7 +35,7 @@ pub fn list(context: &Context) -> Result<(), Exit> {
         return Ok(());
     }
     if session.format == Format::Json && session.is_hex {
-        out(format!("{}\n", hex_json(&response)).as_bytes());
+        out(hex_json(response.header, None, &response.members).as_bytes());
         return Ok(());
     }
     answer(
@@ -76,9 +80,9 @@ fn fields(out: &mut Vec<u8>, response: &MemberListResponse, session: &Session<'_
     }
 }
 
-/// The JSON in which ids are strings of hex digits.
-fn hex_json(response: &MemberListResponse) -> String {
-    let header = response.header.unwrap_or_default();
+/// The JSON in which ids are strings of hex digits, as a line.
+fn hex_json(header: Option<ResponseHeader>, one: Option<&Member>, members: &[Member]) -> String {
+    let header = header.unwrap_or_default();
     let mut pairs = vec![
         format!("\"cluster_id\":\"{:x}\"", header.cluster_id),
         format!("\"member_id\":\"{:x}\"", header.member_id),
@@ -89,15 +93,145 @@ fn hex_json(response: &MemberListResponse) -> String {
     if header.raft_term != 0 {
         pairs.push(format!("\"raft_term\":{}", header.raft_term));
     }
-    let members: Vec<_> = response
-        .members
-        .iter()
-        .map(|member| {
-            let mut rest = json::pairs("etcdserverpb.Member", member);
-            rest.retain(|pair| !pair.starts_with("\"ID\":"));
-            rest.insert(0, format!("\"ID\":\"{:x}\"", member.id));
-            format!("{{{}}}", rest.join(","))
-        })
-        .collect();
-    format!("{{\"header\":{{{}}},\"members\":[{}]}}", pairs.join(","), members.join(","))
+    let shown = |member: &Member| {
+        let mut rest = json::pairs("etcdserverpb.Member", member);
+        rest.retain(|pair| !pair.starts_with("\"ID\":"));
+        rest.insert(0, format!("\"ID\":\"{:x}\"", member.id));
+        format!("{{{}}}", rest.join(","))
+    };
+    let one = one.map_or_else(String::new, |member| format!("\"member\":{},", shown(member)));
+    let members: Vec<_> = members.iter().map(shown).collect();
+    format!("{{\"header\":{{{}}},{one}\"members\":[{}]}}\n", pairs.join(","), members.join(","))
+}
+
+/// An id in hex, the only argument.
+fn only_id(context: &Context) -> Result<u64, Exit> {
+    let [arg] = context.values.args.as_slice() else {
+        return Err(Exit::args("member ID is not provided"));
+    };
+    text::parse_uint(arg, 16)
+        .map_err(|e| Exit::args(format!("bad member ID arg ({e}), expecting ID in Hex")))
+}
+
+/// What `--peer-urls` lists.
+fn peer_urls(context: &Context) -> Result<Vec<String>, Exit> {
+    let listed = context.values.text("peer-urls");
+    if listed.is_empty() {
+        return Err(Exit::args("member peer urls not provided"));
+    }
+    Ok(listed.split(',').map(str::to_owned).collect())
+}
+
+/// Prints the members after a change.
+fn changed(
+    session: &Session<'_>,
+    method: Method,
+    response: &impl Message,
+    (header, one, members): (Option<ResponseHeader>, Option<&Member>, &[Member]),
+    simple: impl FnOnce(&mut Vec<u8>, u64),
+) -> Result<(), Exit> {
+    match session.format {
+        Format::Fields => return Err(Format::Fields.unsupported()),
+        Format::Json if session.is_hex => {
+            out(hex_json(header, one, members).as_bytes());
+            return Ok(());
+        }
+        _ => {}
+    }
+    let simple = |text: &mut Vec<u8>| {
+        simple(text, header.map_or(0, |h| h.cluster_id));
+        Ok(())
+    };
+    answer(session, method, response, simple, |_| {})
+}
+
+/// member add.
+///
+/// # Errors
+/// As etcdctl.
+pub fn add(context: &Context) -> Result<(), Exit> {
+    let name = match context.values.args.as_slice() {
+        [] => return Err(Exit::args("member name not provided")),
+        [name] => name,
+        all => {
+            let is_url = |arg: &&String| arg.to_lowercase().starts_with("http");
+            let meant =
+                all.iter().filter(is_url).map(|a| format!(", did you mean --peer-urls={a}"));
+            return Err(Exit::args(format!("too many arguments{}", meant.collect::<String>())));
+        }
+    };
+    let peer_ur_ls = peer_urls(context)?;
+    let session = context.open()?;
+    url::check_peers(&peer_ur_ls).map_err(|e| Exit::new(Exit::ERROR, e))?;
+    let request = MemberAddRequest { peer_ur_ls, is_learner: context.values.is_on("learner") };
+    let response: MemberAddResponse = session.call(Method::MemberAdd, &request).map_err(failed)?;
+    let added = response.member.clone().unwrap_or_default();
+    let parts = (response.header, Some(&added), response.members.as_slice());
+    changed(&session, Method::MemberAdd, &response, parts, |text, cluster| {
+        let learner = if added.is_learner { "as learner " } else { "" };
+        line(text, format!("Member {:>16x} added {learner}to cluster {cluster:>16x}", added.id));
+        line(text, "");
+        let all = response.members.iter().flat_map(|member| {
+            let name = if member.id == added.id { name } else { &member.name };
+            member.peer_ur_ls.iter().map(move |url| format!("{name}={url}"))
+        });
+        let all = all.collect::<Vec<_>>().join(",");
+        let variables = [
+            ("NAME", name.as_str()),
+            ("INITIAL_CLUSTER", &all),
+            ("INITIAL_ADVERTISE_PEER_URLS", context.values.text("peer-urls")),
+            ("INITIAL_CLUSTER_STATE", "existing"),
+        ];
+        for (variable, value) in variables {
+            line(text, format!("ETCD_{variable}={}", text::quote(value.as_bytes())));
+        }
+    })
+}
+
+/// member remove.
+///
+/// # Errors
+/// As etcdctl.
+pub fn remove(context: &Context) -> Result<(), Exit> {
+    let id = only_id(context)?;
+    let session = context.open()?;
+    let response: MemberRemoveResponse =
+        session.call(Method::MemberRemove, &MemberRemoveRequest { id }).map_err(failed)?;
+    let parts = (response.header, None, response.members.as_slice());
+    changed(&session, Method::MemberRemove, &response, parts, |text, cluster| {
+        line(text, format!("Member {id:>16x} removed from cluster {cluster:>16x}"));
+    })
+}
+
+/// member update.
+///
+/// # Errors
+/// As etcdctl.
+pub fn update(context: &Context) -> Result<(), Exit> {
+    let id = only_id(context)?;
+    let peer_ur_ls = peer_urls(context)?;
+    let session = context.open()?;
+    url::check_peers(&peer_ur_ls).map_err(|e| Exit::new(Exit::ERROR, e))?;
+    let request = MemberUpdateRequest { id, peer_ur_ls };
+    let response: MemberUpdateResponse =
+        session.call(Method::MemberUpdate, &request).map_err(failed)?;
+    let parts = (response.header, None, response.members.as_slice());
+    changed(&session, Method::MemberUpdate, &response, parts, |text, cluster| {
+        line(text, format!("Member {id:>16x} updated in cluster {cluster:>16x}"));
+    })
+}
+
+/// member promote.
+///
+/// # Errors
+/// As etcdctl.
+pub fn promote(context: &Context) -> Result<(), Exit> {
+    let id = only_id(context)?;
+    let session = context.open()?;
+    let response: MemberPromoteResponse =
+        session.call(Method::MemberPromote, &MemberPromoteRequest { id }).map_err(failed)?;
+    let parts = (response.header, None, response.members.as_slice());
+    changed(&session, Method::MemberPromote, &response, parts, |text, cluster| {
+        line(text, format!("Member {id:>16x} promoted in cluster {cluster:>16x}"));
+    })
 }
