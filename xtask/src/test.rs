@@ -79,8 +79,9 @@ pub fn soak() -> Result<(), String> {
     if !failed.is_empty() {
         return Err(format!("differential: failing seeds {failed:?}"));
     }
-    let forms: [Long<'_>; 4] = [
+    let forms: [Long<'_>; 5] = [
         ("quorate-lossy", "kills", &[("QUORATE_KILL_ROUNDS", "200")]),
+        ("quorate-lossy", "cluster", &[("QUORATE_CLUSTER_ROUNDS", "50")]),
         ("quorate-lossy", "faults", &[("QUORATE_SOAK", "1")]),
         ("quorate-conform", "snapshot", &[("QUORATE_SNAPSHOTS", "1000")]),
         ("quorate-conform", "bounded", &[("QUORATE_BOUNDED_SECS", "600")]),

@@ -6,9 +6,10 @@
 //= etcd 3.7.1: server/storage/backend.go#RecoverSnapshotBackend, snap/db.go
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use env::{Disk, IoError, MayBlock};
-use store::Bucket;
+use store::{Bucket, meta};
 use types::Index;
 
 use crate::committer::CommitFailure;
@@ -19,6 +20,29 @@ const SUFFIX: &str = ".snap.db";
 #[must_use]
 pub fn path(dir: &Path, index: Index) -> PathBuf {
     dir.join(format!("{:016x}{SUFFIX}", index.0))
+}
+
+/// Whether the file can become the database of the snapshot at `index`: all of its structure is
+/// there, and it holds no more than its name says. etcd finds out when it is too late.
+///
+/// # Errors
+/// Why not.
+pub fn check(
+    disk: &Arc<dyn Disk>,
+    file: &Path,
+    may: &MayBlock,
+    index: Index,
+) -> Result<(), String> {
+    let options = store::database_options();
+    let db = bolt::Db::open(Arc::clone(disk), file, may, options).map_err(|e| e.to_string())?;
+    let stored = db.begin_read().get(may, Bucket::Meta.name(), meta::CONSISTENT_INDEX);
+    let stored = stored.map_err(|e| e.to_string())?;
+    let holds = stored.and_then(|bytes| Some(u64::from_be_bytes(*bytes.first_chunk()?)));
+    match holds {
+        Some(holds) if holds <= index.0 => Ok(()),
+        Some(holds) => Err(format!("the database of snapshot {index} holds entry {holds}")),
+        None => Err("the database names no entry that it holds".to_owned()),
+    }
 }
 
 /// Lets it take the database's place.

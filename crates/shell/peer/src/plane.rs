@@ -8,7 +8,7 @@ use std::future::Future;
 use std::io;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +19,7 @@ use bytes::Bytes;
 use handover::Inbox;
 use raft::{Body, Message};
 use tokio::task::LocalSet;
-use types::{ClusterId, MemberId};
+use types::{ClusterId, Index, MemberId};
 
 use crate::core::Core;
 use crate::event::Event;
@@ -66,6 +66,13 @@ pub trait Member: Send + Sync + 'static {
 
     /// A peer says that this member was removed from the cluster.
     fn removed(&self);
+
+    /// Whether a received file, which is durable, can be the database of the snapshot at `index`.
+    /// May block: it is called on a thread for files.
+    ///
+    /// # Errors
+    /// Why not; the sender is told.
+    fn check_snapshot(&self, path: &Path, index: Index) -> Result<(), String>;
 
     /// Whether a member was removed from the cluster.
     fn is_removed(&self, id: MemberId) -> bool;

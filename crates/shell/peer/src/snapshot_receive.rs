@@ -26,6 +26,7 @@ use crate::codec::Input;
 use crate::codec::snapshot_message;
 use crate::core::Core;
 use crate::event::{Event, Refusal};
+use crate::plane::Member;
 
 /// Snapshots that are received at once. Ours: etcd has no limit.
 const MAX_SNAPSHOTS: usize = 4;
@@ -159,9 +160,10 @@ async fn save(
 ) -> Result<Saved, String> {
     let (sender, parts) = mpsc::channel(CHUNKS);
     let (disk, dir) = (Arc::clone(&core.config.disk), core.config.snap_dir.clone());
+    let member = Arc::clone(&core.member);
     let job = tokio::task::spawn_blocking(move || {
         let may = MayBlock::on_this_thread();
-        write_file(&may, &*disk, &dir, index, parts)
+        write_file(&may, &*disk, &dir, &*member, index, parts)
     });
     let rest = input.take(input.len()).expect("as many as there are");
     let mut failed = None;
@@ -224,6 +226,7 @@ fn write_file(
     may: &MayBlock,
     disk: &dyn Disk,
     dir: &Path,
+    member: &dyn Member,
     index: Index,
     mut parts: mpsc::Receiver<Part>,
 ) -> Result<Saved, String> {
@@ -253,6 +256,8 @@ fn write_file(
     file.sync_all(may).map_err(text)?;
     let synced = began.elapsed();
     drop(file);
+    // Its record in the log would make it count: what is no database must be found out before.
+    member.check_snapshot(&path, index)?;
     let named = dir.join(format!("{:016x}.snap.db", index.0));
     // One that came before is as good.
     if !disk.exists(may, &named).map_err(text)? {

@@ -33,6 +33,10 @@ impl Member for Counter {
     }
     fn snapshot_sent(&self, _: MemberId, _: bool) {}
     fn removed(&self) {}
+    fn check_snapshot(&self, _: &std::path::Path, _: types::Index) -> Result<(), String> {
+        Ok(())
+    }
+
     fn is_removed(&self, _: MemberId) -> bool {
         false
     }

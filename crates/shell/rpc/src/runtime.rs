@@ -269,13 +269,34 @@ impl Runtime {
         }
         let began = Instant::now();
         let reply = self.ask(|token| NodeInput::Propose(Proposal { token, id, data })).await;
-        let outcome = member::applier::outcome(reply);
+        let outcome = member::applier::outcome(reply).map_err(|error| match error {
+            ApiError::Timeout => self.why_late(began),
+            other => other,
+        });
         let (kind, success) = match &outcome {
             Ok(outcome) => (outcome.kind, outcome.reply.is_ok()),
             Err(_) => (kind(field), false),
         };
         self.handle.metrics.requested(kind, success, began.elapsed());
         Ok(outcome?)
+    }
+
+    /// Why a request from this time on had no outcome: peers that did not answer are named.
+    //= etcd 3.7.1: server/etcdserver/v3_server.go#parseProposeCtxErr
+    fn why_late(&self, began: Instant) -> ApiError {
+        let plane = &self.handle.plane;
+        let is_connected = |id: MemberId| plane.active_since(id).is_some_and(|since| since < began);
+        let lost = match self.handle.status.load().leader {
+            None => false,
+            Some(leader) if leader != self.handle.member => !is_connected(leader),
+            Some(own) => {
+                let members = &self.view().members;
+                let voters = || members.iter().filter(|member| !member.is_learner);
+                let reached = voters().filter(|m| m.id == own.0 || is_connected(MemberId(m.id)));
+                reached.count() <= voters().count() / 2
+            }
+        };
+        if lost { ApiError::TimeoutConnectionLost } else { ApiError::Timeout }
     }
 
     /// This runtime's bell.

@@ -1,18 +1,21 @@
 //! The member as its peer plane sees it.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use env::{Disk, MayBlock};
 use handover::{Inbox, Slot};
 use member::{MemberView, NodeInput};
 use peer::{Answer, Event, Refused};
 use rpc::services::peers::PeerCall;
-use types::MemberId;
+use types::{Index, MemberId};
 
 use crate::report::Reporter;
 
 /// What the plane reaches of the member.
 pub(crate) struct PeerSide {
+    pub(crate) disk: Arc<dyn Disk>,
     pub(crate) node: Arc<Inbox<NodeInput>>,
     pub(crate) view: Arc<Slot<MemberView>>,
     pub(crate) reporter: Arc<Reporter>,
@@ -39,6 +42,11 @@ impl peer::Member for PeerSide {
 
     fn removed(&self) {
         (self.on_removed)();
+    }
+
+    fn check_snapshot(&self, path: &Path, index: Index) -> Result<(), String> {
+        let may = MayBlock::on_this_thread();
+        member::received::check(&self.disk, path, &may, index)
     }
 
     fn is_removed(&self, id: MemberId) -> bool {

@@ -388,6 +388,7 @@ pub fn start_until(
     }
     let calls = Arc::new(Inbox::new(PEER_CALLS));
     let side = PeerSide {
+        disk: Arc::clone(disk),
         node: Arc::clone(&queues.node),
         view: Arc::clone(&queues.view),
         reporter,

@@ -4,9 +4,11 @@
 
 mod common;
 #[path = "common/record.rs"]
+#[allow(dead_code, reason = "each test uses a part of it")]
 mod record;
 
 use std::cell::Cell;
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -73,6 +75,7 @@ fn kill_one_directory(args: &[&str], seed: u64, rounds: u64) -> Result<Report, V
             if round % 2 == 0 { &[] } else { &[("QUORATE_LOSSY_WRITEBACK", writeback.as_str())] };
         assert!(lossy.start("", more), "seed {seed}, round {round}: {}", lossy.server.log());
         let port = lossy.server.port;
+        let at = (Ipv4Addr::LOCALHOST, port).into();
         let wait = Duration::from_millis(40 + entropy.below(500));
         let last = round == rounds;
         block_on(async {
@@ -82,13 +85,13 @@ fn kill_one_directory(args: &[&str], seed: u64, rounds: u64) -> Result<Report, V
             if last {
                 let reached = newest.get();
                 for watcher in &mut watchers {
-                    let finish = watcher.finish(port, reached);
+                    let finish = watcher.finish(at, reached);
                     silent |= tokio::time::timeout(PATIENCE, finish).await.is_err();
                 }
                 return;
             }
-            let calls = rest.iter_mut().map(|caller| caller.run(port));
-            let watch = watchers.iter_mut().map(|watcher| watcher.run(port));
+            let calls = rest.iter_mut().map(|caller| caller.run(at));
+            let watch = watchers.iter_mut().map(|watcher| watcher.run(at));
             let kill = async {
                 tokio::time::sleep(wait).await;
                 lossy.server.kill();

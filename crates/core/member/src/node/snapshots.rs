@@ -105,6 +105,9 @@ impl Node {
         self.forgotten = installed.index;
         self.status.applied = installed.index;
         self.raft.applied(installed.index);
+        // The snapshot may cover its publication, which then never comes through the log.
+        self.publish_pending = None;
+        self.publish_if_due(now);
     }
 
     /// The cluster's version is this from entry `index` on. What the log says of a higher one must

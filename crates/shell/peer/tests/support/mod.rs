@@ -107,6 +107,10 @@ impl Member for Recorder {
         self.with(|told| told.removed += 1);
     }
 
+    fn check_snapshot(&self, _: &std::path::Path, _: types::Index) -> Result<(), String> {
+        Ok(())
+    }
+
     fn is_removed(&self, id: MemberId) -> bool {
         self.told.lock().unwrap().gone.contains(&id.0)
     }

@@ -1,6 +1,7 @@
 //! Clients that draw operations, and what they asked and saw, as a history for the checkers.
 
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -41,16 +42,22 @@ pub struct Caller {
     /// The newest revision that any client was shown.
     newest: Rc<Cell<i64>>,
     drawn: u64,
+    pub pause_us: u64,
     pub operations: Vec<Operation>,
 }
 
 const KEYS: u64 = 24;
+/// How long a client waits for an answer; one that comes later is not known to it.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Longest pause between a client's calls, microseconds.
+pub const PAUSE_US: u64 = 12_000;
 
 impl Caller {
     pub fn new(number: u32, seed: u64, clock: Clock, newest: &Rc<Cell<i64>>) -> Self {
         let entropy = SplitMix::new(seed ^ u64::from(number) << 32);
         let newest = Rc::clone(newest);
-        Self { number, entropy, clock, newest, drawn: 0, operations: Vec::new() }
+        let (drawn, pause_us) = (0, PAUSE_US);
+        Self { number, entropy, clock, newest, drawn, pause_us, operations: Vec::new() }
     }
 
     fn below(&mut self, bound: u64) -> u64 {
@@ -142,11 +149,12 @@ impl Caller {
         }
     }
 
-    /// Runs drawn operations until the server is gone.
-    pub async fn run(&mut self, port: u16) {
-        let Ok(client) = Client::try_connect(port, 1 << 20).await else { return };
+    /// Runs drawn operations until the server is gone, or does not answer for [`PATIENCE`].
+    pub async fn run(&mut self, at: SocketAddr) {
+        let connect = Client::try_connect_to(at, 1 << 20);
+        let Ok(Ok(client)) = tokio::time::timeout(PATIENCE, connect).await else { return };
         loop {
-            tokio::time::sleep(Duration::from_micros(self.below(12_000))).await;
+            tokio::time::sleep(Duration::from_micros(self.below(self.pause_us))).await;
             if self.number == 0 && self.below(60) == 0 {
                 let path = "/etcdserverpb.Maintenance/Defragment";
                 let done = client.call::<DefragmentResponse>(path, &DefragmentRequest {});
@@ -164,9 +172,18 @@ impl Caller {
 
     /// Runs one operation and remembers it; tells whether the server is gone.
     pub async fn call(&mut self, client: &Client, request: Request) -> bool {
-        let call = self.clock.now();
-        let result = call_one(client, &request).await;
-        let returned = Some(self.clock.now());
+        let (client_number, call) = (self.number, self.clock.now());
+        // Noted before it is asked: whoever gives up waiting does not take it back.
+        self.operations.push(Operation {
+            client: client_number,
+            call,
+            returned: None,
+            request: request.clone(),
+            outcome: Outcome::Unknown,
+        });
+        let result = tokio::time::timeout(PATIENCE, call_one(client, &request)).await;
+        let result =
+            result.unwrap_or_else(|_| Err(Failure { code: 999, message: "no answer".into() }));
         let gone = matches!(&result, Err(e) if e.code == 999);
         let outcome = match result {
             Ok(response) => {
@@ -179,8 +196,22 @@ impl Caller {
                 Outcome::of_error(Status::new(code, e.message))
             }
         };
-        self.operations.push(Operation { client: self.number, call, returned, request, outcome });
+        let noted = self.operations.last_mut().expect("noted above");
+        (noted.returned, noted.outcome) = (Some(self.clock.now()), outcome);
         gone
+    }
+
+    /// A write of a key that no other client touches.
+    pub fn probe(&mut self) -> Request {
+        self.drawn += 1;
+        let value = self.value();
+        Request::Put(PutRequest { key: "probe".into(), value, ..Default::default() })
+    }
+
+    /// Whether the last operation was answered.
+    pub fn was_answered(&self) -> bool {
+        let last = self.operations.last();
+        last.is_some_and(|operation| matches!(operation.outcome, Outcome::Answered(_)))
     }
 }
 
@@ -240,8 +271,8 @@ impl Watcher {
     }
 
     /// Opens the next leg; nothing if the server is gone.
-    async fn open(&mut self, port: u16) -> Option<(Client, Stream)> {
-        let client = Client::try_connect(port, 1 << 24).await.ok()?;
+    async fn open(&mut self, at: SocketAddr) -> Option<(Client, Stream)> {
+        let client = Client::try_connect_to(at, 1 << 24).await.ok()?;
         let start_revision = self.next_start();
         let request = WatchCreateRequest { start_revision, ..self.request.clone() };
         let union = RequestUnion::CreateRequest(request.clone());
@@ -263,8 +294,8 @@ impl Watcher {
     }
 
     /// Watches until the server is gone.
-    pub async fn run(&mut self, port: u16) {
-        while let Some((_client, mut stream)) = self.open(port).await {
+    pub async fn run(&mut self, at: SocketAddr) {
+        while let Some((_client, mut stream)) = self.open(at).await {
             // A compaction may cancel it; then it begins anew.
             loop {
                 match self.take(&mut stream).await {
@@ -278,12 +309,12 @@ impl Watcher {
 
     /// Watches until everything up to `revision` must have come, by the server's own word: a
     /// progress notification.
-    pub async fn finish(&mut self, port: u16, revision: i64) {
+    pub async fn finish(&mut self, at: SocketAddr, revision: i64) {
         // A watch from a later revision is never told of progress, and this one has seen all.
         if self.next_start() > revision {
             return;
         }
-        while let Some((_client, mut stream)) = self.open(port).await {
+        while let Some((_client, mut stream)) = self.open(at).await {
             self.legs.last_mut().expect("opened above").must_reach = Some(revision);
             loop {
                 let progress = RequestUnion::ProgressRequest(WatchProgressRequest {});
