@@ -15,14 +15,8 @@ pub fn compare(args: &[&str]) -> Result<(), String> {
     if cores < 2 {
         return Err("bench needs two cores, one for the server and one for the generator".into());
     }
-    let oracles = std::env::var_os("QUORATE_ORACLES");
-    let reference = match oracles {
-        Some(dir) => std::path::PathBuf::from(dir).join("etcd/etcd"),
-        None => {
-            oracle::build()?;
-            oracle::dir().join("etcd/etcd")
-        }
-    };
+    let reference = oracle::program("etcd")?;
+    let etcdutl = oracle::program("etcdutl")?;
     run(&mut cargo(&["build", "--release", "--quiet", "--bin", "etcd", "--bin", "etcd-bench"]))?;
     let built = target().join("release");
     let mut command = Command::new("taskset");
@@ -34,6 +28,8 @@ pub fn compare(args: &[&str]) -> Result<(), String> {
         .arg(built.join("etcd"))
         .arg("--reference")
         .arg(reference)
+        .arg("--etcdutl")
+        .arg(etcdutl)
         .arg("--dir")
         .arg(target().join("bench"))
         .arg("--json")

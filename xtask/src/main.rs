@@ -1,6 +1,7 @@
 //! Chores of the workspace: `cargo xtask WORD`.
 
 mod bench;
+mod cluster;
 mod fuzz;
 mod oracle;
 mod shell;
@@ -21,6 +22,9 @@ const HELP: &str = "cargo xtask WORD
   bench [--quick] [--runs N] [--shape NAME]
                 this server beside etcd 3.7.1, a core each for server and generator: medians of five
                 runs (one short run with --quick), kept in target/bench.json
+  cluster [--members KIND,KIND,…] [--port P] [--dir DIR]
+                local members, three of ours unless told otherwise, until ctrl-c: KIND is `ours` or
+                `reference`; on free ports or P, P+1, …; data in DIR or a directory that goes again
   sim           a member under seeded schedules and faults, every history checked:
                 --seeds N (200), --from S (1); --seed S replays one and prints its event log;
                 --plant NAME runs with a planted bug, --planted checks that each is found
@@ -39,8 +43,9 @@ fn main() -> ExitCode {
         ["sim", ref args @ ..] => sim::sim(args),
         ["bench", ref args @ ..] => bench::compare(args),
         ["fuzz", ref rest @ ..] => fuzz::run(rest),
-        [word @ ("cluster" | "dist"), ..] => {
-            Err(format!("`{word}` is not implemented yet; COMPAT.md lists what is missing"))
+        ["cluster", ref args @ ..] => cluster::cluster(args),
+        ["dist", ..] => {
+            Err("`dist` is not implemented yet; COMPAT.md lists what is missing".into())
         }
         _ => {
             eprintln!("{HELP}");

@@ -10,6 +10,18 @@ pub fn dir() -> PathBuf {
     target().join("oracle")
 }
 
+/// One of etcd's programs: where `QUORATE_ORACLES` says, or built now.
+pub fn program(name: &str) -> Result<PathBuf, String> {
+    let dir = match std::env::var_os("QUORATE_ORACLES") {
+        Some(dir) => PathBuf::from(dir),
+        None => {
+            build()?;
+            dir()
+        }
+    };
+    Ok(dir.join(name).join(name))
+}
+
 /// Whether Go is there to build them.
 pub fn can_build() -> bool {
     has("go", "version")

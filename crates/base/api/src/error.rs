@@ -168,6 +168,8 @@ table! {
     NoInflightDowngrade => FailedPrecondition, "etcdserver: no inflight downgrade job";
     Canceled => Canceled, "etcdserver: request canceled";
     DeadlineExceeded => DeadlineExceeded, "etcdserver: context deadline exceeded";
+    // A proposal that no leader came for: Go's own error, which etcd does not translate.
+    ContextDeadline => DeadlineExceeded, "context deadline exceeded";
 }
 
 impl fmt::Display for ApiError {

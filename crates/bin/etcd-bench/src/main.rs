@@ -30,12 +30,12 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct LoadArgs {
-    /// Client port of the server.
-    #[arg(long, default_value_t = 2379)]
-    port: u16,
-    /// Process id of the server, to measure its CPU time and memory.
-    #[arg(long)]
-    pid: Option<u32>,
+    /// Client ports, with commas between them: connections are dealt out among them.
+    #[arg(long, default_value = "2379", value_delimiter = ',')]
+    port: Vec<u16>,
+    /// Process ids of the servers, to measure their CPU time and memory together.
+    #[arg(long, value_delimiter = ',')]
+    pid: Vec<u32>,
     /// put, range, serializable-range, compare-and-put, grant, count or limit-500.
     #[arg(long, default_value = "put")]
     shape: String,
@@ -67,7 +67,10 @@ struct CompareArgs {
     /// The reference etcd.
     #[arg(long)]
     reference: PathBuf,
-    /// Directory for data, up to 4 GB of it.
+    /// etcd's etcdutl, for the data of clusters.
+    #[arg(long)]
+    etcdutl: PathBuf,
+    /// Directory for data, up to 8 GB of it.
     #[arg(long)]
     dir: PathBuf,
     /// Runs of each case on each server; 5, or 1 with --quick.
@@ -102,8 +105,8 @@ fn load(args: &LoadArgs) -> Result<(), String> {
     let shape = Shape::ALL.into_iter().find(|(name, _)| *name == args.shape);
     let (_, shape) = shape.ok_or_else(|| format!("unknown shape {:?}", args.shape))?;
     let load = Load {
-        port: args.port,
-        pid: args.pid,
+        ports: args.port.clone(),
+        pids: args.pid.clone(),
         shape,
         connections: args.connections.max(1),
         in_flight: args.in_flight.max(1),
@@ -113,7 +116,7 @@ fn load(args: &LoadArgs) -> Result<(), String> {
         seed: args.seed,
     };
     let figures = bench::block_on(bench::run(&load));
-    let figures = figures.map_err(|e| format!("127.0.0.1:{}: {e}", args.port))?;
+    let figures = figures.map_err(|e| format!("127.0.0.1, {:?}: {e}", args.port))?;
     let figures: Vec<_> = figures.0.iter().map(|(name, v)| format!("{name}={v:.2}")).collect();
     println!("{} {}", args.shape, figures.join(" "));
     Ok(())
@@ -121,7 +124,12 @@ fn load(args: &LoadArgs) -> Result<(), String> {
 
 fn compare(args: CompareArgs) -> Result<(), String> {
     let plan = Plan {
-        programs: Programs { ours: args.ours, reference: args.reference, dir: args.dir },
+        programs: Programs {
+            ours: args.ours,
+            reference: args.reference,
+            etcdutl: args.etcdutl,
+            dir: args.dir,
+        },
         cases: args.shapes,
         runs: args.runs.unwrap_or(if args.quick { 1 } else { 5 }).max(1),
         times: if args.quick { Times::QUICK } else { Times::FULL },

@@ -62,6 +62,11 @@ pub enum NodeInput {
     Step(raft::Message),
     /// Messages to a peer could not be delivered.
     Unreachable(MemberId),
+    /// Nobody listens where a peer did, and its connections broke: its process has ended.
+    PeerEnded(MemberId),
+    /// After a start: others can be reached, so the first election may come sooner.
+    //= etcd 3.7.1: server/etcdserver/server.go#adjustTicks
+    AdvanceElection,
     /// A snapshot has arrived at a peer, or was given up.
     SnapshotSent {
         /// The peer.

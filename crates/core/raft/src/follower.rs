@@ -59,6 +59,7 @@ impl Raft {
 
     fn heard_from_leader(&mut self, leader: MemberId) {
         self.election_elapsed = 0;
+        self.mourning = None;
         self.leader = Some(leader);
     }
 

@@ -77,7 +77,7 @@ pub use config::{Config, Recovered};
 pub use entry::{ConfState, Entry, EntryKind, HardState, SnapshotMeta};
 pub use error::{ConfigError, NotLeader, ProposeError, StepError, WireError};
 pub use message::{Body, Message, Proposal, Rejection};
-pub use raft::Raft;
+pub use raft::{MOURNING_TICKS, Raft};
 pub use ready::{Persist, ReadState, Ready, SoftState};
 pub use status::{PeerStatus, ReplicationState, Role, Status};
 #[doc(hidden)]

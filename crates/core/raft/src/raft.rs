@@ -23,6 +23,10 @@ use crate::status::{PeerStatus, Role, Status};
 use crate::tracker::Tracker;
 use crate::unstable::Unstable;
 
+/// Ticks within which a member campaigns that knows its leader's process to have ended: several, or
+/// all would at once.
+pub const MOURNING_TICKS: u64 = 3;
+
 /// One member of a raft group. See the crate's documentation.
 pub struct Raft {
     pub(crate) config: Config,
@@ -50,6 +54,9 @@ pub struct Raft {
     /// Ticks since the last sign of a leader, or since the last quorum check of a leader.
     pub(crate) election_elapsed: u32,
     pub(crate) heartbeat_elapsed: u32,
+    /// Set while this member knows of no leader but one whose process has ended: when it campaigns
+    /// ahead of its timeout.
+    pub(crate) mourning: Option<u64>,
     /// This election's timeout, drawn from `election_ticks..2 * election_ticks`.
     pub(crate) election_timeout: u32,
     /// Whom this leader hands over to.
@@ -97,6 +104,7 @@ impl Raft {
             ticks: 0,
             election_elapsed: 0,
             heartbeat_elapsed: 0,
+            mourning: None,
             election_timeout: 0,
             transferee: None,
             pending_conf_index: Index(0),
@@ -121,6 +129,33 @@ impl Raft {
         {
             self.election_elapsed = 0;
             self.campaign();
+        } else if self.role == Role::Follower && self.mourning == Some(self.ticks) {
+            // The timeout runs on: those who know better do not answer.
+            self.campaign();
+        }
+    }
+
+    /// Lets the election clock of a member that does not lead run ahead by some ticks, though not
+    /// so far that it campaigns: after a start, when others can be reached, waiting longer for a
+    /// leader that they do not have is of no use.
+    //= etcd 3.7.1: server/etcdserver/raft.go#advanceTicks
+    pub fn advance_election(&mut self, ticks: u32) {
+        if self.role != Role::Leader {
+            let most = self.config.election_ticks.saturating_sub(1);
+            let elapsed = self.election_elapsed.saturating_add(ticks).min(most);
+            self.election_elapsed = elapsed.max(self.election_elapsed);
+        }
+    }
+
+    /// The process of `peer` has ended: its connections broke and nobody listens there. If it led,
+    /// this member asks for pre-votes within [`MOURNING_TICKS`] and grants them, instead of waiting
+    /// out the timeout that tells a dead leader from a slow one. Whoever still hears from that
+    /// leader grants none, so a report that is wrong changes no leader; a restarted process is a
+    /// follower anyway. Ours: etcd waits for the timeout.
+    pub fn peer_ended(&mut self, peer: MemberId) {
+        let led = self.role == Role::Follower && self.leader == Some(peer);
+        if led && self.config.pre_vote && self.mourning.is_none() {
+            self.mourning = Some(self.ticks + 1 + self.entropy.below(MOURNING_TICKS));
         }
     }
 
@@ -446,6 +481,7 @@ impl Raft {
         self.leader = None;
         self.election_elapsed = 0;
         self.heartbeat_elapsed = 0;
+        self.mourning = None;
         let jitter = self.entropy.below(u64::from(self.config.election_ticks));
         self.election_timeout = self.config.election_ticks.saturating_add(jitter as u32);
         self.transferee = None;

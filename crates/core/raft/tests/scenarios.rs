@@ -369,3 +369,72 @@ fn a_follower_answers_appends_only_when_membership_changes_are_applied() {
     let bodies: Vec<Body> = member.raft.ready().messages.into_iter().map(|m| m.body).collect();
     assert_eq!(bodies, [Body::AppendReply { index: Index(3), rejected: None }]);
 }
+
+/// Ours, so without Go: what a connection tells of a leader that was killed.
+#[test]
+fn when_the_leaders_process_has_ended_the_others_elect_within_a_few_ticks() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    cluster.isolate(1);
+    for id in [2, 3] {
+        cluster.member(id).raft.peer_ended(MemberId(1));
+    }
+    for _ in 0..raft::MOURNING_TICKS {
+        for id in [2, 3] {
+            cluster.tick(id, 1);
+            cluster.settle();
+        }
+    }
+    let leads = |id: &u64| cluster.members[id].role() == Role::Leader;
+    assert_eq!([2, 3].iter().filter(|id| leads(id)).count(), 1);
+}
+
+#[test]
+fn a_report_that_the_leader_ended_changes_nothing_while_others_hear_from_it() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    let term = cluster.members[&1].raft.term();
+    cluster.member(2).raft.peer_ended(MemberId(1));
+    cluster.tick(2, raft::MOURNING_TICKS as u32);
+    cluster.settle();
+    assert_eq!(cluster.members[&2].role(), Role::PreCandidate);
+    // The leader lives, as its next heartbeat shows.
+    cluster.tick(1, 1);
+    cluster.settle();
+    for id in 1..=3 {
+        let raft = &cluster.members[&id].raft;
+        assert_eq!((raft.leader(), raft.term()), (Some(MemberId(1)), term));
+    }
+    // Nor do reports about others, or old ones.
+    cluster.member(2).raft.peer_ended(MemberId(3));
+    cluster.tick(2, raft::MOURNING_TICKS as u32);
+    assert_eq!(cluster.members[&2].role(), Role::Follower);
+}
+
+#[test]
+fn an_early_campaign_that_nobody_answers_does_not_put_off_the_one_in_time() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    cluster.isolate(1);
+    cluster.member(2).raft.peer_ended(MemberId(1));
+    // 3 still believes in its leader: it does not answer.
+    cluster.tick(2, raft::MOURNING_TICKS as u32);
+    cluster.settle();
+    assert_eq!(cluster.members[&2].role(), Role::PreCandidate);
+    cluster.tick(3, 10);
+    cluster.tick(2, 20 - raft::MOURNING_TICKS as u32);
+    cluster.settle();
+    assert!([2, 3].iter().any(|id| cluster.members[id].role() == Role::Leader));
+}
+
+#[test]
+fn an_election_clock_that_runs_ahead_starts_no_election_by_itself() {
+    let mut cluster = Cluster::new(3);
+    cluster.member(1).raft.advance_election(1_000);
+    cluster.settle();
+    assert_eq!(cluster.members[&1].role(), Role::Follower);
+    // The timeout is at most twice the election's ticks.
+    cluster.tick(1, 11);
+    cluster.settle();
+    assert_eq!(cluster.members[&1].role(), Role::Leader);
+}

@@ -11,7 +11,7 @@ use crate::shape::Shape;
 use crate::streams::{self, Renewers, Watchers};
 
 /// What a server starts with. Cases in a row with the same data share a server, unless that is
-/// empty: then each has one of its own.
+/// empty: then each has one of its own. What is done to three members is in [`crate::cluster`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Data {
     /// Nothing.
@@ -20,6 +20,18 @@ pub enum Data {
     Million,
     /// The same, [`million::UPDATED`] of them written twice.
     Updated,
+    /// Nothing, three members.
+    Cluster,
+    /// A gigabyte, on two members of three.
+    Gigabyte,
+}
+
+impl Data {
+    /// Whether cases in a row share a server.
+    #[must_use]
+    pub fn is_shared(self) -> bool {
+        matches!(self, Data::Million | Data::Updated)
+    }
 }
 
 /// What is done to it.
@@ -45,6 +57,14 @@ pub enum Work {
     Compaction,
     /// Everything beside a defragmentation.
     Defrag,
+    /// A closed loop on the leader of three: connections, requests in flight.
+    OnLeader(Shape, usize, usize),
+    /// The same spread over all three.
+    Spread(Shape, usize, usize),
+    /// The leader killed under puts, so many times.
+    Failover(usize),
+    /// The third member comes to a database that only a snapshot can bring.
+    CatchUp,
 }
 
 /// What a figure must reach.
@@ -158,6 +178,38 @@ pub const CASES: &[Case] = &[
     ),
     case("compaction", Data::Updated, Work::Compaction, &[(name::BUSY_OVER_IDLE, Own(2.0))]),
     case("defrag", Data::Updated, Work::Defrag, &[(name::STALL, AtMost(0.05))]),
+    case(
+        "cluster-put",
+        Data::Cluster,
+        Work::OnLeader(Shape::Put, 100, 1_000),
+        &[(name::CPU, AtMost(0.25))],
+    ),
+    case(
+        "cluster-put-spread",
+        Data::Cluster,
+        Work::Spread(Shape::Put, 100, 1_000),
+        &[(name::CPU, AtMost(0.25))],
+    ),
+    case(
+        "cluster-range",
+        Data::Cluster,
+        Work::Spread(Shape::Range, 100, 1_000),
+        &[(name::CPU, AtMost(0.25))],
+    ),
+    case(
+        "cluster-put-1",
+        Data::Cluster,
+        Work::OnLeader(Shape::Put, 1, 1),
+        &[(name::P50, AtMost(0.7))],
+    ),
+    case("cluster-idle", Data::Cluster, Work::Idle, &[(name::CPU_PER_SECOND, AtMost(1.0))]),
+    case("failover", Data::Cluster, Work::Failover(7), &[(name::FAILOVER, AtMost(1.0))]),
+    case(
+        "catch-up",
+        Data::Gigabyte,
+        Work::CatchUp,
+        &[(name::SECONDS, AtMost(0.5)), (name::BUSY_OVER_IDLE, Own(2.0))],
+    ),
 ];
 
 /// Times of a run.
@@ -191,8 +243,8 @@ impl Case {
                     }
                     let time = if in_flight == 1 { times.load / 2 } else { times.load };
                     load::run(&Load {
-                        port,
-                        pid: Some(pid),
+                        ports: vec![port],
+                        pids: vec![pid],
                         shape,
                         connections,
                         in_flight,
@@ -204,13 +256,11 @@ impl Case {
                     .await
                 }
                 Work::KeepAlive(renewers) => {
-                    streams::keep_alive(port, Some(pid), times.load, renewers).await
+                    streams::keep_alive(port, pid, times.load, renewers).await
                 }
 
-                Work::Watch(watchers) => {
-                    streams::watch(port, Some(pid), times.load, watchers).await
-                }
-                Work::Idle => idle(pid, times.idle).await,
+                Work::Watch(watchers) => streams::watch(port, pid, times.load, watchers).await,
+                Work::Idle => idle(&[pid], times.idle).await,
                 Work::Restart => {
                     let mut figures = Figures::default();
                     figures.set(name::SECONDS, server.ready_after.as_secs_f64());
@@ -220,26 +270,29 @@ impl Case {
                     // The first answer comes before all that a start needed is given back.
                     tokio::time::sleep(Duration::from_secs(1)).await;
                     let mut figures = Figures::default();
-                    figures.set_memory(pid);
+                    figures.set_memory(&[pid]);
                     Ok(figures)
                 }
                 Work::Paged => million::paged(port, pid).await,
                 Work::List => million::list(port, pid).await,
                 Work::Compaction => million::compaction(port, times.load).await,
                 Work::Defrag => million::defrag(port).await,
+                Work::OnLeader(..) | Work::Spread(..) | Work::Failover(_) | Work::CatchUp => {
+                    unreachable!("{} is for three members", self.name)
+                }
             }
         })
     }
 }
 
-async fn idle(pid: u32, time: Duration) -> std::io::Result<Figures> {
+pub(crate) async fn idle(pids: &[u32], time: Duration) -> std::io::Result<Figures> {
     // What a start leaves to do is over by then.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let before = process::cpu(pid).unwrap_or_default();
+    let before = process::cpu_of(pids).unwrap_or_default();
     tokio::time::sleep(time).await;
-    let used = process::cpu(pid).unwrap_or_default().saturating_sub(before);
+    let used = process::cpu_of(pids).unwrap_or_default().saturating_sub(before);
     let mut figures = Figures::default();
     figures.set(name::CPU_PER_SECOND, used.as_secs_f64() * 1e3 / time.as_secs_f64());
-    figures.set_memory(pid);
+    figures.set_memory(pids);
     Ok(figures)
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::cases::{CASES, Case, Data, Times};
+use crate::cluster;
 use crate::figures::{Figures, median};
 use crate::million;
 use crate::server::{Programs, Server, Side, copy, remove};
@@ -73,7 +74,7 @@ pub fn compare(plan: &Plan, told: &mut dyn FnMut(&str)) -> Result<Results, Strin
     std::fs::create_dir_all(&plan.programs.dir).map_err(|e| e.to_string())?;
     let mut results = Results::new();
     for run in 0..plan.runs {
-        for group in wanted.chunk_by(|a, b| a.data == b.data && a.data != Data::Empty) {
+        for group in wanted.chunk_by(|a, b| a.data == b.data && a.data.is_shared()) {
             // Who is first changes from run to run.
             let mut sides = [Side::Ours, Side::Reference];
             sides.rotate_left(run % 2);
@@ -85,6 +86,11 @@ pub fn compare(plan: &Plan, told: &mut dyn FnMut(&str)) -> Result<Results, Strin
         }
     }
     Ok(results)
+}
+
+fn record(results: &mut Results, side: Side, case: &Case, figures: Figures) {
+    let runs = results.entry(case.name).or_default();
+    if side == Side::Ours { runs.ours.push(figures) } else { runs.reference.push(figures) }
 }
 
 /// Starts a server for a group of cases and runs them.
@@ -100,20 +106,25 @@ fn measure(
         Data::Empty => "empty",
         Data::Million => "million",
         Data::Updated => "updated",
+        Data::Cluster | Data::Gigabyte => {
+            let case = group[0];
+            let figures = cluster::run(programs, side, case, plan.times, run + 1)?;
+            record(results, side, case, figures);
+            return Ok(());
+        }
     };
     let data = programs.data(side, kind);
     match group[0].data {
         Data::Empty => remove(&data)?,
         Data::Million => copy(&programs.million(0)?, &data)?,
-        Data::Updated => copy(&programs.million(million::UPDATED)?, &data)?,
+        _ => copy(&programs.million(million::UPDATED)?, &data)?,
     }
     let server: Server = programs.start(side, &data)?;
     for case in group {
         let figures = case
             .run(&server, plan.times, run + 1)
             .map_err(|e| std::io::Error::other(format!("{}: {e}", case.name)))?;
-        let runs = results.entry(case.name).or_default();
-        if side == Side::Ours { runs.ours.push(figures) } else { runs.reference.push(figures) }
+        record(results, side, case, figures);
     }
     drop(server);
     remove(&data)

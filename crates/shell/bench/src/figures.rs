@@ -21,6 +21,8 @@ pub mod name {
     pub const SECONDS: &str = "time_s";
     pub const IDLE_P99: &str = "idle_p99_us";
     pub const BUSY_OVER_IDLE: &str = "busy_over_idle";
+    pub const FAILOVER: &str = "failover_ms";
+    pub const SLOWEST_FAILOVER: &str = "slowest_failover_ms";
     pub const STALL: &str = "stall_ms";
     pub const CPU_PER_SECOND: &str = "cpu_ms_per_s";
     pub const CLIENT_CPU: &str = "client_cpu_us";
@@ -49,11 +51,12 @@ impl Figures {
         self.set(name::P999, latency.quantile_us(0.999));
     }
 
-    /// Sets the memory of a process as it is now.
-    pub fn set_memory(&mut self, pid: u32) {
-        if let Some(memory) = process::memory(pid) {
-            self.set(name::ANON, memory.anonymous as f64 / 1e6);
-            self.set(name::FILE, memory.file as f64 / 1e6);
+    /// Sets the memory of processes together as it is now.
+    pub fn set_memory(&mut self, pids: &[u32]) {
+        let all: Vec<_> = pids.iter().filter_map(|pid| process::memory(*pid)).collect();
+        if !all.is_empty() {
+            self.set(name::ANON, all.iter().map(|m| m.anonymous).sum::<u64>() as f64 / 1e6);
+            self.set(name::FILE, all.iter().map(|m| m.file).sum::<u64>() as f64 / 1e6);
         }
     }
 }

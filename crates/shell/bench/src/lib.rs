@@ -4,11 +4,12 @@
 //! Owns a small gRPC client ([`client`]), what is asked ([`shape`], [`load`], [`streams`],
 //! [`million`]), what is measured ([`process`] for the server's CPU and memory, [`histogram`] for
 //! latencies, [`figures`]), and the table of [`cases`] with their goals, which [`compare`] runs
-//! against two servers in turn and [`report`] prints. Never touches a server by another way than
+//! against two servers in turn, or three members of each ([`cluster`]), and [`report`] prints. Never touches a server by another way than
 //! a client's. Read next: [`cases`].
 
 pub mod cases;
 pub mod client;
+pub mod cluster;
 pub mod compare;
 pub mod figures;
 pub mod histogram;

@@ -17,10 +17,10 @@ use crate::shape::{Shape, Slot};
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct Load {
-    /// Port on 127.0.0.1.
-    pub port: u16,
-    /// The server's process, for its CPU time and memory.
-    pub pid: Option<u32>,
+    /// Ports on 127.0.0.1, among which connections are dealt out.
+    pub ports: Vec<u16>,
+    /// The servers' processes, for their CPU time and memory together.
+    pub pids: Vec<u32>,
     /// The kind of load.
     pub shape: Shape,
     /// Connections.
@@ -74,14 +74,10 @@ pub fn block_on<T>(work: impl Future<Output = std::io::Result<T>>) -> std::io::R
 }
 
 /// Lets tasks run for a while unmeasured, then measured, and tells what they and the server did.
-pub(crate) async fn measure(
-    shared: &Rc<RefCell<Shared>>,
-    pid: Option<u32>,
-    time: Duration,
-) -> Figures {
-    let peak = pid.map(PeakMemory::watch);
+pub(crate) async fn measure(shared: &Rc<RefCell<Shared>>, pids: &[u32], time: Duration) -> Figures {
+    let peak = (!pids.is_empty()).then(|| PeakMemory::watch(pids));
     tokio::time::sleep(time / 5).await;
-    let cpu = || pid.and_then(process::cpu);
+    let cpu = || process::cpu_of(pids).filter(|_| !pids.is_empty());
     let own = || process::cpu(std::process::id()).unwrap_or_default();
     let (before, own_before, began) = (cpu(), own(), Instant::now());
     shared.borrow_mut().measuring = true;
@@ -100,8 +96,8 @@ pub(crate) async fn measure(
     if let (Some(before), Some(after)) = (before, after) {
         figures.set(name::CPU, per_operation(after.saturating_sub(before)));
     }
-    if let (Some(peak), Some(pid)) = (peak, pid) {
-        figures.set_memory(pid);
+    if let Some(peak) = peak {
+        figures.set_memory(pids);
         figures.set(name::PEAK_ANON, peak.peak() as f64 / 1e6);
     }
     figures
@@ -110,13 +106,13 @@ pub(crate) async fn measure(
 /// Runs a load to its end. Must run on a `LocalSet`.
 ///
 /// # Errors
-/// The server does not answer on that port.
+/// A server does not answer on its port.
 pub async fn run(load: &Load) -> std::io::Result<Figures> {
     let shared = Shared::new();
     let value: Bytes = vec![b'v'; load.value_bytes].into();
     let mut slots = Vec::new();
     for connection in 0..load.connections {
-        let open = Connection::open(load.port).await?;
+        let open = Connection::open(load.ports[connection % load.ports.len()]).await?;
         let here = load.in_flight / load.connections
             + usize::from(connection < load.in_flight % load.connections);
         for _ in 0..here {
@@ -131,7 +127,7 @@ pub async fn run(load: &Load) -> std::io::Result<Figures> {
             slots.push(tokio::task::spawn_local(work));
         }
     }
-    let figures = measure(&shared, load.pid, load.time).await;
+    let figures = measure(&shared, &load.pids, load.time).await;
     for slot in slots {
         let _ = tokio::time::timeout(Duration::from_secs(20), slot).await;
     }

@@ -21,6 +21,10 @@ use crate::shape::{PREFIX_END, all_keys, key};
 pub const KEYS: u64 = 1_000_000;
 /// Of which so many were written twice, where a compaction is to have work.
 pub const UPDATED: u64 = 500_000;
+/// Keys of the database of a gigabyte.
+pub const BIG_KEYS: u64 = 165_000;
+/// Bytes of their values.
+pub const BIG_VALUE_BYTES: usize = 4_096;
 
 const RANGE: &str = "/etcdserverpb.KV/Range";
 const PUT: &str = "/etcdserverpb.KV/Put";
@@ -67,17 +71,13 @@ pub async fn count(port: u16) -> std::io::Result<u64> {
     Ok(u64::try_from(response.count).unwrap_or(0))
 }
 
-fn memory_mb(pid: u32) -> f64 {
-    process::memory(pid).map_or(0.0, |m| m.anonymous as f64 / 1e6)
-}
-
 /// Lists all keys in one response: time, and the memory that it takes meanwhile.
 ///
 /// # Errors
 /// The list is refused or too short.
 pub async fn list(port: u16, pid: u32) -> std::io::Result<Figures> {
     let mut connection = Connection::open(port).await?;
-    let (before, peak) = (memory_mb(pid), PeakMemory::watch(pid));
+    let (before, peak) = (process::anonymous_of(&[pid]) as f64 / 1e6, PeakMemory::watch(&[pid]));
     let (began, cpu) = (Instant::now(), process::cpu(pid));
     let answer = connection.call(&uri(RANGE), envelope(&all_keys()), None).await;
     let answer = answer.map_err(std::io::Error::other)?;
@@ -133,7 +133,7 @@ pub async fn paged(port: u16, pid: u32) -> std::io::Result<Figures> {
 
 /// Puts at a steady rate, whether earlier ones are answered or not, so that a stall shows in all
 /// the puts that it delays.
-fn steady(port: u16, per_second: u64, shared: &Rc<RefCell<Shared>>) {
+pub(crate) fn steady(port: u16, per_second: u64, shared: &Rc<RefCell<Shared>>) {
     const CONNECTIONS: u64 = 10;
     for connection in 0..CONNECTIONS {
         let shared = Rc::clone(shared);

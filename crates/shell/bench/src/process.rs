@@ -42,6 +42,18 @@ fn ticks_cpu(pid: u32) -> Option<Duration> {
     Some(Duration::from_millis(ticks * 10))
 }
 
+/// CPU time that several processes used so far; `None` if one is gone.
+#[must_use]
+pub fn cpu_of(pids: &[u32]) -> Option<Duration> {
+    pids.iter().map(|pid| cpu(*pid)).sum()
+}
+
+/// Anonymous memory of several processes in bytes; those that are gone have none.
+#[must_use]
+pub fn anonymous_of(pids: &[u32]) -> u64 {
+    pids.iter().filter_map(|pid| memory(*pid)).map(|m| m.anonymous).sum()
+}
+
 /// Resident memory now; `None` if there is no such process.
 #[must_use]
 pub fn memory(pid: u32) -> Option<Memory> {
@@ -53,32 +65,33 @@ pub fn memory(pid: u32) -> Option<Memory> {
     Some(Memory { anonymous: value("RssAnon:")?, file: value("RssFile:")? })
 }
 
-/// Watches the anonymous memory of a process while it lives; must be made on a `LocalSet`.
+/// Watches the anonymous memory of processes together; must be made on a `LocalSet`.
 pub struct PeakMemory {
     peak: Rc<Cell<u64>>,
     task: tokio::task::JoinHandle<()>,
-    pid: u32,
+    pids: Vec<u32>,
 }
 
 impl PeakMemory {
     /// Looks every 10 ms from now on.
     #[must_use]
-    pub fn watch(pid: u32) -> Self {
-        let peak = Rc::new(Cell::new(memory(pid).map_or(0, |m| m.anonymous)));
-        let seen = Rc::clone(&peak);
+    pub fn watch(pids: &[u32]) -> Self {
+        let pids = pids.to_vec();
+        let peak = Rc::new(Cell::new(anonymous_of(&pids)));
+        let (seen, watched) = (Rc::clone(&peak), pids.clone());
         let task = tokio::task::spawn_local(async move {
-            while let Some(now) = memory(pid) {
-                seen.set(seen.get().max(now.anonymous));
+            loop {
+                seen.set(seen.get().max(anonymous_of(&watched)));
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         });
-        Self { peak, task, pid }
+        Self { peak, task, pids }
     }
 
     /// The most that was seen, in bytes, now included.
     #[must_use]
     pub fn peak(&self) -> u64 {
-        self.peak.get().max(memory(self.pid).map_or(0, |m| m.anonymous))
+        self.peak.get().max(anonymous_of(&self.pids))
     }
 }
 

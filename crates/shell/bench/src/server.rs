@@ -23,12 +23,16 @@ pub struct Programs {
     pub ours: PathBuf,
     /// etcd.
     pub reference: PathBuf,
+    /// Its etcdutl.
+    pub etcdutl: PathBuf,
     /// A directory for data, on the disk that is to be measured.
     pub dir: PathBuf,
 }
 
 /// The core that servers run on; the generator must run on another one.
 pub const SERVER_CORE: &str = "0";
+/// Every core, where a server is not measured by its CPU.
+pub const ALL_CORES: &str = "0-1023";
 
 /// A running server, killed when dropped.
 pub struct Server {
@@ -38,11 +42,25 @@ pub struct Server {
     pub pid: u32,
     /// From the start of the program to the first linearizable count.
     pub ready_after: Duration,
+    began: Instant,
     child: Child,
 }
 
-fn free_port() -> std::io::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+/// Ports that were free a moment ago.
+pub(crate) fn free_ports<const COUNT: usize>() -> std::io::Result<[u16; COUNT]> {
+    // All are held until the last is found, so that none comes twice.
+    let mut held = Vec::new();
+    let mut ports = [0; COUNT];
+    for port in &mut ports {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        *port = listener.local_addr()?.port();
+        held.push(listener);
+    }
+    Ok(ports)
+}
+
+pub(crate) fn url(port: u16) -> String {
+    format!("http://127.0.0.1:{port}")
 }
 
 impl Programs {
@@ -59,7 +77,7 @@ impl Programs {
     /// # Errors
     /// It does not serve within a minute; its log lies beside its data.
     pub fn start(&self, side: Side, data: &Path) -> std::io::Result<Server> {
-        self.start_with(side, data, &[], true)
+        self.start_with(side, data, &[], SERVER_CORE)
     }
 
     fn start_with(
@@ -67,27 +85,41 @@ impl Programs {
         side: Side,
         data: &Path,
         args: &[&str],
-        pinned: bool,
+        cores: &str,
+    ) -> std::io::Result<Server> {
+        let [client, peer] = free_ports()?;
+        let cluster = format!("default={}", url(peer));
+        let args: Vec<&str> = ["--initial-cluster", &cluster].iter().chain(args).copied().collect();
+        let mut server = self.spawn(side, data, (client, peer), &args, cores)?;
+        server.wait()?;
+        Ok(server)
+    }
+
+    /// Starts a server with its client and peer ports on some cores (as `taskset -c` takes them)
+    /// and waits for nothing.
+    ///
+    /// # Errors
+    /// It cannot be run.
+    pub fn spawn(
+        &self,
+        side: Side,
+        data: &Path,
+        (port, peer): (u16, u16),
+        args: &[&str],
+        cores: &str,
     ) -> std::io::Result<Server> {
         let program = if side == Side::Ours { &self.ours } else { &self.reference };
-        let mut command = if pinned {
-            let mut command = Command::new("taskset");
-            command.args(["-c", SERVER_CORE]).arg(program).env("GOMAXPROCS", "1");
-            command
-        } else {
-            let mut command = Command::new("taskset");
-            command.args(["-c", "0-1023"]).arg(program);
-            command
-        };
-        let (port, peer) = (free_port()?, free_port()?);
-        let url = |port| format!("http://127.0.0.1:{port}");
+        let mut command = Command::new("taskset");
+        command.args(["-c", cores]).arg(program);
+        if cores == SERVER_CORE {
+            command.env("GOMAXPROCS", "1");
+        }
         let log = std::fs::File::create(data.with_extension("log"))?;
         command
             .arg("--data-dir")
             .arg(data)
             .args(["--listen-client-urls", &url(port), "--advertise-client-urls", &url(port)])
             .args(["--listen-peer-urls", &url(peer), "--initial-advertise-peer-urls", &url(peer)])
-            .args(["--initial-cluster", &format!("default={}", url(peer))])
             .args(["--log-level", "error", "--quota-backend-bytes", "8589934592"])
             .args(args)
             .stdin(Stdio::null())
@@ -97,23 +129,7 @@ impl Programs {
         let child = command.spawn()?;
         // The program replaces taskset, so this is its process.
         let pid = child.id();
-        let mut server = Server { port, pid, ready_after: Duration::ZERO, child };
-        loop {
-            if let Ok(Ok(_)) = load::block_on(async {
-                Ok(tokio::time::timeout(Duration::from_secs(10), million::count(port)).await)
-            })? {
-                server.ready_after = began.elapsed();
-                return Ok(server);
-            }
-            if let Some(status) = server.child.try_wait()? {
-                let text = format!("{} ended: {status}; see its log", program.display());
-                return Err(std::io::Error::other(text));
-            }
-            if began.elapsed() > Duration::from_secs(60) {
-                return Err(std::io::Error::other(format!("{} does not serve", program.display())));
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        Ok(Server { port, pid, ready_after: Duration::ZERO, began, child })
     }
 
     /// The directory with a million keys, of which the first so many were written again. Made once
@@ -131,18 +147,72 @@ impl Programs {
         if updated > 0 {
             copy(&self.million(0)?, &data)?;
         }
-        eprintln!("etcd-bench: filling {}, once", data.display());
-        let args = ["--unsafe-no-fsync"];
-        let mut server = self.start_with(Side::Reference, &data, &args, false)?;
         let count = if updated > 0 { updated } else { million::KEYS };
-        load::block_on(million::fill(server.port, count, 256))?;
-        server.stop()?;
+        self.fill(&data, count, 256)?;
         std::fs::write(complete, "")?;
         Ok(data)
+    }
+
+    /// A database of a gigabyte as a file, made once by the reference and kept.
+    ///
+    /// # Errors
+    /// As [`Programs::million`].
+    pub fn gigabyte(&self) -> std::io::Result<PathBuf> {
+        let database = self.dir.join("gigabyte.db");
+        if database.exists() {
+            return Ok(database);
+        }
+        let data = self.dir.join("gigabyte");
+        remove(&data)?;
+        self.fill(&data, million::BIG_KEYS, million::BIG_VALUE_BYTES)?;
+        std::fs::rename(data.join("member/snap/db"), &database)?;
+        remove(&data)?;
+        Ok(database)
+    }
+
+    fn fill(&self, data: &Path, count: u64, value_bytes: usize) -> std::io::Result<()> {
+        eprintln!("etcd-bench: filling {}, once", data.display());
+        let args = ["--unsafe-no-fsync"];
+        let mut server = self.start_with(Side::Reference, data, &args, ALL_CORES)?;
+        load::block_on(million::fill(server.port, count, value_bytes))?;
+        server.stop()
     }
 }
 
 impl Server {
+    /// Waits until it counts its keys. Must not run on a runtime.
+    ///
+    /// # Errors
+    /// It does not within a minute, or ends.
+    pub fn wait(&mut self) -> std::io::Result<()> {
+        let port = self.port;
+        loop {
+            if let Ok(Ok(_)) = load::block_on(async {
+                Ok(tokio::time::timeout(Duration::from_secs(10), million::count(port)).await)
+            })? {
+                self.ready_after = self.began.elapsed();
+                return Ok(());
+            }
+            if let Some(status) = self.child.try_wait()? {
+                let text = format!("a server ended: {status}; see its log");
+                return Err(std::io::Error::other(text));
+            }
+            if self.began.elapsed() > Duration::from_secs(60) {
+                return Err(std::io::Error::other("a server does not serve"));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Kills it, as `kill -9` does.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn kill(&mut self) -> std::io::Result<()> {
+        self.child.kill()?;
+        self.child.wait().map(|_| ())
+    }
+
     /// Asks the process to stop and waits for it.
     ///
     /// # Errors

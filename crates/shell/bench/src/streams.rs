@@ -35,7 +35,7 @@ pub struct Renewers {
 /// The server does not serve leases.
 pub async fn keep_alive(
     port: u16,
-    pid: Option<u32>,
+    pid: u32,
     time: Duration,
     renewers: Renewers,
 ) -> std::io::Result<Figures> {
@@ -57,7 +57,7 @@ pub async fn keep_alive(
             tokio::task::spawn_local(work);
         }
     }
-    Ok(measure(&shared, pid, time).await)
+    Ok(measure(&shared, &[pid], time).await)
 }
 
 /// Keeps all leases of a stream in flight. Answers come in the order of the requests.
@@ -113,7 +113,7 @@ impl Watchers {
 /// The server does not serve watches.
 pub async fn watch(
     port: u16,
-    pid: Option<u32>,
+    pid: u32,
     time: Duration,
     watchers: Watchers,
 ) -> std::io::Result<Figures> {
@@ -135,7 +135,7 @@ pub async fn watch(
     // Every watch is confirmed before the first put.
     board.wait(watchers.total()).await;
     let putter = tokio::task::spawn_local(put(port, watchers, Rc::clone(&shared), board));
-    let figures = measure(&shared, pid, time).await;
+    let figures = measure(&shared, &[pid], time).await;
     putter.abort();
     Ok(figures)
 }

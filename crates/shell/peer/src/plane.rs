@@ -61,6 +61,10 @@ pub trait Member: Send + Sync + 'static {
     /// Messages to a peer were lost.
     fn unreachable(&self, peer: MemberId);
 
+    /// Nobody listens at a peer's only URL, though it is a peer: its process has ended, or was not
+    /// started yet. Told at every attempt to reach it.
+    fn ended(&self, peer: MemberId);
+
     /// What became of a snapshot given to [`Plane::send_snapshot`].
     fn snapshot_sent(&self, peer: MemberId, arrived: bool);
 

@@ -58,13 +58,21 @@ impl Decoder {
 /// Why a stream did not come about.
 enum NoStream {
     Failed(String),
+    /// The peer's machine says that no process has the port.
+    NobodyListens(String),
     /// The peer is too old for streams: messages go by requests.
     Unsupported,
 }
 
 impl<E: Into<LinkError>> From<E> for NoStream {
     fn from(error: E) -> Self {
-        NoStream::Failed(describe(&*error.into()))
+        let error = error.into();
+        let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        let reason = describe(&*error);
+        match kind {
+            Some(std::io::ErrorKind::ConnectionRefused) => NoStream::NobodyListens(reason),
+            _ => NoStream::Failed(reason),
+        }
     }
 }
 
@@ -98,6 +106,12 @@ pub(crate) async fn run(core: Rc<Core>, peer: MemberId, picker: Rc<Picker>, chan
             }
             Err(NoStream::Unsupported) => {}
             Err(NoStream::Failed(reason)) => core.deactivate(peer, channel, "dial", &reason),
+            Err(NoStream::NobodyListens(reason)) => {
+                core.deactivate(peer, channel, "dial", &reason);
+                if picker.all().len() == 1 {
+                    core.member.ended(peer);
+                }
+            }
         }
     }
 }

@@ -35,6 +35,11 @@ const CHUNKS: usize = 4;
 /// Bytes gathered for one write.
 const WRITE_BYTES: usize = 256 * 1024;
 
+/// Bytes after which what was written is flushed while more arrives. Left to the end, the flush of
+/// a gigabyte takes as long as the disk needs for it, and whatever else syncs on that disk waits
+/// behind it all.
+const FLUSH_BYTES: u64 = 8 << 20;
+
 /// Counts a snapshot until it is dropped.
 struct Slot(Rc<Core>);
 
@@ -222,18 +227,25 @@ fn create(
     }
 }
 
-fn write_file(
+/// Flushes whenever that is due, until nobody writes any more.
+fn flush(file: &dyn env::File, due: &std::sync::mpsc::Receiver<()>) -> Result<(), IoError> {
+    let may = MayBlock::on_this_thread();
+    while due.recv().is_ok() {
+        file.sync_data(&may)?;
+    }
+    Ok(())
+}
+
+/// Writes all parts one after another; how many bytes. Waits for flushes: what is written and not
+/// durable is bounded by a few [`FLUSH_BYTES`].
+fn write_parts(
     may: &MayBlock,
-    disk: &dyn Disk,
-    dir: &Path,
-    member: &dyn Member,
-    index: Index,
+    file: &dyn env::File,
     mut parts: mpsc::Receiver<Part>,
-) -> Result<Saved, String> {
+    due: &std::sync::mpsc::SyncSender<()>,
+) -> Result<u64, String> {
     let text = |e: IoError| e.to_string();
-    let (file, path) = create(may, disk, dir).map_err(text)?;
-    let mut temporary = Temporary { may, disk, path: Some(path.clone()) };
-    let (mut at, mut buffer) = (0, Vec::with_capacity(WRITE_BYTES));
+    let (mut at, mut flushed, mut buffer) = (0, 0, Vec::with_capacity(WRITE_BYTES));
     loop {
         match parts.blocking_recv() {
             Some(Part::Data(data)) => {
@@ -242,6 +254,10 @@ fn write_file(
                     file.write_at(may, &buffer, at).map_err(text)?;
                     at += buffer.len() as u64;
                     buffer.clear();
+                }
+                if at - flushed >= FLUSH_BYTES {
+                    flushed = at;
+                    due.send(()).map_err(|_| "a flush failed".to_owned())?;
                 }
             }
             Some(Part::End) => break,
@@ -252,6 +268,30 @@ fn write_file(
         file.write_at(may, &buffer, at).map_err(text)?;
         at += buffer.len() as u64;
     }
+    Ok(at)
+}
+
+fn write_file(
+    may: &MayBlock,
+    disk: &dyn Disk,
+    dir: &Path,
+    member: &dyn Member,
+    index: Index,
+    parts: mpsc::Receiver<Part>,
+) -> Result<Saved, String> {
+    let text = |e: IoError| e.to_string();
+    let (file, path) = create(may, disk, dir).map_err(text)?;
+    let mut temporary = Temporary { may, disk, path: Some(path.clone()) };
+    let at = std::thread::scope(|scope| {
+        let (due, flushes) = std::sync::mpsc::sync_channel(1);
+        let flusher = &file;
+        let flusher = scope.spawn(move || flush(&**flusher, &flushes));
+        let written = write_parts(may, &*file, parts, &due);
+        drop(due);
+        // A failed flush is the reason why writing ended, and final (invariant 10).
+        flusher.join().map_err(|_| "the flushing thread panicked".to_owned())?.map_err(text)?;
+        written
+    })?;
     let began = Instant::now();
     file.sync_all(may).map_err(text)?;
     let synced = began.elapsed();

@@ -24,6 +24,8 @@ struct Counter {
 }
 
 impl Member for Counter {
+    fn ended(&self, _: MemberId) {}
+
     fn receive(&self, _: Message) -> Result<(), Refused> {
         self.received.fetch_add(1, Ordering::Relaxed);
         Ok(())

@@ -448,3 +448,21 @@ fn a_panic_on_the_planes_thread_is_told() {
     two.member.wait("the panic", |told| told.fatal.len() == 1);
     two.member.with(|told| assert!(told.fatal[0].contains("a message too much")));
 }
+
+#[test]
+fn a_peer_whose_port_nobody_has_any_more_has_ended() {
+    let (one, two) = pair();
+    one.member.with(|told| told.ended.clear());
+    drop(two);
+    one.member.wait("the end", |told| told.ended.contains(&2));
+}
+
+#[test]
+fn a_peer_with_several_urls_may_live_behind_another_one() {
+    let one = Ours::start(1);
+    let urls = ["http://127.0.0.1:9", "http://127.0.0.1:10"];
+    one.plane.add_peer(MemberId(2), &urls).unwrap();
+    one.member.wait_event("PeerAdded", 1);
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    one.member.with(|told| assert!(told.ended.is_empty()));
+}

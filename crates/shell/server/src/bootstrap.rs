@@ -39,11 +39,12 @@ pub(crate) fn identify(
     may: &MayBlock,
     options: &Options,
 ) -> Result<Identity, RunError> {
-    let founded = founded(options)?;
     if has_log(disk, may, &options.wal_dir)? {
-        // The log names the member and its cluster.
-        return Ok(founded);
+        // The log names the member and its cluster; the list of founders has had its time.
+        return Ok(founded(options).unwrap_or_else(|_| unlisted(options)));
     }
+    let founded = founded(options)?;
+    advertises_what_is_listed(options)?;
     let own = &options.name;
     let others = options.initial_cluster.iter().filter(|(name, _)| name != own);
     let mut urls: Vec<String> = others.flat_map(|(_, urls)| urls.clone()).collect();
@@ -88,6 +89,53 @@ fn founded(options: &Options) -> Result<Identity, RunError> {
     let member = member.ok_or_else(|| RunError::UnknownName(options.name.clone()))?;
     let ids: Vec<_> = founders.iter().map(|member| MemberId(member.id)).collect();
     Ok(Identity { member, cluster: cluster_id(&ids), founders, remotes: Vec::new() })
+}
+
+/// What is made up for a member whose log names it.
+fn unlisted(options: &Options) -> Identity {
+    let member = member_id(&options.advertise_peer_urls, &options.initial_cluster_token);
+    Identity { member, cluster: cluster_id(&[member]), founders: Vec::new(), remotes: Vec::new() }
+}
+
+/// Founders and others must agree on where this member is reached.
+//= etcd 3.7.1: server/config/config.go#advertiseMatchesCluster
+fn advertises_what_is_listed(options: &Options) -> Result<(), RunError> {
+    let own = options.initial_cluster.iter().find(|(name, _)| *name == options.name);
+    let listed = own.map(|(_, urls)| urls.as_slice()).unwrap_or_default();
+    let advertised = &options.advertise_peer_urls;
+    if same_urls(listed, advertised) {
+        return Ok(());
+    }
+    let (name, sorted) = (&options.name, |urls: &[String]| {
+        let mut urls = urls.to_vec();
+        urls.sort_unstable();
+        urls
+    });
+    let (listed, advertised) = (sorted(listed), sorted(advertised));
+    let without = |urls: &[String], others: &[String]| {
+        let missing = urls.iter().filter(|url| !others.contains(url));
+        missing.cloned().collect::<Vec<_>>()
+    };
+    let named = |urls: &[String]| {
+        let named: Vec<_> = urls.iter().map(|url| format!("{name}={url}")).collect();
+        named.join(",")
+    };
+    let missing = without(&listed, &advertised);
+    Err(RunError::Bootstrap(if missing.is_empty() {
+        let missing = without(&advertised, &listed).join(",");
+        let named = named(&advertised);
+        format!(
+            "--initial-advertise-peer-urls has {missing} but missing from --initial-cluster={named}"
+        )
+    } else {
+        let (missing, advertised) = (named(&missing), advertised.join(","));
+        format!(
+            "--initial-cluster has {missing} but missing from \
+             --initial-advertise-peer-urls={advertised} (resolved urls: {advertised:?} != \
+             {listed:?})",
+            listed = listed.join(","),
+        )
+    }))
 }
 
 /// Whether the others know this member as one that has served clients already.
@@ -230,6 +278,33 @@ mod tests {
 
     fn remote(id: u64, url: &str) -> RemoteMember {
         RemoteMember { id, peer_urls: vec![url.to_owned()], ..RemoteMember::default() }
+    }
+
+    #[test]
+    fn a_founder_advertises_what_its_list_says() {
+        let with = |name: &str, listed: &str, advertised: &str| Options {
+            name: name.to_owned(),
+            initial_cluster: vec![("a".to_owned(), vec![listed.to_owned()])],
+            advertise_peer_urls: vec![advertised.to_owned()],
+            ..Options::default()
+        };
+        let here = "http://127.0.0.1:2380";
+        assert!(advertises_what_is_listed(&with("a", here, here)).is_ok());
+        assert!(
+            advertises_what_is_listed(&with("a", "http://localhost:1", "http://127.0.0.1:1"))
+                .is_ok()
+        );
+        let why = advertises_what_is_listed(&with("a", here, "http://127.0.0.1:1")).unwrap_err();
+        assert_eq!(
+            why.to_string(),
+            "--initial-cluster has a=http://127.0.0.1:2380 but missing from \
+             --initial-advertise-peer-urls=http://127.0.0.1:1 (resolved urls: \
+             \"http://127.0.0.1:1\" != \"http://127.0.0.1:2380\")"
+        );
+        assert_eq!(
+            founded(&with("b", here, here)).unwrap_err().to_string(),
+            "couldn't find local name \"b\" in the initial cluster configuration"
+        );
     }
 
     #[test]

@@ -7,10 +7,12 @@
 mod bootstrap;
 pub mod config;
 mod corruption;
+mod election;
 mod failpoints;
 pub mod listen;
 pub mod logging;
 mod metered;
+mod notify;
 mod peers;
 mod program;
 mod report;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use env::{Disk, MayBlock};
 use handover::{Inbox, Slot};
-use member::{MemberView, NodeInput};
+use member::{MemberView, NodeInput, NodeStatus};
 use peer::{Answer, Event, Refused};
 use rpc::services::peers::PeerCall;
 use types::{Index, MemberId};
@@ -18,6 +18,7 @@ pub(crate) struct PeerSide {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) node: Arc<Inbox<NodeInput>>,
     pub(crate) view: Arc<Slot<MemberView>>,
+    pub(crate) status: Arc<Slot<NodeStatus>>,
     pub(crate) reporter: Arc<Reporter>,
     /// Requests that a runtime answers, once there is one.
     pub(crate) calls: Arc<Inbox<PeerCall>>,
@@ -34,6 +35,12 @@ impl peer::Member for PeerSide {
 
     fn unreachable(&self, peer: MemberId) {
         self.node.push_event(NodeInput::Unreachable(peer));
+    }
+
+    fn ended(&self, peer: MemberId) {
+        if self.status.load().leader == Some(peer) {
+            self.node.push_event(NodeInput::PeerEnded(peer));
+        }
     }
 
     fn snapshot_sent(&self, peer: MemberId, arrived: bool) {

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use crate::config::{self, Configured, Refused, Request};
 use crate::failpoints::{Registry, http};
 use crate::logging::Format;
+use crate::notify;
 use crate::threads::Fatal;
 use crate::{Log, Options, RunError, Server, log_line, start_until};
 
@@ -120,6 +121,7 @@ fn run(configured: &Configured, disk: &Arc<dyn Disk>, ready: &dyn Fn()) -> ExitC
     };
     if !*stop.borrow() {
         announce(&log, &server);
+        notify_manager(&log);
         ready();
     }
     let result = server.wait();
@@ -149,6 +151,19 @@ fn announce(log: &Log, server: &Server) {
             "traffic" = "grpc+http",
             "address" = address.to_string()
         );
+    }
+}
+
+/// Tells systemd, if it started this process, that the unit is up.
+//= etcd 3.7.1: server/etcdmain/main.go#notifySystemd
+fn notify_manager(log: &Log) {
+    log_line!(log, Info, "notifying init daemon");
+    match notify::ready(&std::env::var("NOTIFY_SOCKET").unwrap_or_default()) {
+        Ok(()) => log_line!(log, Info, "successfully notified init daemon"),
+        Err(e) => {
+            let error = e.to_string();
+            log_line!(log, Error, "failed to notify systemd for readiness", "error" = error);
+        }
     }
 }
 

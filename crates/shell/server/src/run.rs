@@ -39,6 +39,7 @@ use crate::{Log, log_line};
 use crate::bootstrap::{Identity, identify};
 use crate::config::features::Features;
 use crate::corruption::{self, Checks};
+use crate::election::Advance;
 use crate::listen::{Accepted, Address, Bound, Listener, bind};
 use crate::metered::MeteredDisk;
 use crate::peers::PeerSide;
@@ -81,6 +82,8 @@ pub struct Options {
     pub heartbeat: Duration,
     /// `--election-timeout`.
     pub election: Duration,
+    /// `--initial-election-tick-advance`.
+    pub election_tick_advance: bool,
     /// `--pre-vote`.
     pub pre_vote: bool,
     /// `--snapshot-count`.
@@ -152,6 +155,7 @@ impl Default for Options {
             initial_cluster_token: "etcd-cluster".to_owned(),
             heartbeat: Duration::from_millis(l::HEARTBEAT_MS),
             election: Duration::from_millis(l::ELECTION_MS),
+            election_tick_advance: true,
             pre_vote: true,
             snapshot_count: l::SNAPSHOT_COUNT,
             catchup_entries: l::SNAPSHOT_CATCHUP_ENTRIES,
@@ -335,6 +339,12 @@ pub fn start_until(
     };
     parts.set_failpoints(&options.failpoints);
     report_recovery(log, &config, &parts, Clock.now().since(began));
+    //= etcd 3.7.1: server/etcdserver/bootstrap.go#Finalize
+    let learners = parts.applier.view().members.iter().filter(|m| m.is_learner).count();
+    if learners > options.max_learners {
+        let why = "membership: too many learner members in cluster";
+        return Err(RunError::Bootstrap(why.to_owned()));
+    }
     let mut bound = Vec::new();
     for address in &options.client_addresses {
         let socket = bind(address, options.reuse.0, options.reuse.1)
@@ -390,6 +400,7 @@ pub fn start_until(
     let side = PeerSide {
         disk: Arc::clone(disk),
         node: Arc::clone(&queues.node),
+        status: Arc::clone(&queues.status),
         view: Arc::clone(&queues.view),
         reporter,
         calls: Arc::clone(&calls),
@@ -435,7 +446,8 @@ pub fn start_until(
     let sockets = Sockets { bound, calls };
     let runtimes = runtimes(options, &handle, &inboxes, sockets, &queues, &stopped);
     let runtimes = runtimes.map_err(thread_error)?;
-    wait_ready(&queues, &fatal, &stopped)?;
+    let advance = Advance::new(log, options, members.iter().count(), Clock.now());
+    wait_ready(&queues, &plane, advance, &fatal, &stopped)?;
     let patience = config.node.request_timeout();
     Ok(Server { queues, plane, automata, runtimes, stop, fatal, addresses, member, patience })
 }
@@ -547,6 +559,8 @@ fn thread_error(e: io::Error) -> RunError {
 /// before the restart.
 fn wait_ready(
     queues: &Queues,
+    plane: &Plane,
+    mut advance: Advance,
     fatal: &OnceLock<Fatal>,
     stopped: &watch::Receiver<bool>,
 ) -> Result<(), RunError> {
@@ -554,6 +568,7 @@ fn wait_ready(
         if let Some(why) = fatal.get() {
             return Err(RunError::Fatal(why.clone()));
         }
+        advance.step(Clock.now(), || plane.active_peers(), queues);
         std::thread::sleep(READY_STEP);
     }
     Ok(())

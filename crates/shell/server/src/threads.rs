@@ -161,6 +161,11 @@ impl Queues {
         }
     }
 
+    /// This member.
+    pub fn member(&self) -> MemberId {
+        self.member
+    }
+
     /// Sends replies out, one push per runtime.
     fn reply(
         &self,

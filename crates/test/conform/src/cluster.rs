@@ -71,6 +71,11 @@ impl Node {
         format!("http://{}", self.peer)
     }
 
+    /// Gives it another address for its peers, from its next start on.
+    pub fn move_peer(&mut self) {
+        self.peer = (address(), new_port()).into();
+    }
+
     /// `http://address` of its clients.
     #[must_use]
     pub fn client_url(&self) -> String {
@@ -197,7 +202,8 @@ fn get(address: SocketAddr, path: &str) -> Option<String> {
     let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
     stream.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
+    // A server that hangs up early has answered all the same.
+    let _ = stream.read_to_string(&mut answer);
     answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
 }
 
@@ -298,6 +304,50 @@ impl Cluster {
     /// If it runs.
     pub fn spawn(&mut self, n: usize) {
         self.nodes[n].spawn(&self.args);
+    }
+
+    /// Stops a member cleanly and starts it again.
+    ///
+    /// # Panics
+    /// If it does not stop or come back.
+    pub fn restart_clean(&mut self, n: usize) {
+        self.nodes[n].stop();
+        self.restart(n);
+    }
+
+    /// Leaves out a flag and its value, from the next start of each member on.
+    pub fn drop_arg(&mut self, flag: &str) {
+        if let Some(place) = self.args.iter().position(|arg| arg == flag) {
+            self.args.drain(place..place + 2);
+        }
+    }
+
+    /// Starts members again and waits until they serve.
+    ///
+    /// # Panics
+    /// As [`Cluster::restart`].
+    pub fn restart_all(&mut self, members: &[usize]) {
+        for &n in members {
+            self.nodes[n].spawn(&self.args);
+        }
+        for &n in members {
+            self.wait_ready_one(n);
+        }
+    }
+
+    /// A member that would join all that there are, but was not added and does not run.
+    ///
+    /// # Panics
+    /// If the program was not built.
+    pub fn push_joining(&mut self, kind: Kind, args: &[&str]) -> usize {
+        let dir = self.dir.as_ref().expect("there until the end").path();
+        let mut node = Node::new(dir, kind, format!("m{}", self.nodes.len()));
+        node.args = args.iter().map(|&a| a.to_owned()).collect();
+        self.nodes.push(node);
+        let initial = (initial_cluster(&self.nodes), "existing");
+        let node = self.nodes.last_mut().expect("pushed above");
+        node.initial = initial;
+        self.nodes.len() - 1
     }
 
     /// Adds a member through member `through` and starts it as `kind` without waiting for it. Its

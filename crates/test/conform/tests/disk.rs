@@ -136,10 +136,7 @@ fn either_goes_on_where_the_other_was_killed() {
         for round in 0..4 {
             let wait = Duration::from_millis(150 + 90 * round);
             let acknowledged = write_until_killed(&mut server, round, wait);
-            let other = match server.kind {
-                Kind::Quorate => Kind::Reference,
-                Kind::Reference => Kind::Quorate,
-            };
+            let other = if server.kind == Kind::Quorate { Kind::Reference } else { Kind::Quorate };
             server.restart_as(other);
             done.push((round, acknowledged));
             nothing_is_lost(&server, &done);

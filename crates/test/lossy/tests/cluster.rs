@@ -477,7 +477,7 @@ fn one_cluster(namespaces: &[Namespace], seed: u64, faults: &[Fault]) -> Result<
                     let mut at = n;
                     while !done.get() {
                         // Whoever loses its member goes to the next one.
-                        let limit = run_until(done, caller.run(addresses[at % 3]));
+                        let limit = run_until(done, caller.run(addresses[at % 3], || !done.get()));
                         limit.await;
                         at += 1;
                         tokio::time::sleep(Duration::from_millis(20)).await;

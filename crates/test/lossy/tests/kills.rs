@@ -8,7 +8,6 @@ mod common;
 mod record;
 
 use std::cell::Cell;
-use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -74,24 +73,23 @@ fn kill_one_directory(args: &[&str], seed: u64, rounds: u64) -> Result<Report, V
         let more: &[_] =
             if round % 2 == 0 { &[] } else { &[("QUORATE_LOSSY_WRITEBACK", writeback.as_str())] };
         assert!(lossy.start("", more), "seed {seed}, round {round}: {}", lossy.server.log());
-        let port = lossy.server.port;
-        let at = (Ipv4Addr::LOCALHOST, port).into();
+        let server = (std::net::Ipv4Addr::LOCALHOST, lossy.server.port).into();
         let wait = Duration::from_millis(40 + entropy.below(500));
         let last = round == rounds;
         block_on(async {
             let (reader, rest) = callers.split_last_mut().expect("there are clients");
-            let client = Client::connect(port).await;
+            let client = Client::connect_to(server).await;
             reader.call(&client, Request::Range(everything())).await;
             if last {
                 let reached = newest.get();
                 for watcher in &mut watchers {
-                    let finish = watcher.finish(at, reached);
+                    let finish = watcher.finish(server, reached);
                     silent |= tokio::time::timeout(PATIENCE, finish).await.is_err();
                 }
                 return;
             }
-            let calls = rest.iter_mut().map(|caller| caller.run(at));
-            let watch = watchers.iter_mut().map(|watcher| watcher.run(at));
+            let calls = rest.iter_mut().map(|caller| caller.run(server, || true));
+            let watch = watchers.iter_mut().map(|watcher| watcher.run(server));
             let kill = async {
                 tokio::time::sleep(wait).await;
                 lossy.server.kill();
@@ -101,6 +99,7 @@ fn kill_one_directory(args: &[&str], seed: u64, rounds: u64) -> Result<Report, V
     }
     let mut history = History { one_member: true, ..History::default() };
     for caller in callers {
+        assert!(caller.unclear.is_empty(), "seed {seed}: {:?}", caller.unclear);
         history.operations.extend(caller.operations);
     }
     for (client, watcher) in (0..).zip(watchers) {

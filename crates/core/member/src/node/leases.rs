@@ -99,9 +99,14 @@ impl Node {
             // A leader's clock starts with the first applied entry of its term.
             let elsewhere = self.status.leader.filter(|_| !self.status.is_leader);
             let late = waiting.until <= now;
+            //= etcd 3.7.1: server/etcdserver/v3_server.go#waitLeader
+            let error = match self.status.leader {
+                Some(_) => ApiError::Timeout,
+                None => ApiError::NoLeader,
+            };
             return match elsewhere {
                 Some(leader) => Some(Reply::Elsewhere(leader)),
-                None => late.then_some(Reply::Refused(ApiError::Timeout)),
+                None => late.then_some(Reply::Refused(error)),
             };
         }
         if waiting.question == Question::TimeToLive {

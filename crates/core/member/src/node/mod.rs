@@ -103,8 +103,7 @@ pub struct Node {
     /// Applied index when entries were last let go.
     forgotten: Index,
     leader_seen: Option<MemberId>,
-    /// When the leader was last lost, and when one was known again.
-    leader_lost: Option<Instant>,
+    /// When a leader was last known after there was none.
     leader_elected: Option<Instant>,
     transfers: Vec<Transfer>,
     stopping: Option<Stopping>,
@@ -157,7 +156,6 @@ impl Node {
             arrived: None,
             forgotten: last_snapshot,
             leader_seen: None,
-            leader_lost: None,
             leader_elected: None,
             transfers: Vec::new(),
             stopping: None,
@@ -219,6 +217,10 @@ impl Node {
                 NodeInput::BackendCommitted(committed) => self.backend_committed(&committed, out),
                 NodeInput::SnapshotSaved(index) => self.snapshot_saved(index),
                 NodeInput::Unreachable(peer) => self.raft.report_unreachable(peer),
+                NodeInput::PeerEnded(peer) => self.raft.peer_ended(peer),
+                NodeInput::AdvanceElection => {
+                    self.raft.advance_election(self.election_ticks().saturating_sub(2));
+                }
                 NodeInput::SnapshotSent { peer, arrived } => {
                     self.snapshot_sent(now, peer, arrived);
                 }
@@ -349,10 +351,8 @@ impl Node {
             self.leases.stop();
             self.led_term = None;
         }
-        match (self.status.leader, leader) {
-            (Some(_), None) => self.leader_lost = Some(now),
-            (None, Some(_)) => self.leader_elected = Some(now),
-            _ => {}
+        if self.status.leader.is_none() && leader.is_some() {
+            self.leader_elected = Some(now);
         }
         self.status.leader = leader;
         self.status.is_leader = leads;

@@ -115,18 +115,19 @@ impl Node {
         }
         while self.parked.front().is_some_and(|(at, _)| *at <= until) {
             self.status.proposals_failed += 1;
-            if let Some((at, parked)) = self.parked.pop_front() {
-                let error = self.timeout_of(at);
-                out.replies.push((parked.token(), Reply::Refused(error)));
+            if let Some((_, parked)) = self.parked.pop_front() {
+                let refused = Reply::Refused(ApiError::ContextDeadline);
+                out.replies.push((parked.token(), refused));
             }
         }
     }
 
-    /// Proposals that came while the leader was lost may have gone with it.
+    /// Proposals from shortly before a leader was elected may have gone with the one before it.
     //= etcd 3.7.1: server/etcdserver/v3_server.go#parseProposeCtxErr
     fn timeout_of(&self, at: Instant) -> ApiError {
-        match (self.leader_lost, self.leader_elected) {
-            (Some(lost), Some(elected)) if at > lost && at < elected => {
+        let lost_within = 2 * self.config.election;
+        match self.leader_elected {
+            Some(elected) if at < elected && elected < at + lost_within => {
                 ApiError::TimeoutLeaderFailure
             }
             _ => ApiError::Timeout,

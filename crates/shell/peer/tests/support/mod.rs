@@ -25,6 +25,7 @@ pub struct Told {
     pub unreachable: Vec<u64>,
     pub snapshots: Vec<(u64, bool)>,
     pub removed: usize,
+    pub ended: Vec<u64>,
     pub events: Vec<String>,
     pub fatal: Vec<String>,
     /// The next message is too much.
@@ -78,6 +79,10 @@ impl Recorder {
 }
 
 impl Member for Recorder {
+    fn ended(&self, peer: MemberId) {
+        self.with(|told| told.ended.push(peer.0));
+    }
+
     fn receive(&self, message: Message) -> Result<(), Refused> {
         self.with(|told| {
             if std::mem::take(&mut told.panic) {

@@ -171,7 +171,9 @@ async fn change(
 //= etcd 3.7.1: client/pkg/types/urls.go#NewURLs
 fn peer_urls(texts: &[String]) -> Result<Vec<String>, Status> {
     let mut urls: Vec<String> = texts.iter().map(|text| text.trim().to_owned()).collect();
-    let valid = |url: &String| peer::Url::parse(url).is_ok();
+    // An IPv6 address has both its brackets.
+    let closed = |host: &str| !host.starts_with('[') || host.contains(']');
+    let valid = |url: &String| peer::Url::parse(url).is_ok_and(|url| closed(url.host()));
     if urls.is_empty() || !urls.iter().all(valid) {
         return Err(ApiError::MemberBadUrls.into());
     }

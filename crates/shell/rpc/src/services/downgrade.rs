@@ -48,13 +48,27 @@ pub(super) async fn downgrade(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, 
     Ok(respond(rt, shown))
 }
 
-/// The version asked for: `X.Y` or `X.Y.Z`, whose patch does not count.
+/// The version asked for: `X.Y` or `X.Y.Z`, whose patch does not count, nor what stands behind it.
 //= etcd 3.7.1: server/etcdserver/cluster_util.go#convertToClusterVersion
 fn target(text: &str) -> Result<Version, Status> {
-    let numbers = text.split('.').filter(|part| part.parse::<u32>().is_ok()).count();
-    let parts = text.split('.').count();
-    let version = Version::parse(text).filter(|_| numbers == parts && matches!(parts, 2 | 3));
+    let version = semantic(text).or_else(|| semantic(&format!("{text}.0")));
     version.ok_or_else(|| ApiError::WrongDowngradeVersionFormat.into())
+}
+
+/// A version of three numbers, perhaps with `-` and a pre-release, `+` and metadata.
+//= coreos/go-semver 0.3.1: semver/semver.go#Set
+fn semantic(text: &str) -> Option<Version> {
+    let (rest, metadata) = text.split_once('+').unwrap_or((text, ""));
+    let (numbers, pre_release) = rest.split_once('-').unwrap_or((rest, ""));
+    let is_identifier = |text: &str| {
+        let is_part = |part: &str| {
+            !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        };
+        text.is_empty() || text.split('.').all(is_part)
+    };
+    let numbers: Vec<u32> = numbers.splitn(3, '.').map_while(|n| n.parse().ok()).collect();
+    let &[major, minor, _] = numbers.as_slice() else { return None };
+    (is_identifier(pre_release) && is_identifier(metadata)).then_some(Version { major, minor })
 }
 
 fn cluster_version(view: &MemberView) -> Result<Version, Status> {

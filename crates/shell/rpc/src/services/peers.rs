@@ -265,7 +265,10 @@ where
             }
         }
         if Instant::now() >= until {
-            return Err(ApiError::Timeout.into());
+            //= etcd 3.7.1: server/etcdserver/v3_server.go#waitLeader
+            let is_known = rt.handle.status.load().leader.is_some();
+            let error = if is_known { ApiError::Timeout } else { ApiError::NoLeader };
+            return Err(error.into());
         }
         tokio::time::sleep(RETRY).await;
     }

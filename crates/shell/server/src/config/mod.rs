@@ -308,17 +308,6 @@ fn options(set: &Set) -> Result<Options, String> {
     } else {
         vec![(name.clone(), advertised_peers.clone())]
     };
-    let own = cluster.iter().find(|(known, _)| *known == name);
-    let own = own.ok_or_else(|| {
-        format!("couldn't find local name {name:?} in the initial cluster configuration")
-    })?;
-    if own.1 != advertised_peers {
-        return Err(format!(
-            "--initial-cluster has {name}={} but missing from --initial-advertise-peer-urls={} ",
-            own.1.join(","),
-            advertised_peers.join(",")
-        ));
-    }
     let features = Features::parse(set.text("feature-gates"))?;
     let client_urls = url_list(set, "listen-client-urls")?;
     let client_addresses: Result<Vec<_>, _> = client_urls.iter().map(Url::address).collect();
@@ -361,6 +350,7 @@ fn options(set: &Set) -> Result<Options, String> {
         initial_cluster_token: set.text("initial-cluster-token").to_owned(),
         heartbeat: Duration::from_millis(number(set, "heartbeat-interval")),
         election: Duration::from_millis(number(set, "election-timeout")),
+        election_tick_advance: boolean(set, "initial-election-tick-advance"),
         pre_vote: boolean(set, "pre-vote"),
         snapshot_count: or(number(set, "snapshot-count"), limits::SNAPSHOT_COUNT),
         catchup_entries: number(set, "snapshot-catchup-entries"),
@@ -463,10 +453,6 @@ mod tests {
         assert_eq!(
             refusal(&["--listen-client-urls=http://example.com:1"]),
             "expected IP in URL for binding (http://example.com:1)"
-        );
-        assert_eq!(
-            refusal(&["--name=a", "--initial-cluster=b=http://localhost:2380"]),
-            "couldn't find local name \"a\" in the initial cluster configuration"
         );
         assert_eq!(refusal(&["--logger=x"]), "unknown logger option \"x\"");
         let text = "unknown log format: x, supported values json, console";

@@ -14,6 +14,9 @@ mod f_watch;
 mod g_leases;
 mod i_alarms;
 mod j_limits;
+mod k_members;
+mod l_leadership;
+mod m_versions;
 mod n_maintenance;
 mod p_durability;
 

@@ -44,6 +44,8 @@ pub struct Caller {
     drawn: u64,
     pub pause_us: u64,
     pub operations: Vec<Operation>,
+    /// Statuses that do not say whether the operation had an effect.
+    pub unclear: Vec<Failure>,
 }
 
 const KEYS: u64 = 24;
@@ -56,8 +58,16 @@ impl Caller {
     pub fn new(number: u32, seed: u64, clock: Clock, newest: &Rc<Cell<i64>>) -> Self {
         let entropy = SplitMix::new(seed ^ u64::from(number) << 32);
         let newest = Rc::clone(newest);
-        let (drawn, pause_us) = (0, PAUSE_US);
-        Self { number, entropy, clock, newest, drawn, pause_us, operations: Vec::new() }
+        Self {
+            number,
+            entropy,
+            clock,
+            newest,
+            drawn: 0,
+            pause_us: PAUSE_US,
+            operations: Vec::new(),
+            unclear: Vec::new(),
+        }
     }
 
     fn below(&mut self, bound: u64) -> u64 {
@@ -149,11 +159,12 @@ impl Caller {
         }
     }
 
-    /// Runs drawn operations until the server is gone, or does not answer for [`PATIENCE`].
-    pub async fn run(&mut self, at: SocketAddr) {
-        let connect = Client::try_connect_to(at, 1 << 20);
+    /// Runs drawn operations until the server is gone, does not answer for [`PATIENCE`], or nobody
+    /// wants more.
+    pub async fn run(&mut self, server: SocketAddr, wants_more: impl Fn() -> bool) {
+        let connect = Client::try_connect_to(server, 1 << 20);
         let Ok(Ok(client)) = tokio::time::timeout(PATIENCE, connect).await else { return };
-        loop {
+        while wants_more() {
             tokio::time::sleep(Duration::from_micros(self.below(self.pause_us))).await;
             if self.number == 0 && self.below(60) == 0 {
                 let path = "/etcdserverpb.Maintenance/Defragment";
@@ -193,7 +204,11 @@ impl Caller {
             Err(e) if e.code == 999 => Outcome::Unknown,
             Err(e) => {
                 let code = Code::ALL.get(usize::from(e.code)).copied().unwrap_or(Code::Unknown);
-                Outcome::of_error(Status::new(code, e.message))
+                let outcome = Outcome::of_error(Status::new(code, e.message.clone()));
+                if outcome == Outcome::Unknown {
+                    self.unclear.push(e);
+                }
+                outcome
             }
         };
         let noted = self.operations.last_mut().expect("noted above");
@@ -271,8 +286,8 @@ impl Watcher {
     }
 
     /// Opens the next leg; nothing if the server is gone.
-    async fn open(&mut self, at: SocketAddr) -> Option<(Client, Stream)> {
-        let client = Client::try_connect_to(at, 1 << 24).await.ok()?;
+    async fn open(&mut self, server: SocketAddr) -> Option<(Client, Stream)> {
+        let client = Client::try_connect_to(server, 1 << 24).await.ok()?;
         let start_revision = self.next_start();
         let request = WatchCreateRequest { start_revision, ..self.request.clone() };
         let union = RequestUnion::CreateRequest(request.clone());
@@ -294,8 +309,8 @@ impl Watcher {
     }
 
     /// Watches until the server is gone.
-    pub async fn run(&mut self, at: SocketAddr) {
-        while let Some((_client, mut stream)) = self.open(at).await {
+    pub async fn run(&mut self, server: SocketAddr) {
+        while let Some((_client, mut stream)) = self.open(server).await {
             // A compaction may cancel it; then it begins anew.
             loop {
                 match self.take(&mut stream).await {
@@ -309,12 +324,12 @@ impl Watcher {
 
     /// Watches until everything up to `revision` must have come, by the server's own word: a
     /// progress notification.
-    pub async fn finish(&mut self, at: SocketAddr, revision: i64) {
+    pub async fn finish(&mut self, server: SocketAddr, revision: i64) {
         // A watch from a later revision is never told of progress, and this one has seen all.
         if self.next_start() > revision {
             return;
         }
-        while let Some((_client, mut stream)) = self.open(at).await {
+        while let Some((_client, mut stream)) = self.open(server).await {
             self.legs.last_mut().expect("opened above").must_reach = Some(revision);
             loop {
                 let progress = RequestUnion::ProgressRequest(WatchProgressRequest {});
