@@ -1,7 +1,7 @@
 //! Clusters of several members, of one kind or mixed.
 //!
-//! Owns the processes, their directories and their logs (kept if the test fails). Each test
-//! process has a loopback address of its own, so that ports stay a member's over its restarts and
+//! Owns the processes, their directories and their logs (kept if the test fails; with
+//! `QUORATE_KEEP_DATA` the directories too). Each test process has a loopback address of its own, so that ports stay a member's over its restarts and
 //! nobody else takes them. Never ends a process that it did not start.
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -111,7 +111,6 @@ impl Node {
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &self.initial.0])
             .args(["--initial-cluster-state", self.initial.1])
-            .args(TIMES)
             .args(args)
             .args(&self.args)
             .stdin(Stdio::null())
@@ -237,6 +236,22 @@ impl Cluster {
     /// If there is no room for its directories.
     #[must_use]
     pub fn prepare(kinds: &[Kind], args: &[&str]) -> Option<Self> {
+        Self::prepare_with(kinds, &[&TIMES, args].concat())
+    }
+
+    /// As [`Cluster::start`], with etcd's own heartbeats and elections.
+    ///
+    /// # Panics
+    /// As there.
+    #[must_use]
+    pub fn start_patient(kinds: &[Kind], args: &[&str]) -> Option<Self> {
+        let mut cluster = Self::prepare_with(kinds, args)?;
+        cluster.spawn_all();
+        cluster.wait_ready();
+        Some(cluster)
+    }
+
+    fn prepare_with(kinds: &[Kind], args: &[&str]) -> Option<Self> {
         if kinds.iter().any(|kind| kind.program().is_none()) {
             return None;
         }
@@ -547,7 +562,13 @@ impl Drop for Cluster {
         if std::thread::panicking()
             && let Some(dir) = self.dir.take()
         {
-            eprintln!("logs and data stay in {}", dir.keep().display());
+            // Three logs of 64 MB a failure would fill a disk soon.
+            if std::env::var_os("QUORATE_KEEP_DATA").is_none() {
+                for node in &self.nodes {
+                    let _ = std::fs::remove_dir_all(&node.data_dir);
+                }
+            }
+            eprintln!("the members' logs stay in {}", dir.keep().display());
         }
     }
 }

@@ -5,11 +5,13 @@
 //! takes a second): they begin on an empty key space, but not at revision 1.
 
 use std::fmt::Debug;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 
 use api::etcdserverpb as pb;
 use prost::Message;
 
+use crate::cluster::Cluster;
 use crate::grpc::{Client, Failure};
 use crate::process::{Kind, Server};
 
@@ -57,10 +59,68 @@ impl Masked for pb::AlarmResponse {
     }
 }
 
+/// Where a scenario happens.
+#[derive(Debug)]
+enum Place {
+    /// On a member that is alone.
+    Alone(Server),
+    /// On a follower in a cluster.
+    Among(Cluster, usize),
+}
+
+impl Place {
+    /// With `QUORATE_MEMBERS=3`, the same scenarios run on a follower of three.
+    fn start(kind: Kind, args: &[&str]) -> Option<Self> {
+        match std::env::var("QUORATE_MEMBERS").as_deref() {
+            Err(_) | Ok("1") => Server::start(kind, args).map(Self::Alone),
+            Ok(number) => {
+                let size = number.parse().expect("QUORATE_MEMBERS is a number");
+                let cluster = Cluster::start_patient(&vec![kind; size], args)?;
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                let runtime = runtime.expect("a runtime can be made");
+                let follower = runtime.block_on(cluster.follower());
+                Some(Self::Among(cluster, follower))
+            }
+        }
+    }
+
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Alone(server) => server.kind,
+            Self::Among(cluster, n) => cluster.nodes[*n].kind,
+        }
+    }
+
+    fn address(&self) -> SocketAddr {
+        match self {
+            Self::Alone(server) => (Ipv4Addr::LOCALHOST, server.port).into(),
+            Self::Among(cluster, n) => cluster.nodes[*n].client,
+        }
+    }
+
+    fn restart(&mut self, cleanly: bool) {
+        match self {
+            Self::Alone(server) => {
+                if cleanly {
+                    server.stop();
+                }
+                server.restart_as(server.kind);
+            }
+            Self::Among(cluster, n) => {
+                if cleanly {
+                    cluster.nodes[*n].stop();
+                }
+                cluster.nodes[*n].kill();
+                cluster.restart(*n);
+            }
+        }
+    }
+}
+
 /// One server of a pair, and what it answered so far.
 #[derive(Debug)]
 pub struct Session {
-    server: Server,
+    place: Place,
     client: Option<Client>,
     transcript: Vec<String>,
 }
@@ -69,19 +129,37 @@ type Answer<A> = Result<A, Failure>;
 
 impl Session {
     fn start(kind: Kind, args: &[&str]) -> Option<Self> {
-        let server = Server::start(kind, args)?;
-        Some(Self { server, client: None, transcript: Vec::new() })
+        let place = Place::start(kind, args)?;
+        Some(Self { place, client: None, transcript: Vec::new() })
     }
 
     async fn begin(&mut self) {
-        self.client = Some(Client::connect(self.server.port).await);
+        self.client = Some(Client::connect_to(self.place.address()).await);
         self.transcript.clear();
     }
 
-    /// The server.
+    /// Another connection to the server, with a window of so many bytes per stream.
+    ///
+    /// # Panics
+    /// If it does not serve.
+    pub async fn connect(&self, window: u32) -> Client {
+        let connected = Client::try_connect_to(self.place.address(), window).await;
+        connected.expect("the server listens and speaks HTTP/2")
+    }
+
+    /// Whether this member is alone, and so leads.
     #[must_use]
-    pub fn server(&self) -> &Server {
-        &self.server
+    pub fn is_alone(&self) -> bool {
+        matches!(self.place, Place::Alone(_))
+    }
+
+    /// The body of an HTTP/1.0 GET, if it was answered.
+    #[must_use]
+    pub fn http_get(&self, path: &str) -> Option<String> {
+        match &self.place {
+            Place::Alone(server) => server.http_get(path),
+            Place::Among(cluster, n) => cluster.nodes[*n].http_get(path),
+        }
     }
 
     /// The connection.
@@ -98,9 +176,8 @@ impl Session {
     /// # Panics
     /// If it does not come back.
     pub async fn restart(&mut self) {
-        self.server.stop();
-        self.server.restart_as(self.server.kind);
-        self.client = Some(Client::connect(self.server.port).await);
+        self.place.restart(true);
+        self.client = Some(Client::connect_to(self.place.address()).await);
     }
 
     /// Kills the server (SIGKILL), starts it again on its directory and connects anew.
@@ -108,8 +185,8 @@ impl Session {
     /// # Panics
     /// If it does not come back.
     pub async fn kill(&mut self) {
-        self.server.restart_as(self.server.kind);
-        self.client = Some(Client::connect(self.server.port).await);
+        self.place.restart(false);
+        self.client = Some(Client::connect_to(self.place.address()).await);
     }
 
     /// Writes a line into the transcript.
@@ -291,7 +368,7 @@ impl Pair {
             if shared {
                 session.clear().await;
             }
-            let blame = Blame(session.server.kind);
+            let blame = Blame(session.place.kind());
             scenario(session).await;
             drop(blame);
         };

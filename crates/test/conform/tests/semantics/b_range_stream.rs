@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use api::etcdserverpb::RangeStreamResponse;
 use api::etcdserverpb::range_request::{SortOrder, SortTarget};
-use conform::{Client, Failure, Masked, Session, on_shared_pair};
+use conform::{Failure, Masked, Session, on_shared_pair};
 use prost::Message;
 
 use super::*;
@@ -159,7 +159,7 @@ fn b19_all_messages_together_are_the_unary_answer() {
 fn b20_a_compaction_beyond_the_revision_of_a_stream_ends_it() {
     on_shared_pair(async |s| {
         fill(s, 200, 100_000).await;
-        let slow = Client::try_connect(s.server().port, 65_535).await.unwrap();
+        let slow = s.connect(65_535).await;
         let body = conform::grpc::envelope(&range("k", "l").encode_to_vec());
         let mut stream = slow.open(PATH, Some(body), true).await;
         let first = stream.next::<RangeStreamResponse>(PATIENCE).await.unwrap();

@@ -8,7 +8,7 @@ use api::etcdserverpb::{
 };
 use api::mvccpb::Event;
 use api::mvccpb::event::EventType;
-use conform::{Client, Masked, Session, Stream, on_fresh_pair, on_shared_pair};
+use conform::{Masked, Session, Stream, on_fresh_pair, on_shared_pair};
 
 use super::*;
 
@@ -175,7 +175,7 @@ async fn quiet_put(s: &Session, key: &str, value: &str) -> i64 {
 
 /// A client that does not read while so many values of 100 kB are put.
 async fn stall(s: &mut Session, puts: i64) -> (Watching, i64) {
-    let client = Client::try_connect(s.server().port, 65_535).await.unwrap();
+    let client = s.connect(65_535).await;
     let mut w = Watching(client.open(WATCH, None, false).await);
     w.begin(s, watch("slow", "")).await;
     let value = "v".repeat(100_000);

@@ -90,7 +90,7 @@ fn i5_to_i8_an_alarm_stays_until_it_is_turned_off() {
             let on = s.alarm(AlarmAction::Activate, AlarmType::Nospace, id).await.unwrap();
             assert_eq!(on.alarms.len(), 1);
         }
-        let health = s.server().http_get("/health").expect("answered");
+        let health = s.http_get("/health").expect("answered");
         assert!(health.contains("false"), "{health}");
         s.note(health);
         fails(s.put(&put("a", "2")).await, EXHAUSTED, NO_SPACE);
@@ -115,7 +115,7 @@ fn i5_to_i8_an_alarm_stays_until_it_is_turned_off() {
         let off = s.alarm(AlarmAction::Deactivate, AlarmType::Nospace, id).await.unwrap();
         assert_eq!(off.alarms.len(), 1);
         s.set("a", "4").await;
-        let health = s.server().http_get("/health").expect("answered");
+        let health = s.http_get("/health").expect("answered");
         assert!(health.contains("true"), "{health}");
         s.note(health);
     });
@@ -139,7 +139,7 @@ fn i9_a_corrupt_cluster_takes_no_writes() {
         let errors = s.status().await.errors;
         assert_eq!(errors.len(), 1);
         s.note(alarm_text(&errors[0], id));
-        s.note(s.server().http_get("/health").expect("answered"));
+        s.note(s.http_get("/health").expect("answered"));
         // NOSPACE beside it: which one wins?
         s.alarm(AlarmAction::Activate, AlarmType::Nospace, id).await.unwrap();
         let _ = s.put(&put("a", "2")).await;

@@ -310,7 +310,7 @@ async fn stream_end(client: &Client, path: &str, message: &impl prost::Message) 
 }
 
 #[test]
-fn k12_k13_a_learner_serves_little_and_never_leads() {
+fn k12_k13_n2_a_learner_serves_little_and_never_leads() {
     on_both_clusters(&LAX, async |c| {
         c.put(0, "a", "1").await.unwrap();
         let learner = c.add(0, c.nodes[0].kind, true).await.unwrap();

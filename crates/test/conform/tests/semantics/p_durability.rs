@@ -1,13 +1,13 @@
 //! P: order of apply and durability, as one member shows it.
 
-use conform::{Client, on_fresh_pair, on_shared_pair};
+use conform::{on_fresh_pair, on_shared_pair};
 
 use super::*;
 
 #[test]
 fn p1_an_answer_comes_when_every_reader_sees_the_write() {
     on_shared_pair(async |s| {
-        let other = Client::connect(s.server().port).await;
+        let other = s.connect(1 << 24).await;
         for n in 0..50 {
             let revision = s.set("a", &n.to_string()).await;
             let local = RangeRequest { serializable: true, ..range("a", "") };
