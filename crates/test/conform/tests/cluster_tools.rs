@@ -363,6 +363,14 @@ fn all_members_are_asked_as_etcdctl_asks_them() {
             }
             both.cluster.assert_equal().await;
         });
+        // Storage versions rise one by one, some seconds after the start.
+        let until = Instant::now() + 2 * PATIENCE;
+        for n in 0..3 {
+            while both.block_on(both.cluster.status(n)).storage_version != "3.7.0" {
+                assert!(Instant::now() < until, "the storage version does not rise");
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
         // The next commit to disk changes sizes: it comes within a tenth of a second.
         std::thread::sleep(Duration::from_millis(300));
         for members in [&[0][..], &[1, 2], &[2, 0, 1]] {
