@@ -25,9 +25,10 @@ const HELP: &str = "cargo xtask WORD
   cluster [--members KIND,KIND,…] [--port P] [--dir DIR]
                 local members, three of ours unless told otherwise, until ctrl-c: KIND is `ours` or
                 `reference`; on free ports or P, P+1, …; data in DIR or a directory that goes again
-  sim           a member under seeded schedules and faults, every history checked:
+  sim           clusters under seeded schedules and faults, every history checked:
                 --seeds N (200), --from S (1); --seed S replays one and prints its event log;
-                --plant NAME runs with a planted bug, --planted checks that each is found
+                --one takes one member that crashes all the time; --plant NAME runs with a
+                planted bug, --planted checks that each is found; --threads N
   soak          the long forms of the suites: raft beside Go's, 1,000,000 compared operations,
                 kills, failing disks, snapshots, slow readers";
 

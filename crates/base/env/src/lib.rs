@@ -1,13 +1,15 @@
 //! The seams between deterministic code and the machine it runs on.
 //!
 //! Owns the traits and value types through which `core` sees disk, time and randomness, the
-//! moments at which tests make it fail ([`failpoint`]), and the in-memory disk ([`mem::MemDisk`])
-//! that tests and the simulator put behind them. Never touches the operating system. Read next:
-//! [`disk`], [`time`], [`entropy`], [`failpoint`], [`mem`].
+//! moments at which tests make it fail ([`failpoint`]) and at which a simulator listens or meddles
+//! ([`hooks`]), and the in-memory disk ([`mem::MemDisk`]) that both put behind them. Never touches
+//! the operating system. Read next: [`disk`], [`time`], [`entropy`], [`failpoint`], [`hooks`],
+//! [`mem`].
 
 pub mod disk;
 pub mod entropy;
 pub mod failpoint;
+pub mod hooks;
 pub mod mem;
 pub mod time;
 
@@ -16,4 +18,5 @@ pub use disk::{
 };
 pub use entropy::{Entropy, SplitMix};
 pub use failpoint::{Failpoint, Failpoints};
+pub use hooks::{Hook, Hooks};
 pub use time::{Instant, WallTime};

@@ -12,7 +12,7 @@ use std::time::Duration;
 use api::error::ApiError;
 use api::etcdserverpb::AlarmType;
 use bytes::Bytes;
-use env::{Failpoint, Failpoints, Instant, MayBlock};
+use env::{Failpoint, Failpoints, Hooks, Instant, MayBlock, buggify, sometimes};
 use machine::apply::MachineError;
 use machine::membership::conf_state_json;
 use machine::{Alarms, Effect, Machine, Members};
@@ -24,6 +24,7 @@ use types::limits::{COMPACTION_BATCH, COMPACTION_SLEEP_MS};
 use types::{Index, LeaseId, ReplyToken, Revision, Term};
 
 use crate::message::{Applied, BackendCommitted, Committed, Installed, NodeInput, Reply, Sealed};
+use crate::probes;
 
 /// Bytes of keys and values that are hashed per turn, between entries: about 200 µs.
 const HASH_BUDGET_BYTES: usize = 256 << 10;
@@ -204,6 +205,8 @@ pub struct Applier {
     next_slice: Option<Instant>,
     pace: CompactionPace,
     storage_version: Option<Bytes>,
+    /// A received snapshot, behind entries that are still to be applied: somebody waits for those.
+    received: Option<SnapshotMeta>,
     /// A snapshot is being installed: nothing is applied.
     installing: bool,
     /// The compact revision before the compaction whose hash is still to be begun.
@@ -211,12 +214,18 @@ pub struct Applier {
     hashing: Option<KvHasher>,
     hashes: Arc<CompactionHashes>,
     failpoints: Failpoints,
+    hooks: Hooks,
 }
 
 impl Applier {
     /// An applier over a recovered machine.
     #[must_use]
-    pub fn new(machine: Machine, storage_version: Option<Bytes>, pace: CompactionPace) -> Self {
+    pub fn new(
+        machine: Machine,
+        storage_version: Option<Bytes>,
+        pace: CompactionPace,
+        hooks: Hooks,
+    ) -> Self {
         let applied = (machine.store.applied_index(), machine.store.applied_term());
         let next_slice = machine.store.is_compacting().then_some(Instant(0));
         Self {
@@ -232,11 +241,13 @@ impl Applier {
             next_slice,
             pace,
             storage_version,
+            received: None,
             installing: false,
             to_hash: None,
             hashing: None,
             hashes: Arc::default(),
             failpoints: Failpoints::default(),
+            hooks,
         }
     }
 
@@ -341,8 +352,9 @@ impl Applier {
                     }
                 }
                 ApplierInput::Install(meta) => {
-                    self.installing = true;
-                    out.install = Some(meta);
+                    let waits = !self.waiting_entries.is_empty();
+                    sometimes!(self.hooks, probes::RECEIVED_WAITS, waits);
+                    self.received = Some(meta);
                 }
                 ApplierInput::Installed { meta, backend } => {
                     self.install(may, &meta, backend, out)?;
@@ -371,6 +383,9 @@ impl Applier {
         while bytes < TURN_BYTES && self.may_apply() {
             let Some(Committed { entry, token }) = self.waiting_entries.pop_front() else { break };
             bytes += entry.data.len();
+            if buggify!(self.hooks, "applier: a short turn") {
+                bytes = TURN_BYTES;
+            }
             assert!(entry.index > self.applied.0, "an entry is applied once, in order");
             self.failpoints.hit(match entry.kind {
                 EntryKind::Normal => Failpoint::BeforeApplyOneEntryNormal,
@@ -392,6 +407,14 @@ impl Applier {
                     out.replies.push((token, reply));
                 }
             }
+        }
+        let over = self.is_over_limit() && !self.waiting_entries.is_empty();
+        sometimes!(self.hooks, probes::OVER_LIMIT, over);
+        if self.waiting_entries.is_empty()
+            && let Some(meta) = self.received.take()
+        {
+            self.installing = true;
+            out.install = Some(meta);
         }
         // What a compaction is to remove stays until it is hashed; one that this very turn applied is
         // hashed from the next one on.
@@ -439,6 +462,8 @@ impl Applier {
         if database > meta.index {
             return Err(ApplyFailure::Ahead { database, snapshot: meta.index });
         }
+        let compacting = self.machine.store.is_compacting();
+        sometimes!(self.hooks, probes::INSTALLED_AMID_COMPACTION, compacting);
         self.machine = machine;
         self.storage_version = storage_version;
         self.applied = (meta.index, meta.term);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bolt::{Db, Draft, WriteTx};
-use env::{Disk, Failpoint, Failpoints, Instant, IoError, MayBlock};
+use env::{Disk, Failpoint, Failpoints, Hooks, Instant, IoError, MayBlock, buggify, sometimes};
 use raft::{Body, SnapshotMeta};
 use store::compact::Step;
 use store::defrag::Defrag;
@@ -18,6 +18,7 @@ use types::Index;
 
 use crate::applier::ApplierInput;
 use crate::message::{BackendCommitted, OutgoingSnapshot, RaftSnapshot, Sealed, SnapshotWanted};
+use crate::probes;
 use crate::received;
 
 /// What Committer is told.
@@ -123,6 +124,7 @@ pub struct Committer {
     /// Snapshots that wait until the database holds enough.
     wanted: Vec<SnapshotWanted>,
     failpoints: Failpoints,
+    hooks: Hooks,
 }
 
 /// Operations that are worth a visit to the draft. A slice of a compaction is; puts at a low rate
@@ -140,8 +142,8 @@ impl Committer {
         db: Db,
         committed: BackendCommitted,
         policy: CommitPolicy,
-        disk: Arc<dyn Disk>,
-        dir: PathBuf,
+        (disk, dir): (Arc<dyn Disk>, PathBuf),
+        hooks: Hooks,
     ) -> Self {
         Self {
             db,
@@ -159,6 +161,7 @@ impl Committer {
             committed,
             wanted: Vec::new(),
             failpoints: Failpoints::default(),
+            hooks,
         }
     }
 
@@ -203,6 +206,8 @@ impl Committer {
                 }
                 CommitterInput::Flush => self.flush = true,
                 CommitterInput::Snapshot(wanted) => {
+                    let waits = wanted.at_least > self.committed.index;
+                    sometimes!(self.hooks, probes::SNAPSHOT_WAITS, waits);
                     self.wanted.push(wanted);
                     self.flush = true;
                 }
@@ -223,7 +228,8 @@ impl Committer {
             }
         }
         let late = self.since.is_some_and(|since| since + self.policy.interval <= now);
-        if late || self.flush || self.operations >= self.policy.operations {
+        let early = buggify!(self.hooks, "committer: an early commit");
+        if late || early || self.flush || self.operations >= self.policy.operations {
             self.commit(may, out)?;
         } else if self.undrafted >= DRAFT_OPERATIONS {
             self.draft = Some(self.write_pending(may)?.suspend());
@@ -258,6 +264,7 @@ impl Committer {
         meta: &SnapshotMeta,
         out: &mut CommitterOutput,
     ) -> Result<(), CommitFailure> {
+        sometimes!(self.hooks, probes::PENDING_DROPPED, !self.pending.is_empty());
         self.pending.clear();
         self.wanted.clear();
         // Until its reader has said what it holds, nobody is sent anything.
@@ -265,6 +272,7 @@ impl Committer {
         self.discard_draft();
         (self.operations, self.undrafted, self.since, self.flush) = (0, 0, None, false);
         if self.defragmenting.take().is_some() {
+            sometimes!(self.hooks, probes::COPY_DROPPED);
             self.drop_copy(may, "a snapshot was installed meanwhile".to_owned(), out);
         }
         self.failpoints.hit(Failpoint::ApplyBeforeOpenSnapshot);

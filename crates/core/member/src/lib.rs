@@ -12,6 +12,7 @@ mod lease_expiry;
 pub mod log_writer;
 pub mod message;
 pub mod node;
+mod probes;
 pub mod proposals;
 pub mod received;
 pub mod recover;
@@ -27,4 +28,5 @@ pub use message::{
     SnapshotWanted,
 };
 pub use node::{Node, NodeConfig};
+pub use probes::PROBES;
 pub use recover::{MemberLimits, Parts, StartConfig, StartError, start};

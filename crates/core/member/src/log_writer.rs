@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use env::{Disk, Failpoint, Failpoints, Instant, MayBlock};
+use env::{Disk, Failpoint, Failpoints, Hooks, Instant, MayBlock, buggify};
 use types::{Index, WriteId};
 use wal::Wal;
 use wal::error::WriteError;
@@ -61,12 +61,19 @@ pub struct LogWriter {
     /// Bytes of records written since the start.
     written_bytes: u64,
     failpoints: Failpoints,
+    hooks: Hooks,
 }
 
 impl LogWriter {
     /// Takes over an open log. `unsafe_no_fsync` is etcd's flag of that name.
     #[must_use]
-    pub fn new(wal: Wal, disk: Arc<dyn Disk>, snap_dir: PathBuf, unsafe_no_fsync: bool) -> Self {
+    pub fn new(
+        wal: Wal,
+        disk: Arc<dyn Disk>,
+        snap_dir: PathBuf,
+        unsafe_no_fsync: bool,
+        hooks: Hooks,
+    ) -> Self {
         Self {
             wal,
             disk,
@@ -75,6 +82,7 @@ impl LogWriter {
             pace: Pace::default(),
             written_bytes: 0,
             failpoints: Failpoints::default(),
+            hooks,
         }
     }
 
@@ -101,6 +109,9 @@ impl LogWriter {
                     written = Some(persist.id);
                     must_sync |= persist.must_sync;
                     self.append(&persist);
+                    if buggify!(self.hooks, "log: a flush per write") {
+                        self.finish(may, &mut written, &mut must_sync, out)?;
+                    }
                 }
                 LogInput::Received { persist, data } => {
                     self.finish(may, &mut written, &mut must_sync, out)?;

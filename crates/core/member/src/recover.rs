@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use env::{Disk, Entropy, Failpoints, Instant, MayBlock, Open};
+use env::{Disk, Entropy, Failpoints, Hooks, Instant, MayBlock, Open, sometimes};
 use machine::membership::Member;
 use machine::{ApplyConfig, Machine};
 use prost::Message;
@@ -27,6 +27,7 @@ use crate::committer::{CommitPolicy, Committer};
 use crate::log_writer::LogWriter;
 use crate::message::{BackendCommitted, RaftSnapshot};
 use crate::node::{Node, NodeConfig};
+use crate::probes;
 use crate::received;
 
 /// Sizes that etcd fixes, or has flags for. The simulator makes them small, so that short runs
@@ -80,6 +81,8 @@ pub struct StartConfig {
     pub unsafe_no_fsync: bool,
     /// `--force-new-cluster`: this member alone goes on with what it has.
     pub force_new_cluster: bool,
+    /// Who listens to rare paths: a simulator, or nobody.
+    pub hooks: Hooks,
 }
 
 /// Why a member cannot start.
@@ -220,6 +223,7 @@ pub fn start(
     let snapshot = newest_snapshot(&*disk, &config.wal_dir, may)?;
     let received = received::path(&config.snap_dir, snapshot.0);
     if snapshot.0 > machine.store.applied_index() && disk.exists(may, &received)? {
+        sometimes!(config.hooks, probes::INSTALLED_AT_START);
         // Its record is in the log, so it counts; the crash came before it was installed.
         drop((db, machine));
         received::rename(&*disk, &config.snap_dir, may, snapshot.0)?;
@@ -252,22 +256,33 @@ pub fn start(
     raft_config.election_ticks = config.election_ticks;
     raft_config.pre_vote = config.pre_vote;
     raft_config.applied = consistent.0;
+    raft_config.hooks = config.hooks.clone();
     let last_snapshot = recovered.snapshot.0;
     let raft = Raft::new(raft_config, recovered, entropy)?;
     let members = machine.members().as_ref().clone();
+    let hooks = config.hooks;
     let leases: Vec<_> =
         machine.leases().iter().map(|(id, lease)| (id, lease.ttl, lease.remaining)).collect();
-    let node = Node::new(config.node, raft, now, last_snapshot, members, leases.into_iter());
+    let node = Node::new(
+        config.node,
+        raft,
+        now,
+        last_snapshot,
+        members,
+        leases.into_iter(),
+        hooks.clone(),
+    );
     let members = Arc::clone(machine.members());
     let committed = BackendCommitted { index: consistent.0, term: consistent.1, members };
     let snap_dir = config.snap_dir.clone();
     let shared = Arc::clone(&disk);
-    let log_writer = LogWriter::new(wal, shared, config.snap_dir, config.unsafe_no_fsync);
+    let log_writer =
+        LogWriter::new(wal, shared, config.snap_dir, config.unsafe_no_fsync, hooks.clone());
     Ok(Parts {
         node,
         log_writer,
-        applier: Applier::new(machine, storage_version, config.limits.compaction),
-        committer: Committer::new(db, committed, config.commit, disk, snap_dir),
+        applier: Applier::new(machine, storage_version, config.limits.compaction, hooks.clone()),
+        committer: Committer::new(db, committed, config.commit, (disk, snap_dir), hooks),
         member: config.member,
         cluster: config.cluster,
     })

@@ -1,5 +1,6 @@
 //! What a member starts from: its settings, and what it found on its disk.
 
+use env::Hooks;
 use types::limits::{MAX_BYTES_PER_APPEND, MAX_COMMITTED_BYTES_PER_APPLY, MAX_INFLIGHT_APPENDS};
 use types::{Index, MemberId, Term};
 
@@ -28,6 +29,8 @@ pub struct Config {
     pub max_inflight: usize,
     /// The last entry that the state machine had applied; earlier ones are not handed out again.
     pub applied: Index,
+    /// Who listens to rare paths, if anyone does.
+    pub hooks: Hooks,
 }
 
 impl Config {
@@ -44,6 +47,7 @@ impl Config {
             max_bytes_per_apply: MAX_COMMITTED_BYTES_PER_APPLY,
             max_inflight: MAX_INFLIGHT_APPENDS,
             applied: Index(0),
+            hooks: Hooks::default(),
         }
     }
 

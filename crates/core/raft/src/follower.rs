@@ -2,12 +2,14 @@
 //= etcd 3.7.1: raft/raft.go#stepFollower, #handleAppendEntries, #handleHeartbeat
 
 use bytes::Bytes;
+use env::sometimes;
 use types::{Index, MemberId, Term};
 
 use crate::candidate::Campaign;
 use crate::entry::{Entry, EntryId};
 use crate::error::{ProposeError, StepError};
 use crate::message::{Body, Message, Proposal, Rejection};
+use crate::probes;
 use crate::raft::Raft;
 use crate::ready::ReadState;
 
@@ -83,6 +85,7 @@ impl Raft {
             // `prev_term` there.
             let start = prev_index.min(self.log.last());
             let (hint, term) = self.log.find_conflict_by_term(start, prev_term);
+            sometimes!(self.config.hooks, probes::REFUSED_APPEND);
             let rejected = Some(Rejection { hint, term });
             self.send_durable(from, Body::AppendReply { index: prev_index, rejected });
             return;
@@ -99,6 +102,7 @@ impl Raft {
         let known = entries.iter().take_while(|entry| self.log.matches(entry.id())).count();
         let Some(first) = entries.get(known) else { return };
         if first.index <= self.log.last() {
+            sometimes!(self.config.hooks, probes::TRUNCATED);
             self.log.truncate(first.index);
             self.unstable.truncated(first.index);
         }

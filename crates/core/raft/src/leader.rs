@@ -2,6 +2,7 @@
 //= etcd 3.7.1: raft/raft.go#stepLeader, #tickHeartbeat, #becomeLeader, #switchToConfig
 
 use bytes::Bytes;
+use env::sometimes;
 use types::{Index, MemberId};
 
 use crate::confchange::{ConfChange, ConfChangeV2};
@@ -9,6 +10,7 @@ use crate::entry::{Entry, EntryKind};
 use crate::error::{ProposeError, StepError};
 use crate::log::MAX_INDEX;
 use crate::message::{Body, Message, Proposal};
+use crate::probes;
 use crate::raft::Raft;
 use crate::status::{ReplicationState, Role};
 
@@ -41,9 +43,11 @@ impl Raft {
                 self.check_quorum();
             }
             // A transfer that took this long has failed.
+            sometimes!(self.config.hooks, probes::TRANSFER_FAILED, self.transferee.is_some());
             self.transferee = None;
         }
         if self.log_hangs() && self.another_voter_is_healthy() {
+            sometimes!(self.config.hooks, probes::LOG_HANGS);
             self.become_follower(self.term, None);
         }
         if self.role == Role::Leader && self.heartbeat_elapsed >= self.config.heartbeat_ticks {
@@ -58,6 +62,7 @@ impl Raft {
             progress.recent_active = true;
         }
         if !self.tracker.quorum_active() {
+            sometimes!(self.config.hooks, probes::LOST_QUORUM);
             self.become_follower(self.term, None);
         }
         for (&id, progress) in &mut self.tracker.progress {
@@ -264,6 +269,7 @@ impl Raft {
         self.election_elapsed = 0;
         self.transferee = Some(to);
         if up_to_date {
+            sometimes!(self.config.hooks, probes::HANDED_OVER);
             self.send(to, Body::TimeoutNow);
         } else {
             self.send_append(to, true);

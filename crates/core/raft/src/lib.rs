@@ -66,6 +66,7 @@ mod config;
 mod entry;
 mod error;
 mod message;
+mod probes;
 mod status;
 mod wire;
 
@@ -77,6 +78,7 @@ pub use config::{Config, Recovered};
 pub use entry::{ConfState, Entry, EntryKind, HardState, SnapshotMeta};
 pub use error::{ConfigError, NotLeader, ProposeError, StepError, WireError};
 pub use message::{Body, Message, Proposal, Rejection};
+pub use probes::PROBES;
 pub use raft::{MOURNING_TICKS, Raft};
 pub use ready::{Persist, ReadState, Ready, SoftState};
 pub use status::{PeerStatus, ReplicationState, Role, Status};

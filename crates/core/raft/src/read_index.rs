@@ -13,9 +13,11 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
+use env::sometimes;
 use types::{Index, MemberId};
 
 use crate::message::Body;
+use crate::probes;
 use crate::raft::Raft;
 
 /// Reads that wait on one leader. More are dropped; their askers ask again after 500 ms.
@@ -69,6 +71,7 @@ impl ReadIndexes {
 impl Raft {
     pub(crate) fn read_index_as_leader(&mut self, from: MemberId, context: Bytes) {
         if !self.committed_in_term() {
+            sometimes!(self.config.hooks, probes::READ_EARLY);
             if !self.read_indexes.full() {
                 self.read_indexes.early.push((from, context));
             }

@@ -7,10 +7,12 @@
 //! could be counted under the new one.
 //= etcd 3.7.1: server/etcdserver/raft.go#start (confChanged)
 
+use env::sometimes;
 use types::{Index, MemberId, WriteId};
 
 use crate::entry::{Entry, HardState, SnapshotMeta};
 use crate::message::Message;
+use crate::probes;
 use crate::raft::Raft;
 use crate::status::Role;
 use crate::unstable::push_reply;
@@ -159,6 +161,7 @@ impl Raft {
                 let result = self.receive(message);
                 debug_assert!(result.is_ok());
             } else {
+                sometimes!(self.config.hooks, probes::GATED, self.gate_closed());
                 push_reply(&mut self.gated, message);
             }
         }

@@ -1,11 +1,13 @@
 //! A leader's sending side: appends, snapshots instead of them, and what answers set in motion.
 //= etcd 3.7.1: raft/raft.go#maybeSendAppend, #maybeSendSnapshot, #stepLeader (MsgAppResp)
 
+use env::{buggify, sometimes};
 use types::{Index, MemberId};
 
 use crate::entry::SnapshotMeta;
 use crate::error::StepError;
 use crate::message::{Body, Rejection};
+use crate::probes;
 use crate::raft::Raft;
 use crate::status::ReplicationState;
 
@@ -39,7 +41,8 @@ impl Raft {
         let entries = if replicating && progress.window_full() {
             Vec::new()
         } else {
-            let max_bytes = self.config.max_bytes_per_append;
+            let short = buggify!(self.config.hooks, "raft: one entry per append");
+            let max_bytes = if short { 0 } else { self.config.max_bytes_per_append };
             self.log.entries(progress.next, self.log.last(), max_bytes)
         };
         if entries.is_empty() && !even_empty {
@@ -63,6 +66,7 @@ impl Raft {
             return false;
         }
         progress.become_snapshot(index);
+        sometimes!(self.config.hooks, probes::SNAPSHOT_SENT);
         self.send(to, Body::Snapshot { meta, data: bytes::Bytes::new() });
         true
     }

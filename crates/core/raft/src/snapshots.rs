@@ -5,12 +5,14 @@
 //! [`Raft::applied`]. Until then this member does not campaign and hands out no entries.
 //= etcd 3.7.1: raft/raft.go#handleSnapshot, #restore
 
+use env::sometimes;
 use types::{Index, MemberId};
 
 use crate::confchange::changer::Changer;
 use crate::entry::{EntryId, SnapshotMeta};
 use crate::error::StepError;
 use crate::message::Body;
+use crate::probes;
 use crate::raft::Raft;
 use crate::status::ReplicationState;
 
@@ -29,6 +31,7 @@ impl Raft {
     /// Replaces the log by the snapshot, if that brings anything new.
     fn restore(&mut self, meta: SnapshotMeta) -> Result<bool, StepError> {
         if meta.index <= self.log.committed() {
+            sometimes!(self.config.hooks, probes::SNAPSHOT_OLD);
             return Ok(false);
         }
         let own = self.id();
@@ -40,12 +43,15 @@ impl Raft {
             return Ok(false);
         }
         if self.log.matches(EntryId { term: meta.term, index: meta.index }) {
+            sometimes!(self.config.hooks, probes::SNAPSHOT_KNOWN);
             // We hold all of it: only the news that it is committed is new.
             self.log.commit_to(meta.index);
             return Ok(false);
         }
         let (conf, progress) = Changer::restore(conf, meta.index, self.config.max_inflight)
             .map_err(StepError::InvalidConfState)?;
+        let overtakes = self.log.installing().is_some();
+        sometimes!(self.config.hooks, probes::SNAPSHOT_OVERTAKEN, overtakes);
         self.unstable.restored(meta.index);
         self.log.restore(meta);
         self.tracker.switch(own, conf, progress);
@@ -73,6 +79,7 @@ impl Raft {
             return;
         }
         if !arrived {
+            sometimes!(self.config.hooks, probes::SNAPSHOT_FAILED);
             progress.pending_snapshot = Index(0);
         }
         progress.become_probe();

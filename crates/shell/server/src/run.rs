@@ -17,7 +17,7 @@ use api::error::ApiError;
 use api::etcdserverpb::CompactionRequest;
 use api::membershippb;
 use cli::text::show_duration;
-use env::{Disk, Failpoints, MayBlock, SplitMix};
+use env::{Disk, Failpoints, Hooks, MayBlock, SplitMix};
 use handover::Inbox;
 use machine::{ApplyConfig, Members};
 use member::{
@@ -270,6 +270,7 @@ fn start_config(options: &Options, identity: &Identity) -> StartConfig {
         pre_vote: options.pre_vote,
         unsafe_no_fsync: options.unsafe_no_fsync,
         force_new_cluster: options.force_new_cluster,
+        hooks: Hooks::default(),
     }
 }
 
@@ -446,7 +447,9 @@ pub fn start_until(
     let sockets = Sockets { bound, calls };
     let runtimes = runtimes(options, &handle, &inboxes, sockets, &queues, &stopped);
     let runtimes = runtimes.map_err(thread_error)?;
-    let advance = Advance::new(log, options, members.iter().count(), Clock.now());
+    // Before a first start the members are yet to come through the log.
+    let count = members.iter().count().max(options.initial_cluster.len());
+    let advance = Advance::new(log, options, count, Clock.now());
     wait_ready(&queues, &plane, advance, &fatal, &stopped)?;
     let patience = config.node.request_timeout();
     Ok(Server { queues, plane, automata, runtimes, stop, fatal, addresses, member, patience })

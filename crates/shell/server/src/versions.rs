@@ -24,6 +24,8 @@ const CLUSTER_VERSION_SET: u32 = 1300;
 const INTERVAL: Duration = Duration::from_secs(4);
 /// Time between looks at who leads: a new leader decides at once.
 const STEP: Duration = Duration::from_millis(250);
+/// The same, as long as there is no version yet.
+const FIRST_STEP: Duration = Duration::from_millis(10);
 /// How long a member may take to tell its version.
 const PEER_TIMEOUT: Duration = Duration::from_secs(1);
 /// The version of a cluster of which not all members could be asked.
@@ -35,14 +37,18 @@ pub(crate) async fn watch_over(rt: Rc<Runtime>, log: Arc<Log>, downgrade_check: 
     let mut since_downgrade = Duration::ZERO;
     let mut led = false;
     loop {
-        tokio::time::sleep(STEP).await;
-        since_look += STEP;
-        since_downgrade += STEP;
+        // Nobody can join a cluster before it has a version.
+        let is_decided = rt.view().members.cluster_version.is_some();
+        let step = if is_decided { STEP } else { FIRST_STEP };
+        tokio::time::sleep(step).await;
+        since_look += step;
+        since_downgrade += step;
         let leads = rt.handle.status.load().is_leader;
-        let is_new = leads && !std::mem::replace(&mut led, leads);
+        let led_before = std::mem::replace(&mut led, leads);
         if !leads {
             continue;
         }
+        let is_new = !led_before;
         if is_new || since_look >= INTERVAL {
             since_look = Duration::ZERO;
             let view = rt.view();

@@ -204,6 +204,15 @@ pub struct Watch {
     pub legs: Vec<Leg>,
 }
 
+/// What an entry of the replicated log did, as far as the model knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logged {
+    /// It carried out an operation, named by its place.
+    Operation(usize),
+    /// It ended a lease whose time was over.
+    Expiry(i64),
+}
+
 /// Everything that clients asked and saw.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct History {
@@ -215,6 +224,9 @@ pub struct History {
     pub start: Option<crate::State>,
     /// Whether the server compacts by itself, so that compactions nobody asked for are right.
     pub compacts_itself: bool,
+    /// The log, if the test can read it: who made a revision whose maker no answer names is then
+    /// looked up there instead of tried. It is believed no further than that.
+    pub log: Option<Vec<Logged>>,
     /// Whether there is one member only: then it never answers from older state than it has shown.
     pub one_member: bool,
 }

@@ -25,7 +25,7 @@ pub mod violation;
 pub mod watch;
 
 pub use answer::Answer;
-pub use history::{History, Leg, Operation, Outcome, Request, Response, Watch};
+pub use history::{History, Leg, Logged, Operation, Outcome, Request, Response, Watch};
 pub use oracle::Replay;
 pub use search::{Search, linearize};
 pub use state::{Change, State, Version};
@@ -50,6 +50,8 @@ pub struct Report {
 
 /// Steps that the general search may take within [`check`], per operation of the history.
 const SEARCH_STEPS_PER_OPERATION: usize = 64;
+/// Operations for which it may take that many, in all.
+const SEARCHED_OPERATIONS: usize = 500;
 
 /// Runs every checker.
 ///
@@ -61,7 +63,8 @@ pub fn check(history: &History) -> Result<Report, Violation> {
     oracle::check_hashes(history)?;
     lease::check(history, &replay)?;
     let watched = watch::check(history, &replay)?;
-    let steps = SEARCH_STEPS_PER_OPERATION * history.operations.len().max(16);
+    let steps =
+        SEARCH_STEPS_PER_OPERATION * history.operations.len().clamp(16, SEARCHED_OPERATIONS);
     let searched = match linearize(history, steps) {
         Search::Linearizable(_) => true,
         Search::Exhausted => false,

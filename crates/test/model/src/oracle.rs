@@ -13,7 +13,7 @@ use api::etcdserverpb::response_op::Response as Op;
 use api::etcdserverpb::{HashKvResponse, TxnResponse, WatchCreateRequest, WatchResponse};
 use api::mvccpb::{Event, KeyValue};
 
-use crate::history::{History, Leg, Operation, Outcome, Request, Response};
+use crate::history::{History, Leg, Logged, Operation, Outcome, Request, Response};
 use crate::state::{Change, Mark, State};
 use crate::violation::{Property, Violation};
 
@@ -27,6 +27,8 @@ pub struct Replay {
     first: i64,
     /// When each revision had been seen by someone.
     seen: Seen,
+    /// (call, end, target) of every compaction that may have had effect.
+    pub(crate) compactions: Vec<(u64, u64, i64)>,
     /// Revisions in which a lease ended by itself.
     pub(crate) expired: Vec<(i64, i64)>,
 }
@@ -211,7 +213,13 @@ struct Builder<'h> {
     passed: Vec<(i64, i64, &'h WatchCreateRequest)>,
     /// The origin of each revision so far, from the first on.
     origins: Vec<Origin>,
+    /// Where in the log operations are, and how many entries it has.
+    logged: BTreeMap<usize, usize>,
 }
+
+/// Entries of the log that are looked at for the maker of one revision: those between change
+/// nothing.
+const MAX_LOOKED_AT: usize = 4_000;
 
 impl Replay {
     /// Replays a history.
@@ -229,7 +237,7 @@ impl Replay {
                 Origin::Operation(_) => None,
             });
         let expired = expired.collect();
-        Ok(Self { state, first, seen, expired })
+        Ok(Self { state, first, seen, expired, compactions: compactions(history) })
     }
 
     /// The newest revision that anyone saw.
@@ -276,7 +284,13 @@ impl<'h> Builder<'h> {
             seen: Seen::of(history),
             passed: Vec::new(),
             origins: Vec::new(),
+            logged: BTreeMap::new(),
         };
+        for (at, logged) in history.log.iter().flatten().enumerate() {
+            if let Logged::Operation(place) = logged {
+                builder.logged.entry(*place).or_insert(at);
+            }
+        }
         for (place, op) in history.operations.iter().enumerate() {
             if let Request::LeaseGrant(r) = op.taken()
                 && !matches!(op.outcome, Outcome::Refused(_))
@@ -375,6 +389,9 @@ impl<'h> Builder<'h> {
         if let Some(owner) = self.owners.get(&revision) {
             return vec![Origin::Operation(*owner)];
         }
+        if let Some(log) = &self.history.log {
+            return self.logged_behind(log);
+        }
         let seen = self.seen.at(revision);
         let mut found: Vec<Origin> = Vec::new();
         let revokes = self.revokes.get(&revision).into_iter().flatten();
@@ -388,6 +405,35 @@ impl<'h> Builder<'h> {
         unknown.sort_by_cached_key(|at| call(at).abs_diff(about));
         found.extend(unknown.into_iter().map(Origin::Operation));
         found.extend(self.leases.iter().map(|lease| Origin::Expiry(*lease)));
+        found
+    }
+
+    /// What the log holds behind the maker of the newest revision, in its order.
+    fn logged_behind(&self, log: &[Logged]) -> Vec<Origin> {
+        let from = self.origins.iter().rev().find_map(|origin| match origin {
+            Origin::Operation(place) => self.logged.get(place).map(|at| at + 1),
+            // A lease may be ended by several entries; only the first changes anything.
+            Origin::Expiry(_) => None,
+        });
+        let from = from.unwrap_or(0);
+        let unique = |at: usize, place: usize| self.logged.get(&place) == Some(&at);
+        let mut found = Vec::new();
+        for (at, logged) in log.iter().enumerate().skip(from).take(MAX_LOOKED_AT) {
+            match logged {
+                Logged::Operation(place) if unique(at, *place) => {
+                    found.push(Origin::Operation(*place));
+                    // Whoever was told of its revision made that one and no other.
+                    let response = self.history.operations[*place].response();
+                    let makes = response.and_then(|r| changed(&self.history.operations[*place], r));
+                    if makes == Some(true) {
+                        break;
+                    }
+                }
+                // An operation has one place in the log.
+                Logged::Operation(_) => {}
+                Logged::Expiry(lease) => found.push(Origin::Expiry(*lease)),
+            }
+        }
         found
     }
 
@@ -507,6 +553,15 @@ impl<'h> Builder<'h> {
     }
 }
 
+fn compactions(history: &History) -> Vec<(u64, u64, i64)> {
+    let compaction = |op: &Operation| match (&op.request, &op.outcome) {
+        (_, Outcome::Refused(_)) => None,
+        (Request::Compact(r), _) => Some((op.call, op.end(), r.revision)),
+        _ => None,
+    };
+    history.operations.iter().filter_map(compaction).collect()
+}
+
 /// Checks the order of what was shown in real time, and that compacted and future revisions are
 /// refused, and only those.
 ///
@@ -549,7 +604,7 @@ pub fn check_reads(history: &History, replay: &Replay) -> Result<(), Violation> 
                 ));
             }
         }
-        check_compaction(history, op, floor)?;
+        check_compaction(history, replay, op, floor)?;
     }
     Ok(())
 }
@@ -563,23 +618,23 @@ fn asked(request: &Request) -> Option<i64> {
     }
 }
 
-fn check_compaction(history: &History, op: &Operation, floor: i64) -> Result<(), Violation> {
+fn check_compaction(
+    history: &History,
+    replay: &Replay,
+    op: &Operation,
+    floor: i64,
+) -> Result<(), Violation> {
     let Some(asked) = asked(&op.request) else { return Ok(()) };
     let fail = |why: &str| Err(Violation::new(Property::Compaction, format!("{why}: {op:?}")));
-    let others = || {
-        let compactions = history.operations.iter().filter(|other| !std::ptr::eq(*other, op));
-        compactions.filter_map(|other| match (&other.request, &other.outcome) {
-            (_, Outcome::Refused(_)) => None,
-            (Request::Compact(r), _) => Some((other, r.revision)),
-            _ => None,
-        })
-    };
-    // A compaction needs a revision above the last one; a read may be at it.
+    // Not this very one.
+    let own = (op.call, op.end(), asked);
     let compacts = matches!(op.request, Request::Compact(_));
+    let others = || replay.compactions.iter().filter(move |other| !compacts || **other != own);
+    // A compaction needs a revision above the last one; a read may be at it.
     let least = |target: i64| if compacts { target + 1 } else { target };
     match &op.outcome {
         Outcome::Answered(_) => {
-            if others().any(|(o, target)| o.end() < op.call && asked < least(target)) {
+            if others().any(|(_, end, target)| *end < op.call && asked < least(*target)) {
                 return fail("answered behind a compaction");
             }
         }
@@ -587,7 +642,7 @@ fn check_compaction(history: &History, op: &Operation, floor: i64) -> Result<(),
             let start = history.start().compact_revision();
             let possible = history.compacts_itself
                 || asked < least(start)
-                || others().any(|(o, target)| o.call <= op.end() && asked < least(target));
+                || others().any(|(call, _, target)| *call <= op.end() && asked < least(*target));
             if !possible {
                 return fail("nobody compacted that far");
             }

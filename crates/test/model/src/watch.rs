@@ -6,7 +6,7 @@ use api::etcdserverpb::watch_create_request::FilterType;
 use api::etcdserverpb::{WatchCreateRequest, WatchResponse};
 use api::mvccpb::{Event, KeyValue, event::EventType};
 
-use crate::history::{History, Leg, Outcome, Request, Watch};
+use crate::history::{History, Leg, Watch};
 use crate::oracle::Replay;
 use crate::range::inside;
 use crate::state::{Change, State};
@@ -362,11 +362,7 @@ impl LegCheck<'_> {
 
     /// (call, end, target) of every compaction that may have had effect.
     fn compactions(&self) -> impl Iterator<Item = (u64, u64, i64)> {
-        self.history.operations.iter().filter_map(|op| match (&op.request, &op.outcome) {
-            (_, Outcome::Refused(_)) => None,
-            (Request::Compact(r), _) => Some((op.call, op.end(), r.revision)),
-            _ => None,
-        })
+        self.replay.compactions.iter().copied()
     }
 
     fn cancelled(&self, at: u64, response: &WatchResponse) -> Result<(), Violation> {

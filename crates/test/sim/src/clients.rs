@@ -12,8 +12,21 @@ pub(crate) struct Client {
     pub(crate) id: u32,
     /// When it asks next.
     pub(crate) next_at: u64,
-    /// The call in flight, and its place in the history if it has one.
-    pub(crate) busy: Option<(u64, Option<usize>)>,
+    pub(crate) busy: Option<Busy>,
+    /// Whom it asks, by place.
+    pub(crate) member: usize,
+}
+
+/// A call in flight.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Busy {
+    pub(crate) call: u64,
+    /// Its place in the history, if it has one.
+    pub(crate) place: Option<usize>,
+    /// Whom it was given to, by place.
+    pub(crate) member: usize,
+    /// When the client gives it up.
+    pub(crate) until: u64,
 }
 
 /// A watch of a client, over all connections.
@@ -40,6 +53,8 @@ pub(crate) struct Watcher {
     pub(crate) lanes: Vec<Lane>,
     pub(crate) stream: Option<StreamId>,
     pub(crate) next_at: u64,
+    /// Whose stream it is, by place.
+    pub(crate) member: usize,
 }
 
 impl Watcher {
@@ -50,7 +65,12 @@ impl Watcher {
             watch: Watch { client, legs: Vec::new() },
             id: None,
         };
-        Self { lanes: requests.into_iter().map(lane).collect(), stream: None, next_at: 0 }
+        Self {
+            lanes: requests.into_iter().map(lane).collect(),
+            stream: None,
+            next_at: 0,
+            member: 0,
+        }
     }
 
     /// Opens a stream and goes on where each watch was.

@@ -20,13 +20,21 @@ use machine::kv::{query, range_error};
 use member::{ApplierInput, MemberView, NodeInput, Proposal, Reply};
 use model::{Request, Response};
 use prost::Message;
+use raft::{ConfChange, ConfChangeKind};
 use rpc::runtime::raft_request;
 use rpc::services::{kv, render, validate};
 use store::compact::Step;
 use store::{KvHasher, Piece, RangeBody, Ranged, ValueError};
 use types::{LeaseId, MemberId, ReplyToken, RequestId, Revision};
 
-use crate::process::Process;
+use crate::plant::Plant;
+use crate::process::{Process, peer_url, request_ids};
+
+/// How long a keep-alive is tried on the leader, how long for each attempt, and the pause between
+/// attempts.
+const FORWARD_NS: u64 = 7_000_000_000;
+const FORWARD_PATIENCE_NS: u64 = 2_000_000_000;
+const FORWARD_RETRY_NS: u64 = 50_000_000;
 
 /// Operations per level of a transaction.
 const MAX_TXN_OPS: usize = 128;
@@ -44,6 +52,23 @@ pub(crate) enum Ask {
     Leases,
     /// When no compaction has work left.
     AwaitCompaction,
+    /// A membership change.
+    Change(Change),
+    /// Another leader.
+    Transfer(MemberId),
+    /// The cluster's version, as the leader decides it among several.
+    ClusterVersion,
+    /// A keep-alive of another member's client: from where, and the call there.
+    KeepAliveFor(usize, u64, LeaseId),
+}
+
+/// What becomes of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    Add(MemberId),
+    AddLearner(MemberId),
+    Promote(MemberId),
+    Remove(MemberId),
 }
 
 /// What came of it.
@@ -62,8 +87,20 @@ enum Waits {
     Apply,
     /// The physical end of a compaction that was answered at this revision.
     Compaction(Revision),
+    /// The leader, which another member must ask.
+    Leader,
     Other,
     Pool,
+}
+
+/// A keep-alive that the leader must be asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Forward {
+    pub(crate) call: u64,
+    pub(crate) lease: LeaseId,
+    /// When it is sent on next, and when it is given up.
+    pub(crate) due: u64,
+    pub(crate) until: u64,
 }
 
 struct Call {
@@ -85,8 +122,18 @@ pub(crate) struct Gateway {
     next_token: u64,
     next_id: u64,
     quota_bytes: Option<u64>,
+    id: MemberId,
+    plant: Option<Plant>,
     pub(crate) done: Vec<(u64, Result<Told, Status>)>,
+    /// Requests that were proposed for calls since this was last looked at.
+    pub(crate) proposed: Vec<(u64, u64)>,
+    pub(crate) forwards: Vec<Forward>,
+    /// Answers for other members: to where, which call, and the time to live.
+    pub(crate) answers: Vec<(usize, u64, Option<i64>)>,
 }
+
+/// The number in the log of a request to set the cluster's version.
+const CLUSTER_VERSION_SET: u32 = 1300;
 
 fn header(revision: Revision) -> ResponseHeader {
     ResponseHeader { revision: revision.0, ..ResponseHeader::default() }
@@ -108,15 +155,34 @@ fn decoded<M: Message + Default>(bytes: &[u8]) -> M {
 }
 
 impl Gateway {
-    pub(crate) fn new(boot: u64, quota_bytes: Option<u64>) -> Self {
+    /// The calls of a boot of the member `id`; they are numbered from `first`.
+    pub(crate) fn new(
+        id: MemberId,
+        boot: u64,
+        first: u64,
+        quota_bytes: Option<u64>,
+        plant: Option<Plant>,
+    ) -> Self {
         Self {
             calls: BTreeMap::new(),
             jobs: Vec::new(),
-            next_token: 1,
-            next_id: (boot + 1) << 40,
+            next_token: first,
+            next_id: request_ids(id, boot),
             quota_bytes,
+            id,
+            plant,
             done: Vec::new(),
+            proposed: Vec::new(),
+            forwards: Vec::new(),
+            answers: Vec::new(),
         }
+    }
+
+    /// The client has gone: what comes for the call is dropped.
+    pub(crate) fn abandon(&mut self, token: u64) {
+        self.calls.remove(&token);
+        self.jobs.retain(|(own, _)| *own != token);
+        self.forwards.retain(|forward| forward.call != token);
     }
 
     /// Begins a call. Its number comes back, and later in `done`.
@@ -136,7 +202,7 @@ impl Gateway {
             Ask::Disarm => {
                 let alarm = AlarmRequest {
                     action: AlarmAction::Deactivate as i32,
-                    member_id: p_member().0,
+                    member_id: self.id.0,
                     alarm: AlarmType::Nospace as i32,
                 };
                 self.propose(p, token, 10, &alarm.encode_to_vec());
@@ -147,6 +213,22 @@ impl Gateway {
             }
             Ask::AwaitCompaction => {
                 p.to_applier.push(ApplierInput::AwaitCompaction(ReplyToken(token)));
+            }
+            Ask::Change(Change::Promote(learner)) => {
+                let token = ReplyToken(token);
+                p.to_node.push(NodeInput::IsLearnerReady { token, learner });
+            }
+            Ask::Change(change) => self.change(p, token, change),
+            Ask::Transfer(to) => {
+                p.to_node.push(NodeInput::TransferLeader { token: ReplyToken(token), to });
+            }
+            Ask::ClusterVersion => {
+                let ver = types::CLUSTER_VERSION.to_owned();
+                let request = api::membershippb::ClusterVersionSetRequest { ver };
+                self.propose(p, token, CLUSTER_VERSION_SET, &request.encode_to_vec());
+            }
+            Ask::KeepAliveFor(_, _, lease) => {
+                p.to_node.push(NodeInput::KeepAlive { token: ReplyToken(token), lease });
             }
         }
         Ok(())
@@ -203,6 +285,27 @@ impl Gateway {
         Ok(())
     }
 
+    fn change(&mut self, p: &mut Process, token: u64, change: Change) {
+        let added = |id: MemberId, is_learner| {
+            let peer_urls = Some(vec![peer_url(id)]);
+            machine::Member { id: id.0, peer_urls, is_learner, ..Default::default() }.to_json()
+        };
+        let (kind, node, context) = match change {
+            Change::Add(id) => (ConfChangeKind::AddNode, id, added(id, false)),
+            Change::AddLearner(id) => (ConfChangeKind::AddLearner, id, added(id, true)),
+            Change::Promote(id) => {
+                let context = format!(r#"{{"id":{},"peerURLs":null,"isPromote":true}}"#, id.0);
+                (ConfChangeKind::AddNode, id, context.into())
+            }
+            Change::Remove(id) => (ConfChangeKind::RemoveNode, id, bytes::Bytes::new()),
+        };
+        self.waits(token, Waits::Entry);
+        let id = self.next_id;
+        self.next_id += 1;
+        let change = ConfChange { id, kind, node, context };
+        p.to_node.push(NodeInput::ChangeMembers { token: ReplyToken(token), change });
+    }
+
     fn waits(&mut self, token: u64, waits: Waits) {
         if let Some(call) = self.calls.get_mut(&token) {
             call.waits = waits;
@@ -227,6 +330,7 @@ impl Gateway {
     fn propose(&mut self, p: &mut Process, token: u64, field: u32, body: &[u8]) {
         let id = RequestId(self.next_id);
         self.next_id += 1;
+        self.proposed.push((id.0, token));
         self.waits(token, Waits::Entry);
         let data = raft_request(field, body, id);
         let token = ReplyToken(token);
@@ -243,7 +347,7 @@ impl Gateway {
         if !p.view.alarms.is_set(AlarmType::Nospace) {
             let alarm = AlarmRequest {
                 action: AlarmAction::Activate as i32,
-                member_id: p_member().0,
+                member_id: self.id.0,
                 alarm: AlarmType::Nospace as i32,
             };
             self.next_token += 1;
@@ -253,7 +357,8 @@ impl Gateway {
     }
 
     fn read(&mut self, p: &mut Process, token: u64, serializable: bool) {
-        if serializable {
+        let trusts_itself = self.plant == Some(Plant::ReadWithoutQuorum) && p.status.is_leader;
+        if serializable || trusts_itself {
             self.read_view(p, token);
         } else {
             self.waits(token, Waits::Index);
@@ -294,10 +399,34 @@ impl Gateway {
     }
 
     /// Takes a reply of the member.
-    pub(crate) fn reply(&mut self, p: &mut Process, token: ReplyToken, reply: Reply) {
+    pub(crate) fn reply(&mut self, now: u64, p: &mut Process, token: ReplyToken, reply: Reply) {
         let token = token.0;
         let Some(call) = self.calls.get(&token) else { return };
+        if let Ask::KeepAliveFor(from, theirs, _) = call.ask {
+            // As `rpc/src/services/peers.rs#keep_alive`: all but an answer is asked again.
+            let ttl = match reply {
+                Reply::KeepAlive(ttl) => Some(ttl),
+                Reply::Refused(ApiError::LeaseNotFound) => Some(0),
+                _ => None,
+            };
+            self.calls.remove(&token);
+            return self.answers.push((from, theirs, ttl));
+        }
         match (call.waits, reply) {
+            (_, Reply::Elsewhere(_)) => match call.ask {
+                Ask::Kv(Request::LeaseKeepAlive(lease)) => {
+                    self.waits(token, Waits::Leader);
+                    let until = now + FORWARD_NS;
+                    let lease = LeaseId(lease);
+                    self.forwards.push(Forward { call: token, lease, due: now, until });
+                }
+                // Whoever wants to promote asks the leader.
+                _ => self.finish(token, Err(ApiError::NotLeader.into())),
+            },
+            (Waits::Other, Reply::Done) if matches!(call.ask, Ask::Change(_)) => {
+                let Ask::Change(change) = call.ask else { return };
+                self.change(p, token, change);
+            }
             (_, Reply::Refused(error)) => {
                 let keeps_alive = matches!(call.ask, Ask::Kv(Request::LeaseKeepAlive(_)));
                 if keeps_alive && error == ApiError::LeaseNotFound {
@@ -331,6 +460,34 @@ impl Gateway {
         }
     }
 
+    /// The leader, or nobody, has answered a keep-alive that was sent on.
+    pub(crate) fn forwarded(&mut self, now: u64, p: &Process, call: u64, ttl: Option<i64>) {
+        let Some(place) = self.forwards.iter().position(|f| f.call == call) else { return };
+        match ttl {
+            Some(ttl) => {
+                self.forwards.swap_remove(place);
+                self.kept_alive(p, call, ttl);
+            }
+            None => self.forwards[place].due = now + FORWARD_RETRY_NS,
+        }
+    }
+
+    /// Those that are to be sent on now; those whose time is over end.
+    pub(crate) fn send_on(&mut self, now: u64) -> Vec<Forward> {
+        let late: Vec<u64> =
+            self.forwards.iter().filter(|f| f.until <= now).map(|f| f.call).collect();
+        for call in late {
+            self.forwards.retain(|f| f.call != call);
+            self.finish(call, Err(ApiError::Timeout.into()));
+        }
+        let mut due = Vec::new();
+        for forward in self.forwards.iter_mut().filter(|f| f.due <= now) {
+            due.push(*forward);
+            forward.due = now + FORWARD_PATIENCE_NS;
+        }
+        due
+    }
+
     fn kept_alive(&mut self, p: &Process, token: u64, ttl: i64) {
         let Some(Call { ask: Ask::Kv(Request::LeaseKeepAlive(id)), .. }) = self.calls.get(&token)
         else {
@@ -350,7 +507,9 @@ impl Gateway {
         };
         let mut out = render::with_header(&header(revision));
         let response = match (ask, reply) {
-            (Ask::Disarm, _) => return self.finish(token, Ok(Told::Done)),
+            (Ask::Disarm | Ask::ClusterVersion | Ask::Change(_), _) => {
+                return self.finish(token, Ok(Told::Done));
+            }
             (_, machine::Reply::Put(reply)) => {
                 render::put(&mut out, &reply);
                 Response::Put(decoded::<PutResponse>(&out))
@@ -413,11 +572,6 @@ impl Gateway {
             Err(status) => self.finish(token, Err(status)),
         }
     }
-}
-
-/// The simulated member.
-fn p_member() -> MemberId {
-    MemberId(7)
 }
 
 enum Ran {

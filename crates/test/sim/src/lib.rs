@@ -1,40 +1,54 @@
-//! One member under a seeded scheduler.
+//! Clusters, or one member, under a seeded scheduler.
 //!
 //! The production automata of `core/member`, the production `WatchHub`, and the checks and
-//! renderings of `shell/rpc` run on a disk in memory that loses and tears what was not synced. The
-//! seed draws the options ([`Options`]) and every choice of the schedule: whose turn it is, what of
-//! its inbox an automaton finds, which outputs have left it when the power goes, how slow each is,
-//! how the clock jumps. Clients write, read, hold leases and watch; what they saw goes to the
-//! checkers of `model`. Same seed, same commit: the same event log, byte for byte.
+//! renderings of `shell/rpc` run on disks in memory that lose and tear what was not synced, and talk
+//! over a network that loses, repeats, delays and cuts. The seed draws the options ([`Options`]) and
+//! every choice of the schedule: whose turn it is, what of its inbox an automaton finds, which
+//! outputs have left it when the power goes, how slow each is, how clocks differ, who joins and
+//! leaves. Clients write, read, hold leases and watch; what they saw goes to the checkers of
+//! `model`, and what members do is compared by `checks.rs` as it happens. Same seed, same commit:
+//! the same event log, byte for byte.
 //!
 //! Owns: the schedule, faults, clients. Never: decides what a right answer is, that is `model`'s;
-//! never re-implements what the product has: only the futures and threads of the shell are
-//! replaced, by [`world`]'s steps.
+//! never re-implements what the product has: only the futures and threads of the shell, and the
+//! sockets of its peer plane, are replaced, by [`world`]'s steps.
 //!
-//! Read next: [`options`], `world.rs`, `process.rs`, [`plant`].
+//! Read next: [`options`], `world.rs`, `process.rs`, `members.rs`, `mail.rs`, [`plant`].
 
+mod admin;
+mod calls;
+mod checks;
 mod clients;
+mod clock;
+mod faults;
 mod gateway;
 mod inbox;
 mod liveness;
+mod mail;
+mod members;
+mod network;
 pub mod options;
 pub mod plant;
+pub mod probes;
 mod process;
 mod trace;
+mod transfers;
 mod watches;
 mod workload;
 mod world;
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-pub use options::Options;
+pub use options::{Options, Shape};
 pub use plant::Plant;
+pub use trace::Log;
 pub use world::Counts;
 
 use world::World;
 
 /// What a seed did and saw.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// What happened.
     pub counts: Counts,
@@ -42,6 +56,8 @@ pub struct Summary {
     pub report: model::Report,
     /// Simulated nanoseconds.
     pub simulated: u64,
+    /// The rare paths that were taken.
+    pub reached: BTreeSet<&'static str>,
     /// The hash of the event log.
     pub hash: u64,
     /// Lines in it.
@@ -53,6 +69,8 @@ pub struct Summary {
 pub struct Failure {
     /// The seed.
     pub seed: u64,
+    /// What it simulates.
+    pub shape: Shape,
     /// The planted bug, if one was.
     pub plant: Option<Plant>,
     /// What is wrong.
@@ -67,6 +85,9 @@ impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "seed {}: {}", self.seed, self.what)?;
         write!(f, "replay: cargo xtask sim --seed {}", self.seed)?;
+        if self.shape == Shape::One {
+            write!(f, " --one")?;
+        }
         match self.plant {
             Some(plant) => write!(f, " --plant {plant}"),
             None => Ok(()),
@@ -75,19 +96,24 @@ impl std::fmt::Display for Failure {
 }
 
 /// Steps of the safety phase after which a seed is taken to hang.
-const MAX_STEPS: u64 = 600_000;
+const MAX_STEPS: u64 = 6_000_000;
 
-/// Runs a seed, with a planted bug if one is named. With `print` the event log goes to stdout.
+/// Runs a seed, with a planted bug if one is named. The event log goes where `log` says.
 ///
 /// # Errors
 /// [`Failure`].
-pub fn run(seed: u64, plant: Option<Plant>, print: bool) -> Result<Summary, Box<Failure>> {
-    let mut world = World::new(seed, plant, print);
+pub fn run(
+    seed: u64,
+    shape: Shape,
+    plant: Option<Plant>,
+    log: Log,
+) -> Result<Summary, Box<Failure>> {
+    let mut world = World::new(seed, shape, plant, trace::Trace::new(log));
     let fail = |world: &World, what: String, property| {
-        Box::new(Failure { seed, plant, what, property, last: world.trace.last() })
+        Box::new(Failure { seed, shape, plant, what, property, last: world.trace.last() })
     };
     let result = catch_unwind(AssertUnwindSafe(|| {
-        while (world.known.operations as usize) < world.options.operations {
+        while !world.is_done() {
             if world.counts.steps > MAX_STEPS {
                 return Err("the safety phase does not end".to_owned());
             }
@@ -107,14 +133,21 @@ pub fn run(seed: u64, plant: Option<Plant>, print: bool) -> Result<Summary, Box<
     }
     world.history.watches =
         world.watchers.iter_mut().flat_map(|w| w.lanes.drain(..).map(|lane| lane.watch)).collect();
+    world.history.log = Some(world.checks.log(&world.requests));
     let report = match model::check(&world.history) {
         Ok(report) => report,
         Err(v) => return Err(fail(&world, v.to_string(), Some(v.property))),
     };
+    let mut counts = world.counts;
+    counts.packets_harmed = world.network.harmed;
+    counts.terms = world.checks.terms();
+    counts.entries = world.checks.last_committed().0;
+    counts.compared = world.checks.compared;
     Ok(Summary {
-        counts: world.counts,
+        counts,
         report,
         simulated: world.now,
+        reached: world.probes.reached(),
         hash: world.trace.hash(),
         lines: world.trace.lines(),
     })

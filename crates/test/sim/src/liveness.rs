@@ -4,16 +4,20 @@ use api::error::{ApiError, Status};
 use api::etcdserverpb::PutRequest;
 use model::{Outcome, Request, Response};
 
-use crate::clients::Watcher;
+use machine::membership::v2_store_json;
+
+use crate::checks;
+use crate::clients::{Busy, Client, Watcher};
 use crate::gateway::{Ask, Told};
+use crate::process::Process;
 use crate::workload;
-use crate::world::{MS, World};
+use crate::world::{MS, Running, World};
 
 /// Simulated time within which everything that was waited for must have happened: longer than the
 /// longest timeout of a request and the longest lease.
 const PATIENCE: u64 = 30_000 * MS;
 /// Steps within which each stage must end.
-const MAX_STEPS: u64 = 200_000;
+const MAX_STEPS: u64 = 2_000_000;
 /// The client of this phase.
 const LAST: u32 = 999;
 
@@ -22,20 +26,10 @@ const LAST: u32 = 999;
 /// # Errors
 /// What did not happen in time.
 pub(crate) fn run(world: &mut World) -> Result<(), String> {
-    world.chaos = false;
     world.trace.event(world.now, format_args!("healed"));
-    let member = &world.members[0];
-    if member.running.is_some() && member.is_doomed() {
-        // The disk that was to fail is replaced by way of a last crash.
-        world.crash(0);
-    }
-    if let Some(running) = &mut world.members[0].running {
-        running.process.stalled = [0; 4];
-    }
-    until(world, "the member serves", |w| {
-        w.members[0].running.as_ref().is_some_and(|r| r.serving)
-    })?;
+    world.heal_all();
     until(world, "every call is answered", |w| w.clients.iter().all(|c| c.busy.is_none()))?;
+    until(world, "every member serves", all_serve)?;
     // Twice: the first may be overtaken by an alarm that was on its way.
     for _ in 0..2 {
         ask(world, Ask::Disarm)?.map_err(|e| format!("disarming: {e}"))?;
@@ -45,13 +39,74 @@ pub(crate) fn run(world: &mut World) -> Result<(), String> {
     ask(world, Ask::AwaitCompaction)?.map_err(|e| format!("compacting: {e}"))?;
     settle_watches(world)?;
     read(world)?;
-    world.crash(0);
-    until(world, "the member serves again", |w| {
-        w.members[0].running.as_ref().is_some_and(|r| r.serving)
-    })?;
+    equal(world)?;
+    for m in 0..world.members.len() {
+        if world.members[m].running.is_some() {
+            world.crash(m);
+        }
+    }
+    until(world, "every member serves again", all_serve)?;
     read(world)?;
     ask(world, Ask::Defragment)?.map_err(|e| format!("defragmenting: {e}"))?;
-    read(world)
+    write(world)?;
+    read(world)?;
+    equal(world)
+}
+
+/// Who runs and knows most.
+fn newest(world: &World) -> Option<&Process> {
+    let running = world.members.iter().filter_map(|m| m.running.as_ref());
+    running.map(|r| &r.process).max_by_key(|p| p.view.store.applied_index())
+}
+
+/// Processes that know of a cluster.
+fn in_cluster(world: &World) -> impl Iterator<Item = &Process> {
+    let running = world.members.iter().filter_map(|m| m.running.as_ref());
+    running.map(|r| &r.process).filter(|p| !p.view.members.is_empty())
+}
+
+/// Whether all who belong to the cluster are up, voters serve, and nobody else is left.
+fn all_serve(world: &World) -> bool {
+    let Some(newest) = newest(world) else { return false };
+    let members = &newest.view.members;
+    // What is asked of a member whose leader has gone is lost, in etcd too.
+    let leader = newest.status.leader;
+    let led = leader.is_some() && in_cluster(world).all(|p| p.status.leader == leader);
+    let leads = in_cluster(world).any(|p| Some(p.id) == leader && p.status.is_leader);
+    led && leads
+        && !members.is_empty()
+        && world.members.iter().all(|member| match (members.get(member.id), &member.running) {
+            // One that was removed before it heard anything waits for ever, in etcd too.
+            (None, running) => running.as_ref().is_none_or(|r| r.process.view.members.is_empty()),
+            (Some(_), None) => false,
+            (Some(known), Some(running)) => {
+                known.is_learner && running.process.view.members.get(member.id).is_some()
+                    || running.serving
+            }
+        })
+}
+
+/// All members come to have applied the same.
+fn caught_up(world: &mut World) -> Result<(), String> {
+    until(world, "every member has applied everything", |w| {
+        let index = newest(w).map(|p| p.view.store.applied_index());
+        in_cluster(w).all(|p| Some(p.view.store.applied_index()) == index)
+    })
+}
+
+/// All members hold the same.
+fn equal(world: &mut World) -> Result<(), String> {
+    caught_up(world)?;
+    let mut first = None;
+    for process in in_cluster(world) {
+        let view = &process.view;
+        let state = (checks::hash_keys(view), v2_store_json(&view.members));
+        let (id, known) = first.get_or_insert_with(|| (process.id, state.clone()));
+        if *known != state {
+            return Err(format!("{id} holds {known:?} in the end, {} {state:?}", process.id));
+        }
+    }
+    Ok(())
 }
 
 /// Steps until something holds.
@@ -73,19 +128,28 @@ fn until(
 /// Asks and waits for the answer.
 fn ask(world: &mut World, ask: Ask) -> Result<Result<Told, Status>, String> {
     let what = format!("{ask:?} is answered");
-    let (call, place) = world.call(0, LAST, ask);
+    let member = match (&ask, world.some_server()) {
+        // Only the leader counts their time.
+        (Ask::Leases, _) => {
+            let leads = |r: &Running| r.process.status.is_leader;
+            let mut places = 0..world.members.len();
+            places.find(|m| world.members[*m].running.as_ref().is_some_and(leads))
+        }
+        (_, server) => server,
+    };
+    let member = member.ok_or("nobody serves")?;
+    let (call, place) = world.call(member, LAST, ask);
     if let Some(place) = place {
-        let client =
-            crate::clients::Client { id: LAST, next_at: 0, busy: Some((call, Some(place))) };
+        let busy = Busy { call, place: Some(place), member, until: u64::MAX };
+        let client = Client { id: LAST, next_at: 0, busy: Some(busy), member };
         world.clients.push(client);
-        world.collect(0);
+        world.collect(member);
         until(world, &what, |w| w.clients.last().is_some_and(|c| c.busy.is_none()))?;
         world.clients.pop();
         let told = match &world.history.operations[place].outcome {
             Outcome::Answered(response) => Ok(Told::Kv(response.clone())),
             Outcome::Refused(status) => Err(status.clone()),
-            // Only what is over the quota ends so; the status was written down as nothing.
-            Outcome::Unknown => Err(ApiError::NoSpace.into()),
+            Outcome::Unknown => Err(world.last_error.take().unwrap_or(ApiError::Stopped.into())),
         };
         return Ok(told);
     }
@@ -127,9 +191,7 @@ fn until_no_lease(world: &mut World) -> Result<(), String> {
 /// Every watch must come to the end of what there is.
 fn settle_watches(world: &mut World) -> Result<(), String> {
     until(world, "every watch is connected", |w| w.watchers.iter().all(|w| w.stream.is_some()))?;
-    let upto = |world: &World| {
-        world.members[0].running.as_ref().map_or(0, |r| r.process.view.store.revision().0)
-    };
+    let upto = |world: &World| newest(world).map_or(0, |p| p.view.store.revision().0);
     let revision = upto(world);
     // Progress is not told to a stream with a watch that begins in the future (semantics F16),
     // as one does that had everything and was made anew: one more write ends that future.
@@ -160,6 +222,8 @@ fn read(world: &mut World) -> Result<(), String> {
     let Told::Kv(response @ Response::Range(_)) = told else {
         return Err("a read is not answered by one".to_owned());
     };
+    // Another member may be asked for it.
+    caught_up(world)?;
     let hash = Ask::Kv(Request::HashKv(response.revision()));
     ask(world, hash)?.map_err(|e| format!("a hash after healing: {e}"))?;
     Ok(())

@@ -5,18 +5,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::time::Instant;
 
-use sim::{Failure, Plant, Summary, run};
+use sim::{Failure, Log, Plant, Shape, Summary, run};
 
-const HELP: &str = "quorate-sim [--seeds N] [--from S] [--seed S] [--plant NAME] [--planted]
+const HELP: &str =
+    "quorate-sim [--seeds N] [--from S] [--seed S] [--plant NAME] [--planted] [--one]
 
   --seeds N     how many seeds to run (200)
   --from S      the first of them (1)
   --seed S      runs this one and prints its event log
   --plant NAME  with a planted bug
-  --planted     checks that each planted bug is found";
+  --planted     checks that each planted bug is found
+  --one         one member that crashes all the time, instead of clusters
+  --threads N   at once (one per core)";
 
 /// Seeds within which each planted bug must be found.
-const PLANTED_SEEDS: u64 = 200;
+const PLANTED_SEEDS: u64 = 2_000;
 /// Failures after which no more seeds are begun.
 const MAX_FAILURES: usize = 5;
 
@@ -26,10 +29,21 @@ struct Args {
     seed: Option<u64>,
     plant: Option<Plant>,
     planted: bool,
+    shape: Shape,
+    threads: usize,
 }
 
 fn parse() -> Result<Args, String> {
-    let mut args = Args { seeds: 200, from: 1, seed: None, plant: None, planted: false };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut args = Args {
+        seeds: 200,
+        from: 1,
+        seed: None,
+        plant: None,
+        planted: false,
+        shape: Shape::Cluster,
+        threads: cores,
+    };
     let mut given = std::env::args().skip(1);
     while let Some(flag) = given.next() {
         let mut value = || given.next().ok_or_else(|| format!("{flag} wants a value"));
@@ -40,6 +54,8 @@ fn parse() -> Result<Args, String> {
             "--seed" => args.seed = Some(number(value()?)?),
             "--plant" => args.plant = Some(value()?.parse()?),
             "--planted" => args.planted = true,
+            "--one" => args.shape = Shape::One,
+            "--threads" => args.threads = number(value()?)? as usize,
             other => return Err(format!("{other}\n{HELP}")),
         }
     }
@@ -57,16 +73,16 @@ fn main() -> ExitCode {
     // A panic of the member is a finding, told with its seed.
     std::panic::set_hook(Box::new(|_| {}));
     if let Some(seed) = args.seed {
-        return one(seed, args.plant);
+        return one(seed, &args);
     }
     if args.planted {
-        return planted();
+        return planted(&args);
     }
     many(&args)
 }
 
-fn one(seed: u64, plant: Option<Plant>) -> ExitCode {
-    match run(seed, plant, true) {
+fn one(seed: u64, args: &Args) -> ExitCode {
+    match run(seed, args.shape, args.plant, Log::Stdout) {
         Ok(summary) => {
             println!("seed {seed}: {summary:?}");
             ExitCode::SUCCESS
@@ -79,10 +95,12 @@ fn one(seed: u64, plant: Option<Plant>) -> ExitCode {
 }
 
 /// Finds each planted bug, or fails.
-fn planted() -> ExitCode {
+fn planted(args: &Args) -> ExitCode {
     let mut missed = 0;
-    for plant in Plant::ALL {
-        let found = (1..=PLANTED_SEEDS).find_map(|seed| run(seed, Some(plant), false).err());
+    for plant in Plant::ALL.into_iter().filter(|plant| args.plant.is_none_or(|p| p == *plant)) {
+        let mut seeds = args.from..args.from + PLANTED_SEEDS;
+        let find = |seed| run(seed, args.shape, Some(plant), Log::Nowhere).err();
+        let found = seeds.find_map(find);
         match found {
             Some(failure) => println!("{plant}: found by seed {}: {}", failure.seed, failure.what),
             None => {
@@ -94,13 +112,26 @@ fn planted() -> ExitCode {
     if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// Runs a seed that failed once more, and leaves its event log for people.
+fn write_log(failure: &Failure) {
+    let path = std::env::temp_dir().join(format!("quorate-sim-{}.log", failure.seed));
+    match std::fs::File::create(&path) {
+        Ok(file) => {
+            let log = Log::File(std::io::BufWriter::new(file));
+            let _ = run(failure.seed, failure.shape, failure.plant, log);
+            println!("event log: {}", path.display());
+        }
+        Err(e) => println!("its event log cannot be written: {e}"),
+    }
+}
+
 fn many(args: &Args) -> ExitCode {
     let began = Instant::now();
     let next = AtomicU64::new(args.from);
     let end = args.from.saturating_add(args.seeds);
     let failures: Mutex<Vec<Box<Failure>>> = Mutex::default();
     let (done, results) = mpsc::channel::<Summary>();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = args.threads;
     std::thread::scope(|scope| {
         for _ in 0..cores {
             let (done, next, failures) = (done.clone(), &next, &failures);
@@ -112,10 +143,11 @@ fn many(args: &Args) -> ExitCode {
                     if seed >= end || stop {
                         return;
                     }
-                    match run(seed, args.plant, false) {
+                    match run(seed, args.shape, args.plant, Log::Nowhere) {
                         Ok(summary) => done.send(summary).expect("the receiver waits"),
                         Err(failure) => {
                             println!("{failure}");
+                            write_log(&failure);
                             failures.lock().expect("nobody panics with it").push(failure);
                         }
                     }
@@ -125,7 +157,9 @@ fn many(args: &Args) -> ExitCode {
     });
     drop(done);
     let (mut seeds, mut total, mut unsearched) = (0u64, Summary::default(), 0u64);
+    let mut all: Vec<Summary> = Vec::new();
     for summary in results {
+        all.push(summary.clone());
         seeds += 1;
         total.counts.steps += summary.counts.steps;
         total.counts.crashes += summary.counts.crashes;
@@ -164,5 +198,42 @@ fn many(args: &Args) -> ExitCode {
         total.simulated / 1_000_000_000,
         (seeds as f64 + failures.len() as f64) / secs.max(0.001),
     );
+    if args.shape == Shape::Cluster {
+        show_clusters(&all);
+    }
     if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What the seeds were like: the least, the median, the most.
+fn show_clusters(all: &[Summary]) {
+    type Of = fn(&Summary) -> u64;
+    let figures: [(&str, Of); 13] = [
+        ("simulated ms", |s| s.simulated / 1_000_000),
+        ("operations", |s| s.report.operations as u64),
+        ("faults", |s| s.counts.faults),
+        ("crashes", |s| s.counts.crashes),
+        ("entries in the log", |s| s.counts.entries),
+        ("terms with a leader", |s| s.counts.terms),
+        ("membership changes, transfers", |s| s.counts.changes),
+        ("snapshots installed", |s| s.counts.installs),
+        ("snapshots broken off", |s| s.counts.broken),
+        ("packets harmed", |s| s.counts.packets_harmed),
+        ("keep-alives sent on", |s| s.counts.forwarded),
+        ("states compared", |s| s.counts.compared),
+        ("steps", |s| s.counts.steps),
+    ];
+    let reached = |probe: &str| all.iter().filter(|s| s.reached.contains(probe)).count();
+    for probe in sim::probes::all() {
+        println!("{:>6} seeds: {probe}", reached(probe));
+    }
+    let missed: Vec<&str> = sim::probes::all().filter(|probe| reached(probe) == 0).collect();
+    println!("probes never reached: {missed:?}");
+    for (name, of) in figures {
+        let mut values: Vec<u64> = all.iter().map(of).collect();
+        values.sort_unstable();
+        let at = |part: usize| values.get((values.len().max(1) - 1) * part / 2).copied();
+        let shown = [0, 1, 2].map(|part| at(part).unwrap_or_default().to_string());
+        let with = values.iter().filter(|value| **value > 0).count();
+        println!("{name}: {} (not 0 in {with} of {})", shown.join(" / "), values.len());
+    }
 }

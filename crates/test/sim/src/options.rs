@@ -6,9 +6,76 @@ use env::{Entropy, SplitMix};
 use member::{CommitPolicy, CompactionPace, MemberLimits, Retention};
 use store::StoreLimits;
 
+/// What a seed simulates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shape {
+    /// One member that crashes every few hundred steps.
+    One,
+    /// A cluster that changes, over a network that fails: at least a minute of it.
+    #[default]
+    Cluster,
+}
+
+/// What differs between clusters, and what goes wrong in them.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    /// Founding members: 1, 3 or 5.
+    pub founders: u64,
+    /// Members that there may be at once, learners among them: up to 3 more.
+    pub most: usize,
+    /// Milliseconds between membership changes and leader transfers: none (one in four), or 2-20 s.
+    pub change_ms: Option<u64>,
+    /// Milliseconds between faults, on average: 1.5-9 s.
+    pub fault_ms: u64,
+    /// Milliseconds that a fault lasts at most: 0.3-6 s.
+    pub fault_lasts_ms: u64,
+    /// Of a thousand packets, how many are lost, come twice, or come late when all is well: 0-30.
+    pub lost_permille: u64,
+    /// See above.
+    pub twice_permille: u64,
+    /// See above.
+    pub late_permille: u64,
+    /// Microseconds that a packet travels: 50-5,000.
+    pub travel_us: u64,
+    /// Thousandths that the slowest clock loses: 0-50.
+    pub clock_loss: u64,
+    /// Milliseconds after which a client gives a call up: 1-9 s.
+    pub patience_ms: u64,
+    /// Milliseconds of the election timeout, ten ticks: 300-1,500.
+    pub election_ms: u64,
+    /// Simulated seconds of the safety phase, at least.
+    pub seconds: u64,
+    /// Faults in it, at least.
+    pub faults: u64,
+}
+
+impl ClusterOptions {
+    fn draw(within: &mut impl FnMut(u64, u64) -> u64) -> Self {
+        let founders = [1, 3, 3, 3, 3, 5][within(0, 5) as usize];
+        Self {
+            founders,
+            most: (founders + within(0, 3)) as usize,
+            change_ms: (within(0, 3) > 0).then_some(within(2_000, 20_000)),
+            fault_ms: within(1_500, 9_000),
+            fault_lasts_ms: within(300, 6_000),
+            lost_permille: within(0, 1) * within(0, 30),
+            twice_permille: within(0, 1) * within(0, 30),
+            late_permille: within(0, 30),
+            travel_us: within(50, 5_000),
+            clock_loss: within(0, 1) * within(0, 50),
+            patience_ms: within(1_000, 9_000),
+            election_ms: within(3, 15) * 100,
+            seconds: 62,
+            faults: 6,
+        }
+    }
+}
+
 /// Everything that differs between seeds, but for the schedule itself.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// What there is only in clusters.
+    pub cluster: Option<ClusterOptions>,
     /// Operations that clients ask for before everything is healed: 120-700.
     pub operations: usize,
     /// Clients: 2-8.
@@ -75,7 +142,30 @@ pub struct Options {
 impl Options {
     /// Draws the options of a seed.
     #[must_use]
-    pub fn draw(entropy: &mut SplitMix) -> Self {
+    pub fn draw(entropy: &mut SplitMix, shape: Shape) -> Self {
+        let mut options = Self::draw_one(entropy);
+        if shape == Shape::One {
+            return options;
+        }
+        let mut within = |from: u64, to: u64| from + entropy.below(to - from + 1);
+        let cluster = ClusterOptions::draw(&mut within);
+        options.operations = 510;
+        options.clients = within(4, 9) as u32;
+        options.read_percent = within(5, 40);
+        options.think_ms = within(45, 140);
+        options.crash_steps = None;
+        options.jump_per_100k = 0;
+        options.stall_permille = within(0, 1) * within(0, 4);
+        options.snapshot_count = within(10, 400);
+        options.catchup_entries = within(0, 1) * within(0, 200);
+        options.quota_bytes = options.quota_bytes.filter(|_| within(0, 2) == 0);
+        options.compact_percent = within(0, 3);
+        options.defragment_permille = within(0, 1) * within(0, 4);
+        options.cluster = Some(cluster);
+        options
+    }
+
+    fn draw_one(entropy: &mut SplitMix) -> Self {
         let mut within = |from: u64, to: u64| from + entropy.below(to - from + 1);
         let ms = Duration::from_millis;
         let limits = MemberLimits {
@@ -87,6 +177,7 @@ impl Options {
             compaction: CompactionPace { batch: within(1, 50) as usize, sleep: ms(within(0, 20)) },
         };
         Self {
+            cluster: None,
             operations: within(120, 700) as usize,
             clients: within(2, 8) as u32,
             watchers: within(1, 4) as u32,

@@ -5,6 +5,13 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
+
+use env::mem::MemDisk;
+use env::{Disk, MayBlock};
+use store::Bucket;
+
+use crate::process::snap_dir;
 
 /// One planted bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,17 +29,36 @@ pub enum Plant {
     /// A watch that needs what was compacted goes on behind it instead of being cancelled
     /// (against invariant 8).
     SkippedTombstone,
+    /// A vote is given that the log does not hold (against invariant 2).
+    VoteNotPersisted,
+    /// A member that takes itself for the leader answers reads at once (against invariant 7).
+    ReadWithoutQuorum,
+    /// Who led once goes on ending leases, by his old clock (against invariant 9).
+    DeposedRevoke,
+    /// A follower applies what its log does not hold yet.
+    ApplyAhead,
+    /// The backend holds effects beyond its consistent index when a process starts (against
+    /// invariant 4).
+    AppliedTwice,
+    /// A client whose put was not answered asks again (against invariant 15).
+    RetriedPut,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Plant; 6] = [
+    pub const ALL: [Plant; 12] = [
         Plant::SkippedFsync,
         Plant::EarlyAcknowledgement,
         Plant::IndexApart,
         Plant::SnapshotAhead,
         Plant::ViewAfterReply,
         Plant::SkippedTombstone,
+        Plant::VoteNotPersisted,
+        Plant::ReadWithoutQuorum,
+        Plant::DeposedRevoke,
+        Plant::ApplyAhead,
+        Plant::AppliedTwice,
+        Plant::RetriedPut,
     ];
 
     /// Its name on the command line.
@@ -45,6 +71,12 @@ impl Plant {
             Plant::SnapshotAhead => "snapshot-ahead",
             Plant::ViewAfterReply => "view-after-reply",
             Plant::SkippedTombstone => "skipped-tombstone",
+            Plant::VoteNotPersisted => "vote-not-persisted",
+            Plant::ReadWithoutQuorum => "read-without-quorum",
+            Plant::DeposedRevoke => "deposed-revoke",
+            Plant::ApplyAhead => "apply-ahead",
+            Plant::AppliedTwice => "applied-twice",
+            Plant::RetriedPut => "retried-put",
         }
     }
 }
@@ -61,5 +93,26 @@ impl FromStr for Plant {
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Plant::ALL.into_iter().find(|plant| plant.name() == text);
         found.ok_or_else(|| format!("no plant is called {text}"))
+    }
+}
+
+/// Planted: the database forgets the last entry that it holds, but not its effects. One that cannot
+/// be opened now is left alone.
+pub(crate) fn set_index_back(disk: &MemDisk) {
+    let may = MayBlock::on_this_thread();
+    let path = snap_dir().join("db");
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    if !disk.exists(&may, &path).unwrap_or(false) {
+        return;
+    }
+    let Ok(mut db) = bolt::Db::open(shared, &path, &may, store::database_options()) else { return };
+    let (bucket, key) = (Bucket::Meta.name(), store::meta::CONSISTENT_INDEX);
+    let held = db.begin_read().get(&may, bucket, key).ok().flatten();
+    let held = held.and_then(|bytes| Some(u64::from_be_bytes(bytes[..].try_into().ok()?)));
+    let Some(held) = held.filter(|held| *held > 3) else { return };
+    let mut tx = db.begin_write();
+    if tx.put(&may, bucket, key, &(held - 1).to_be_bytes()).is_ok() {
+        // A disk that fails now fails the start as well.
+        drop(tx.commit(&may));
     }
 }

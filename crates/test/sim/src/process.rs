@@ -4,23 +4,26 @@
 //! then sends its outputs one by one in the same fixed order; others run between any two of them.
 //! Invariant: an automaton handles nothing while it still has something to send.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::membershippb;
 use env::mem::MemDisk;
-use env::{Disk, Instant, MayBlock, SplitMix};
+use env::{Disk, Hooks, Instant, MayBlock, SplitMix};
 use machine::{ApplyConfig, Member};
 use member::{
-    Applier, ApplierInput, ApplierOutput, BackendCommitted, Committer, CommitterInput,
+    Applier, ApplierInput, ApplierOutput, BackendCommitted, Committed, Committer, CommitterInput,
     CommitterOutput, LogInput, LogWriter, MemberView, Node, NodeConfig, NodeInput, NodeOutput,
-    NodeStatus, Parts, Reply, Sealed, StartConfig, StartError, start,
+    NodeStatus, OutgoingSnapshot, Parts, PeerChange, Reply, Sealed, StartConfig, StartError, start,
 };
+use raft::Message;
 use store::Store;
-use types::{ClusterId, MemberId, ReplyToken, RequestId, WriteId};
+use types::{ClusterId, Index, MemberId, ReplyToken, RequestId, WriteId};
 
+use crate::checks::Checks;
+use crate::clock::Clock;
 use crate::inbox::Inbox;
 use crate::options::Options;
 use crate::plant::Plant;
@@ -28,11 +31,10 @@ use crate::trace::Trace;
 
 /// The directory of the simulated member.
 const DIR: &str = "/d/member";
-/// Milliseconds of a tick and of an election timeout.
-const TICK_MS: u64 = 100;
+/// Ticks in an election timeout.
+const ELECTION_TICKS: u32 = 10;
+/// Milliseconds of an election timeout where the options do not say.
 const ELECTION_MS: u64 = 1_000;
-/// Shortest lease, in seconds: three halves of the election timeout, upwards.
-pub(crate) const MIN_LEASE_TTL: i64 = 2;
 
 /// One of the automata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,10 +59,32 @@ enum Send {
     View(Box<MemberView>),
     Status(NodeStatus),
     Replies(Vec<(ReplyToken, Reply)>),
+    ToPeers(Vec<Message>),
+    Peer(PeerChange),
+    Snapshot(OutgoingSnapshot),
+    Removed,
+}
+
+/// Who a process is.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) id: MemberId,
+    /// The members that found the cluster; none if this one joins.
+    pub(crate) founders: Vec<MemberId>,
+    /// Members of the cluster that this one joins.
+    pub(crate) remotes: Vec<MemberId>,
+}
+
+/// What leaves a process for its peer plane.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    pub(crate) messages: Vec<Message>,
+    pub(crate) snapshots: Vec<OutgoingSnapshot>,
 }
 
 /// A running process.
 pub(crate) struct Process {
+    pub(crate) id: MemberId,
     node: Node,
     log: LogWriter,
     applier: Applier,
@@ -77,8 +101,16 @@ pub(crate) struct Process {
     pub(crate) view: Arc<MemberView>,
     pub(crate) status: NodeStatus,
     pub(crate) replies: VecDeque<(ReplyToken, Reply)>,
-    /// What the monotonic clock of this boot shows at time 0.
-    clock_offset: u64,
+    /// The monotonic clock of this boot.
+    pub(crate) clock: Clock,
+    pub(crate) out: Outbox,
+    /// Whom the peer plane writes to, and whom it only answers.
+    pub(crate) peers: BTreeSet<MemberId>,
+    pub(crate) remotes: BTreeSet<MemberId>,
+    /// Node says that this member was removed.
+    pub(crate) removed: bool,
+    /// The last entry that the log writer has said is durable, with what is on its way to it.
+    durable: Durable,
     keep: u32,
     purge: Duration,
     next_purge: Instant,
@@ -89,51 +121,110 @@ pub(crate) struct Process {
     newest_batch: Option<BackendCommitted>,
     /// Snapshots recorded since this was last looked at.
     pub(crate) snapshots: u64,
+    /// Snapshots of peers installed, likewise.
+    pub(crate) installs: u64,
+    /// Planted: entries up to here were applied before they were durable.
+    applied_ahead: Index,
     /// The planted commit of an index was made; its effects follow.
     index_ahead: bool,
 }
 
-fn config(options: &Options, boot: u64) -> StartConfig {
-    let member = MemberId(7);
+/// What the log holds durably, by what was handed to its writer and what it said.
+#[derive(Debug, Default)]
+struct Durable {
+    last: Index,
+    /// Writes on their way: the last entry of each, if it has any.
+    writes: VecDeque<(WriteId, Option<Index>)>,
+}
+
+impl Durable {
+    fn wrote(&mut self, persist: &raft::Persist) {
+        let snapshot = persist.snapshot.as_ref().map(|meta| meta.index);
+        let last = persist.entries.last().map(|entry| entry.index).or(snapshot);
+        if let Some(first) = persist.entries.first() {
+            // What follows is replaced: it does not count from here on.
+            let before = Index(first.index.0 - 1);
+            self.last = self.last.min(before);
+            for (_, last) in &mut self.writes {
+                *last = last.map(|last| last.min(before));
+            }
+        }
+        self.writes.push_back((persist.id, last));
+    }
+
+    fn persisted(&mut self, id: WriteId) {
+        while self.writes.front().is_some_and(|(write, _)| *write <= id) {
+            let (_, last) = self.writes.pop_front().expect("there is one");
+            self.last = last.unwrap_or(self.last).max(self.last);
+        }
+    }
+}
+
+/// Where a member keeps its log.
+pub(crate) fn wal_dir() -> PathBuf {
+    PathBuf::from(DIR).join("wal")
+}
+
+/// Where a member keeps its database.
+pub(crate) fn snap_dir() -> PathBuf {
+    PathBuf::from(DIR).join("snap")
+}
+
+/// The URL at which members reach a member. Nobody dials it.
+pub(crate) fn peer_url(id: MemberId) -> String {
+    format!("http://m{}:2380", id.0)
+}
+
+/// Where the request ids of a boot begin: no two boots of all members share any.
+pub(crate) fn request_ids(member: MemberId, boot: u64) -> u64 {
+    (member.0 & 0xffff) << 48 | (boot + 1) << 32
+}
+
+fn config(options: &Options, identity: &Identity, boot: u64, hooks: Hooks) -> StartConfig {
+    let member = identity.id;
     let attributes = membershippb::Attributes {
-        name: "m".to_owned(),
-        client_urls: vec!["http://localhost:2379".to_owned()],
+        name: format!("m{}", member.0),
+        client_urls: vec![format!("http://m{}:2379", member.0)],
     };
+    let founder = |id: &MemberId| Member {
+        id: id.0,
+        peer_urls: Some(vec![peer_url(*id)]),
+        name: format!("m{}", id.0),
+        ..Member::default()
+    };
+    let election_ms = options.cluster.as_ref().map_or(ELECTION_MS, |c| c.election_ms);
     StartConfig {
-        snap_dir: PathBuf::from(DIR).join("snap"),
-        wal_dir: PathBuf::from(DIR).join("wal"),
+        snap_dir: snap_dir(),
+        wal_dir: wal_dir(),
         member,
         cluster: ClusterId(9),
-        founders: vec![Member {
-            id: member.0,
-            peer_urls: Some(vec!["http://localhost:2380".to_owned()]),
-            name: "m".to_owned(),
-            ..Member::default()
-        }],
+        founders: identity.founders.iter().map(founder).collect(),
         node: NodeConfig {
             id: member,
-            tick: Duration::from_millis(TICK_MS),
-            election: Duration::from_millis(ELECTION_MS),
+            tick: Duration::from_millis(election_ms / u64::from(ELECTION_TICKS)),
+            election: Duration::from_millis(election_ms),
             snapshot_count: options.snapshot_count,
             catchup_entries: options.catchup_entries,
             attributes,
             cluster_version: types::CLUSTER_VERSION.to_owned(),
             lease_checkpoints: false,
-            first_request_id: RequestId((boot + 1) << 40 | 1 << 39),
+            first_request_id: RequestId(request_ids(member, boot) | 1 << 31),
         },
         apply: ApplyConfig {
             id: member,
-            min_lease_ttl: MIN_LEASE_TTL,
+            // Three halves of the election timeout, upwards.
+            min_lease_ttl: (election_ms * 3 / 2).div_ceil(1_000) as i64,
             max_learners: 1,
             quota_bytes: options.quota_bytes,
             persist_checkpoints: false,
         },
         commit: options.commit,
         limits: options.limits,
-        election_ticks: u32::try_from(ELECTION_MS / TICK_MS).expect("a small number"),
+        election_ticks: ELECTION_TICKS,
         pre_vote: true,
         unsafe_no_fsync: false,
         force_new_cluster: false,
+        hooks,
     }
 }
 
@@ -141,21 +232,33 @@ impl Process {
     /// Starts the member on what the disk holds.
     pub(crate) fn start(
         options: &Options,
+        identity: &Identity,
         disk: &MemDisk,
         boot: u64,
-        (now, clock_offset): (u64, u64),
+        (now, clock): (u64, Clock),
         entropy: SplitMix,
-        plant: Option<Plant>,
+        (plant, hooks): (Option<Plant>, Hooks),
     ) -> Result<Self, StartError> {
         let may = MayBlock::on_this_thread();
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-        let begin = Instant(now + clock_offset);
-        let config = config(options, boot);
+        let begin = clock.at(now);
+        let config = config(options, identity, boot, hooks);
         let parts = start(shared, &may, begin, config, Box::new(entropy))?;
         let Parts { node, log_writer, applier, committer, .. } = parts;
         let view = Arc::new(applier.view());
+        let own = identity.id;
+        let peers = view.members.iter().map(|m| MemberId(m.id)).filter(|id| *id != own).collect();
+        let remotes = identity.remotes.iter().copied().filter(|id| *id != own).collect();
+        // What a start finds in the log is synced by it.
+        let durable = Durable { last: Index(u64::MAX), writes: VecDeque::new() };
         let purge = Duration::from_millis(options.purge_ms);
         Ok(Self {
+            id: own,
+            peers,
+            remotes,
+            out: Outbox::default(),
+            removed: false,
+            durable,
             node,
             log: log_writer,
             applier,
@@ -169,7 +272,7 @@ impl Process {
             view,
             status: NodeStatus::default(),
             replies: VecDeque::new(),
-            clock_offset,
+            clock,
             keep: options.keep,
             purge,
             next_purge: begin + purge,
@@ -177,12 +280,10 @@ impl Process {
             told_early: Vec::new(),
             newest_batch: None,
             snapshots: 0,
+            installs: 0,
+            applied_ahead: Index(0),
             index_ahead: false,
         })
-    }
-
-    fn clock(&self, now: u64) -> Instant {
-        Instant(now + self.clock_offset)
     }
 
     /// When an automaton has something to do: now, later, or not before it gets a message.
@@ -193,7 +294,7 @@ impl Process {
             Automaton::Applier => self.to_applier.is_empty(),
             Automaton::Committer => self.to_committer.is_empty(),
         };
-        let at = |deadline: Instant| deadline.0.saturating_sub(self.clock_offset).max(now);
+        let at = |deadline: Instant| self.clock.when(deadline).max(now);
         let due = if !inbox_empty || !self.sending[which as usize].is_empty() {
             now
         } else {
@@ -217,32 +318,33 @@ impl Process {
         now: u64,
         entropy: &mut SplitMix,
         trace: &mut Trace,
+        checks: &mut Checks,
     ) -> Result<(), String> {
         if let Some(send) = self.sending[which as usize].pop_front() {
-            self.send(send);
-            return Ok(());
+            return self.send(send, checks);
         }
-        let clock = self.clock(now);
+        let clock = self.clock.at(now);
+        let id = self.id;
         match which {
             Automaton::Node => {
                 let mut inputs = self.to_node.take(entropy);
-                trace.event(now, format_args!("node {}", inputs.len()));
+                trace.event(now, format_args!("{id} node {}", inputs.len()));
                 self.handle_node(clock, &mut inputs);
                 Ok(())
             }
             Automaton::Log => {
                 let mut inputs = self.to_log.take(entropy);
-                trace.event(now, format_args!("log {}", inputs.len()));
+                trace.event(now, format_args!("{id} log {}", inputs.len()));
                 self.handle_log(clock, &mut inputs)
             }
             Automaton::Applier => {
                 let mut inputs = self.to_applier.take(entropy);
-                trace.event(now, format_args!("apply {}", inputs.len()));
-                self.handle_applier(clock, &mut inputs)
+                trace.event(now, format_args!("{id} apply {}", inputs.len()));
+                self.handle_applier(clock, &mut inputs, checks)
             }
             Automaton::Committer => {
                 let mut inputs = self.to_committer.take(entropy);
-                trace.event(now, format_args!("commit {}", inputs.len()));
+                trace.event(now, format_args!("{id} commit {}", inputs.len()));
                 self.handle_committer(clock, &mut inputs)
             }
         }
@@ -251,11 +353,21 @@ impl Process {
     fn handle_node(&mut self, clock: Instant, inputs: &mut Vec<NodeInput>) {
         let mut out = NodeOutput::default();
         self.node.handle(clock, inputs, &mut out);
+        if self.plant == Some(Plant::ApplyAhead) {
+            self.apply_ahead(&mut out);
+        }
         let sending = &mut self.sending[Automaton::Node as usize];
         // The server's order: the log first.
         sending.extend(out.log.into_iter().map(Send::ToLog));
+        sending.extend(out.peers.into_iter().map(Send::Peer));
+        if !out.messages.is_empty() {
+            sending.push_back(Send::ToPeers(out.messages));
+        }
         let committed = out.committed.into_iter().map(ApplierInput::Committed);
         sending.extend(committed.map(Send::ToApplier));
+        sending.extend(out.install.map(|meta| Send::ToApplier(ApplierInput::Install(meta))));
+        let wanted = out.snapshots.into_iter().map(CommitterInput::Snapshot);
+        sending.extend(wanted.map(Send::ToCommitter));
         if out.flush {
             sending.push_back(Send::ToCommitter(CommitterInput::Flush));
         }
@@ -263,7 +375,34 @@ impl Process {
         if !out.replies.is_empty() {
             sending.push_back(Send::Replies(out.replies));
         }
-        assert!(out.messages.is_empty(), "a sole member has nobody to write to");
+        if out.removed {
+            sending.push_back(Send::Removed);
+        }
+    }
+
+    /// Planted: what is written and known to be committed is applied at once.
+    fn apply_ahead(&mut self, out: &mut NodeOutput) {
+        let commit = out.status.map_or(self.status.commit, |status| status.commit);
+        out.committed.retain(|committed| committed.entry.index > self.applied_ahead);
+        let mut ahead = Vec::new();
+        for input in &out.log {
+            let LogInput::Persist(persist) = input else { continue };
+            let known = persist.entries.iter().filter(|entry| entry.index <= commit);
+            ahead.extend(known.map(|entry| Committed { entry: entry.clone(), token: None }));
+        }
+        if let Some(last) = ahead.last().filter(|_| out.committed.is_empty()) {
+            self.applied_ahead = last.entry.index;
+            out.committed = ahead;
+        }
+    }
+
+    /// The leases that there are, and when they would end if nobody renewed them any more.
+    pub(crate) fn leases(&self, now: u64) -> Vec<(u64, i64)> {
+        let leases = self.applier.machine().leases().iter();
+        let end = |ttl: i64| now + u64::try_from(ttl).unwrap_or(0) * 1_000_000_000;
+        let mut ends: Vec<_> = leases.map(|(id, lease)| (end(lease.ttl), id.0)).collect();
+        ends.sort_unstable();
+        ends
     }
 
     fn handle_log(&mut self, clock: Instant, inputs: &mut Vec<LogInput>) -> Result<(), String> {
@@ -290,10 +429,14 @@ impl Process {
         &mut self,
         clock: Instant,
         inputs: &mut Vec<ApplierInput>,
+        checks: &mut Checks,
     ) -> Result<(), String> {
         let may = MayBlock::on_this_thread();
         let mut out = ApplierOutput::default();
         self.applier.handle(&may, clock, inputs, &mut out).map_err(|e| e.to_string())?;
+        if let Some(view) = &out.view {
+            checks.applied(self.id, view, self.applier.machine().leases())?;
+        }
         let sending = &mut self.sending[Automaton::Applier as usize];
         // The server's order: events, then the View, then the replies. Watchers look at the View
         // when it is their turn; the server's bell only wakes them.
@@ -305,6 +448,7 @@ impl Process {
         } else {
             sending.extend(view.into_iter().chain(replies));
         }
+        sending.extend(out.holds.map(|holds| Send::ToCommitter(CommitterInput::Holds(holds))));
         let batches = out.batches.into_iter().map(CommitterInput::Batch);
         sending.extend(batches.map(Send::ToCommitter));
         if out.flush {
@@ -313,6 +457,7 @@ impl Process {
         if out.defragment {
             sending.push_back(Send::ToCommitter(CommitterInput::Defragment));
         }
+        sending.extend(out.install.map(|meta| Send::ToCommitter(CommitterInput::Install(meta))));
         Ok(())
     }
 
@@ -329,6 +474,7 @@ impl Process {
         self.committer.handle(&may, clock, inputs, &mut done).map_err(|e| e.to_string())?;
         let sending = &mut self.sending[Automaton::Committer as usize];
         sending.extend(done.applier.into_iter().map(Send::ToApplier));
+        sending.extend(done.snapshots.into_iter().map(Send::Snapshot));
         let committed = done.node.into_iter().map(NodeInput::BackendCommitted);
         sending.extend(committed.map(Send::ToNode));
         Ok(())
@@ -359,24 +505,68 @@ impl Process {
         Ok(())
     }
 
-    fn send(&mut self, send: Send) {
+    fn send(&mut self, send: Send, checks: &mut Checks) -> Result<(), String> {
         match send {
-            Send::ToLog(input) => {
-                if let (Some(Plant::EarlyAcknowledgement), LogInput::Persist(p)) =
-                    (self.plant, &input)
-                {
-                    self.told_early.push(p.id);
-                    self.to_node.push(NodeInput::Persisted(p.id));
-                }
+            Send::ToLog(mut input) => {
+                self.hand_to_log(&mut input);
                 self.to_log.push(input);
             }
-            Send::ToApplier(input) => self.to_applier.push(input),
-            Send::ToNode(input) => self.to_node.push(input),
+            Send::ToApplier(input) => {
+                if let ApplierInput::Committed(committed) = &input {
+                    checks.committed(self.id, &committed.entry, self.durable.last)?;
+                }
+                self.to_applier.push(input);
+            }
+            Send::ToNode(input) => {
+                self.installs += u64::from(matches!(input, NodeInput::Installed(_)));
+                if let NodeInput::Persisted(id) = &input {
+                    self.durable.persisted(*id);
+                }
+                self.to_node.push(input);
+            }
             Send::ToCommitter(input) => self.send_to_committer(input),
-            // The old View is dropped here, outside the slot, as in the server.
-            Send::View(view) => self.view = Arc::new(*view),
-            Send::Status(status) => self.status = status,
+            Send::View(view) => {
+                // The old View is dropped here, outside the slot, as in the server.
+                self.view = Arc::new(*view);
+            }
+            Send::Status(status) => {
+                checks.status(self.id, &self.status, &status)?;
+                self.status = status;
+            }
             Send::Replies(replies) => self.replies.extend(replies),
+            Send::ToPeers(messages) => {
+                for message in &messages {
+                    checks.sent(self.id, message)?;
+                }
+                self.out.messages.extend(messages);
+            }
+            Send::Peer(PeerChange::Set { id, .. }) => {
+                self.peers.insert(id);
+            }
+            Send::Peer(PeerChange::Remove(id)) => {
+                self.peers.remove(&id);
+                self.remotes.remove(&id);
+            }
+            Send::Snapshot(snapshot) => self.out.snapshots.push(snapshot),
+            Send::Removed => self.removed = true,
+        }
+        Ok(())
+    }
+
+    fn hand_to_log(&mut self, input: &mut LogInput) {
+        let persist = match input {
+            LogInput::Persist(persist) | LogInput::Received { persist, .. } => persist,
+            LogInput::Snapshot(_) => return,
+        };
+        self.durable.wrote(persist);
+        if self.plant == Some(Plant::EarlyAcknowledgement) {
+            self.told_early.push(persist.id);
+            self.durable.persisted(persist.id);
+            self.to_node.push(NodeInput::Persisted(persist.id));
+        }
+        if let (Some(Plant::VoteNotPersisted), Some(state)) = (self.plant, &mut persist.hard_state)
+        {
+            state.vote = None;
         }
     }
 

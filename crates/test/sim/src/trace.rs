@@ -1,10 +1,24 @@
 //! The event log: a hash of every line, and the last lines for people.
 
 use std::collections::VecDeque;
-use std::fmt::{self, Write};
+use std::fmt::{self, Write as _};
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
 
 /// Lines kept for the report of a failure.
 const KEPT: usize = 60;
+
+/// Where the lines go.
+#[derive(Debug, Default)]
+pub enum Log {
+    /// Nowhere; the last ones are kept.
+    #[default]
+    Nowhere,
+    /// To stdout.
+    Stdout,
+    /// Into a file.
+    File(BufWriter<File>),
+}
 
 /// What happened, in order.
 #[derive(Debug, Default)]
@@ -13,13 +27,12 @@ pub(crate) struct Trace {
     lines: u64,
     line: String,
     last: VecDeque<String>,
-    /// Whether each line is printed as it comes.
-    print: bool,
+    log: Log,
 }
 
 impl Trace {
-    pub(crate) fn new(print: bool) -> Self {
-        Self { print, ..Self::default() }
+    pub(crate) fn new(log: Log) -> Self {
+        Self { log, ..Self::default() }
     }
 
     pub(crate) fn event(&mut self, now: u64, what: fmt::Arguments<'_>) {
@@ -31,9 +44,11 @@ impl Trace {
             self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3);
         }
         self.lines += 1;
-        if self.print {
-            println!("{}", self.line);
-            return;
+        match &mut self.log {
+            Log::Nowhere => {}
+            Log::Stdout => println!("{}", self.line),
+            // A log that cannot be written is of no use, and no finding.
+            Log::File(file) => drop(writeln!(file, "{}", self.line)),
         }
         let mut kept = if self.last.len() == KEPT {
             self.last.pop_front().unwrap_or_default()

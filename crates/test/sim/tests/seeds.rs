@@ -1,16 +1,20 @@
 //! The short form of `cargo xtask sim`, and what must hold of the simulator itself.
 
-use sim::{Plant, Summary, run};
+use std::ops::RangeInclusive;
 
-/// Seeds of the short form.
-const SEEDS: std::ops::RangeInclusive<u64> = 1..=60;
+use sim::{Log, Plant, Shape, Summary, run};
+
+/// Seeds of the short forms.
+const SEEDS: RangeInclusive<u64> = 1..=60;
+const CLUSTERS: RangeInclusive<u64> = 1..=24;
 
 /// Runs a range of seeds on two threads; panics with the first failure.
-fn run_all(seeds: std::ops::RangeInclusive<u64>) -> Vec<Summary> {
+fn run_all(shape: Shape, seeds: RangeInclusive<u64>) -> Vec<Summary> {
     let seeds: Vec<u64> = seeds.collect();
     std::thread::scope(|scope| {
         let halves = seeds.chunks(seeds.len().div_ceil(2)).map(|half| {
-            let all = || half.iter().map(|seed| run(*seed, None, false)).collect::<Vec<_>>();
+            let one = move |seed: &u64| run(*seed, shape, None, Log::Nowhere);
+            let all = move || half.iter().map(one).collect::<Vec<_>>();
             scope.spawn(all)
         });
         let halves: Vec<_> = halves.collect();
@@ -21,7 +25,7 @@ fn run_all(seeds: std::ops::RangeInclusive<u64>) -> Vec<Summary> {
 
 #[test]
 fn sixty_seeds_find_nothing_and_meet_everything() {
-    let summaries = run_all(SEEDS);
+    let summaries = run_all(Shape::One, SEEDS);
     let sum = |of: fn(&Summary) -> u64| summaries.iter().map(of).sum::<u64>();
     // A simulator that tries nothing finds nothing.
     assert!(sum(|s| s.counts.crashes) > 100);
@@ -38,25 +42,55 @@ fn sixty_seeds_find_nothing_and_meet_everything() {
 }
 
 #[test]
+fn clusters_find_nothing_and_meet_everything() {
+    let summaries = run_all(Shape::Cluster, CLUSTERS);
+    for seed in &summaries {
+        assert!(seed.simulated >= 60_000_000_000, "{seed:?}");
+        assert!(seed.report.operations >= 500 && seed.counts.faults >= 5, "{seed:?}");
+    }
+    let sum = |of: fn(&Summary) -> u64| summaries.iter().map(of).sum::<u64>();
+    assert!(sum(|s| s.counts.crashes) > 100);
+    assert!(sum(|s| s.counts.entries) > 20_000);
+    assert!(sum(|s| s.counts.terms) > 100, "leaders change");
+    assert!(sum(|s| s.counts.changes) > 30, "members come and go");
+    assert!(sum(|s| s.counts.installs) > 20);
+    assert!(sum(|s| s.counts.broken) > 5);
+    assert!(sum(|s| s.counts.packets_harmed) > 5_000);
+    assert!(sum(|s| s.counts.forwarded) > 500);
+    assert!(sum(|s| s.counts.compared) > 1_000);
+    let reached = summaries.iter().flat_map(|s| s.reached.iter().copied());
+    let reached: std::collections::BTreeSet<_> = reached.collect();
+    let all: Vec<_> = sim::probes::all().collect();
+    assert!(reached.iter().all(|probe| all.contains(probe)), "a probe is not listed");
+    assert!(reached.len() > 15, "{reached:?}");
+}
+
+#[test]
 fn a_seed_gives_the_same_event_log_each_time() {
-    for seed in [3, 14, 15] {
-        let first = run(seed, None, false).unwrap_or_else(|f| panic!("{f}"));
-        let second = run(seed, None, false).unwrap_or_else(|f| panic!("{f}"));
+    let seeds = [(3, Shape::One), (14, Shape::One), (15, Shape::Cluster), (16, Shape::Cluster)];
+    let mut hashes = std::collections::BTreeSet::new();
+    for (seed, shape) in seeds {
+        let run = || run(seed, shape, None, Log::Nowhere).unwrap_or_else(|f| panic!("{f}"));
+        let (first, second) = (run(), run());
         assert_eq!((first.hash, first.lines), (second.hash, second.lines), "seed {seed}");
         assert_eq!(first, second);
         assert!(first.lines > 500);
+        hashes.insert(first.hash);
     }
-    let (one, other) = (run(3, None, false), run(14, None, false));
-    assert_ne!(one.expect("passed above").hash, other.expect("passed above").hash);
+    assert_eq!(hashes.len(), seeds.len(), "seeds differ");
 }
 
 /// The first seed that finds a planted bug, and what it says.
-fn found(plant: Plant, seeds: std::ops::RangeInclusive<u64>) -> String {
+fn found_by(shape: Shape, plant: Plant, seeds: RangeInclusive<u64>) -> String {
     let mut seeds = seeds;
-    let failure = seeds.find_map(|seed| run(seed, Some(plant), false).err());
+    let failure = seeds.find_map(|seed| run(seed, shape, Some(plant), Log::Nowhere).err());
     let failure = failure.unwrap_or_else(|| panic!("{plant} is not found"));
     assert!(failure.to_string().contains(&format!("cargo xtask sim --seed {}", failure.seed)));
     failure.what
+}
+
+fn found(plant: Plant, seeds: RangeInclusive<u64>) -> String {
+    found_by(Shape::One, plant, seeds)
 }
 
 #[test]
@@ -90,4 +124,37 @@ fn a_view_published_after_its_replies_is_found() {
 fn a_watch_that_skips_a_compacted_tombstone_is_found() {
     let what = found(Plant::SkippedTombstone, 1..=10);
     assert!(what.starts_with("Reliable") || what.starts_with("Cancelled"), "{what}");
+}
+
+#[test]
+fn a_vote_that_is_not_in_the_log_is_found() {
+    found_by(Shape::Cluster, Plant::VoteNotPersisted, 1..=400);
+}
+
+#[test]
+fn a_read_that_no_quorum_confirmed_is_found() {
+    let what = found_by(Shape::Cluster, Plant::ReadWithoutQuorum, 1..=20);
+    assert!(what.starts_with("RealTime"), "{what}");
+}
+
+#[test]
+fn leases_that_a_deposed_leader_ends_are_found() {
+    let what = found_by(Shape::Cluster, Plant::DeposedRevoke, 10..=60);
+    assert!(what.starts_with("Leases"), "{what}");
+}
+
+#[test]
+fn entries_applied_before_they_are_durable_are_found() {
+    let what = found_by(Shape::Cluster, Plant::ApplyAhead, 1..=10);
+    assert!(what.contains("its log holds"), "{what}");
+}
+
+#[test]
+fn an_entry_applied_twice_after_a_restart_is_found() {
+    found_by(Shape::Cluster, Plant::AppliedTwice, 1..=10);
+}
+
+#[test]
+fn a_put_that_a_client_asks_for_twice_is_found() {
+    found_by(Shape::Cluster, Plant::RetriedPut, 1..=10);
 }

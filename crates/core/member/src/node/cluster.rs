@@ -1,7 +1,7 @@
 //! Peers: their messages, changes of who they are, and handing leadership over.
 
 use api::error::ApiError;
-use env::Instant;
+use env::{Instant, sometimes};
 use raft::{ConfChange, ConfChangeKind, Message};
 use types::limits::{LEARNER_READY_PERCENT, REMOVED_LINGER_MS};
 use types::{Index, MemberId, ReplyToken};
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::Node;
 use crate::message::{NodeOutput, PeerChange, Reply};
+use crate::probes;
 
 /// A call that waits for another member to lead.
 #[derive(Debug)]
@@ -32,6 +33,7 @@ impl Node {
         // A member that was removed has nothing more to say.
         //= etcd 3.7.1: server/etcdserver/server.go#Process
         if self.members.is_removed(from) {
+            sometimes!(self.hooks, probes::LATE_MESSAGE);
             return;
         }
         self.note_snapshot(&message);
@@ -73,6 +75,7 @@ impl Node {
     /// committed.
     //= etcd 3.7.1: server/etcdserver/server.go#applyEntries (stopWithDelay)
     pub(super) fn was_removed(&mut self, now: Instant) {
+        sometimes!(self.hooks, probes::REMOVED);
         let until = now + Duration::from_millis(REMOVED_LINGER_MS);
         self.removed_at.get_or_insert(until);
     }
@@ -162,6 +165,9 @@ impl Node {
     pub(super) fn is_stopped(&self, now: Instant) -> bool {
         let Some(stopping) = &self.stopping else { return false };
         let handed_over = !self.status.is_leader && self.status.leader.is_some();
-        (handed_over || stopping.until <= now) && self.in_flight.len() == 0
+        // Who is stopped to start as the version before must not find this one's entries.
+        let is_covered =
+            self.snapshot_forced.is_none() || stopping.until + self.config.request_timeout() <= now;
+        (handed_over || stopping.until <= now) && self.in_flight.len() == 0 && is_covered
     }
 }

@@ -98,7 +98,8 @@ mod tests {
                 first_request_id: RequestId(1 << 40),
             };
             let (raft, now, none) = (raft.expect("it fits"), Instant(0), std::iter::empty());
-            let node = Node::new(config, raft, now, start, Members::default(), none);
+            let hooks = env::Hooks::default();
+            let node = Node::new(config, raft, now, start, Members::default(), none, hooks);
             let (inputs, written, committed) = (Vec::new(), Vec::new(), Vec::new());
             let mut leader = Self { node, now, inputs, written, committed };
             leader.turn();

@@ -10,13 +10,14 @@ use api::error::ApiError;
 use api::etcdserverpb::{
     InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest,
 };
-use env::Instant;
+use env::{Instant, sometimes};
 use types::limits::{APPLY_WAIT_MS, MAX_LEASE_CHECKPOINTS, MAX_REVOKES_IN_FLIGHT};
 use types::{Index, LeaseId, ReplyToken};
 
 use super::Node;
 use crate::lease_expiry::Renewed;
 use crate::message::{NodeOutput, Reply};
+use crate::probes;
 
 /// A question about a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +110,12 @@ impl Node {
                 None => late.then_some(Reply::Refused(error)),
             };
         }
+        if !self.pause.is_over() {
+            sometimes!(self.hooks, probes::STOOD_STILL);
+            // Others may have led meanwhile: who stood still hears of a quorum first.
+            //= etcd 3.7.1: server/etcdserver/server.go#ensureLeadership
+            return (waiting.until <= now).then_some(Reply::Refused(ApiError::Timeout));
+        }
         if waiting.question == Question::TimeToLive {
             match self.leases.time_to_live(now, waiting.lease) {
                 Some(time) => return Some(Reply::TimeToLive(Some(time))),
@@ -171,6 +178,7 @@ impl Node {
         let age = self.raft.quorum_contact_age();
         let is_followed = age.is_some_and(|age| age <= u64::from(self.election_ticks()));
         if !is_followed || !self.pause.is_over() {
+            sometimes!(self.hooks, probes::NOT_FOLLOWED);
             return;
         }
         for lease in self.leases.expire(now, MAX_REVOKES_IN_FLIGHT) {

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use api::membershippb;
-use env::Instant;
+use env::{Hooks, Instant};
 use machine::{Effect, Members};
 use raft::{Message, Raft};
 use types::limits::REQUEST_TIMEOUT_BASE_MS;
@@ -34,6 +34,10 @@ mod leases;
 mod propose;
 mod reads;
 mod snapshots;
+
+/// Ticks behind from which on a leader asks itself whether it still leads.
+//= etcd 3.7.1: server/etcdserver/server.go#isActive (3 ticks)
+const MISSED_TICKS: u32 = 2;
 
 /// Settings of a node. Times are etcd's unless a flag says otherwise.
 #[derive(Clone, Debug)]
@@ -110,6 +114,7 @@ pub struct Node {
     /// When the process must end, once this member was removed.
     removed_at: Option<Instant>,
     members: Members,
+    hooks: Hooks,
 }
 
 impl Node {
@@ -122,6 +127,7 @@ impl Node {
         last_snapshot: Index,
         members: Members,
         leases: impl Iterator<Item = (LeaseId, i64, i64)>,
+        hooks: Hooks,
     ) -> Self {
         let mut clock = LeaseClock::default();
         for (id, ttl, checkpoint) in leases {
@@ -161,6 +167,7 @@ impl Node {
             stopping: None,
             removed_at: None,
             members,
+            hooks,
         };
         node.campaign_if_alone();
         node
@@ -197,6 +204,10 @@ impl Node {
     pub fn handle(&mut self, now: Instant, inputs: &mut Vec<NodeInput>, out: &mut NodeOutput) {
         let mut reading: Vec<ReplyToken> = Vec::new();
         let mut proposed: Vec<Proposal> = Vec::new();
+        if now >= self.next_tick + self.config.tick * MISSED_TICKS {
+            // Before anything is answered that only a leader may answer.
+            self.pause.resumed();
+        }
         for input in inputs.drain(..) {
             match input {
                 NodeInput::Propose(proposal) => proposed.push(proposal),
@@ -266,9 +277,6 @@ impl Node {
         if ticks > 2 && self.status.is_leader {
             //= etcd 3.7.1: server/etcdserver/raft.go#processMessages (heartbeat contention)
             self.status.late_heartbeats += (self.members.iter().count() as u64).saturating_sub(1);
-        }
-        if ticks >= self.election_ticks() {
-            self.pause.resumed();
         }
         let timeout = self.config.request_timeout();
         let until = now.0.checked_sub(timeout.as_nanos() as u64).map(Instant);

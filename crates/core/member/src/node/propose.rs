@@ -5,7 +5,7 @@ use api::etcdserverpb::alarm_request::AlarmAction;
 use api::etcdserverpb::{AlarmRequest, AlarmType, InternalRaftRequest, RequestHeader};
 use api::membershippb;
 use bytes::Bytes;
-use env::Instant;
+use env::{Instant, sometimes};
 use prost::Message;
 use raft::{ConfChange, ProposeError};
 use types::limits::MAX_APPLY_GAP;
@@ -13,6 +13,7 @@ use types::{ReplyToken, RequestId};
 
 use super::Node;
 use crate::message::{NodeOutput, Proposal, Reply};
+use crate::probes;
 
 /// What came while no leader could take it.
 #[derive(Debug)]
@@ -56,6 +57,7 @@ impl Node {
             }
             // As in etcd, a proposal without a leader waits for one until its time is over.
             Err(_) => {
+                sometimes!(self.hooks, probes::PARKED);
                 let parked = proposed.into_iter().map(|p| (now, Parked::Proposal(p)));
                 self.parked.extend(parked);
             }
@@ -109,6 +111,7 @@ impl Node {
     /// Ends what waits for too long. What was proposed may still be applied (semantics J9).
     pub(super) fn time_proposals_out(&mut self, until: Instant, out: &mut NodeOutput) {
         for (at, token) in self.in_flight.take_older(until) {
+            sometimes!(self.hooks, probes::TIMED_OUT);
             self.status.proposals_failed += 1;
             let error = self.timeout_of(at);
             out.replies.push((token, Reply::Refused(error)));

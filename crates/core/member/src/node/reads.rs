@@ -10,12 +10,13 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use api::error::ApiError;
-use env::Instant;
+use env::{Instant, sometimes};
 use types::limits::READ_INDEX_RETRY_MS;
 use types::{Index, ReplyToken};
 
 use super::Node;
 use crate::message::{NodeOutput, Reply};
+use crate::probes;
 
 /// Contexts asked for at once: one on its way, and one for those that just missed it.
 const MAX_ROUNDS: usize = 2;
@@ -124,6 +125,7 @@ impl Node {
         let retry = Duration::from_millis(READ_INDEX_RETRY_MS);
         for round in self.reads.rounds.iter_mut().filter(|round| round.asked + retry <= now) {
             round.asked = now;
+            sometimes!(self.hooks, probes::READ_ASKED_AGAIN);
             self.raft.read_index(round.context);
         }
         self.ask_queued(now);
@@ -131,6 +133,7 @@ impl Node {
 
     /// Another leader is known than the one that was asked: nobody will answer.
     pub(super) fn leader_of_reads_changed(&mut self, out: &mut NodeOutput) {
+        sometimes!(self.hooks, probes::READS_ENDED, !self.reads.rounds.is_empty());
         self.status.reads_failed += self.reads.rounds.len() as u64;
         let changed = |token| (token, Reply::Refused(ApiError::LeaderChanged));
         out.replies.extend(self.reads.drain().into_iter().map(changed));

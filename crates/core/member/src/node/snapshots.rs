@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use env::Instant;
+use env::{Instant, buggify, sometimes};
 use raft::{Body, Message};
 use types::limits::MEMORY_COMPACTION_ENTRIES;
 use types::{Index, MemberId, Version};
@@ -14,6 +14,7 @@ use crate::lease_expiry::LeaseClock;
 use crate::message::{
     BackendCommitted, Installed, LogInput, NodeOutput, PeerChange, RaftSnapshot, SnapshotWanted,
 };
+use crate::probes;
 
 /// How long entries behind a snapshot that was sent are kept: its receiver installs it first.
 //= etcd 3.7.1: server/etcdserver/server.go (releaseDelayAfterSnapshot)
@@ -155,7 +156,12 @@ impl Node {
     /// needs none of them.
     //= etcd 3.7.1: server/etcdserver/server.go#compactRaftLog
     pub(super) fn forget_entries(&mut self, now: Instant, applied: Index) {
-        if applied.0 < self.forgotten.0 + MEMORY_COMPACTION_ENTRIES || self.sending.holds(now) {
+        let early = buggify!(self.hooks, "node: forgets entries early");
+        if applied.0 < self.forgotten.0 + MEMORY_COMPACTION_ENTRIES && !early {
+            return;
+        }
+        if self.sending.holds(now) {
+            sometimes!(self.hooks, probes::KEPT_FOR_SNAPSHOT);
             return;
         }
         self.forgotten = applied;

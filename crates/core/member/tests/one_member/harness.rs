@@ -8,7 +8,7 @@ use api::error::ApiError;
 use api::etcdserverpb::{InternalRaftRequest, PutRequest, RequestHeader};
 use api::membershippb;
 use env::mem::MemDisk;
-use env::{Disk, Instant, MayBlock, SplitMix};
+use env::{Disk, Hooks, Instant, MayBlock, SplitMix};
 use machine::{ApplyConfig, Member, Outcome};
 use member::{
     Applier, ApplierInput, ApplierOutput, CommitPolicy, Committer, CommitterInput, CommitterOutput,
@@ -60,6 +60,7 @@ pub fn config() -> StartConfig {
         pre_vote: true,
         unsafe_no_fsync: false,
         force_new_cluster: false,
+        hooks: Hooks::default(),
     }
 }
 

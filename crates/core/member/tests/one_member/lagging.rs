@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use api::error::ApiError;
 use api::etcdserverpb::{CompactionRequest, InternalRaftRequest, LeaseGrantRequest};
-use env::Instant;
 use env::mem::MemDisk;
-use member::{NodeInput, Reply};
+use env::{Instant, MayBlock};
+use member::{ApplierInput, ApplierOutput, NodeInput, Reply};
 use types::limits::{APPLY_WAIT_MS, MAX_APPLY_GAP};
-use types::{LeaseId, ReplyToken};
+use types::{Index, LeaseId, ReplyToken};
 
-use super::harness::{Running, config};
+use super::harness::{ID, Running, config};
 
 /// Turns of these automata only, as [`Running::step`] has them.
 const LOG: u64 = 1;
@@ -168,4 +168,30 @@ fn e5_a_compaction_rests_after_each_batch() {
         assert_eq!(pair[0].0 + Duration::from_millis(30), pair[1].0);
     }
     assert_eq!(member.value("k").as_deref(), Some(&b"v35"[..]));
+}
+
+#[test]
+fn a_received_snapshot_waits_for_the_entries_before_it() {
+    let disk = MemDisk::new();
+    let mut member = Running::start(&disk, Instant(0), 1);
+    member.turn(50);
+    let token = member.put("k", "v");
+    member.now = member.now + Duration::from_millis(100);
+    // The entry waits for its turn when the snapshot behind it comes.
+    (0..4).for_each(|_| member.step(ALL_BUT_THE_APPLIER));
+    let (index, term) = (Index(member.status.commit.0 + 100), member.status.term);
+    let conf_state = raft::ConfState { voters: vec![ID], ..Default::default() };
+    let meta = raft::SnapshotMeta { index, term, conf_state };
+    assert!(!member.to_applier.is_empty(), "the Applier has not had its turn");
+    member.to_applier.push(ApplierInput::Install(meta.clone()));
+    let mut out = ApplierOutput::default();
+    let handled = member.applier.handle(
+        &MayBlock::on_this_thread(),
+        member.now,
+        &mut member.to_applier,
+        &mut out,
+    );
+    handled.expect("nothing fails");
+    assert!(out.replies.iter().any(|(to, _)| *to == token), "somebody waited for the entry");
+    assert_eq!(out.install, Some(meta));
 }

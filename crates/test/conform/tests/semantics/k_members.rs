@@ -192,8 +192,7 @@ fn k7_k8_a_member_that_was_removed_ends_and_does_not_come_back() {
         c.put_in_time(1, "a", "2").await;
         // Whoever starts it again is told by its own data or by the others.
         c.spawn(2);
-        let code = c.nodes[2].wait_exit(Duration::from_secs(15));
-        c.note(format!("{code:?}"));
+        assert!(c.nodes[2].wait_exit(Duration::from_secs(15)).is_some(), "it ends either way");
         c.put(0, "a", "3").await.unwrap();
         c.assert_equal().await;
     });
@@ -204,7 +203,11 @@ fn k8_a_leader_that_is_removed_ends_too() {
     on_both_clusters(&LAX, async |c| {
         let leader = c.leader().await;
         let id = c.id(leader).await;
-        assert_eq!(c.member_remove(leader, id).await.unwrap().members.len(), 2);
+        // It may end before it has answered.
+        match c.member_remove(leader, id).await {
+            Ok(answer) => assert_eq!(answer.members.len(), 2),
+            Err(e) => assert_eq!(e.message, "etcdserver: server stopped"),
+        }
         let code = c.nodes[leader].wait_exit(Duration::from_secs(10)).expect("it ends by itself");
         assert_eq!(code, Some(0));
         let next = c.leader().await;

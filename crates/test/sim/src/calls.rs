@@ -1,0 +1,240 @@
+//! What clients, watchers and members' own helpers do: whom they ask, what they are told, and what
+//! is written down of it.
+
+use api::error::Status;
+use api::etcdserverpb::CompactionRequest;
+use env::{Entropy, Instant};
+use model::{Operation, Outcome, Request};
+
+use crate::clients::Busy;
+use crate::gateway::{Ask, Told};
+use crate::plant::Plant;
+use crate::workload::{self, Known};
+use crate::world::{MS, World};
+
+/// The client that stands for the member's own compactions.
+const COMPACTOR: u32 = 1_000;
+
+impl World {
+    /// Gives replies to those who wait.
+    pub(crate) fn deliver(&mut self, m: usize) {
+        let running = self.members[m].running.as_mut().expect("listed while it runs");
+        let count = 1 + self.entropy.below(running.process.replies.len() as u64);
+        for _ in 0..count {
+            let Some((token, reply)) = running.process.replies.pop_front() else { break };
+            running.gateway.reply(self.now, &mut running.process, token, reply);
+        }
+        self.collect(m);
+    }
+
+    /// Writes down what calls were told.
+    pub(crate) fn collect(&mut self, m: usize) {
+        self.send_answers(m);
+        let running = self.members[m].running.as_mut().expect("listed while it runs");
+        let done = std::mem::take(&mut running.gateway.done);
+        for (call, told) in done {
+            let running = self.members[m].running.as_mut().expect("it runs throughout");
+            let by_itself = running.auto_call.filter(|(own, ..)| *own == call);
+            if let Some((_, place, target)) = by_itself {
+                running.auto_call = None;
+                let compacted = api::error::ApiError::Compacted;
+                let done = match &told {
+                    Ok(_) => true,
+                    Err(status) => status.message == compacted.text(),
+                };
+                if let Some(auto) = running.auto.as_mut().filter(|_| done) {
+                    auto.succeeded(Instant(self.now), target);
+                }
+                note(&mut self.history.operations[place], self.now, told, &mut self.known);
+                continue;
+            }
+            let owner =
+                self.clients.iter_mut().find(|c| c.busy.is_some_and(|busy| busy.call == call));
+            let Some(client) = owner else {
+                if self.admin.busy.is_some_and(|(own, _)| own == call) {
+                    self.admin_told(&told);
+                    continue;
+                }
+                self.told.push((call, told));
+                continue;
+            };
+            let no_space = api::error::ApiError::NoSpace.text();
+            let refused = told.as_ref().is_err_and(|status| status.message == no_space);
+            self.counts.no_space += u64::from(refused);
+            self.last_error = told.as_ref().err().cloned();
+            let place = client.busy.take().and_then(|busy| busy.place);
+            client.next_at = self.now + self.entropy.below(self.options.think_ms * MS);
+            self.trace.event(self.now, format_args!("client {} told {told:?}", client.id));
+            match place {
+                Some(place) => {
+                    let op = &mut self.history.operations[place];
+                    if matches!((&op.request, &told), (Request::Compact(_), Ok(_))) {
+                        self.counts.compactions += 1;
+                    }
+                    note(op, self.now, told, &mut self.known);
+                }
+                None => self.counts.defragmentations += u64::from(told.is_ok()),
+            }
+        }
+    }
+
+    /// Begins a call that is written down if the model knows what it means.
+    pub(crate) fn call(&mut self, m: usize, client: u32, ask: Ask) -> (u64, Option<usize>) {
+        let place = match &ask {
+            Ask::Kv(request) => {
+                self.history.operations.push(Operation {
+                    client,
+                    call: self.now,
+                    returned: None,
+                    request: request.clone(),
+                    outcome: Outcome::Unknown,
+                });
+                Some(self.history.operations.len() - 1)
+            }
+            _ => None,
+        };
+        self.trace.event(self.now, format_args!("client {client} asks {ask:?}"));
+        let running = self.members[m].running.as_mut().expect("called while it runs");
+        let call = running.gateway.call(&mut running.process, ask);
+        self.note_requests(m, call, place);
+        (call, place)
+    }
+
+    /// Remembers which request belongs to which operation.
+    fn note_requests(&mut self, m: usize, call: u64, place: Option<usize>) {
+        let Some(running) = &mut self.members[m].running else { return };
+        for (id, token) in running.gateway.proposed.drain(..) {
+            if let Some(place) = place.filter(|_| token == call) {
+                self.requests.insert(id, place);
+            }
+        }
+    }
+
+    /// Some member that clients find, by place.
+    pub(crate) fn some_server(&mut self) -> Option<usize> {
+        let servers: Vec<usize> =
+            (0..self.members.len()).filter(|m| self.members[*m].serves()).collect();
+        let at = self.entropy.below(servers.len() as u64) as usize;
+        servers.get(at).copied()
+    }
+
+    pub(crate) fn step_client(&mut self, c: usize) {
+        let moves = self.members.len() > 1 && self.entropy.below(20) == 0;
+        if moves || !self.members[self.clients[c].member].serves() {
+            let Some(server) = self.some_server() else { return };
+            self.clients[c].member = server;
+        }
+        self.known.operations += 1;
+        let ask = workload::ask(&mut self.entropy, &self.options, &self.known);
+        let (id, member) = (self.clients[c].id, self.clients[c].member);
+        let (call, place) = self.call(member, id, ask);
+        let patience = self.options.cluster.as_ref().map(|o| o.patience_ms * MS);
+        let until = patience.map_or(u64::MAX, |p| self.now + p / 2 + self.entropy.below(p / 2));
+        self.clients[c].busy = Some(Busy { call, place, member, until });
+        self.collect(member);
+    }
+
+    /// A client does not wait any longer: what it asked for may have happened, or happen yet.
+    pub(crate) fn give_up(&mut self, c: usize) {
+        let Some(busy) = self.clients[c].busy.take() else { return };
+        self.trace.event(self.now, format_args!("client {} gives up", self.clients[c].id));
+        if let Some(running) = &mut self.members[busy.member].running {
+            running.gateway.abandon(busy.call);
+        }
+        self.clients[c].next_at = self.now + self.entropy.below(self.options.think_ms * MS);
+        self.clients[c].member = self.some_server().unwrap_or(busy.member);
+        self.ask_again(c, busy);
+    }
+
+    /// Planted: a put that was not answered is asked for once more.
+    pub(crate) fn ask_again(&mut self, c: usize, busy: Busy) {
+        let Some(place) = busy.place.filter(|_| self.plant == Some(Plant::RetriedPut)) else {
+            return;
+        };
+        let request = self.history.operations[place].request.clone();
+        let member = self.clients[c].member;
+        if !matches!(request, Request::Put(_)) || !self.members[member].serves() {
+            return;
+        }
+        let running = self.members[member].running.as_mut().expect("it serves");
+        let call = running.gateway.call(&mut running.process, Ask::Kv(request));
+        self.note_requests(member, call, Some(place));
+        let until = self.now + 5_000 * MS;
+        self.clients[c].busy = Some(Busy { call, place: Some(place), member, until });
+        self.collect(member);
+    }
+
+    pub(crate) fn compact_by_itself(&mut self, m: usize) {
+        let running = self.members[m].running.as_mut().expect("listed while it runs");
+        let auto = running.auto.as_mut().expect("listed if there is one");
+        // By revisions it looks only every five minutes: here time passes faster.
+        let interval = u64::try_from(auto.interval().as_nanos()).unwrap_or(u64::MAX);
+        running.next_auto = self.now + interval.min(1_000 * MS);
+        let revision = running.process.view.store.revision();
+        let leads = running.process.status.is_leader;
+        let Some(target) = auto.step(Instant(self.now), revision, leads) else { return };
+        let request = CompactionRequest { revision: target.0, physical: false };
+        let (call, place) = self.call(m, COMPACTOR, Ask::Kv(Request::Compact(request)));
+        let running = self.members[m].running.as_mut().expect("it still runs");
+        running.auto_call = place.map(|place| (call, place, target));
+        self.collect(m);
+    }
+
+    pub(crate) fn step_watcher(&mut self, w: usize) {
+        let pause = if self.chaos { self.options.think_ms.min(60) } else { 5 };
+        let pause = self.entropy.below(pause * MS);
+        self.watchers[w].next_at = self.now + pause;
+        if self.watchers[w].stream.is_none() {
+            let Some(server) = self.some_server() else { return };
+            self.watchers[w].member = server;
+        }
+        let watcher = &mut self.watchers[w];
+        if self.members[watcher.member].paused_until > self.now {
+            return;
+        }
+        let running = self.members[watcher.member].running.as_mut();
+        let running = running.expect("a stream ends with its process");
+        let Some(stream) = watcher.stream else {
+            watcher.connect(self.now, &running.process.view, &mut running.watches);
+            return;
+        };
+        let roll = self.entropy.below(if self.chaos { 200 } else { 20 });
+        // The first of them is asked for nothing that could disturb it in vain.
+        let mut again = self.chaos && roll == 199;
+        if roll < 10 {
+            running.watches.want_progress(stream);
+        }
+        for _ in 0..1 + self.entropy.below(4) {
+            let Some(response) = running.watches.take(stream) else { break };
+            let revision = response.header.as_ref().map_or(0, |h| h.revision);
+            self.trace.event(
+                self.now,
+                format_args!("watch {w} {} events at {revision}", response.events.len()),
+            );
+            self.known.revision = self.known.revision.max(revision);
+            again |= watcher.take(self.now, &response);
+        }
+        if again {
+            running.watches.close(stream);
+            watcher.disconnected();
+        }
+    }
+}
+
+/// Writes an outcome down, and what everyone learns from it.
+fn note(op: &mut Operation, now: u64, told: Result<Told, Status>, known: &mut Known) {
+    op.returned = Some(now);
+    op.outcome = match told {
+        Ok(Told::Kv(response)) => {
+            known.revision = known.revision.max(response.revision());
+            match &op.request {
+                Request::LeaseGrant(r) => known.leases.push(r.id),
+                Request::Compact(r) => known.compact = known.compact.max(r.revision),
+                _ => {}
+            }
+            Outcome::Answered(response)
+        }
+        Ok(other) => unreachable!("no operation of the model is told {other:?}"),
+        Err(status) => Outcome::of_error(status),
+    };
+}
