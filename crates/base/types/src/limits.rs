@@ -9,6 +9,9 @@ pub const GRPC_OVERHEAD_BYTES: u64 = 512 * 1024;
 pub const MAX_TXN_OPS: usize = 128;
 /// Committed but unapplied entries beyond which proposals are refused with `too many requests`.
 pub const MAX_APPLY_GAP: u64 = 5_000;
+/// Membership changes of other members that a leader keeps until the one before is applied. Ours:
+/// clients ask for one at a time, and beyond it they run into their timeouts, as in etcd.
+pub const MAX_PARKED_CONF_CHANGES: usize = 64;
 /// Bytes of committed entries handed to apply at once.
 pub const MAX_COMMITTED_BYTES_PER_APPLY: usize = 1024 * 1024;
 /// Bytes of entries per append message (`MaxSizePerMsg`).

@@ -395,6 +395,13 @@ impl Raft {
         self.role
     }
 
+    /// Whether this member leads and would take no membership change now, because its log may hold
+    /// one that is not applied.
+    #[must_use]
+    pub fn has_unapplied_conf_change(&self) -> bool {
+        self.role == Role::Leader && self.pending_conf_index > self.log.applied()
+    }
+
     /// The membership in force.
     #[must_use]
     pub fn conf_state(&self) -> ConfState {

@@ -5,11 +5,13 @@
 //! them, so this one is ours; commands and flags are data.
 //!
 //! Owns: finding a command, reading flags, help, Go's spellings of numbers, durations, strings and
-//! tables. Never: runs a command, knows etcd. Read next: [`command`], [`flags`], [`text`].
+//! tables, and of what is wrong with a URL. Never: runs a command, speaks to a server. Read next:
+//! [`command`], [`flags`], [`text`], [`url`].
 
 pub mod command;
 pub mod flags;
 pub mod text;
+pub mod url;
 
 pub use command::{Command, Found, Program, find};
 pub use flags::{Flag, Kind, Values};

@@ -6,7 +6,7 @@
 use cli::{Command, Exit, Flag, Kind, Program};
 
 use crate::session::Context;
-use crate::{endpoint, kv, lease, maintenance, member, txn, watch};
+use crate::{endpoint, kv, lease, maintenance, member, move_leader, txn, watch};
 
 /// What runs a command.
 pub type Run = fn(&Context) -> Result<(), Exit>;
@@ -66,8 +66,6 @@ const GLOBAL: &[Flag] = &[
 const CONSISTENCY: Flag =
     Flag::new("consistency", String, "l", "l (linearizable) or s (serializable)");
 
-const PEER_URLS: Flag = Flag::new("peer-urls", String, "", "peer URLs, between commas");
-
 /// Flags of `get`.
 pub const GET: &[Flag] = &[
     CONSISTENCY,
@@ -112,6 +110,11 @@ const WATCH: &[Flag] = &[
 ];
 
 const CLUSTER: &[Flag] = &[Flag::switch("cluster", "all members instead of --endpoints")];
+
+const PEER_URLS: Flag =
+    Flag::new("peer-urls", String, "", "where its peers reach it, between commas");
+
+const MEMBER_ADD: &[Flag] = &[PEER_URLS, Flag::switch("learner", "it does not vote yet")];
 
 /// etcdctl.
 pub static ETCDCTL: Program<Run> = Program {
@@ -189,32 +192,14 @@ pub static ETCDCTL: Program<Run> = Program {
             "member",
             "Members of the cluster",
             &[
-                leaf(
-                    "add",
-                    "<memberName> [options]",
-                    "Adds a member",
-                    &[PEER_URLS, Flag::switch("learner", "as a learner, without a vote")],
-                    member::add,
-                ),
+                leaf("add", "<name>", "Adds a member", MEMBER_ADD, member::add),
                 leaf("list", "", "Lists members", &[CONSISTENCY], member::list),
-                leaf("promote", "<memberID>", "Makes a learner a voter", &[], member::promote),
-                leaf("remove", "<memberID>", "Removes a member", &[], member::remove),
-                leaf(
-                    "update",
-                    "<memberID> [options]",
-                    "Changes the peer URLs of a member",
-                    &[PEER_URLS],
-                    member::update,
-                ),
+                leaf("promote", "<member>", "Lets a learner vote", &[], member::promote),
+                leaf("remove", "<member>", "Removes a member", &[], member::remove),
+                leaf("update", "<member>", "Moves a member", &[PEER_URLS], member::update),
             ],
         ),
-        leaf(
-            "move-leader",
-            "<transferee-member-id>",
-            "Hands leadership to another member",
-            &[],
-            member::move_leader,
-        ),
+        leaf("move-leader", "<member>", "Makes another member lead", &[], move_leader::move_leader),
         absent("options"),
         leaf("put", "<key> [value]", "Writes a key; the value may come from stdin", PUT, kv::put),
         group(

@@ -14,7 +14,7 @@ use cli::{Exit, text};
 
 use crate::json;
 use crate::maintenance::alarm_name;
-use crate::print::{Format, field, header_fields, id, line, out};
+use crate::print::{Format, field, header_fields, line, out};
 use crate::session::{Context, Session};
 
 /// The endpoints that a command asks: those configured, or with `--cluster` those of all members.
@@ -270,7 +270,8 @@ fn status_fields(out: &mut Vec<u8>, endpoint: &str, s: &StatusResponse, is_hex: 
     field(out, "DBSize", s.db_size);
     field(out, "DBSizeInUse", s.db_size_in_use);
     field(out, "DBSizeQuota", s.db_size_quota);
-    field(out, "Leader", id(s.leader, is_hex));
+    // etcdctl leaves this id decimal.
+    field(out, "Leader", s.leader);
     field(out, "IsLearner", s.is_learner);
     field(out, "RaftIndex", s.raft_index);
     field(out, "RaftTerm", s.raft_term);

@@ -12,6 +12,7 @@ pub mod kv;
 pub mod lease;
 pub mod maintenance;
 pub mod member;
+pub mod move_leader;
 pub mod print;
 pub mod session;
 pub mod txn;

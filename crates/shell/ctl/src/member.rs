@@ -1,13 +1,15 @@
-//! member add, list, promote, remove, update; move-leader.
+//! member list, add, remove, update, promote.
+//!
+//! Invariant: a change is asked for once; whoever sees it fail may look and ask again.
 
 use api::etcdserverpb::{
     Member, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
     MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
-    MemberUpdateRequest, MemberUpdateResponse, MoveLeaderRequest, MoveLeaderResponse,
-    ResponseHeader, StatusRequest, StatusResponse,
+    MemberUpdateRequest, MemberUpdateResponse, ResponseHeader,
 };
 use api::method::Method;
-use cli::{Exit, text};
+use cli::{Exit, text, url};
+use prost::Message;
 
 use crate::json;
 use crate::print::{Format, answer, field, header_fields, id, line, out};
@@ -33,8 +35,7 @@ pub fn list(context: &Context) -> Result<(), Exit> {
         return Ok(());
     }
     if session.format == Format::Json && session.is_hex {
-        let text = hex_json(response.header.as_ref(), None, &response.members);
-        out(format!("{text}\n").as_bytes());
+        out(hex_json(response.header, None, &response.members).as_bytes());
         return Ok(());
     }
     answer(
@@ -79,13 +80,9 @@ fn fields(out: &mut Vec<u8>, response: &MemberListResponse, session: &Session<'_
     }
 }
 
-/// The JSON in which ids are strings of hex digits.
-fn hex_json(
-    header: Option<&ResponseHeader>,
-    member: Option<Option<&Member>>,
-    members: &[Member],
-) -> String {
-    let header = header.copied().unwrap_or_default();
+/// The JSON in which ids are strings of hex digits, as a line.
+fn hex_json(header: Option<ResponseHeader>, one: Option<&Member>, members: &[Member]) -> String {
+    let header = header.unwrap_or_default();
     let mut pairs = vec![
         format!("\"cluster_id\":\"{:x}\"", header.cluster_id),
         format!("\"member_id\":\"{:x}\"", header.member_id),
@@ -102,11 +99,50 @@ fn hex_json(
         rest.insert(0, format!("\"ID\":\"{:x}\"", member.id));
         format!("{{{}}}", rest.join(","))
     };
-    let one = member
-        .map(|member| format!("\"member\":{},", member.map_or_else(|| "null".to_owned(), shown)));
-    let all: Vec<_> = members.iter().map(shown).collect();
-    let (header, one, all) = (pairs.join(","), one.unwrap_or_default(), all.join(","));
-    format!("{{\"header\":{{{header}}},{one}\"members\":[{all}]}}")
+    let one = one.map_or_else(String::new, |member| format!("\"member\":{},", shown(member)));
+    let members: Vec<_> = members.iter().map(shown).collect();
+    format!("{{\"header\":{{{}}},{one}\"members\":[{}]}}\n", pairs.join(","), members.join(","))
+}
+
+/// An id in hex, the only argument.
+fn only_id(context: &Context) -> Result<u64, Exit> {
+    let [arg] = context.values.args.as_slice() else {
+        return Err(Exit::args("member ID is not provided"));
+    };
+    text::parse_uint(arg, 16)
+        .map_err(|e| Exit::args(format!("bad member ID arg ({e}), expecting ID in Hex")))
+}
+
+/// What `--peer-urls` lists.
+fn peer_urls(context: &Context) -> Result<Vec<String>, Exit> {
+    let listed = context.values.text("peer-urls");
+    if listed.is_empty() {
+        return Err(Exit::args("member peer urls not provided"));
+    }
+    Ok(listed.split(',').map(str::to_owned).collect())
+}
+
+/// Prints the members after a change.
+fn changed(
+    session: &Session<'_>,
+    method: Method,
+    response: &impl Message,
+    (header, one, members): (Option<ResponseHeader>, Option<&Member>, &[Member]),
+    simple: impl FnOnce(&mut Vec<u8>, u64),
+) -> Result<(), Exit> {
+    match session.format {
+        Format::Fields => return Err(Format::Fields.unsupported()),
+        Format::Json if session.is_hex => {
+            out(hex_json(header, one, members).as_bytes());
+            return Ok(());
+        }
+        _ => {}
+    }
+    let simple = |text: &mut Vec<u8>| {
+        simple(text, header.map_or(0, |h| h.cluster_id));
+        Ok(())
+    };
+    answer(session, method, response, simple, |_| {})
 }
 
 /// member add.
@@ -117,40 +153,39 @@ pub fn add(context: &Context) -> Result<(), Exit> {
     let name = match context.values.args.as_slice() {
         [] => return Err(Exit::args("member name not provided")),
         [name] => name,
-        several => {
-            let mut text = "too many arguments".to_owned();
-            for arg in several.iter().filter(|arg| arg.to_lowercase().starts_with("http")) {
-                text.push_str(&format!(", did you mean --peer-urls={arg}"));
-            }
-            return Err(Exit::args(text));
+        all => {
+            let is_url = |arg: &&String| arg.to_lowercase().starts_with("http");
+            let meant =
+                all.iter().filter(is_url).map(|a| format!(", did you mean --peer-urls={a}"));
+            return Err(Exit::args(format!("too many arguments{}", meant.collect::<String>())));
         }
     };
-    let given = peer_urls(context)?;
+    let peer_ur_ls = peer_urls(context)?;
     let session = context.open()?;
-    let peer_ur_ls = checked(&given)?;
-    let is_learner = context.values.is_on("learner");
-    let request = MemberAddRequest { peer_ur_ls, is_learner };
+    url::check_peers(&peer_ur_ls).map_err(|e| Exit::new(Exit::ERROR, e))?;
+    let request = MemberAddRequest { peer_ur_ls, is_learner: context.values.is_on("learner") };
     let response: MemberAddResponse = session.call(Method::MemberAdd, &request).map_err(failed)?;
     let added = response.member.clone().unwrap_or_default();
-    let header = response.header.as_ref();
-    let simple = |out: &mut Vec<u8>| {
-        let role = if added.is_learner { " as learner " } else { " " };
-        let cluster = header.map_or(0, |h| h.cluster_id);
-        line(out, format!("Member {:16x} added{role}to cluster {cluster:16x}", added.id));
-        let mut all = Vec::new();
-        for member in &response.members {
+    let parts = (response.header, Some(&added), response.members.as_slice());
+    changed(&session, Method::MemberAdd, &response, parts, |text, cluster| {
+        let learner = if added.is_learner { "as learner " } else { "" };
+        line(text, format!("Member {:>16x} added {learner}to cluster {cluster:>16x}", added.id));
+        line(text, "");
+        let all = response.members.iter().flat_map(|member| {
             let name = if member.id == added.id { name } else { &member.name };
-            all.extend(member.peer_ur_ls.iter().map(|url| format!("{name}={url}")));
+            member.peer_ur_ls.iter().map(move |url| format!("{name}={url}"))
+        });
+        let all = all.collect::<Vec<_>>().join(",");
+        let variables = [
+            ("NAME", name.as_str()),
+            ("INITIAL_CLUSTER", &all),
+            ("INITIAL_ADVERTISE_PEER_URLS", context.values.text("peer-urls")),
+            ("INITIAL_CLUSTER_STATE", "existing"),
+        ];
+        for (variable, value) in variables {
+            line(text, format!("ETCD_{variable}={}", text::quote(value.as_bytes())));
         }
-        line(out, "");
-        let quoted = |text: &str| text::quote(text.as_bytes());
-        line(out, format!("ETCD_NAME={}", quoted(name)));
-        line(out, format!("ETCD_INITIAL_CLUSTER={}", quoted(&all.join(","))));
-        line(out, format!("ETCD_INITIAL_ADVERTISE_PEER_URLS={}", quoted(&given)));
-        line(out, "ETCD_INITIAL_CLUSTER_STATE=\"existing\"");
-    };
-    let hex = || hex_json(header, Some(response.member.as_ref()), &response.members);
-    changed(&session, Method::MemberAdd, &response, simple, hex)
+    })
 }
 
 /// member remove.
@@ -158,14 +193,14 @@ pub fn add(context: &Context) -> Result<(), Exit> {
 /// # Errors
 /// As etcdctl.
 pub fn remove(context: &Context) -> Result<(), Exit> {
-    let id = member_arg(context)?;
+    let id = only_id(context)?;
     let session = context.open()?;
-    let answer: MemberRemoveResponse =
+    let response: MemberRemoveResponse =
         session.call(Method::MemberRemove, &MemberRemoveRequest { id }).map_err(failed)?;
-    let (header, members) = (answer.header.as_ref(), &answer.members);
-    let simple = |out: &mut Vec<u8>| told(out, id, "removed from", header);
-    let hex = || hex_json(header, None, members);
-    changed(&session, Method::MemberRemove, &answer, simple, hex)
+    let parts = (response.header, None, response.members.as_slice());
+    changed(&session, Method::MemberRemove, &response, parts, |text, cluster| {
+        line(text, format!("Member {id:>16x} removed from cluster {cluster:>16x}"));
+    })
 }
 
 /// member update.
@@ -173,16 +208,17 @@ pub fn remove(context: &Context) -> Result<(), Exit> {
 /// # Errors
 /// As etcdctl.
 pub fn update(context: &Context) -> Result<(), Exit> {
-    let id = member_arg(context)?;
-    let given = peer_urls(context)?;
+    let id = only_id(context)?;
+    let peer_ur_ls = peer_urls(context)?;
     let session = context.open()?;
-    let request = MemberUpdateRequest { id, peer_ur_ls: checked(&given)? };
-    let answer: MemberUpdateResponse =
+    url::check_peers(&peer_ur_ls).map_err(|e| Exit::new(Exit::ERROR, e))?;
+    let request = MemberUpdateRequest { id, peer_ur_ls };
+    let response: MemberUpdateResponse =
         session.call(Method::MemberUpdate, &request).map_err(failed)?;
-    let (header, members) = (answer.header.as_ref(), &answer.members);
-    let simple = |out: &mut Vec<u8>| told(out, id, "updated in", header);
-    let hex = || hex_json(header, None, members);
-    changed(&session, Method::MemberUpdate, &answer, simple, hex)
+    let parts = (response.header, None, response.members.as_slice());
+    changed(&session, Method::MemberUpdate, &response, parts, |text, cluster| {
+        line(text, format!("Member {id:>16x} updated in cluster {cluster:>16x}"));
+    })
 }
 
 /// member promote.
@@ -190,134 +226,12 @@ pub fn update(context: &Context) -> Result<(), Exit> {
 /// # Errors
 /// As etcdctl.
 pub fn promote(context: &Context) -> Result<(), Exit> {
-    let id = member_arg(context)?;
+    let id = only_id(context)?;
     let session = context.open()?;
-    let answer: MemberPromoteResponse =
+    let response: MemberPromoteResponse =
         session.call(Method::MemberPromote, &MemberPromoteRequest { id }).map_err(failed)?;
-    let (header, members) = (answer.header.as_ref(), &answer.members);
-    let simple = |out: &mut Vec<u8>| told(out, id, "promoted in", header);
-    let hex = || hex_json(header, None, members);
-    changed(&session, Method::MemberPromote, &answer, simple, hex)
-}
-
-/// move-leader.
-///
-/// # Errors
-/// As etcdctl.
-//= etcd 3.7.1: etcdctl/ctlv3/command/move_leader_command.go
-pub fn move_leader(context: &Context) -> Result<(), Exit> {
-    let [target] = context.values.args.as_slice() else {
-        return Err(Exit::args("move-leader command needs 1 argument"));
-    };
-    let target_id = text::parse_uint(target, 16).map_err(Exit::args)?;
-    let session = context.open()?;
-    let endpoints = session.values.list("endpoints");
-    for endpoint in &endpoints {
-        let one = session.only(endpoint)?;
-        let status: StatusResponse = one.call(Method::Status, &StatusRequest {}).map_err(failed)?;
-        let leader = status.leader;
-        if status.header.is_none_or(|header| header.member_id != leader) {
-            continue;
-        }
-        let answer: MoveLeaderResponse =
-            one.call(Method::MoveLeader, &MoveLeaderRequest { target_id }).map_err(failed)?;
-        let simple = |out: &mut Vec<u8>| {
-            line(out, format!("Leadership transferred from {leader:16x} to {target_id:16x}"));
-            Ok(())
-        };
-        return answer_of(&session, Method::MoveLeader, &answer, simple);
-    }
-    Err(Exit::args(format!("no leader endpoint given at [{}]", endpoints.join(" "))))
-}
-
-fn member_arg(context: &Context) -> Result<u64, Exit> {
-    let [id] = context.values.args.as_slice() else {
-        return Err(Exit::args("member ID is not provided"));
-    };
-    text::parse_uint(id, 16)
-        .map_err(|e| Exit::args(format!("bad member ID arg ({e}), expecting ID in Hex")))
-}
-
-fn peer_urls(context: &Context) -> Result<String, Exit> {
-    match context.values.text("peer-urls") {
-        "" => Err(Exit::args("member peer urls not provided")),
-        urls => Ok(urls.to_owned()),
-    }
-}
-
-/// The URLs of a list, if they are such as a server takes: etcd's client library asks before.
-//= etcd 3.7.1: client/pkg/types/urls.go#NewURLs
-fn checked(given: &str) -> Result<Vec<String>, Exit> {
-    let urls: Vec<String> = given.split(',').map(str::to_owned).collect();
-    for url in &urls {
-        check_url(url.trim()).map_err(|why| Exit::new(Exit::ERROR, why))?;
-    }
-    Ok(urls)
-}
-
-fn check_url(url: &str) -> Result<(), String> {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-    match scheme {
-        "http" | "https" => {
-            let (host, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
-            let port = host.rsplit_once(':').map(|(_, port)| port);
-            if port.is_none_or(|port| port.contains(']')) {
-                return Err(format!(r#"URL address does not have the form "host:port": {url}"#));
-            }
-            if port.is_some_and(|port| !port.bytes().all(|b| b.is_ascii_digit())) {
-                let port = text::quote(format!(":{}", port.unwrap_or_default()).as_bytes());
-                let url = text::quote(url.as_bytes());
-                return Err(format!("parse {url}: invalid port {port} after host"));
-            }
-            if path.is_empty() {
-                Ok(())
-            } else {
-                Err(format!("URL must not contain a path: {url}"))
-            }
-        }
-        "unix" | "unixs" => Ok(()),
-        _ if !url.contains("://")
-            && url.split('/').next().is_some_and(|part| part.contains(':')) =>
-        {
-            let url = text::quote(url.as_bytes());
-            Err(format!("parse {url}: first path segment in URL cannot contain colon"))
-        }
-        _ => Err(format!("URL scheme must be http, https, unix, or unixs: {url}")),
-    }
-}
-
-fn told(out: &mut Vec<u8>, id: u64, what: &str, header: Option<&ResponseHeader>) {
-    let cluster = header.map_or(0, |header| header.cluster_id);
-    line(out, format!("Member {id:16x} {what} cluster {cluster:16x}"));
-}
-
-/// Prints the answer to a change, which has no `fields`.
-fn changed(
-    session: &Session<'_>,
-    method: Method,
-    response: &impl prost::Message,
-    simple: impl FnOnce(&mut Vec<u8>),
-    hex: impl FnOnce() -> String,
-) -> Result<(), Exit> {
-    if session.format == Format::Json && session.is_hex {
-        out(format!("{}\n", hex()).as_bytes());
-        return Ok(());
-    }
-    answer_of(session, method, response, |text| {
-        simple(text);
-        Ok(())
+    let parts = (response.header, None, response.members.as_slice());
+    changed(&session, Method::MemberPromote, &response, parts, |text, cluster| {
+        line(text, format!("Member {id:>16x} promoted in cluster {cluster:>16x}"));
     })
-}
-
-/// Prints an answer that has no `fields`.
-fn answer_of(
-    session: &Session<'_>,
-    method: Method,
-    response: &impl prost::Message,
-    simple: impl FnOnce(&mut Vec<u8>) -> Result<(), Exit>,
-) -> Result<(), Exit> {
-    if session.format == Format::Fields {
-        return Err(Format::Fields.unsupported());
-    }
-    answer(session, method, response, simple, |_| {})
 }

@@ -390,9 +390,24 @@ impl Cluster {
             member.peer_ur_ls.iter().map(move |url| format!("{name}={url}"))
         });
         node.initial = (all.collect::<Vec<_>>().join(","), "existing");
+        self.wait_cluster_version(through).await;
         node.spawn(&self.args);
         self.nodes.push(node);
         Ok(self.nodes.len() - 1)
+    }
+
+    /// Waits until a member knows the cluster's version: nobody joins before. A new leader needs
+    /// a moment to ask all members for theirs, and one of ours that joins is faster than that.
+    ///
+    /// # Panics
+    /// If it does not in time.
+    pub async fn wait_cluster_version(&self, n: usize) {
+        let until = Instant::now() + PATIENCE;
+        let is_known = |text: String| text.contains("\"etcdcluster\":\"3.");
+        while !self.nodes[n].http_get("/version").is_some_and(is_known) {
+            assert!(Instant::now() < until, "{} knows no cluster version", self.nodes[n].name);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Adds a member as soon as the cluster lets one in: new peers do not count as healthy for

@@ -2,67 +2,18 @@
 //!
 //! What is masked, and why: durations and raft indexes change from call to call; revisions and
 //! lease ids where both tools must write; log lines of Go's client (`{"level":…`) and usage texts
-//! on stderr are not compared, so only its lines that begin with `Error:`, `watch was` or
-//! `Failed` are.
+//! on stderr are not compared, so only those lines are that [`tool`] keeps.
 
-use std::io::Write as _;
+#[path = "common/tool.rs"]
+mod tool;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
-use conform::process::{oracle, quorate};
+use conform::process::oracle;
 use conform::{Kind, Server};
-
-/// What a tool did.
-#[derive(Debug, PartialEq, Eq)]
-struct Ran {
-    stdout: String,
-    stderr: Vec<String>,
-    code: Option<i32>,
-}
-
-fn ours(tool: &str) -> PathBuf {
-    let path = quorate().with_file_name(tool);
-    assert!(path.exists(), "{} is missing; run `cargo build --bin {tool}`", path.display());
-    path
-}
-
-/// Runs a tool for at most `patience`; one that still runs then is ended.
-fn run(tool: &Path, args: &[String], stdin: &str, patience: Duration) -> Ran {
-    let mut child = Command::new(tool)
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the tool runs");
-    let mut input = child.stdin.take().expect("it is piped");
-    // A tool that reads nothing may be gone already.
-    let _ = input.write_all(stdin.as_bytes());
-    drop(input);
-    let until = Instant::now() + patience;
-    while child.try_wait().expect("the child is ours").is_none() {
-        if Instant::now() > until {
-            let _ = child.kill();
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let output = child.wait_with_output().expect("the child is ours");
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    let is_stable =
-        |l: &&str| ["Error:", "watch was", "Failed to get"].iter().any(|s| l.starts_with(s));
-    Ran {
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: stderr.lines().filter(is_stable).map(str::to_owned).collect(),
-        code: output.status.code(),
-    }
-}
-
-const PATIENCE: Duration = Duration::from_secs(15);
-
-fn words(line: &str) -> Vec<String> {
-    line.split_whitespace().map(|w| if w == "''" { String::new() } else { w.to_owned() }).collect()
-}
+use tool::{PATIENCE, Ran, ours, run, words};
 
 /// Both etcdctls on a server.
 struct Both {

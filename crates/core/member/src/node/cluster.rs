@@ -28,7 +28,7 @@ pub(super) struct Stopping {
 }
 
 impl Node {
-    pub(super) fn step(&mut self, message: Message, out: &mut NodeOutput) {
+    pub(super) fn step(&mut self, now: Instant, message: Message, out: &mut NodeOutput) {
         let from = message.from;
         // A member that was removed has nothing more to say.
         //= etcd 3.7.1: server/etcdserver/server.go#Process
@@ -37,6 +37,7 @@ impl Node {
             return;
         }
         self.note_snapshot(&message);
+        let Some(message) = self.park_forwarded(now, message) else { return };
         if let Err(why) = self.raft.step(message) {
             out.refused.push((from, why));
         }

@@ -5,7 +5,8 @@
 //!
 //! One [`Node::handle`] takes all queued inputs, ticks what is due, and gives out everything there
 //! is to do; one [`Node::deadline`] says when to call again without input. Each arm of the match
-//! lives in the file of its topic: `propose`, `reads`, `leases`, `snapshots`, `cluster`.
+//! lives in the file of its topic: `propose`, `forwarded`, `reads`, `leases`, `snapshots`,
+//! `cluster`.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use api::membershippb;
 use env::{Hooks, Instant};
 use machine::{Effect, Members};
-use raft::Raft;
+use raft::{Message, Raft};
 use types::limits::REQUEST_TIMEOUT_BASE_MS;
 use types::{Index, LeaseId, MemberId, ReplyToken, RequestId, Term};
 
@@ -28,6 +29,7 @@ use self::reads::Reads;
 use self::snapshots::{Arrived, Sending};
 
 mod cluster;
+mod forwarded;
 mod leases;
 mod propose;
 mod reads;
@@ -76,6 +78,8 @@ pub struct Node {
     in_flight: InFlight,
     /// What came while no leader was known, and when.
     parked: VecDeque<(Instant, Parked)>,
+    /// Membership changes that other members proposed while one was not applied, and when.
+    parked_forwarded: VecDeque<(Instant, Message)>,
     reads: Reads,
     leases: LeaseClock,
     waiting_leases: Vec<WaitingLease>,
@@ -137,6 +141,7 @@ impl Node {
             raft,
             in_flight: InFlight::default(),
             parked: VecDeque::new(),
+            parked_forwarded: VecDeque::new(),
             reads: Reads::new(next_id),
             leases: clock,
             waiting_leases: Vec::new(),
@@ -207,7 +212,7 @@ impl Node {
             match input {
                 NodeInput::Propose(proposal) => proposed.push(proposal),
                 NodeInput::ReadIndex(token) => reading.push(token),
-                NodeInput::Step(message) => self.step(message, out),
+                NodeInput::Step(message) => self.step(now, message, out),
                 NodeInput::KeepAlive { token, lease } => {
                     self.ask_lease(now, token, lease, Question::Renew, out);
                 }
@@ -285,7 +290,7 @@ impl Node {
     /// Takes from raft what is ready until nothing is.
     fn drain(&mut self, now: Instant, out: &mut NodeOutput) {
         self.drain_raft(now, out);
-        if self.unpark(out) {
+        if self.unpark(out) | self.unpark_forwarded(now, out) {
             self.drain_raft(now, out);
         }
     }

@@ -1,0 +1,45 @@
+//! move-leader.
+
+use api::etcdserverpb::{MoveLeaderRequest, MoveLeaderResponse, StatusRequest, StatusResponse};
+use api::method::Method;
+use cli::{Exit, text};
+
+use crate::print::{Format, answer, line};
+use crate::session::{Context, failed};
+
+/// move-leader: finds the leader among the endpoints and asks it to hand over. One time limit
+/// covers it all.
+///
+/// # Errors
+/// As etcdctl.
+//= etcd 3.7.1: etcdctl/ctlv3/command/move_leader_command.go#transferLeadershipCommandFunc
+pub fn move_leader(context: &Context) -> Result<(), Exit> {
+    let [target] = context.values.args.as_slice() else {
+        return Err(Exit::args("move-leader command needs 1 argument"));
+    };
+    let target_id = text::parse_uint(target, 16).map_err(Exit::args)?;
+    let session = context.open()?;
+    let endpoints = session.values.list("endpoints");
+    let deadline = session.deadline();
+    for endpoint in &endpoints {
+        let one = session.only(endpoint)?;
+        let status = one.client().call(Method::Status, &StatusRequest {}, deadline);
+        let status: StatusResponse = one.wait(status).map_err(failed)?;
+        if status.header.unwrap_or_default().member_id != status.leader {
+            continue;
+        }
+        let request = MoveLeaderRequest { target_id };
+        let moved = one.client().call(Method::MoveLeader, &request, deadline);
+        let moved: MoveLeaderResponse = one.wait(moved).map_err(failed)?;
+        if session.format == Format::Fields {
+            return Err(Format::Fields.unsupported());
+        }
+        let simple = |text: &mut Vec<u8>| {
+            let leader = status.leader;
+            line(text, format!("Leadership transferred from {leader:x} to {target_id:x}"));
+            Ok(())
+        };
+        return answer(&session, Method::MoveLeader, &moved, simple, |_| {});
+    }
+    Err(Exit::args(format!("no leader endpoint given at [{}]", endpoints.join(" "))))
+}
