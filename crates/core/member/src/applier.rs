@@ -19,12 +19,13 @@ use machine::{Alarms, Effect, Machine, Members};
 use raft::{EntryKind, SnapshotMeta};
 use store::compact::Step;
 use store::hash::{CompactionHashes, KvHasher};
-use store::{Batch, Bucket, Op, Released, ValueError, View};
+use store::{Batch, Bucket, Released, ValueError, View};
 use types::limits::{COMPACTION_BATCH, COMPACTION_SLEEP_MS};
 use types::{Index, LeaseId, ReplyToken, Revision, Term};
 
 use crate::message::{Applied, BackendCommitted, Committed, Installed, NodeInput, Reply, Sealed};
 use crate::probes;
+use crate::storage_version::StorageVersion;
 
 /// Bytes of keys and values that are hashed per turn, between entries: about 200 µs.
 const HASH_BUDGET_BYTES: usize = 256 << 10;
@@ -76,6 +77,8 @@ pub enum ApplierInput {
         /// Its contents.
         backend: bolt::ReadTx,
     },
+    /// A snapshot of the log covers everything up to here.
+    SnapshotSaved(Index),
     /// Answer when an entry is applied and published.
     AwaitApplied {
         /// Where the answer goes.
@@ -94,7 +97,7 @@ pub struct MemberView {
     pub members: Arc<Members>,
     /// The alarms.
     pub alarms: Arc<Alarms>,
-    /// The storage version, once one is stored.
+    /// The storage version, once one is durably stored.
     pub storage_version: Option<Bytes>,
     /// Hashes of the last compactions since the start.
     pub hashes: Arc<CompactionHashes>,
@@ -204,7 +207,7 @@ pub struct Applier {
     refused: VecDeque<(Instant, ReplyToken, Reply)>,
     next_slice: Option<Instant>,
     pace: CompactionPace,
-    storage_version: Option<Bytes>,
+    storage_version: StorageVersion,
     /// A received snapshot, behind entries that are still to be applied: somebody waits for those.
     received: Option<SnapshotMeta>,
     /// A snapshot is being installed: nothing is applied.
@@ -218,17 +221,19 @@ pub struct Applier {
 }
 
 impl Applier {
-    /// An applier over a recovered machine.
+    /// An applier over a recovered machine, whose database has this storage version. The newest
+    /// snapshot covers `snapshot`.
     #[must_use]
     pub fn new(
         machine: Machine,
         storage_version: Option<Bytes>,
+        snapshot: Index,
         pace: CompactionPace,
         hooks: Hooks,
     ) -> Self {
         let applied = (machine.store.applied_index(), machine.store.applied_term());
         let next_slice = machine.store.is_compacting().then_some(Instant(0));
-        Self {
+        let mut applier = Self {
             machine,
             applied,
             last_batch: 0,
@@ -240,7 +245,7 @@ impl Applier {
             refused: VecDeque::new(),
             next_slice,
             pace,
-            storage_version,
+            storage_version: StorageVersion::new(storage_version),
             received: None,
             installing: false,
             to_hash: None,
@@ -248,7 +253,22 @@ impl Applier {
             hashes: Arc::default(),
             failpoints: Failpoints::default(),
             hooks,
+        };
+        applier.settle_storage_version(snapshot);
+        applier
+    }
+
+    /// Lets the storage version follow what the recovered state says of the cluster's.
+    fn settle_storage_version(&mut self, snapshot: Index) {
+        if let Some(version) = self.machine.members().cluster_version.clone() {
+            let op = self.storage_version.follow(&version, self.applied.0, snapshot);
+            op.into_iter().for_each(|op| self.machine.store.local(op));
         }
+    }
+
+    /// Whether something that must not take long waits for a snapshot of the log.
+    pub(crate) fn wants_snapshot(&self) -> bool {
+        self.storage_version.is_to_be_lowered()
     }
 
     /// Lets tests from outside reach the moments of this automaton and of its store.
@@ -264,7 +284,7 @@ impl Applier {
             store: self.machine.store.publish(),
             members: Arc::clone(self.machine.members()),
             alarms: Arc::clone(self.machine.alarms()),
-            storage_version: self.storage_version.clone(),
+            storage_version: self.storage_version.stored().cloned(),
             hashes: Arc::clone(&self.hashes),
             counts: self.machine.store.counts(),
         }
@@ -320,6 +340,7 @@ impl Applier {
                 ApplierInput::BackendCommitted { batch, backend } => {
                     self.machine.backend_bytes = backend.size_bytes();
                     self.committed_batch = batch.number();
+                    self.storage_version.committed(batch.number());
                     out.released.push(self.machine.store.committed(&batch, backend));
                     published = true;
                 }
@@ -361,6 +382,10 @@ impl Applier {
                     before = self.applied.0;
                     published = true;
                 }
+                ApplierInput::SnapshotSaved(index) => {
+                    let op = self.storage_version.snapshot_saved(index);
+                    op.into_iter().for_each(|op| self.machine.store.local(op));
+                }
                 ApplierInput::AwaitApplied { token, index } => self.readers.push((index, token)),
                 ApplierInput::AwaitBackend(token) => {
                     // What was applied before this question is sealed already.
@@ -395,7 +420,7 @@ impl Applier {
             self.applied = (entry.index, entry.term);
             for effect in outcome.effects.drain(..) {
                 conf_changed |= matches!(effect, Effect::ConfChange(Some(_)));
-                self.effect(now, &effect);
+                self.effect(now, entry.index, &effect);
                 effects.push((entry.index, effect));
             }
             if let Some(token) = token {
@@ -429,6 +454,8 @@ impl Applier {
             let (index, term) = self.applied;
             let batch = self.machine.store.seal(index, term, conf_state);
             self.last_batch = batch.number();
+            // The next server may be of another version.
+            out.flush |= self.storage_version.sealed(self.last_batch);
             out.batches.push(Sealed { batch, members });
             published = true;
         }
@@ -465,8 +492,9 @@ impl Applier {
         let compacting = self.machine.store.is_compacting();
         sometimes!(self.hooks, probes::INSTALLED_AMID_COMPACTION, compacting);
         self.machine = machine;
-        self.storage_version = storage_version;
         self.applied = (meta.index, meta.term);
+        self.storage_version = StorageVersion::new(storage_version);
+        self.settle_storage_version(meta.index);
         (self.last_batch, self.committed_batch) = (0, 0);
         for waiting in &mut self.waiting {
             // The installed database holds all there was.
@@ -486,7 +514,7 @@ impl Applier {
         Ok(())
     }
 
-    fn effect(&mut self, now: Instant, effect: &Effect) {
+    fn effect(&mut self, now: Instant, index: Index, effect: &Effect) {
         match effect {
             Effect::Compaction(compacted) => {
                 self.next_slice = Some(now);
@@ -494,14 +522,10 @@ impl Applier {
                 self.to_hash = compacted.previous_finished.then_some(compacted.previous);
                 self.hashing = None;
             }
-            // A cluster whose members do not all tell their version has none to store.
-            Effect::ClusterVersion(version) if version != types::MIN_CLUSTER_VERSION => {
-                // A local key: the storage version follows the cluster version (semantics M3).
-                let value = Bytes::from(version.clone());
-                let key = Bytes::from_static(store::meta::STORAGE_VERSION);
-                let op = Op { bucket: Bucket::Meta, key, value: Some(value.clone()) };
-                self.machine.store.local(op);
-                self.storage_version = Some(value);
+            // No snapshot covers what is only applied now.
+            Effect::ClusterVersion(version) => {
+                let op = self.storage_version.follow(version, index, Index(0));
+                op.into_iter().for_each(|op| self.machine.store.local(op));
             }
             _ => {}
         }

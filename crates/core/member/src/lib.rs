@@ -16,6 +16,7 @@ mod probes;
 pub mod proposals;
 pub mod received;
 pub mod recover;
+mod storage_version;
 mod zero_ahead;
 
 pub use applier::{Applier, ApplierInput, ApplierOutput, ApplyFailure, CompactionPace, MemberView};

@@ -264,6 +264,8 @@ pub struct NodeOutput {
     pub committed: Vec<Committed>,
     /// For the Applier, behind `committed`: a durable snapshot to install.
     pub install: Option<SnapshotMeta>,
+    /// For the Applier: a snapshot of the log covers everything up to here.
+    pub snapshot_saved: Option<Index>,
     /// For the peer plane.
     pub messages: Vec<raft::Message>,
     /// For the Committer: snapshots that peers need.

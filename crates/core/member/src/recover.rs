@@ -263,7 +263,7 @@ pub fn start(
     let hooks = config.hooks;
     let leases: Vec<_> =
         machine.leases().iter().map(|(id, lease)| (id, lease.ttl, lease.remaining)).collect();
-    let node = Node::new(
+    let mut node = Node::new(
         config.node,
         raft,
         now,
@@ -273,6 +273,11 @@ pub fn start(
         hooks.clone(),
     );
     let members = Arc::clone(machine.members());
+    let pace = config.limits.compaction;
+    let applier = Applier::new(machine, storage_version, last_snapshot, pace, hooks.clone());
+    if applier.wants_snapshot() {
+        node.force_snapshot();
+    }
     let committed = BackendCommitted { index: consistent.0, term: consistent.1, members };
     let snap_dir = config.snap_dir.clone();
     let shared = Arc::clone(&disk);
@@ -281,7 +286,7 @@ pub fn start(
     Ok(Parts {
         node,
         log_writer,
-        applier: Applier::new(machine, storage_version, config.limits.compaction, hooks.clone()),
+        applier,
         committer: Committer::new(db, committed, config.commit, (disk, snap_dir), hooks),
         member: config.member,
         cluster: config.cluster,

@@ -325,6 +325,9 @@ fn run_node(q: &Queues, mut node: Node, plane: &Plane, failpoints: &Failpoints) 
         if let Some(meta) = out.install.take() {
             q.applier.push_event(ApplierInput::Install(meta));
         }
+        if let Some(index) = out.snapshot_saved.take() {
+            q.applier.push_event(ApplierInput::SnapshotSaved(index));
+        }
         for wanted in out.snapshots.drain(..) {
             q.committer.push_event(CommitterInput::Snapshot(wanted));
         }

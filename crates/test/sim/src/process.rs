@@ -366,6 +366,8 @@ impl Process {
         let committed = out.committed.into_iter().map(ApplierInput::Committed);
         sending.extend(committed.map(Send::ToApplier));
         sending.extend(out.install.map(|meta| Send::ToApplier(ApplierInput::Install(meta))));
+        let saved = out.snapshot_saved.map(ApplierInput::SnapshotSaved);
+        sending.extend(saved.map(Send::ToApplier));
         let wanted = out.snapshots.into_iter().map(CommitterInput::Snapshot);
         sending.extend(wanted.map(Send::ToCommitter));
         if out.flush {

@@ -123,6 +123,11 @@ impl Node {
         self.version_decided = true;
     }
 
+    /// A snapshot is due as soon as anything was applied since the last.
+    pub(crate) fn force_snapshot(&mut self) {
+        self.snapshot_forced = Some(self.status.applied);
+    }
+
     /// Whether a snapshot is due that covers entries up to `index`.
     fn is_snapshot_due(&self, index: Index) -> bool {
         let since = index.0.saturating_sub(self.last_snapshot.0);
@@ -143,12 +148,13 @@ impl Node {
             return;
         }
         self.last_snapshot = committed.index;
-        self.snapshot_forced.take_if(|forced| *forced <= committed.index);
         out.log.push(LogInput::Snapshot(RaftSnapshot::of(committed)));
     }
 
-    pub(super) fn snapshot_saved(&mut self, _: Index) {
+    pub(super) fn snapshot_saved(&mut self, index: Index, out: &mut NodeOutput) {
         self.snapshot_asked = false;
+        self.snapshot_forced.take_if(|forced| *forced <= index);
+        out.snapshot_saved = Some(index);
     }
 
     /// Lets go of applied entries in memory every hundred entries. Others may still ask for the

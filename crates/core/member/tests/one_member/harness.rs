@@ -138,6 +138,7 @@ impl Running {
         self.node.handle(self.now, &mut self.to_node, &mut out);
         self.log.append(&mut out.log);
         self.to_applier.extend(out.committed.into_iter().map(ApplierInput::Committed));
+        self.to_applier.extend(out.snapshot_saved.map(ApplierInput::SnapshotSaved));
         self.replies.append(&mut out.replies);
         self.status = out.status.unwrap_or(self.status);
         self.ready |= self.status.ready;
