@@ -53,91 +53,15 @@ impl Node {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use api::membershippb;
-    use env::SplitMix;
-    use machine::{Effect, Member, Members};
-    use raft::{Body, ConfChange, ConfChangeKind, ConfState, Entry, Raft, Recovered};
-    use types::{Index, MemberId, RequestId, Term};
+    use machine::Member;
+    use raft::{Body, ConfChange, ConfChangeKind, Entry};
+    use types::{MemberId, Term};
 
     use super::*;
-    use crate::message::{Applied, Committed, LogInput, NodeInput};
-    use crate::node::NodeConfig;
-
-    /// A leader whose only follower is a learner, and what is under way.
-    struct Leader {
-        node: Node,
-        now: Instant,
-        inputs: Vec<NodeInput>,
-        written: Vec<Entry>,
-        committed: Vec<Committed>,
-    }
+    use crate::message::NodeInput;
+    use crate::node::kit::Leader;
 
     impl Leader {
-        fn new() -> Self {
-            let start = Index(1);
-            let conf_state = ConfState {
-                voters: vec![MemberId(1)],
-                learners: vec![MemberId(2)],
-                ..ConfState::default()
-            };
-            let recovered =
-                Recovered { conf_state, snapshot: (start, Term(1)), ..Recovered::default() };
-            let config = raft::Config { applied: start, ..raft::Config::new(MemberId(1)) };
-            let raft = Raft::new(config, recovered, Box::new(SplitMix::new(1)));
-            let config = NodeConfig {
-                id: MemberId(1),
-                tick: Duration::from_millis(100),
-                election: Duration::from_secs(1),
-                snapshot_count: 1_000,
-                catchup_entries: 100,
-                attributes: membershippb::Attributes::default(),
-                cluster_version: "3.7.0".to_owned(),
-                lease_checkpoints: false,
-                first_request_id: RequestId(1 << 40),
-            };
-            let (raft, now, none) = (raft.expect("it fits"), Instant(0), std::iter::empty());
-            let hooks = env::Hooks::default();
-            let node = Node::new(config, raft, now, start, Members::default(), none, hooks);
-            let (inputs, written, committed) = (Vec::new(), Vec::new(), Vec::new());
-            let mut leader = Self { node, now, inputs, written, committed };
-            leader.turn();
-            leader.apply();
-            assert!(leader.node.is_leader());
-            leader
-        }
-
-        /// Handles the inputs; whatever is written is durable at once.
-        fn turn(&mut self) {
-            for _ in 0..4 {
-                let mut out = NodeOutput::default();
-                self.node.handle(self.now, &mut self.inputs, &mut out);
-                for input in out.log {
-                    let LogInput::Persist(persist) = input else { continue };
-                    self.inputs.push(NodeInput::Persisted(persist.id));
-                    self.written.extend(persist.entries);
-                }
-                self.committed.extend(out.committed);
-            }
-        }
-
-        /// Applies what was committed.
-        fn apply(&mut self) {
-            let committed = std::mem::take(&mut self.committed);
-            let Some(index) = committed.last().map(|c| c.entry.index) else { return };
-            let change = |entry: &Entry| match entry.kind {
-                EntryKind::ConfChange => {
-                    let change = ConfChange::decode(entry.data.clone()).expect("ours");
-                    Some((entry.index, Effect::ConfChange(Some(change))))
-                }
-                _ => None,
-            };
-            let effects = committed.iter().filter_map(|c| change(&c.entry)).collect();
-            self.inputs.push(NodeInput::Applied(Applied { index, effects }));
-            self.turn();
-        }
-
         /// The learner forwards that somebody shall be added.
         fn forward(&mut self, node: u64) {
             let urls = Some(vec![format!("http://127.0.0.1:{node}")]);
@@ -165,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_forwarded_change_waits_until_the_one_before_is_applied() {
-        let mut leader = Leader::new();
+        let mut leader = Leader::of_a_learner();
         leader.added();
         leader.forward(3);
         assert_eq!(leader.added(), [3]);
@@ -181,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_forwarded_change_whose_time_is_over_is_not_made() {
-        let mut leader = Leader::new();
+        let mut leader = Leader::of_a_learner();
         leader.added();
         leader.forward(3);
         leader.forward(4);
@@ -192,7 +116,7 @@ mod tests {
 
     #[test]
     fn forwarded_changes_wait_in_a_bounded_queue() {
-        let mut leader = Leader::new();
+        let mut leader = Leader::of_a_learner();
         leader.added();
         for node in 0..=MAX_PARKED_CONF_CHANGES as u64 {
             leader.forward(10 + node);

@@ -26,6 +26,17 @@ pub(super) enum Question {
     TimeToLive,
 }
 
+/// Why an unknown lease may be called one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Proof {
+    /// Nothing was done for it yet.
+    None,
+    /// A quorum is asked how far the log is committed, with this context or a later one.
+    Asked(u64),
+    /// What is applied up to here says so.
+    Applied(Index),
+}
+
 /// A question that waits: for a leader, for apply to catch up, or for a revoke to be applied.
 #[derive(Debug)]
 pub(super) struct WaitingLease {
@@ -33,8 +44,8 @@ pub(super) struct WaitingLease {
     lease: LeaseId,
     question: Question,
     pub(super) until: Instant,
-    /// An unknown lease is answered once this much is applied.
-    applied: Option<Index>,
+    /// What an unknown lease still needs.
+    proof: Proof,
 }
 
 /// Whether the leader has heard of a quorum since its process last stood still.
@@ -74,7 +85,7 @@ impl Node {
         out: &mut NodeOutput,
     ) {
         let until = now + self.config.request_timeout();
-        let mut waiting = WaitingLease { token, lease, question, until, applied: None };
+        let mut waiting = WaitingLease { token, lease, question, until, proof: Proof::None };
         if let Some(reply) = self.answer_lease(now, &mut waiting) {
             out.replies.push((token, reply));
         } else {
@@ -127,23 +138,35 @@ impl Node {
             Renewed::Unknown => self.unknown_lease(now, waiting, Reply::KeepAlive(0)),
             Renewed::Expiring => {
                 // What was expiring and is gone is answered at once.
-                waiting.applied = Some(Index(0));
+                waiting.proof = Proof::Applied(Index(0));
                 (waiting.until <= now).then_some(Reply::Refused(ApiError::Timeout))
             }
         }
     }
 
-    /// Its grant may be committed and on its way to apply.
+    /// Its grant may be on its way to apply, or this member be deposed without knowing it: etcd
+    /// looks at the clock for that, which stands still when a virtual machine does.
     fn unknown_lease(
-        &self,
+        &mut self,
         now: Instant,
         waiting: &mut WaitingLease,
         unknown: Reply,
     ) -> Option<Reply> {
-        if waiting.applied.is_none() {
-            waiting.until = now + Duration::from_millis(APPLY_WAIT_MS);
-        }
-        let applied = *waiting.applied.get_or_insert(self.status.commit);
+        let applied = match waiting.proof {
+            Proof::None => {
+                waiting.proof = Proof::Asked(self.reads.join(now));
+                return None;
+            }
+            Proof::Asked(context) => {
+                let Some(index) = self.reads.confirmed(context) else {
+                    return (waiting.until <= now).then_some(Reply::Refused(ApiError::Timeout));
+                };
+                waiting.until = now + Duration::from_millis(APPLY_WAIT_MS);
+                waiting.proof = Proof::Applied(index);
+                index
+            }
+            Proof::Applied(index) => index,
+        };
         if self.status.applied >= applied {
             return Some(unknown);
         }
@@ -191,5 +214,49 @@ impl Node {
                 self.leases.retry(lease, now + self.config.tick);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::NodeInput;
+    use crate::node::kit::Leader;
+
+    const LEASE: LeaseId = LeaseId(7);
+    const TOKEN: ReplyToken = ReplyToken(1);
+
+    fn keep_alive(leader: &mut Leader) {
+        leader.inputs.push(NodeInput::KeepAlive { token: TOKEN, lease: LEASE });
+        leader.turn();
+    }
+
+    /// What the keep-alive was told.
+    fn told(leader: &mut Leader) -> Option<Reply> {
+        leader.replies.pop().map(|(_, reply)| reply)
+    }
+
+    #[test]
+    fn a_lease_is_unknown_once_a_quorum_has_confirmed_it() {
+        let mut leader = Leader::of_a_voter();
+        keep_alive(&mut leader);
+        assert!(matches!(told(&mut leader), Some(Reply::KeepAlive(0))));
+
+        // Its clock stands still: by that alone it still leads, though others may.
+        leader.is_followed = false;
+        keep_alive(&mut leader);
+        assert!(told(&mut leader).is_none());
+        leader.now = leader.now + leader.node.config.request_timeout();
+        leader.turn();
+        assert!(matches!(told(&mut leader), Some(Reply::Refused(ApiError::Timeout))));
+    }
+
+    #[test]
+    fn a_known_lease_needs_no_quorum_to_be_renewed() {
+        let mut leader = Leader::of_a_voter();
+        leader.node.leases.granted(leader.now, LEASE, 5, 0);
+        leader.is_followed = false;
+        keep_alive(&mut leader);
+        assert!(matches!(told(&mut leader), Some(Reply::KeepAlive(5))));
     }
 }

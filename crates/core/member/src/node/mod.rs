@@ -30,6 +30,8 @@ use self::snapshots::{Arrived, Sending};
 
 mod cluster;
 mod forwarded;
+#[cfg(test)]
+mod kit;
 mod leases;
 mod propose;
 mod reads;

@@ -38,7 +38,11 @@ pub(super) struct Reads {
     /// Not asked for yet, and since when the first of them waits.
     queued: Vec<ReplyToken>,
     queued_since: Instant,
+    /// This member wants to know an index itself.
+    joined: bool,
     context: u64,
+    /// The last context that was confirmed, and its index.
+    confirmed: (u64, Index),
 }
 
 impl Reads {
@@ -48,11 +52,32 @@ impl Reads {
             rounds: VecDeque::new(),
             queued: Vec::new(),
             queued_since: Instant(0),
+            joined: false,
             context: first,
+            confirmed: (first, Index(0)),
         }
     }
 
+    fn is_queued(&self) -> bool {
+        self.joined || !self.queued.is_empty()
+    }
+
+    /// Takes part in the next round for this member itself; its context.
+    pub(super) fn join(&mut self, now: Instant) -> u64 {
+        if !self.is_queued() {
+            self.queued_since = now;
+        }
+        self.joined = true;
+        self.context + 1
+    }
+
+    /// The index of a round, once it or a later one is confirmed.
+    pub(super) fn confirmed(&self, context: u64) -> Option<Index> {
+        (context <= self.confirmed.0).then_some(self.confirmed.1)
+    }
+
     fn drain(&mut self) -> Vec<ReplyToken> {
+        self.joined = false;
         let asked = self.rounds.drain(..).flat_map(|round| round.tokens);
         asked.chain(self.queued.drain(..)).collect()
     }
@@ -61,7 +86,7 @@ impl Reads {
 impl Node {
     /// Takes the reads of this turn.
     pub(super) fn read(&mut self, now: Instant, mut reading: Vec<ReplyToken>) {
-        if !reading.is_empty() && self.reads.queued.is_empty() {
+        if !reading.is_empty() && !self.reads.is_queued() {
             self.reads.queued_since = now;
         }
         self.reads.queued.append(&mut reading);
@@ -70,9 +95,10 @@ impl Node {
 
     fn ask_queued(&mut self, now: Instant) {
         let reads = &mut self.reads;
-        if reads.queued.is_empty() || reads.rounds.len() >= MAX_ROUNDS {
+        if !reads.is_queued() || reads.rounds.len() >= MAX_ROUNDS {
             return;
         }
+        reads.joined = false;
         reads.context += 1;
         reads.rounds.push_back(Round {
             context: reads.context,
@@ -91,11 +117,12 @@ impl Node {
         index: Index,
         out: &mut NodeOutput,
     ) {
-        let rounds = &mut self.reads.rounds;
+        let Reads { rounds, confirmed, .. } = &mut self.reads;
         // Not one of another boot, or one that was given up.
         if !rounds.iter().any(|round| round.context == context) {
             return;
         }
+        *confirmed = (context, index);
         while rounds.front().is_some_and(|round| round.context <= context) {
             let tokens = rounds.pop_front().map(|round| round.tokens);
             let answer = |token| (token, Reply::ReadIndex(index));
@@ -118,8 +145,9 @@ impl Node {
             let tokens = self.reads.rounds.pop_front().map(|round| round.tokens);
             out.replies.extend(tokens.into_iter().flatten().map(timed_out));
         }
-        if !self.reads.queued.is_empty() && is_late(self.reads.queued_since) {
+        if self.reads.is_queued() && is_late(self.reads.queued_since) {
             self.status.reads_failed += 1;
+            self.reads.joined = false;
             out.replies.extend(self.reads.queued.drain(..).map(timed_out));
         }
         let retry = Duration::from_millis(READ_INDEX_RETRY_MS);
