@@ -13,7 +13,8 @@ use peer::{Client, RemoteCluster, RemoteMember, Url};
 use rpc::identity::{cluster_id, member_id};
 use types::{CLUSTER_VERSION, ClusterId, MemberId, Version};
 
-use crate::run::{Options, RunError};
+use crate::options::Options;
+use crate::run::RunError;
 
 /// How long one peer may take to say who the members are.
 //= etcd 3.7.1: server/etcdserver/cluster_util.go#GetClusterFromRemotePeers

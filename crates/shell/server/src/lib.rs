@@ -13,19 +13,22 @@ pub mod listen;
 pub mod logging;
 mod metered;
 mod notify;
+pub mod options;
 mod peers;
 mod program;
 mod report;
 mod report_peers;
 pub mod run;
+mod runtimes;
 pub mod threads;
 mod versions;
 
 pub use corruption::Checks;
 pub use logging::Log;
+pub use options::Options;
 pub use program::program;
 pub use rpc::identity;
-pub use run::{Options, RunError, Server, start, start_until};
+pub use run::{RunError, Server, start, start_until};
 
 /// The operating system's disk.
 #[must_use]

@@ -5,185 +5,35 @@
 //! way: no new calls, Node refuses, what is queued is written, the backend is committed.
 
 use std::io;
-use std::net::IpAddr;
-use std::path::PathBuf;
-use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Once, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use api::error::ApiError;
-use api::etcdserverpb::CompactionRequest;
 use api::membershippb;
 use cli::text::show_duration;
-use env::{Disk, Failpoints, Hooks, MayBlock, SplitMix};
+use env::{Disk, Hooks, MayBlock, SplitMix};
 use handover::Inbox;
 use machine::{ApplyConfig, Members};
-use member::{
-    AutoCompaction, CommitPolicy, MemberLimits, NodeConfig, Retention, StartConfig, StartError,
-};
+use member::{MemberLimits, NodeConfig, StartConfig, StartError};
 use osenv::Clock;
 use peer::Plane;
-use prost::Message;
+use rpc::Metrics;
 use rpc::pool::Pool;
-use rpc::runtime::{Handle, ReplyInbox, RequestLimits, Runtime, WatchLimits};
-use rpc::services::Services;
-use rpc::services::peers::PeerCall;
-use rpc::{Metrics, Settings, serve};
+use rpc::runtime::{Handle, ReplyInbox, RequestLimits, WatchLimits};
 use tokio::sync::watch;
 use types::{ClusterId, MemberId, RequestId};
 
-use crate::{Log, log_line};
-
 use crate::bootstrap::{Identity, identify};
-use crate::config::features::Features;
-use crate::corruption::{self, Checks};
 use crate::election::Advance;
-use crate::listen::{Accepted, Address, Bound, Listener, bind};
+use crate::listen::{Bound, bind};
 use crate::metered::MeteredDisk;
+use crate::options::Options;
 use crate::peers::PeerSide;
 use crate::report::Reporter;
-use crate::threads::{CANNOT_GO_ON, Fatal, Keep, Queues, spawn_all};
-use crate::versions;
-
-/// What a member is run with: the configuration after parsing and checking.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// `--name`.
-    pub name: String,
-    /// `--data-dir`.
-    pub data_dir: PathBuf,
-    /// `--wal-dir`, or `<data-dir>/member/wal`.
-    pub wal_dir: PathBuf,
-    /// `--listen-client-urls`, resolved.
-    pub client_addresses: Vec<Address>,
-    /// `--listen-peer-urls`, resolved.
-    pub peer_addresses: Vec<Address>,
-    /// `--initial-advertise-peer-urls`.
-    pub advertise_peer_urls: Vec<String>,
-    /// Where connections to peers leave from, if they must.
-    pub local_address: Option<IpAddr>,
-    /// `--raft-read-timeout`, `--raft-write-timeout`.
-    pub raft_timeouts: (Duration, Duration),
-    /// `--initial-cluster-state=existing`.
-    pub joins: bool,
-    /// `--strict-reconfig-check`.
-    pub strict_reconfig: bool,
-    /// `--downgrade-check-time`; 0 is never.
-    pub downgrade_check: Duration,
-    /// `--advertise-client-urls`.
-    pub advertise_client_urls: Vec<String>,
-    /// `--initial-cluster`: names with their peer URLs.
-    pub initial_cluster: Vec<(String, Vec<String>)>,
-    /// `--initial-cluster-token`.
-    pub initial_cluster_token: String,
-    /// `--heartbeat-interval`.
-    pub heartbeat: Duration,
-    /// `--election-timeout`.
-    pub election: Duration,
-    /// `--initial-election-tick-advance`.
-    pub election_tick_advance: bool,
-    /// `--pre-vote`.
-    pub pre_vote: bool,
-    /// `--snapshot-count`.
-    pub snapshot_count: u64,
-    /// `--snapshot-catchup-entries`.
-    pub catchup_entries: u64,
-    /// `--max-wals`, `--max-snapshots`.
-    pub keep: Keep,
-    /// `--backend-batch-interval`, `--backend-batch-limit`.
-    pub commit: CommitPolicy,
-    /// `--auto-compaction-mode`, `--auto-compaction-retention`; `None` is off.
-    pub auto_compaction: Option<Retention>,
-    /// `--quota-backend-bytes`; no limit if negative.
-    pub quota_bytes: i64,
-    /// `--max-request-bytes`.
-    pub max_request_bytes: usize,
-    /// `--max-txn-ops`.
-    pub max_txn_ops: usize,
-    /// `--watch-progress-notify-interval`.
-    pub watch_progress: Duration,
-    /// `--max-learners`.
-    pub max_learners: usize,
-    /// `--unsafe-no-fsync`.
-    pub unsafe_no_fsync: bool,
-    /// `--force-new-cluster`.
-    pub force_new_cluster: bool,
-    /// `--socket-reuse-port`, `--socket-reuse-address`.
-    pub reuse: (bool, bool),
-    /// Which members' data is compared, and when.
-    pub checks: Checks,
-    /// Whether a leader tells what is left of long leases, and whether that is stored whatever the
-    /// cluster's version (gates `LeaseCheckpoint`, `LeaseCheckpointPersist`).
-    pub lease_checkpoints: (bool, bool),
-    /// `--feature-gates`.
-    pub features: Features,
-    /// `--warning-apply-duration`.
-    pub slow_apply: Duration,
-    /// How long a long list keeps the state it began with.
-    pub list_pin: Duration,
-    /// Limits and times of client connections.
-    pub connections: Settings,
-    /// Threads that serve clients; 0 for one per core.
-    pub runtimes: usize,
-    /// What tests from outside make fail; off unless `GOFAIL_…` is set.
-    pub failpoints: Failpoints,
-}
-
-impl Default for Options {
-    /// etcd's defaults: one member named `default` on 127.0.0.1:2379.
-    fn default() -> Self {
-        use types::limits as l;
-        Self {
-            name: "default".to_owned(),
-            data_dir: PathBuf::from("default.etcd"),
-            wal_dir: PathBuf::from("default.etcd/member/wal"),
-            client_addresses: vec![Address::Tcp(([127, 0, 0, 1], 2379).into())],
-            peer_addresses: vec![Address::Tcp(([127, 0, 0, 1], 2380).into())],
-            advertise_peer_urls: vec!["http://localhost:2380".to_owned()],
-            local_address: None,
-            raft_timeouts: (
-                Duration::from_millis(l::RAFT_TIMEOUT_MS),
-                Duration::from_millis(l::RAFT_TIMEOUT_MS),
-            ),
-            joins: false,
-            strict_reconfig: true,
-            downgrade_check: Duration::from_secs(5),
-            advertise_client_urls: vec!["http://localhost:2379".to_owned()],
-            initial_cluster: vec![("default".to_owned(), vec!["http://localhost:2380".to_owned()])],
-            initial_cluster_token: "etcd-cluster".to_owned(),
-            heartbeat: Duration::from_millis(l::HEARTBEAT_MS),
-            election: Duration::from_millis(l::ELECTION_MS),
-            election_tick_advance: true,
-            pre_vote: true,
-            snapshot_count: l::SNAPSHOT_COUNT,
-            catchup_entries: l::SNAPSHOT_CATCHUP_ENTRIES,
-            keep: Keep { wals: l::MAX_WALS, snapshots: l::MAX_SNAPSHOTS },
-            commit: CommitPolicy {
-                interval: Duration::from_millis(l::BACKEND_BATCH_INTERVAL_MS),
-                operations: l::BACKEND_BATCH_OPS,
-            },
-            auto_compaction: None,
-            quota_bytes: l::DEFAULT_QUOTA_BYTES,
-            max_request_bytes: l::MAX_REQUEST_BYTES as usize,
-            max_txn_ops: l::MAX_TXN_OPS,
-            watch_progress: Duration::from_millis(l::WATCH_PROGRESS_MS),
-            max_learners: 1,
-            unsafe_no_fsync: false,
-            force_new_cluster: false,
-            reuse: (false, false),
-            checks: Checks { initial: false, periodic: Duration::ZERO, compaction: Duration::ZERO },
-            lease_checkpoints: (false, false),
-            features: Features::default(),
-            slow_apply: Duration::from_millis(l::SLOW_APPLY_MS),
-            list_pin: Duration::from_millis(l::LIST_PIN_MS),
-            connections: Settings::default(),
-            runtimes: 0,
-            failpoints: Failpoints::default(),
-        }
-    }
-}
+use crate::runtimes::{self, READY_STEP, Sockets};
+use crate::threads::{CANNOT_GO_ON, Fatal, Queues, spawn_all};
+use crate::{Log, log_line};
 
 /// Why a member did not start or ended.
 #[derive(Debug)]
@@ -445,7 +295,7 @@ pub fn start_until(
         failpoints: options.failpoints.clone(),
     });
     let sockets = Sockets { bound, calls };
-    let runtimes = runtimes(options, &handle, &inboxes, sockets, &queues, &stopped);
+    let runtimes = runtimes::start(options, &handle, &inboxes, sockets, &queues, &stopped);
     let runtimes = runtimes.map_err(thread_error)?;
     // Before a first start the members are yet to come through the log.
     let count = members.iter().count().max(options.initial_cluster.len());
@@ -567,7 +417,7 @@ fn wait_ready(
     fatal: &OnceLock<Fatal>,
     stopped: &watch::Receiver<bool>,
 ) -> Result<(), RunError> {
-    while !is_ready(queues) && !*stopped.borrow() {
+    while !queues.is_ready() && !*stopped.borrow() {
         if let Some(why) = fatal.get() {
             return Err(RunError::Fatal(why.clone()));
         }
@@ -576,217 +426,6 @@ fn wait_ready(
     }
     Ok(())
 }
-
-/// Pause between looks at whether the member is ready.
-const READY_STEP: Duration = Duration::from_millis(1);
-
-fn is_ready(queues: &Queues) -> bool {
-    let status = queues.status.load();
-    queues.is_checked()
-        && status.ready
-        && queues.view.load().store.applied_index() >= status.applied
-}
-
-/// The runtime threads: number 0 also accepts, and deals connections out in turn.
-fn runtimes(
-    options: &Options,
-    handle: &Arc<Handle>,
-    inboxes: &[Arc<ReplyInbox>],
-    sockets: Sockets,
-    queues: &Queues,
-    stopped: &watch::Receiver<bool>,
-) -> io::Result<Vec<JoinHandle<()>>> {
-    let connections: Vec<Arc<Inbox<Accepted>>> =
-        inboxes.iter().map(|_| Arc::new(Inbox::new(usize::MAX))).collect();
-    let mut sockets = Some(sockets);
-    let mut threads = Vec::new();
-    for (number, inbox) in inboxes.iter().enumerate() {
-        let seat = Seat {
-            number: u8::try_from(number).expect("at most 255 runtimes"),
-            handle: Arc::clone(handle),
-            inbox: Arc::clone(inbox),
-            settings: options.connections.clone(),
-            connections: connections.clone(),
-            sockets: sockets.take(),
-            queues: queues.clone(),
-            log: Arc::clone(&queues.reporter.log),
-            downgrade_check: options.downgrade_check,
-            checks: options.checks,
-            retention: options.auto_compaction.filter(|_| number == 0),
-        };
-        let (name, stopped) = (format!("rpc-{number}"), stopped.clone());
-        let serve = move || run_runtime(seat, stopped);
-        threads.push(std::thread::Builder::new().name(name).spawn(serve)?);
-    }
-    Ok(threads)
-}
-
-/// Where clients come from, and other members.
-struct Sockets {
-    bound: Vec<Bound>,
-    calls: Arc<Inbox<PeerCall>>,
-}
-
-/// What one runtime thread is given.
-struct Seat {
-    number: u8,
-    handle: Arc<Handle>,
-    inbox: Arc<ReplyInbox>,
-    settings: Settings,
-    /// Accepted connections on their way to each runtime.
-    connections: Vec<Arc<Inbox<Accepted>>>,
-    /// What to accept from; only the first runtime has any.
-    sockets: Option<Sockets>,
-    queues: Queues,
-    log: Arc<Log>,
-    downgrade_check: Duration,
-    checks: Checks,
-    retention: Option<Retention>,
-}
-
-fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
-    let Seat {
-        number,
-        handle,
-        inbox,
-        settings,
-        connections,
-        sockets,
-        queues,
-        retention,
-        log,
-        downgrade_check,
-        checks,
-    } = seat;
-    let tokio = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime needs an epoll descriptor");
-    let local = tokio::task::LocalSet::new();
-    let election = handle.watch.election;
-    let rt = Runtime::new(handle, number, inbox);
-    let services = Services::new(Rc::clone(&rt));
-    let settings = Rc::new(settings);
-    if let Some(retention) = retention {
-        local.spawn_local(compact_by_itself(Rc::clone(&rt), retention));
-    }
-    let rt_for_peers = Rc::clone(&rt);
-    local.spawn_local(rt.pump());
-    let serving = Rc::new(tokio::sync::Semaphore::new(0));
-    let own = Arc::clone(&connections[usize::from(number)]);
-    let accepting = {
-        let (services, settings) = (Rc::clone(&services), Rc::clone(&settings));
-        let (stopped, serving) = (stopped.clone(), Rc::clone(&serving));
-        async move {
-            let mut new = Vec::new();
-            loop {
-                own.recv(&mut new).await;
-                for connection in new.drain(..) {
-                    let (services, settings) = (Rc::clone(&services), Rc::clone(&settings));
-                    let (stopped, serving) = (stopped.clone(), Rc::clone(&serving));
-                    tokio::task::spawn_local(async move {
-                        // Kept alive to the end: how many there are is how many are open.
-                        let _open = serving;
-                        // A connection that fails concerns its client, who sees it.
-                        let _ = match connection {
-                            Accepted::Tcp(s) => match Accepted::tcp(s) {
-                                Ok(s) => serve(s, services, settings, stopped).await,
-                                Err(e) => Err(e),
-                            },
-                            Accepted::Unix(s) => match Accepted::unix(s) {
-                                Ok(s) => serve(s, services, settings, stopped).await,
-                                Err(e) => Err(e),
-                            },
-                        };
-                    });
-                }
-            }
-        }
-    };
-    local.spawn_local(accepting);
-    let bound = match sockets {
-        Some(Sockets { bound, calls }) => {
-            local.spawn_local(rpc::services::peers::serve(Rc::clone(&rt_for_peers), calls));
-            let (rt, checked) = (Rc::clone(&rt_for_peers), Arc::clone(&log));
-            local.spawn_local(corruption::watch_over(rt, checked, checks));
-            if !queues.is_checked() {
-                let (rt, log, queues) =
-                    (Rc::clone(&rt_for_peers), Arc::clone(&log), queues.clone());
-                local.spawn_local(async move {
-                    match corruption::initial(rt, log).await {
-                        Ok(()) => queues.set_checked(),
-                        Err(error) => {
-                            queues.fail(Fatal { message: "checkInitialHashKV failed", error });
-                        }
-                    }
-                });
-            }
-            local.spawn_local(versions::watch_over(rt_for_peers, log, downgrade_check));
-            bound
-        }
-        None => Vec::new(),
-    };
-    for (n, socket) in bound.into_iter().enumerate() {
-        let (connections, queues) = (connections.clone(), queues.clone());
-        local.spawn_local(async move {
-            until_ready(&queues).await;
-            let Ok(listener) = Listener::new(socket) else { return };
-            let mut turn = n;
-            loop {
-                match listener.accept().await {
-                    Ok(connection) => {
-                        connections[turn % connections.len()].push_event(connection);
-                        turn += 1;
-                    }
-                    // Out of descriptors, most likely: let some connections end.
-                    Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-                }
-            }
-        });
-    }
-    local.block_on(&tokio, async move {
-        let _ = stopped.wait_for(|stop| *stop).await;
-        // Open calls get a while to be answered.
-        let closed = async {
-            while Rc::strong_count(&serving) > 2 {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        let _ = tokio::time::timeout(STOP_GRACE + election * 2, closed).await;
-    });
-}
-
-/// Waits until clients may be served; until then their connections wait in the socket's queue.
-async fn until_ready(queues: &Queues) {
-    while !is_ready(queues) {
-        tokio::time::sleep(READY_STEP).await;
-    }
-}
-
-/// Compacts as the policy says, for ever.
-async fn compact_by_itself(rt: Rc<Runtime>, retention: Retention) {
-    const COMPACTION_FIELD: u32 = 7;
-    let mut auto = AutoCompaction::new(retention, Clock.now());
-    loop {
-        let revision = rt.view().store.revision();
-        let is_leader = rt.handle.status.load().is_leader;
-        if let Some(target) = auto.step(Clock.now(), revision, is_leader) {
-            let request = CompactionRequest { revision: target.0, physical: false };
-            let done = match rt.propose(COMPACTION_FIELD, &request.encode_to_vec()).await {
-                Ok(outcome) => matches!(outcome.reply, Ok(_) | Err(ApiError::Compacted)),
-                Err(_) => false,
-            };
-            if done {
-                auto.succeeded(Clock.now(), target);
-            }
-        }
-        tokio::time::sleep(auto.interval()).await;
-    }
-}
-
-/// How long a stop waits for open calls, besides two election timeouts.
-//= etcd 3.7.1: server/config/config.go#ReqTimeout
-const STOP_GRACE: Duration = Duration::from_secs(5);
 
 impl Server {
     /// The voter that was connected for the longest time.

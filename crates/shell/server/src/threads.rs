@@ -192,6 +192,15 @@ impl Queues {
         self.checked.load(Ordering::Acquire)
     }
 
+    /// Whether clients may be served: the member has published itself, and the View shows it.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let status = self.status.load();
+        self.is_checked()
+            && status.ready
+            && self.view.load().store.applied_index() >= status.applied
+    }
+
     /// The comparison was passed, or is not needed.
     pub fn set_checked(&self) {
         self.checked.store(true, Ordering::Release);

@@ -20,7 +20,7 @@ use types::limits;
 
 use crate::corruption::Checks;
 use crate::logging::Format;
-use crate::run::Options;
+use crate::options::Options;
 use crate::threads::Keep;
 
 use features::Features;

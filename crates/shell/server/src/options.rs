@@ -1,0 +1,152 @@
+//! What a member is run with: the configuration after parsing and checking.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use env::Failpoints;
+use member::{CommitPolicy, Retention};
+use rpc::Settings;
+
+use crate::config::features::Features;
+use crate::corruption::Checks;
+use crate::listen::Address;
+use crate::threads::Keep;
+
+/// What a member is run with: the configuration after parsing and checking.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `--name`.
+    pub name: String,
+    /// `--data-dir`.
+    pub data_dir: PathBuf,
+    /// `--wal-dir`, or `<data-dir>/member/wal`.
+    pub wal_dir: PathBuf,
+    /// `--listen-client-urls`, resolved.
+    pub client_addresses: Vec<Address>,
+    /// `--listen-peer-urls`, resolved.
+    pub peer_addresses: Vec<Address>,
+    /// `--initial-advertise-peer-urls`.
+    pub advertise_peer_urls: Vec<String>,
+    /// Where connections to peers leave from, if they must.
+    pub local_address: Option<IpAddr>,
+    /// `--raft-read-timeout`, `--raft-write-timeout`.
+    pub raft_timeouts: (Duration, Duration),
+    /// `--initial-cluster-state=existing`.
+    pub joins: bool,
+    /// `--strict-reconfig-check`.
+    pub strict_reconfig: bool,
+    /// `--downgrade-check-time`; 0 is never.
+    pub downgrade_check: Duration,
+    /// `--advertise-client-urls`.
+    pub advertise_client_urls: Vec<String>,
+    /// `--initial-cluster`: names with their peer URLs.
+    pub initial_cluster: Vec<(String, Vec<String>)>,
+    /// `--initial-cluster-token`.
+    pub initial_cluster_token: String,
+    /// `--heartbeat-interval`.
+    pub heartbeat: Duration,
+    /// `--election-timeout`.
+    pub election: Duration,
+    /// `--initial-election-tick-advance`.
+    pub election_tick_advance: bool,
+    /// `--pre-vote`.
+    pub pre_vote: bool,
+    /// `--snapshot-count`.
+    pub snapshot_count: u64,
+    /// `--snapshot-catchup-entries`.
+    pub catchup_entries: u64,
+    /// `--max-wals`, `--max-snapshots`.
+    pub keep: Keep,
+    /// `--backend-batch-interval`, `--backend-batch-limit`.
+    pub commit: CommitPolicy,
+    /// `--auto-compaction-mode`, `--auto-compaction-retention`; `None` is off.
+    pub auto_compaction: Option<Retention>,
+    /// `--quota-backend-bytes`; no limit if negative.
+    pub quota_bytes: i64,
+    /// `--max-request-bytes`.
+    pub max_request_bytes: usize,
+    /// `--max-txn-ops`.
+    pub max_txn_ops: usize,
+    /// `--watch-progress-notify-interval`.
+    pub watch_progress: Duration,
+    /// `--max-learners`.
+    pub max_learners: usize,
+    /// `--unsafe-no-fsync`.
+    pub unsafe_no_fsync: bool,
+    /// `--force-new-cluster`.
+    pub force_new_cluster: bool,
+    /// `--socket-reuse-port`, `--socket-reuse-address`.
+    pub reuse: (bool, bool),
+    /// Which members' data is compared, and when.
+    pub checks: Checks,
+    /// Whether a leader tells what is left of long leases, and whether that is stored whatever the
+    /// cluster's version (gates `LeaseCheckpoint`, `LeaseCheckpointPersist`).
+    pub lease_checkpoints: (bool, bool),
+    /// `--feature-gates`.
+    pub features: Features,
+    /// `--warning-apply-duration`.
+    pub slow_apply: Duration,
+    /// How long a long list keeps the state it began with.
+    pub list_pin: Duration,
+    /// Limits and times of client connections.
+    pub connections: Settings,
+    /// Threads that serve clients; 0 for one per core.
+    pub runtimes: usize,
+    /// What tests from outside make fail; off unless `GOFAIL_…` is set.
+    pub failpoints: Failpoints,
+}
+
+impl Default for Options {
+    /// etcd's defaults: one member named `default` on 127.0.0.1:2379.
+    fn default() -> Self {
+        use types::limits as l;
+        Self {
+            name: "default".to_owned(),
+            data_dir: PathBuf::from("default.etcd"),
+            wal_dir: PathBuf::from("default.etcd/member/wal"),
+            client_addresses: vec![Address::Tcp(([127, 0, 0, 1], 2379).into())],
+            peer_addresses: vec![Address::Tcp(([127, 0, 0, 1], 2380).into())],
+            advertise_peer_urls: vec!["http://localhost:2380".to_owned()],
+            local_address: None,
+            raft_timeouts: (
+                Duration::from_millis(l::RAFT_TIMEOUT_MS),
+                Duration::from_millis(l::RAFT_TIMEOUT_MS),
+            ),
+            joins: false,
+            strict_reconfig: true,
+            downgrade_check: Duration::from_secs(5),
+            advertise_client_urls: vec!["http://localhost:2379".to_owned()],
+            initial_cluster: vec![("default".to_owned(), vec!["http://localhost:2380".to_owned()])],
+            initial_cluster_token: "etcd-cluster".to_owned(),
+            heartbeat: Duration::from_millis(l::HEARTBEAT_MS),
+            election: Duration::from_millis(l::ELECTION_MS),
+            election_tick_advance: true,
+            pre_vote: true,
+            snapshot_count: l::SNAPSHOT_COUNT,
+            catchup_entries: l::SNAPSHOT_CATCHUP_ENTRIES,
+            keep: Keep { wals: l::MAX_WALS, snapshots: l::MAX_SNAPSHOTS },
+            commit: CommitPolicy {
+                interval: Duration::from_millis(l::BACKEND_BATCH_INTERVAL_MS),
+                operations: l::BACKEND_BATCH_OPS,
+            },
+            auto_compaction: None,
+            quota_bytes: l::DEFAULT_QUOTA_BYTES,
+            max_request_bytes: l::MAX_REQUEST_BYTES as usize,
+            max_txn_ops: l::MAX_TXN_OPS,
+            watch_progress: Duration::from_millis(l::WATCH_PROGRESS_MS),
+            max_learners: 1,
+            unsafe_no_fsync: false,
+            force_new_cluster: false,
+            reuse: (false, false),
+            checks: Checks { initial: false, periodic: Duration::ZERO, compaction: Duration::ZERO },
+            lease_checkpoints: (false, false),
+            features: Features::default(),
+            slow_apply: Duration::from_millis(l::SLOW_APPLY_MS),
+            list_pin: Duration::from_millis(l::LIST_PIN_MS),
+            connections: Settings::default(),
+            runtimes: 0,
+            failpoints: Failpoints::default(),
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The threads that serve clients.
+//!
+//! Number 0 also accepts, deals connections out in turn, answers other members' calls, and runs
+//! what a member does by itself: compaction, versions, checks for corruption.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use api::error::ApiError;
+use api::etcdserverpb::CompactionRequest;
+use handover::Inbox;
+use member::{AutoCompaction, Retention};
+use osenv::Clock;
+use prost::Message;
+use rpc::runtime::{Handle, ReplyInbox, Runtime};
+use rpc::services::Services;
+use rpc::services::peers::PeerCall;
+use rpc::{Settings, serve};
+use tokio::sync::watch;
+
+use crate::corruption::{self, Checks};
+use crate::listen::{Accepted, Bound, Listener};
+use crate::options::Options;
+use crate::threads::{Fatal, Queues};
+use crate::{Log, versions};
+
+/// How long a stop waits for open calls, besides two election timeouts.
+//= etcd 3.7.1: server/config/config.go#ReqTimeout
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// Pause between looks at whether the member is ready.
+pub(crate) const READY_STEP: Duration = Duration::from_millis(1);
+
+/// Starts them, one per inbox.
+pub(crate) fn start(
+    options: &Options,
+    handle: &Arc<Handle>,
+    inboxes: &[Arc<ReplyInbox>],
+    sockets: Sockets,
+    queues: &Queues,
+    stopped: &watch::Receiver<bool>,
+) -> io::Result<Vec<JoinHandle<()>>> {
+    let connections: Vec<Arc<Inbox<Accepted>>> =
+        inboxes.iter().map(|_| Arc::new(Inbox::new(usize::MAX))).collect();
+    let mut sockets = Some(sockets);
+    let mut threads = Vec::new();
+    for (number, inbox) in inboxes.iter().enumerate() {
+        let seat = Seat {
+            number: u8::try_from(number).expect("at most 255 runtimes"),
+            handle: Arc::clone(handle),
+            inbox: Arc::clone(inbox),
+            settings: options.connections.clone(),
+            connections: connections.clone(),
+            sockets: sockets.take(),
+            queues: queues.clone(),
+            log: Arc::clone(&queues.reporter.log),
+            downgrade_check: options.downgrade_check,
+            checks: options.checks,
+            retention: options.auto_compaction.filter(|_| number == 0),
+        };
+        let (name, stopped) = (format!("rpc-{number}"), stopped.clone());
+        let serve = move || run_runtime(seat, stopped);
+        threads.push(std::thread::Builder::new().name(name).spawn(serve)?);
+    }
+    Ok(threads)
+}
+
+/// Where clients come from, and other members.
+pub(crate) struct Sockets {
+    pub(crate) bound: Vec<Bound>,
+    pub(crate) calls: Arc<Inbox<PeerCall>>,
+}
+
+/// What one runtime thread is given.
+struct Seat {
+    number: u8,
+    handle: Arc<Handle>,
+    inbox: Arc<ReplyInbox>,
+    settings: Settings,
+    /// Accepted connections on their way to each runtime.
+    connections: Vec<Arc<Inbox<Accepted>>>,
+    /// What to accept from; only the first runtime has any.
+    sockets: Option<Sockets>,
+    queues: Queues,
+    log: Arc<Log>,
+    downgrade_check: Duration,
+    checks: Checks,
+    retention: Option<Retention>,
+}
+
+fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
+    let Seat {
+        number,
+        handle,
+        inbox,
+        settings,
+        connections,
+        sockets,
+        queues,
+        retention,
+        log,
+        downgrade_check,
+        checks,
+    } = seat;
+    let tokio = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime needs an epoll descriptor");
+    let local = tokio::task::LocalSet::new();
+    let election = handle.watch.election;
+    let rt = Runtime::new(handle, number, inbox);
+    let services = Services::new(Rc::clone(&rt));
+    let settings = Rc::new(settings);
+    if let Some(retention) = retention {
+        local.spawn_local(compact_by_itself(Rc::clone(&rt), retention));
+    }
+    let rt_for_peers = Rc::clone(&rt);
+    local.spawn_local(rt.pump());
+    let serving = Rc::new(tokio::sync::Semaphore::new(0));
+    let own = Arc::clone(&connections[usize::from(number)]);
+    let accepting = {
+        let (services, settings) = (Rc::clone(&services), Rc::clone(&settings));
+        let (stopped, serving) = (stopped.clone(), Rc::clone(&serving));
+        async move {
+            let mut new = Vec::new();
+            loop {
+                own.recv(&mut new).await;
+                for connection in new.drain(..) {
+                    let (services, settings) = (Rc::clone(&services), Rc::clone(&settings));
+                    let (stopped, serving) = (stopped.clone(), Rc::clone(&serving));
+                    tokio::task::spawn_local(async move {
+                        // Kept alive to the end: how many there are is how many are open.
+                        let _open = serving;
+                        // A connection that fails concerns its client, who sees it.
+                        let _ = match connection {
+                            Accepted::Tcp(s) => match Accepted::tcp(s) {
+                                Ok(s) => serve(s, services, settings, stopped).await,
+                                Err(e) => Err(e),
+                            },
+                            Accepted::Unix(s) => match Accepted::unix(s) {
+                                Ok(s) => serve(s, services, settings, stopped).await,
+                                Err(e) => Err(e),
+                            },
+                        };
+                    });
+                }
+            }
+        }
+    };
+    local.spawn_local(accepting);
+    let bound = match sockets {
+        Some(Sockets { bound, calls }) => {
+            local.spawn_local(rpc::services::peers::serve(Rc::clone(&rt_for_peers), calls));
+            let (rt, checked) = (Rc::clone(&rt_for_peers), Arc::clone(&log));
+            local.spawn_local(corruption::watch_over(rt, checked, checks));
+            if !queues.is_checked() {
+                let (rt, log, queues) =
+                    (Rc::clone(&rt_for_peers), Arc::clone(&log), queues.clone());
+                local.spawn_local(async move {
+                    match corruption::initial(rt, log).await {
+                        Ok(()) => queues.set_checked(),
+                        Err(error) => {
+                            queues.fail(Fatal { message: "checkInitialHashKV failed", error });
+                        }
+                    }
+                });
+            }
+            local.spawn_local(versions::watch_over(rt_for_peers, log, downgrade_check));
+            bound
+        }
+        None => Vec::new(),
+    };
+    for (n, socket) in bound.into_iter().enumerate() {
+        let (connections, queues) = (connections.clone(), queues.clone());
+        local.spawn_local(async move {
+            until_ready(&queues).await;
+            let Ok(listener) = Listener::new(socket) else { return };
+            let mut turn = n;
+            loop {
+                match listener.accept().await {
+                    Ok(connection) => {
+                        connections[turn % connections.len()].push_event(connection);
+                        turn += 1;
+                    }
+                    // Out of descriptors, most likely: let some connections end.
+                    Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
+            }
+        });
+    }
+    local.block_on(&tokio, async move {
+        let _ = stopped.wait_for(|stop| *stop).await;
+        // Open calls get a while to be answered.
+        let closed = async {
+            while Rc::strong_count(&serving) > 2 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let _ = tokio::time::timeout(STOP_GRACE + election * 2, closed).await;
+    });
+}
+
+/// Waits until clients may be served; until then their connections wait in the socket's queue.
+async fn until_ready(queues: &Queues) {
+    while !queues.is_ready() {
+        tokio::time::sleep(READY_STEP).await;
+    }
+}
+
+/// Compacts as the policy says, for ever.
+async fn compact_by_itself(rt: Rc<Runtime>, retention: Retention) {
+    const COMPACTION_FIELD: u32 = 7;
+    let mut auto = AutoCompaction::new(retention, Clock.now());
+    loop {
+        let revision = rt.view().store.revision();
+        let is_leader = rt.handle.status.load().is_leader;
+        if let Some(target) = auto.step(Clock.now(), revision, is_leader) {
+            let request = CompactionRequest { revision: target.0, physical: false };
+            let done = match rt.propose(COMPACTION_FIELD, &request.encode_to_vec()).await {
+                Ok(outcome) => matches!(outcome.reply, Ok(_) | Err(ApiError::Compacted)),
+                Err(_) => false,
+            };
+            if done {
+                auto.succeeded(Clock.now(), target);
+            }
+        }
+        tokio::time::sleep(auto.interval()).await;
+    }
+}
