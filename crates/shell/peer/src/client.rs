@@ -9,6 +9,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use api::etcdserverpb::{
@@ -24,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use types::{ClusterId, LeaseId, MemberId, Revision};
 
 use crate::headers::{CLUSTER_ID, parse_id};
-use crate::link::once;
+use crate::link::{Link, once, repeatable};
 use crate::net::Dialer;
 use crate::reader::describe;
 use crate::url::Url;
@@ -158,17 +159,33 @@ pub enum HashError {
     Other(ClientError),
 }
 
-/// Asks other members.
-#[derive(Clone, Debug)]
+/// Connections that are kept for the next question about a lease: a follower asks its leader
+/// thousands of times a second, and a port that was closed is of no use for a minute.
+const KEPT: usize = 8;
+
+/// Asks other members. Each runtime has its own: a clone keeps other connections.
 pub struct Client {
     dialer: Dialer,
+    kept: Mutex<Vec<(Url, Link<Full<Bytes>>)>>,
+}
+
+impl Clone for Client {
+    fn clone(&self) -> Self {
+        Self { dialer: self.dialer.clone(), kept: Mutex::default() }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("dialer", &self.dialer).finish_non_exhaustive()
+    }
 }
 
 impl Client {
     /// A client that connects within `dial_timeout`, from `local_address` if there is one.
     #[must_use]
     pub fn new(dial_timeout: Duration, local_address: Option<IpAddr>) -> Self {
-        Self { dialer: Dialer { timeout: dial_timeout, local_address } }
+        Self { dialer: Dialer { timeout: dial_timeout, local_address }, kept: Mutex::default() }
     }
 
     /// Asks one URL; the answer, whatever its status.
@@ -189,6 +206,34 @@ impl Client {
             Ok(Err(error)) => Err(unreachable(describe(&*error))),
             Err(_) => Err(unreachable("no answer in time".to_owned())),
         }
+    }
+
+    /// As [`Client::ask`], for what may arrive twice; on a connection that was kept, if there is one.
+    async fn ask_again(
+        &self,
+        url: &str,
+        request: Request<Bytes>,
+        timeout: Duration,
+    ) -> Result<Response<Bytes>, ClientError> {
+        let unreachable = |why: String| ClientError::Unreachable(format!("{url}: {why}"));
+        let parsed = Url::parse(url).map_err(|e| unreachable(e.to_string()))?;
+        let kept = {
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let place = kept.iter().rposition(|(to, _)| *to == parsed);
+            place.map(|place| kept.remove(place).1)
+        };
+        let request = request.map(Full::new);
+        let exchange = repeatable(kept, &self.dialer, &parsed, &request, ANSWER_BYTES);
+        let exchanged = tokio::time::timeout(timeout, exchange).await;
+        let exchanged = exchanged.map_err(|_| unreachable("no answer in time".to_owned()))?;
+        let (answer, link) = exchanged.map_err(|error| unreachable(describe(&*error)))?;
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= KEPT {
+            // Perhaps one to a leader of former times.
+            kept.remove(0);
+        }
+        kept.push((parsed, link));
+        Ok(answer)
     }
 
     /// Asks URL after URL until `read` can use an answer; otherwise the last error.
@@ -345,7 +390,7 @@ impl Client {
         let mut request = request(Method::POST, path, body.into());
         let content_type = HeaderValue::from_static("application/protobuf");
         request.headers_mut().insert(header::CONTENT_TYPE, content_type);
-        let answer = self.ask(url, request, timeout).await.map_err(LeaseError::Other)?;
+        let answer = self.ask_again(url, request, timeout).await.map_err(LeaseError::Other)?;
         match answer.status() {
             StatusCode::OK => odd::decode(answer.into_body())
                 .map_err(|e| LeaseError::Other(malformed(&e.to_string()))),

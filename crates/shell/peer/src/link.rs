@@ -138,6 +138,25 @@ pub(crate) async fn read_body(mut body: Incoming, limit: usize) -> Result<Bytes,
     Ok(if whole.is_empty() { only } else { whole.freeze() })
 }
 
+/// One request that may arrive twice, on the connection that was kept, or on a new one: the peer may
+/// have closed the former meanwhile. The whole answer, and what can be kept.
+pub(crate) async fn repeatable(
+    kept: Option<Link<Full<Bytes>>>,
+    dialer: &Dialer,
+    url: &Url,
+    request: &Request<Full<Bytes>>,
+    limit: usize,
+) -> Result<(Response<Bytes>, Link<Full<Bytes>>), LinkError> {
+    if let Some(mut link) = kept.filter(Link::is_usable)
+        && let Ok(answer) = link.exchange(request.clone(), limit).await
+    {
+        return Ok((answer, link));
+    }
+    let mut link = Link::open(dialer, url, None, None).await?;
+    let answer = link.exchange(request.clone(), limit).await?;
+    Ok((answer, link))
+}
+
 /// One request on a connection of its own; the whole answer.
 pub(crate) async fn once(
     dialer: &Dialer,

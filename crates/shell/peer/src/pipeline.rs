@@ -18,7 +18,7 @@ use types::MemberId;
 use crate::core::Core;
 use crate::event::{Channel, Event};
 use crate::headers::{CLUSTER_ID_MISMATCH, INCOMPATIBLE_VERSION};
-use crate::link::{Link, LinkError};
+use crate::link::{Link, repeatable};
 use crate::reader::describe;
 use crate::tasks;
 use crate::url::{Picker, Url};
@@ -131,35 +131,20 @@ impl Pipeline {
         }
     }
 
-    /// Posts on the connection that was kept, or on a new one: the peer may have closed the former
-    /// meanwhile. A message that arrives twice does no harm.
+    /// Posts a message, which may arrive twice.
     async fn post(
         &self,
         kept: &mut Option<(Url, Link<Full<Bytes>>)>,
         url: &Url,
         bytes: Bytes,
     ) -> Result<(), String> {
-        if let Some((to, mut link)) = kept.take()
-            && to == *url
-            && link.is_usable()
-            && let Ok(answer) = link.exchange(self.request(bytes.clone()), ANSWER_BYTES).await
-        {
-            *kept = Some((to, link));
-            return self.judge(&answer);
-        }
-        let exchanged: Result<_, LinkError> = async {
-            let mut link = Link::open(&self.core.dialer, url, None, None).await?;
-            let answer = link.exchange(self.request(bytes), ANSWER_BYTES).await?;
-            Ok((link, answer))
-        }
-        .await;
-        let (link, answer) = exchanged.map_err(|e| describe(&*e))?;
+        let link = kept.take().filter(|(to, _)| to == url).map(|(_, link)| link);
+        let content_type = "application/protobuf";
+        let request = post_request(&self.core, "/raft", content_type, Full::new(bytes));
+        let exchanged = repeatable(link, &self.core.dialer, url, &request, ANSWER_BYTES).await;
+        let (answer, link) = exchanged.map_err(|e| describe(&*e))?;
         *kept = Some((url.clone(), link));
         self.judge(&answer)
-    }
-
-    fn request(&self, bytes: Bytes) -> Request<Full<Bytes>> {
-        post_request(&self.core, "/raft", "application/protobuf", Full::new(bytes))
     }
 
     fn judge(&self, answer: &Response<Bytes>) -> Result<(), String> {

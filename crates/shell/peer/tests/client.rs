@@ -125,6 +125,43 @@ fn etcd_answers_every_question() {
     });
 }
 
+/// A leader that renews lease 9 on every connection as often as it is told.
+fn renewing(times: &[usize]) -> (String, std::thread::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let times = times.to_vec();
+    let serve = move || {
+        for times in times {
+            let (mut stream, _) = listener.accept().unwrap();
+            for _ in 0..times {
+                let mut request = Vec::new();
+                let mut byte = [0];
+                // The body is the last two bytes: field 1, lease 9.
+                while !request.ends_with(b"\r\n\r\n\x08\x09") {
+                    stream.read_exact(&mut byte).unwrap();
+                    request.push(byte[0]);
+                }
+                stream
+                    .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n\x10\x09\x18\x05")
+                    .unwrap();
+            }
+        }
+    };
+    (url, std::thread::spawn(serve))
+}
+
+#[test]
+fn a_connection_serves_many_renewals_and_one_that_was_closed_is_replaced() {
+    run(async {
+        let client = Client::new(Duration::from_secs(2), None);
+        let (url, served) = renewing(&[4, 1, 2]);
+        for _ in 0..7 {
+            assert_eq!(client.renew(&url, LeaseId(9), TIMEOUT).await, Ok(5));
+        }
+        served.join().unwrap();
+    });
+}
+
 #[test]
 fn a_peer_that_never_answers_costs_only_the_timeout() {
     run(async {

@@ -131,6 +131,8 @@ const ID_BLOCK: u64 = 1_024;
 pub struct Runtime {
     /// The member.
     pub handle: Arc<Handle>,
+    /// For questions to other members.
+    pub peers: peer::Client,
     number: u8,
     replies: Replies<Reply>,
     inbox: Arc<ReplyInbox>,
@@ -150,6 +152,7 @@ impl Runtime {
     #[must_use]
     pub fn new(handle: Arc<Handle>, number: u8, inbox: Arc<ReplyInbox>) -> Rc<Self> {
         Rc::new(Self {
+            peers: handle.peers.clone(),
             handle,
             number,
             replies: Replies::new(number),

@@ -71,7 +71,7 @@ async fn versions(rt: &Runtime, view: &MemberView) -> Option<Vec<Version>> {
     let mut found = vec![own];
     for member in view.members.iter().filter(|m| MemberId(m.id) != rt.handle.member) {
         let urls = member.peer_urls.clone().unwrap_or_default();
-        let answer = rt.handle.peers.version(&urls, PEER_TIMEOUT).await.ok()?;
+        let answer = rt.peers.version(&urls, PEER_TIMEOUT).await.ok()?;
         found.push(Version::parse(&answer.server)?);
     }
     Some(found)

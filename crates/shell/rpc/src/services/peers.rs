@@ -280,7 +280,7 @@ where
 //= etcd 3.7.1: server/etcdserver/v3_server.go#LeaseRenew
 pub(super) async fn renew_on_leader(rt: &Runtime, lease: LeaseId) -> Result<i64, Status> {
     on_leader(rt, |url, left| async move {
-        match rt.handle.peers.renew(&url, lease, left).await {
+        match rt.peers.renew(&url, lease, left).await {
             Ok(ttl) => Some(Ok(ttl)),
             Err(LeaseError::NotFound) => Some(Ok(0)),
             Err(LeaseError::Timeout | LeaseError::Other(_)) => None,
@@ -297,7 +297,7 @@ pub(super) async fn time_to_live_on_leader(
     keys: bool,
 ) -> Result<Option<LeaseTimeToLiveResponse>, Status> {
     on_leader(rt, |url, left| async move {
-        match rt.handle.peers.time_to_live(&url, lease, keys, left).await {
+        match rt.peers.time_to_live(&url, lease, keys, left).await {
             Ok(response) => Some(Ok(Some(response))),
             Err(LeaseError::NotFound) => Some(Ok(None)),
             Err(LeaseError::Timeout | LeaseError::Other(_)) => None,
@@ -310,7 +310,7 @@ pub(super) async fn time_to_live_on_leader(
 //= etcd 3.7.1: server/etcdserver/server.go#PromoteMember
 pub(super) async fn promote_on_leader(rt: &Runtime, id: MemberId) -> Result<Vec<Member>, Status> {
     on_leader(rt, |url, left| async move {
-        let error = match rt.handle.peers.promote(&url, id, None, left).await {
+        let error = match rt.peers.promote(&url, id, None, left).await {
             Ok(members) => return Some(Ok(members.into_iter().map(from_remote).collect())),
             Err(PromoteError::NotFound) => ApiError::MemberNotFound,
             Err(PromoteError::NotReady) => ApiError::LearnerNotReady,
