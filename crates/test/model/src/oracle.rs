@@ -661,29 +661,44 @@ fn check_compaction(
 ///
 /// At a revision that was compacted to, etcd answers with the hash that the compaction stored,
 /// which counts a tombstone there; before, it answers with one that does not. The two are told
-/// apart by time, and where that does not tell, nothing is compared.
+/// apart by time. A member may lag behind, and then there may be either: two hashes at most.
 ///
 /// # Errors
 /// [`Property::Hashes`].
 pub fn check_hashes(history: &History) -> Result<(), Violation> {
-    let mut known: BTreeMap<(i64, i64, bool), u32> = BTreeMap::new();
+    let mut known: BTreeMap<(i64, i64), BTreeMap<Stored, BTreeSet<u32>>> = BTreeMap::new();
     for op in &history.operations {
         let Some(Response::HashKv(r)) = op.response() else { continue };
         let Some(stored) = is_stored_hash(history, op, r) else { continue };
-        let of = (r.hash_revision, r.compact_revision, stored);
-        let hash = *known.entry(of).or_insert(r.hash);
-        if hash != r.hash {
+        let of = (r.hash_revision, r.compact_revision);
+        known.entry(of).or_default().entry(stored).or_default().insert(r.hash);
+    }
+    for ((revision, compacted), kinds) in known {
+        let all: BTreeSet<u32> = kinds.values().flatten().copied().collect();
+        let is_one = |(kind, hashes): (&Stored, &BTreeSet<u32>)| {
+            *kind == Stored::Either || hashes.len() == 1
+        };
+        if all.len() > 2 || !kinds.iter().all(is_one) {
             return Err(Violation::new(
                 Property::Hashes,
-                format!("revision {} compacted at {} has hashes {hash} and {}", of.0, of.1, r.hash),
+                format!("revision {revision} compacted at {compacted} has hashes {kinds:?}"),
             ));
         }
     }
     Ok(())
 }
 
-/// Whether a hash at a revision was stored by the compaction to it; `None` if nobody can tell.
-fn is_stored_hash(history: &History, op: &Operation, hash: &HashKvResponse) -> Option<bool> {
+/// Whether a hash at a revision was stored by the compaction to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stored {
+    No,
+    Yes,
+    /// It depends on whether the member had applied the compaction.
+    Either,
+}
+
+/// Which hash this is; `None` if nobody can tell.
+fn is_stored_hash(history: &History, op: &Operation, hash: &HashKvResponse) -> Option<Stored> {
     let revision = hash.hash_revision;
     let compactions = history.operations.iter().filter_map(|other| match &other.request {
         Request::Compact(r) if !matches!(other.outcome, Outcome::Refused(_)) => {
@@ -693,9 +708,16 @@ fn is_stored_hash(history: &History, op: &Operation, hash: &HashKvResponse) -> O
     });
     let to_it: Vec<_> = compactions.filter(|(_, target)| *target == revision).collect();
     if to_it.iter().all(|(compaction, _)| op.end() < compaction.call) {
-        return (!history.compacts_itself).then_some(false);
+        return (!history.compacts_itself).then_some(Stored::No);
     }
-    // Behind it only the stored hash counts from the compaction before.
+    if hash.compact_revision >= revision {
+        return Some(Stored::No);
+    }
+    // Behind it only the stored hash counts from the compaction before, unless a member lags.
     let behind = to_it.iter().any(|(compaction, _)| compaction.end() < op.call);
-    behind.then_some(hash.compact_revision < revision)
+    match (behind, history.one_member) {
+        (true, true) => Some(Stored::Yes),
+        (true, false) => Some(Stored::Either),
+        (false, _) => None,
+    }
 }

@@ -4,10 +4,11 @@ mod common;
 
 use api::error::ApiError;
 use api::etcdserverpb::{
-    CompactionRequest, HashKvResponse, LeaseGrantRequest, LeaseKeepAliveResponse, PutRequest,
-    RangeRequest, ResponseHeader, WatchResponse,
+    CompactionRequest, CompactionResponse, HashKvResponse, LeaseGrantRequest,
+    LeaseKeepAliveResponse, PutRequest, RangeRequest, ResponseHeader, WatchResponse,
 };
 use common::history;
+use model::oracle::check_hashes;
 use model::{History, Operation, Outcome, Property, Request, Response, check};
 
 const SEEDS: std::ops::Range<u64> = 0..20;
@@ -198,6 +199,38 @@ fn hashes_that_differ_are_refused() {
         history.one_member = false;
         true
     });
+}
+
+/// A hash at revision 9, compacted to 5 before.
+fn hash_at_nine(call: u64, hash: u32) -> Operation {
+    let response =
+        HashKvResponse { hash, compact_revision: 5, hash_revision: 9, ..Default::default() };
+    Operation {
+        client: 1,
+        call,
+        returned: Some(call + 1),
+        request: Request::HashKv(9),
+        outcome: Outcome::Answered(Response::HashKv(response)),
+    }
+}
+
+#[test]
+fn a_lagging_member_may_tell_the_hash_of_before_a_compaction_and_nobody_a_third() {
+    let mut history = History::default();
+    let request = CompactionRequest { revision: 9, physical: false };
+    history.operations.push(Operation {
+        client: 1,
+        call: 100,
+        returned: Some(110),
+        request: Request::Compact(request),
+        outcome: Outcome::Answered(Response::Compact(CompactionResponse::default())),
+    });
+    history.operations.extend([hash_at_nine(50, 1), hash_at_nine(120, 1), hash_at_nine(121, 2)]);
+    assert!(check_hashes(&history).is_ok(), "one of them lags");
+    let one_member = History { one_member: true, ..history.clone() };
+    assert!(check_hashes(&one_member).is_err(), "alone it cannot");
+    history.operations.push(hash_at_nine(122, 3));
+    assert!(check_hashes(&history).is_err());
 }
 
 #[test]
