@@ -7,6 +7,7 @@
 //! and go, for the checkers of `model`.
 
 pub mod both;
+mod child;
 pub mod cluster;
 mod cluster_calls;
 pub mod fuzz;
