@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 pub(crate) struct Process(Option<Child>);
 
 impl Process {
-    /// Starts the program; whatever ran before is killed.
+    /// Starts the program.
     pub(crate) fn spawn(&mut self, command: &mut Command) {
-        self.kill();
+        assert!(!self.runs(), "it runs");
         self.0 = Some(command.spawn().expect("the server program runs"));
     }
 
