@@ -1,13 +1,16 @@
 module quorate/oracle/rafthttp
 
-go 1.26
+go 1.26.0
+
+// What both programs share lies with the older one: Go takes the newest etcd that any module names.
+replace quorate/oracle/rafthttp36 => ../rafthttp36
 
 require (
 	go.etcd.io/etcd/client/pkg/v3 v3.7.1
 	go.etcd.io/etcd/server/v3 v3.7.1
 	go.etcd.io/raft/v3 v3.7.0
-	go.uber.org/zap v1.27.1
 	google.golang.org/protobuf v1.36.11
+	quorate/oracle/rafthttp36 v0.0.0
 )
 
 require (
@@ -24,7 +27,8 @@ require (
 	go.etcd.io/etcd/api/v3 v3.7.1 // indirect
 	go.etcd.io/etcd/pkg/v3 v3.7.1 // indirect
 	go.uber.org/multierr v1.11.0 // indirect
+	go.uber.org/zap v1.27.1 // indirect
 	go.yaml.in/yaml/v2 v2.4.3 // indirect
-	golang.org/x/sys v0.45.0 // indirect
+	golang.org/x/sys v0.49.0 // indirect
 	golang.org/x/time v0.15.0 // indirect
 )

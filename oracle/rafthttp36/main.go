@@ -1,233 +1,52 @@
-// rafthttp36oracle is the rafthttp oracle with etcd 3.6: it runs a rafthttp.Transport of etcd's with a raft that only records, driven by lines
-// on stdin; what happens is printed.
-//
-//	addpeer ID URL... | addremote ID URL... | updatepeer ID URL... | removepeer ID
-//	send HEX...           one Send of these raftpb.Messages
-//	sendsnap HEX FILE     a merged snapshot: the message, then the file
-//	removed ID            the member counts as removed from now on
-//	count                 prints how many messages arrived, and their bytes, since the last count
-//	quiet                 messages are counted only
-//	active ID             prints whether the peer is active
-//
-// Ids are hex. Printed: `listening URL`, `process HEX`, `unreachable ID`, `snapshot ID finish|failure`,
-// `error TEXT`, `active true|false`, `count N BYTES`, `done` after each line of input.
+// rafthttp36oracle is the rafthttp oracle with etcd 3.6, whose raft messages are values that gogo
+// generated. Its commands are those of quorate/oracle/rafthttp36/transport.
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/hex"
-	"errors"
-	"flag"
-	"fmt"
-	"log"
-	"net/http"
-	"net/url"
-	"os"
-	"strings"
-	"sync"
-	"time"
+	"io"
 
-	"go.uber.org/zap"
-
-	"go.etcd.io/etcd/client/pkg/v3/types"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/rafthttp"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/snap"
-	stats "go.etcd.io/etcd/server/v3/etcdserver/api/v2stats"
-	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
+
+	"quorate/oracle/rafthttp36/transport"
 )
 
-var (
-	mu  sync.Mutex
-	out = bufio.NewWriter(os.Stdout)
-)
+type recorder struct{ *transport.Recorder }
 
-func say(format string, args ...any) {
-	mu.Lock()
-	defer mu.Unlock()
-	fmt.Fprintf(out, format+"\n", args...)
-	out.Flush()
-}
-
-// recorder is a raft that prints what it is told.
-type recorder struct {
-	id      uint64
-	mu      sync.Mutex
-	removed map[uint64]bool
-	quiet   bool
-	count   int
-	bytes   int
-}
-
-// Process checks sender and receiver as an etcd server does.
-func (r *recorder) Process(_ context.Context, m raftpb.Message) error {
-	if r.IsIDRemoved(m.From) {
-		return errors.New("the sender was removed")
-	}
-	if m.To != r.id {
-		return errors.New("the message is for somebody else")
-	}
-	r.mu.Lock()
-	quiet := r.quiet
-	r.count++
+func (r recorder) Process(_ context.Context, m raftpb.Message) error {
+	bytes := 0
 	for _, e := range m.Entries {
-		r.bytes += len(e.Data)
+		bytes += len(e.Data)
 	}
-	r.mu.Unlock()
-	if quiet {
-		return nil
+	return r.Take(m.From, m.To, bytes, m.Marshal)
+}
+
+func send(tr *rafthttp.Transport, encoded [][]byte) error {
+	ms := make([]raftpb.Message, len(encoded))
+	for i, b := range encoded {
+		if err := ms[i].Unmarshal(b); err != nil {
+			return err
+		}
 	}
-	b, err := m.Marshal()
-	if err != nil {
-		return err
-	}
-	say("process %s", hex.EncodeToString(b))
+	tr.Send(ms)
 	return nil
 }
 
-func (r *recorder) IsIDRemoved(id uint64) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.removed[id]
-}
-
-func (r *recorder) ReportUnreachable(id uint64) { say("unreachable %x", id) }
-
-func (r *recorder) ReportSnapshot(id uint64, status raft.SnapshotStatus) {
-	if status == raft.SnapshotFinish {
-		say("snapshot %x finish", id)
-	} else {
-		say("snapshot %x failure", id)
-	}
-}
-
-func parseID(s string) types.ID {
-	id, err := types.IDFromString(s)
-	if err != nil {
-		log.Fatalf("id %q: %v", s, err)
-	}
-	return id
-}
-
-func message(s string) raftpb.Message {
-	b, err := hex.DecodeString(s)
-	if err != nil {
-		log.Fatal(err)
-	}
+func sendSnapshot(tr *rafthttp.Transport, encoded []byte, file io.ReadCloser, size int64) error {
 	var m raftpb.Message
-	if err := m.Unmarshal(b); err != nil {
-		log.Fatal(err)
+	if err := m.Unmarshal(encoded); err != nil {
+		return err
 	}
-	return m
+	tr.SendSnapshot(*snap.NewMessage(m, file, size))
+	return nil
 }
 
 func main() {
-	id := flag.String("id", "1", "member")
-	cluster := flag.String("cluster", "1", "cluster")
-	listen := flag.String("listen", "127.0.0.1:0", "address")
-	dir := flag.String("dir", "", "directory of snapshots")
-	verbose := flag.Bool("v", false, "log to stderr")
-	flag.Parse()
-
-	lg := zap.NewNop()
-	if *verbose {
-		lg, _ = zap.NewDevelopment()
-	}
-	local := parseID(*id)
-	rec := &recorder{id: uint64(local), removed: map[uint64]bool{}}
-
-	ln, err := rafthttp.NewListener(url.URL{Scheme: "http", Host: *listen}, nil)
-	if err != nil {
-		log.Fatal(err)
-	}
-	own := "http://" + ln.Addr().String()
-	errorc := make(chan error, 16)
-	tr := &rafthttp.Transport{
-		Logger:      lg,
-		DialTimeout: 2 * time.Second,
-		ID:          local,
-		URLs:        types.MustNewURLs([]string{own}),
-		ClusterID:   parseID(*cluster),
-		Raft:        rec,
-		Snapshotter: snap.New(lg, *dir),
-		ServerStats: stats.NewServerStats("", ""),
-		LeaderStats: stats.NewLeaderStats(lg, local.String()),
-		ErrorC:      errorc,
-	}
-	if err := tr.Start(); err != nil {
-		log.Fatal(err)
-	}
-	go func() {
-		for err := range errorc {
-			say("error %v", err)
-		}
-	}()
-	mux := http.NewServeMux()
-	mux.HandleFunc("/", http.NotFound)
-	mux.Handle(rafthttp.RaftPrefix, tr.Handler())
-	mux.Handle(rafthttp.RaftPrefix+"/", tr.Handler())
-	server := &http.Server{Handler: mux, ReadTimeout: 5 * time.Minute, ErrorLog: log.New(devNull{}, "", 0)}
-	go server.Serve(ln)
-	say("listening %s", own)
-
-	in := bufio.NewScanner(os.Stdin)
-	in.Buffer(nil, 64<<20)
-	for in.Scan() {
-		words := strings.Fields(in.Text())
-		if len(words) == 0 {
-			continue
-		}
-		switch command, args := words[0], words[1:]; command {
-		case "addpeer":
-			tr.AddPeer(parseID(args[0]), args[1:])
-		case "addremote":
-			tr.AddRemote(parseID(args[0]), args[1:])
-		case "updatepeer":
-			tr.UpdatePeer(parseID(args[0]), args[1:])
-		case "removepeer":
-			tr.RemovePeer(parseID(args[0]))
-		case "send":
-			var ms []raftpb.Message
-			for _, arg := range args {
-				ms = append(ms, message(arg))
-			}
-			tr.Send(ms)
-		case "sendsnap":
-			f, err := os.Open(args[1])
-			if err != nil {
-				log.Fatal(err)
-			}
-			info, err := f.Stat()
-			if err != nil {
-				log.Fatal(err)
-			}
-			tr.SendSnapshot(*snap.NewMessage(message(args[0]), f, info.Size()))
-		case "removed":
-			rec.mu.Lock()
-			rec.removed[uint64(parseID(args[0]))] = true
-			rec.mu.Unlock()
-		case "quiet":
-			rec.mu.Lock()
-			rec.quiet = true
-			rec.mu.Unlock()
-		case "count":
-			rec.mu.Lock()
-			say("count %d %d", rec.count, rec.bytes)
-			rec.count, rec.bytes = 0, 0
-			rec.mu.Unlock()
-		case "active":
-			say("active %v", !tr.ActiveSince(parseID(args[0])).IsZero())
-		default:
-			log.Fatalf("unknown command %q", command)
-		}
-		say("done")
-	}
-	tr.Stop()
-	server.Close()
+	transport.Main(transport.Version{
+		Raft:         func(r *transport.Recorder) rafthttp.Raft { return recorder{r} },
+		Send:         send,
+		SendSnapshot: sendSnapshot,
+	})
 }
-
-// devNull swallows what the HTTP server says of handlers that panic on purpose.
-type devNull struct{}
-
-func (devNull) Write(b []byte) (int, error) { return len(b), nil }

@@ -27,8 +27,7 @@ pub fn can_build() -> bool {
     has("go", "version")
 }
 
-/// Builds every module of `oracle/` that another one does not replace. Go's build cache makes a
-/// second call cheap.
+/// Builds every module of `oracle/`. Go's build cache makes a second call cheap.
 pub fn build() -> Result<(), String> {
     if !can_build() {
         return Err("the oracles need Go; install it or run `cargo xtask test` without".into());

@@ -119,8 +119,10 @@ fn no_content() -> Reply {
 async fn answer(core: &Rc<Core>, request: Request<Incoming>, from: Option<SocketAddr>) -> Reply {
     let path = request.uri().path();
     match path {
-        "/raft" => pipeline(core, request, from).await,
-        "/raft/snapshot" => snapshot(core, request).await,
+        "/raft" => {
+            posted(core, request, async |head, body| message(core, head, body, from).await).await
+        }
+        "/raft/snapshot" => posted(core, request, async |_, body| snapshot(core, body).await).await,
         "/raft/probing" => probing(),
         _ if path.starts_with("/raft/stream/") => stream(core, &request),
         _ => other(core, request).await,
@@ -159,7 +161,13 @@ fn add_remote(core: &Rc<Core>, id: Option<u64>, headers: &HeaderMap) {
     }
 }
 
-async fn pipeline(core: &Rc<Core>, request: Request<Incoming>, from: Option<SocketAddr>) -> Reply {
+/// What a peer posts, handed on once its head was found good. Every answer but to another method
+/// names our cluster.
+async fn posted(
+    core: &Rc<Core>,
+    request: Request<Incoming>,
+    handle: impl AsyncFnOnce(&HeaderMap, Incoming) -> Reply,
+) -> Reply {
     if request.method() != Method::POST {
         return wrong_method(Some("POST"));
     }
@@ -169,7 +177,7 @@ async fn pipeline(core: &Rc<Core>, request: Request<Incoming>, from: Option<Sock
         None => {
             let id = parse_id(text_of(&head.headers, SERVER_FROM));
             add_remote(core, id, &head.headers);
-            message(core, &head.headers, body, from).await
+            handle(&head.headers, body).await
         }
     };
     with_cluster(core, reply)
@@ -215,23 +223,11 @@ async fn whole(core: &Core, body: Incoming, limit: usize) -> Option<Bytes> {
     tokio::time::timeout(patience, read_body(body, limit)).await.ok()?.ok()
 }
 
-async fn snapshot(core: &Rc<Core>, request: Request<Incoming>) -> Reply {
-    if request.method() != Method::POST {
-        return wrong_method(Some("POST"));
+async fn snapshot(core: &Rc<Core>, body: Incoming) -> Reply {
+    match snapshot_receive::receive(Rc::clone(core), body).await {
+        Ok(()) => no_content(),
+        Err((status, text)) => error(status, &text),
     }
-    let (head, body) = request.into_parts();
-    let reply = match incompatible(core, &head.headers) {
-        Some(refused) => refused,
-        None => {
-            let id = parse_id(text_of(&head.headers, SERVER_FROM));
-            add_remote(core, id, &head.headers);
-            match snapshot_receive::receive(Rc::clone(core), body).await {
-                Ok(()) => no_content(),
-                Err((status, text)) => error(status, &text),
-            }
-        }
-    };
-    with_cluster(core, reply)
 }
 
 fn probing() -> Reply {

@@ -9,27 +9,15 @@ use std::time::Duration;
 
 use raft::{Body, Message};
 use samples::{append, database, every_kind, message, snapshot};
-use support::{CLUSTER, Go, Ours, hex, oracle};
+use support::{CLUSTER, Go, Ours, hex, oracle, send_back};
 use types::{Index, MemberId, Term};
 
-/// Ours is 1, Go's is 2, both know each other and all streams are open.
 fn pair() -> Option<(Ours, Go)> {
-    let program = oracle()?;
-    let ours = Ours::start(1);
-    let mut go = Go::start(&program, 2);
-    go.tell(&format!("addpeer 1 {}", ours.url));
-    ours.add(2, &go.url);
-    ours.wait_streams(1);
-    go.wait_active(1);
-    Some((ours, go))
+    Some(support::pair(&oracle()?))
 }
 
 fn encoded(messages: &[Message]) -> Vec<String> {
     messages.iter().map(|message| hex(&message.encode())).collect()
-}
-
-fn send_line(messages: &[Message]) -> String {
-    format!("send {}", encoded(messages).join(" "))
 }
 
 #[test]
@@ -46,7 +34,7 @@ fn messages_of_every_kind_arrive_as_they_were_sent_in_both_directions() {
     assert_eq!(got, encoded(&sent));
 
     let sent = every_kind(2, 1);
-    go.tell(&send_line(&sent));
+    go.send(&sent);
     ours.member.wait("all messages", |told| told.received.len() == sent.len());
     let received = ours.member.with(|told| std::mem::take(&mut told.received));
     assert_eq!(received, sent);
@@ -74,14 +62,7 @@ fn appends_arrive_in_order_and_whole_in_both_directions() {
         assert!(*got == sent, "append {n}: {} against {}", got.len(), sent.len());
     }
 
-    let sent: Vec<_> =
-        sent.into_iter().map(|m| Message { from: MemberId(2), to: MemberId(1), ..m }).collect();
-    for message in &sent {
-        go.tell(&send_line(std::slice::from_ref(message)));
-    }
-    ours.member.wait("all appends", |told| told.received.len() == sent.len());
-    let received = ours.member.with(|told| std::mem::take(&mut told.received));
-    assert!(received == sent, "appends from Go came differently");
+    send_back(&ours, &mut go, sent);
 }
 
 #[test]
@@ -185,7 +166,7 @@ fn without_streams_messages_go_by_requests_both_ways() {
     }
     // Our requests told Go where to reach us.
     for message in every_kind(2, 1) {
-        go.tell(&send_line(std::slice::from_ref(&message)));
+        go.send(std::slice::from_ref(&message));
         ours.member.wait("the message", |told| told.received == [message.clone()]);
         ours.member.with(|told| told.received.clear());
     }
@@ -260,6 +241,6 @@ fn either_side_may_stop_and_come_back() {
     ours.wait_streams(1);
     go.seen.clear();
     let sent = every_kind(2, 1).swap_remove(4);
-    go.tell(&send_line(std::slice::from_ref(&sent)));
+    go.send(std::slice::from_ref(&sent));
     ours.member.wait("the message", |told| told.received == [sent.clone()]);
 }

@@ -4,25 +4,11 @@
 mod samples;
 mod support;
 
-use raft::Message;
 use samples::{append, database, every_kind, snapshot};
-use support::{Go, Ours, hex, program};
-use types::MemberId;
+use support::{Go, Ours, hex, program, send_back};
 
-/// Ours is 1, that of Go 3.6 is 2, and all streams are open.
 fn pair() -> Option<(Ours, Go)> {
-    let program = program("rafthttp36/rafthttp36")?;
-    let ours = Ours::start(1);
-    let mut go = Go::start(&program, 2);
-    go.tell(&format!("addpeer 1 {}", ours.url));
-    ours.add(2, &go.url);
-    ours.wait_streams(1);
-    go.wait_active(1);
-    Some((ours, go))
-}
-
-fn send(go: &mut Go, message: &Message) {
-    go.tell(&format!("send {}", hex(&message.encode())));
+    Some(support::pair(&program("rafthttp36/rafthttp36")?))
 }
 
 #[test]
@@ -33,7 +19,7 @@ fn etcd_3_6_and_ours_understand_each_other() {
         assert_eq!(go.decoded(1), [message]);
     }
     for message in every_kind(2, 1) {
-        send(&mut go, &message);
+        go.send(std::slice::from_ref(&message));
         ours.member.wait("the message", |told| told.received == [message.clone()]);
         ours.member.with(|told| told.received.clear());
     }
@@ -50,12 +36,7 @@ fn appends_pass_between_etcd_3_6_and_ours() {
     }
     ours.plane.send(sent.clone());
     assert!(go.decoded(sent.len()) == sent, "appends came differently");
-    let sent: Vec<_> =
-        sent.into_iter().map(|m| Message { from: MemberId(2), to: MemberId(1), ..m }).collect();
-    sent.iter().for_each(|message| send(&mut go, message));
-    ours.member.wait("all appends", |told| told.received.len() == sent.len());
-    let received = ours.member.with(|told| std::mem::take(&mut told.received));
-    assert!(received == sent, "appends came differently");
+    send_back(&ours, &mut go, sent);
 }
 
 #[test]

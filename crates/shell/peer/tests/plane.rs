@@ -352,16 +352,8 @@ fn peers_meet_on_socket_files_too() {
     let one = Ours::start(1);
     let member = Arc::new(support::Recorder::default());
     let config = peer::Config {
-        id: MemberId(2),
-        cluster: types::ClusterId(CLUSTER),
-        own_urls: vec![url.clone()],
-        snap_dir: dir.path().to_owned(),
-        disk: Arc::new(osenv::OsDisk),
-        dial_timeout: Duration::from_secs(2),
-        read_timeout: Duration::from_secs(5),
-        write_timeout: Duration::from_secs(5),
         local_address: Some("127.0.0.1".parse().unwrap()),
-        server_version: "3.7.1".to_owned(),
+        ..support::config(2, &url, dir.path())
     };
     let listeners = vec![Listener::Unix(listener)];
     let two = peer::Plane::start(config, Arc::clone(&member) as _, listeners).unwrap();

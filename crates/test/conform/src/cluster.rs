@@ -6,7 +6,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use api::etcdserverpb as pb;
 use prost::Message;
 use tempfile::TempDir;
 
+use crate::child::Process;
 use crate::grpc::{Client, Failure};
 use crate::process::Kind;
 
@@ -52,7 +53,7 @@ pub struct Node {
     pub peer: SocketAddr,
     /// More flags of this member alone, behind those of the cluster.
     pub args: Vec<String>,
-    child: Option<Child>,
+    process: Process,
     /// `--initial-cluster`, `--initial-cluster-state`.
     initial: (String, &'static str),
 }
@@ -62,7 +63,8 @@ impl Node {
         let data_dir = dir.join(&name);
         let [client, peer] = [new_port(), new_port()].map(|port| (address(), port).into());
         let initial = (String::new(), "new");
-        Self { kind, name, data_dir, client, peer, args: Vec::new(), child: None, initial }
+        let process = Process::default();
+        Self { kind, name, data_dir, client, peer, args: Vec::new(), process, initial }
     }
 
     /// `http://address` of its peers.
@@ -85,7 +87,7 @@ impl Node {
     /// Whether a process was started and not ended by the test.
     #[must_use]
     pub fn runs(&self) -> bool {
-        self.child.is_some()
+        self.process.runs()
     }
 
     fn log_path(&self) -> PathBuf {
@@ -99,7 +101,7 @@ impl Node {
     }
 
     fn spawn(&mut self, args: &[String]) {
-        assert!(self.child.is_none(), "{} runs", self.name);
+        assert!(!self.runs(), "{} runs", self.name);
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path());
         let (client, peer) = (self.client_url(), self.peer_url());
         let mut command = Command::new(self.kind.program().expect("asked for at the start"));
@@ -116,7 +118,7 @@ impl Node {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log.expect("the directory of the log exists"));
-        self.child = Some(command.spawn().expect("the server program runs"));
+        self.process.spawn(&mut command);
     }
 
     /// Sends a signal to its process, by name.
@@ -124,9 +126,7 @@ impl Node {
     /// # Panics
     /// If it does not run.
     pub fn signal(&self, name: &str) {
-        let pid = self.child.as_ref().expect("the member runs").id().to_string();
-        let told = Command::new("kill").args([&format!("-{name}"), &pid]).status();
-        assert!(told.is_ok_and(|s| s.success()), "the child is ours");
+        self.process.signal(name);
     }
 
     /// Its exit code once it has ended by itself; `None` if it has not after `patience`. The code
@@ -135,26 +135,12 @@ impl Node {
     /// # Panics
     /// If it was never started.
     pub fn wait_exit(&mut self, patience: Duration) -> Option<Option<i32>> {
-        let until = Instant::now() + patience;
-        let child = self.child.as_mut().expect("the member was started");
-        loop {
-            if let Some(status) = child.try_wait().expect("the child is ours") {
-                self.child = None;
-                return Some(status.code());
-            }
-            if Instant::now() >= until {
-                return None;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        self.process.wait_exit(patience)
     }
 
     /// Ends it at once.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.process.kill();
     }
 
     /// Asks it to stop and waits until it has. Its exit code, if it had one.
@@ -184,12 +170,6 @@ impl Node {
             ["\"true\"", "ALARM", "LEARNER", "learner"].iter().any(|text| body.contains(text))
         };
         self.http_get("/health").is_some_and(healthy)
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        self.kill();
     }
 }
 

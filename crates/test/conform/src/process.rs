@@ -2,10 +2,12 @@
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+
+use crate::child::Process;
 
 /// Which server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +96,7 @@ pub struct Server {
     pub port: u16,
     /// Its data directory.
     pub data_dir: PathBuf,
-    child: Option<Child>,
+    process: Process,
     _dir: Option<TempDir>,
     args: Vec<String>,
     /// Another program than the kind's, and what its environment has more.
@@ -134,7 +136,7 @@ impl Server {
             kind,
             port: 0,
             data_dir: data_dir.to_path_buf(),
-            child: None,
+            process: Process::default(),
             _dir: None,
             args: args.iter().map(|&a| a.to_owned()).collect(),
             program: None,
@@ -195,7 +197,7 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
-        self.child = Some(command.spawn().expect("the server program runs"));
+        self.process.spawn(&mut command);
         Some(())
     }
 
@@ -215,18 +217,7 @@ impl Server {
     /// # Panics
     /// If it was never started.
     pub fn wait_exit(&mut self, patience: Duration) -> Option<Option<i32>> {
-        let until = Instant::now() + patience;
-        let child = self.child.as_mut().expect("the server was started");
-        loop {
-            if let Some(status) = child.try_wait().expect("the child is ours") {
-                self.child = None;
-                return Some(status.code());
-            }
-            if Instant::now() >= until {
-                return None;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        self.process.wait_exit(patience)
     }
 
     /// Waits until the server answers; false if it ended instead or twenty seconds passed.
@@ -236,8 +227,7 @@ impl Server {
     pub fn wait_ready(&mut self) -> bool {
         let until = Instant::now() + Duration::from_secs(20);
         while Instant::now() < until {
-            let child = self.child.as_mut().expect("set by the caller");
-            if child.try_wait().expect("the child is ours").is_some() {
+            if self.process.has_ended() {
                 return false;
             }
             // With an alarm a server is never healthy, but it serves.
@@ -275,15 +265,12 @@ impl Server {
     /// If it is not running.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child.as_ref().expect("the server runs").id()
+        self.process.id()
     }
 
     /// Ends the process at once (SIGKILL).
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.process.kill();
     }
 
     /// Asks the process to stop (SIGTERM) and waits for it. Returns its exit code, if it had one.
@@ -291,18 +278,12 @@ impl Server {
     /// # Panics
     /// If it does not end within twenty seconds.
     pub fn stop(&mut self) -> Option<i32> {
-        let mut child = self.child.take()?;
-        let pid = child.id().to_string();
-        let told = Command::new("kill").args(["-TERM", &pid]).status();
-        assert!(told.is_ok_and(|s| s.success()), "the child is ours");
-        let until = Instant::now() + Duration::from_secs(20);
-        loop {
-            if let Some(status) = child.try_wait().expect("the child is ours") {
-                return status.code();
-            }
-            assert!(Instant::now() < until, "{:?} does not stop", self.kind);
-            std::thread::sleep(Duration::from_millis(10));
+        if !self.process.runs() {
+            return None;
         }
+        self.process.signal("TERM");
+        let ended = self.wait_exit(Duration::from_secs(20));
+        ended.unwrap_or_else(|| panic!("{:?} does not stop", self.kind))
     }
 
     /// Starts the process again on the same directory, perhaps as the other kind.
@@ -313,11 +294,5 @@ impl Server {
         self.kill();
         self.kind = kind;
         self.launch().expect("the program was there before");
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.kill();
     }
 }

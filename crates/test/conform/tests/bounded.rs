@@ -3,9 +3,7 @@
 //! default; the calm phase before lasts at most 4 minutes); the ratio of latencies is asserted only
 //! in the long form, from 60 seconds on.
 
-use std::future::poll_fn;
 use std::path::Path;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use api::etcdserverpb::watch_request::RequestUnion;
@@ -14,7 +12,7 @@ use api::etcdserverpb::{
     WatchCreateRequest, WatchRequest,
 };
 use bytes::Bytes;
-use conform::{Client, Kind, Server, Stream};
+use conform::{Client, Kind, Server, Stream, join_all};
 use prost::Message;
 
 /// Puts per second that the writers try.
@@ -112,24 +110,6 @@ fn p99(puts: &[Put]) -> Duration {
         .collect();
     all.sort_unstable();
     all[all.len() / 2]
-}
-
-/// Runs futures side by side; returns their results in the order in which they ended.
-async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
-    let mut running: Vec<_> = futures.map(Box::pin).collect();
-    let mut done = Vec::new();
-    poll_fn(|cx| {
-        running.retain_mut(|future| match future.as_mut().poll(cx) {
-            Poll::Ready(result) => {
-                done.push(result);
-                false
-            }
-            Poll::Pending => true,
-        });
-        if running.is_empty() { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
-    done
 }
 
 /// A call whose answer is begun and then not read.

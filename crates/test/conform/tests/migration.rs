@@ -3,44 +3,20 @@
 //! again. `QUORATE_MIGRATION_ROUNDS` goes there and back more often, `QUORATE_MIGRATION_SEED` draws
 //! other operations.
 
-#[path = "../../lossy/tests/common/record.rs"]
-#[allow(dead_code, reason = "each test uses a part of it")]
-mod record;
-
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use api::etcdserverpb::{RangeRequest, WatchCreateRequest};
-use bytes::Bytes;
-use conform::{Client, Cluster, Failure, Kind};
-use model::{History, Request, Watch};
-use record::{Caller, Clock, Watcher};
+use conform::record::{Caller, Clock, Watcher, everything, history, watches};
+use conform::{Client, Cluster, Failure, Kind, join_all};
+use model::{History, Request};
 
 /// Clients, each of which goes to the next member when its own is gone.
 const CLIENTS: u32 = 8;
 /// Time between two members.
 const PAUSE: Duration = Duration::from_millis(400);
-
-fn watches() -> [WatchCreateRequest; 2] {
-    let zero = Bytes::from_static(b"\0");
-    let all = WatchCreateRequest {
-        key: zero.clone(),
-        range_end: zero,
-        start_revision: 1,
-        ..Default::default()
-    };
-    let prefix = WatchCreateRequest {
-        key: "k0".into(),
-        range_end: "k1".into(),
-        prev_kv: true,
-        start_revision: 1,
-        ..Default::default()
-    };
-    [all, prefix]
-}
 
 /// What clients did and saw until they were told to stop.
 fn load(members: &[SocketAddr], seed: u64, stop: &AtomicBool) -> (History, Vec<Failure>) {
@@ -78,13 +54,11 @@ fn load(members: &[SocketAddr], seed: u64, stop: &AtomicBool) -> (History, Vec<F
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         });
-        tokio::join!(join_all(calls.collect()), join_all(watch.collect()));
+        tokio::join!(join_all(calls), join_all(watch));
         // Everything is there, on each member, and each watch gets to its end.
         for &member in members {
             let client = Client::connect_to(member).await;
-            let zero = Bytes::from_static(b"\0");
-            let all = RangeRequest { key: zero.clone(), range_end: zero, ..Default::default() };
-            reader.call(&client, Request::Range(all)).await;
+            reader.call(&client, Request::Range(everything())).await;
         }
         let reached = newest.get();
         for (n, watcher) in watchers.iter_mut().enumerate() {
@@ -93,25 +67,7 @@ fn load(members: &[SocketAddr], seed: u64, stop: &AtomicBool) -> (History, Vec<F
             assert!(done.is_ok(), "a watch does not get to its end");
         }
     });
-    let mut history = History::default();
-    let mut unclear = Vec::new();
-    for caller in callers {
-        history.operations.extend(caller.operations);
-        unclear.extend(caller.unclear);
-    }
-    for (client, watcher) in (0..).zip(watchers) {
-        history.watches.push(Watch { client, legs: watcher.legs });
-    }
-    (history, unclear)
-}
-
-async fn join_all<F: Future<Output = ()>>(futures: Vec<F>) {
-    let mut pinned: Vec<_> = futures.into_iter().map(Box::pin).collect();
-    std::future::poll_fn(|cx| {
-        pinned.retain_mut(|future| future.as_mut().poll(cx).is_pending());
-        if pinned.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-    })
-    .await;
+    history(callers, watchers)
 }
 
 /// Whether a client of etcd tries again, or says that it may be tried again.

@@ -7,10 +7,6 @@
 //! Needs root and `unshare`, `nsenter`, `ip`; all it makes lives in a namespace of its own and goes
 //! with it.
 
-#[path = "common/record.rs"]
-#[allow(dead_code, reason = "each test uses a part of it")]
-mod record;
-
 use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -19,14 +15,13 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use api::etcdserverpb::{
-    MemberAddRequest, MemberAddResponse, MemberRemoveRequest, MemberRemoveResponse, RangeRequest,
-    StatusRequest, StatusResponse, WatchCreateRequest,
+    MemberAddRequest, MemberAddResponse, MemberRemoveRequest, MemberRemoveResponse, StatusRequest,
+    StatusResponse,
 };
-use bytes::Bytes;
-use conform::Client;
+use conform::record::{Caller, Clock, Watcher, history, watches};
+use conform::{Client, join_all};
 use env::{Entropy, SplitMix};
-use model::{History, Report, Violation, Watch};
-use record::{Caller, Clock, Watcher};
+use model::{Report, Violation};
 
 /// Clients, on all members in turn.
 const CLIENTS: u32 = 8;
@@ -427,29 +422,6 @@ impl Fault {
     }
 }
 
-fn everything() -> RangeRequest {
-    let zero = Bytes::from_static(b"\0");
-    RangeRequest { key: zero.clone(), range_end: zero, ..Default::default() }
-}
-
-fn watches() -> [WatchCreateRequest; 2] {
-    let all = everything();
-    let prefix = WatchCreateRequest {
-        key: "k0".into(),
-        range_end: "k1".into(),
-        prev_kv: true,
-        start_revision: 1,
-        ..Default::default()
-    };
-    let all = WatchCreateRequest {
-        key: all.key,
-        range_end: all.range_end,
-        start_revision: 1,
-        ..Default::default()
-    };
-    [all, prefix]
-}
-
 /// One cluster through these faults; what clients saw is checked in the end.
 fn one_cluster(namespaces: &[Namespace], seed: u64, faults: &[Fault]) -> Result<Report, Violation> {
     let mut entropy = SplitMix::new(seed);
@@ -503,9 +475,7 @@ fn one_cluster(namespaces: &[Namespace], seed: u64, faults: &[Fault]) -> Result<
                 done.set(true);
                 (led, wrote)
             };
-            let calls = join_all(calls.collect());
-            let watch = join_all(watch.collect());
-            let ((led, wrote), (), ()) = tokio::join!(story, calls, watch);
+            let ((led, wrote), _, _) = tokio::join!(story, join_all(calls), join_all(watch));
             let logs =
                 || cluster.members.iter().map(Member::log).collect::<Vec<_>>().join("\n==\n");
             let told = format!("seed {seed}, {fault:?} of {place}: {led:?}, {wrote:?}");
@@ -523,13 +493,8 @@ fn one_cluster(namespaces: &[Namespace], seed: u64, faults: &[Fault]) -> Result<
             assert!(finished.is_ok(), "seed {seed}: a watch does not show everything");
         }
     });
-    let mut history = History::default();
-    for caller in callers.into_iter().chain([prober]) {
-        history.operations.extend(caller.operations);
-    }
-    for (client, watcher) in (0..).zip(watchers) {
-        history.watches.push(Watch { client, legs: watcher.legs });
-    }
+    // Whoever asks a cluster in trouble is often not told what came of it.
+    let (history, _unclear) = history(callers.into_iter().chain([prober]), watchers);
     model::check(&history)
 }
 
@@ -545,15 +510,6 @@ async fn run_until(done: &Cell<bool>, work: impl Future<Output = ()>) {
         () = work => {}
         () = limit => {}
     }
-}
-
-async fn join_all<F: Future<Output = ()>>(futures: Vec<F>) {
-    let mut pinned: Vec<_> = futures.into_iter().map(Box::pin).collect();
-    std::future::poll_fn(|cx| {
-        pinned.retain_mut(|future| future.as_mut().poll(cx).is_pending());
-        if pinned.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-    })
-    .await;
 }
 
 fn number(name: &str, default: u64) -> u64 {

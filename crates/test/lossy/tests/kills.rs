@@ -3,21 +3,17 @@
 //! `QUORATE_KILL_ROUNDS` sets the rounds (10 by default), `QUORATE_KILL_SEED` where they begin.
 
 mod common;
-#[path = "common/record.rs"]
-#[allow(dead_code, reason = "each test uses a part of it")]
-mod record;
 
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use api::etcdserverpb::{RangeRequest, WatchCreateRequest};
-use bytes::Bytes;
+use api::etcdserverpb::WatchCreateRequest;
 use common::{Lossy, block_on};
-use conform::Client;
+use conform::record::{self, Caller, Clock, Watcher, everything};
+use conform::{Client, join_all};
 use env::{Entropy, SplitMix};
-use model::{History, Report, Request, Violation, Watch};
-use record::{Caller, Clock, Watcher};
+use model::{Report, Request, Violation};
 
 /// Clients, each on its own connection.
 const CLIENTS: u32 = 16;
@@ -27,26 +23,8 @@ const PER_DIRECTORY: [u64; 2] = [4, 20];
 /// How long a watch may take to show everything.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-fn everything() -> RangeRequest {
-    let zero = Bytes::from_static(b"\0");
-    RangeRequest { key: zero.clone(), range_end: zero, ..Default::default() }
-}
-
 fn watches() -> [WatchCreateRequest; 3] {
-    let zero = Bytes::from_static(b"\0");
-    let all = WatchCreateRequest {
-        key: zero.clone(),
-        range_end: zero,
-        start_revision: 1,
-        ..Default::default()
-    };
-    let prefix = WatchCreateRequest {
-        key: "k0".into(),
-        range_end: "k1".into(),
-        prev_kv: true,
-        start_revision: 1,
-        ..Default::default()
-    };
+    let [all, prefix] = record::watches();
     // filters: 1 is NODELETE.
     let one = WatchCreateRequest {
         key: "k11".into(),
@@ -94,29 +72,15 @@ fn kill_one_directory(args: &[&str], seed: u64, rounds: u64) -> Result<Report, V
                 tokio::time::sleep(wait).await;
                 lossy.server.kill();
             };
-            tokio::join!(join_all(calls.collect()), join_all(watch.collect()), kill);
+            tokio::join!(join_all(calls), join_all(watch), kill);
         });
     }
-    let mut history = History { one_member: true, ..History::default() };
-    for caller in callers {
-        assert!(caller.unclear.is_empty(), "seed {seed}: {:?}", caller.unclear);
-        history.operations.extend(caller.operations);
-    }
-    for (client, watcher) in (0..).zip(watchers) {
-        history.watches.push(Watch { client, legs: watcher.legs });
-    }
+    let (mut history, unclear) = record::history(callers, watchers);
+    assert!(unclear.is_empty(), "seed {seed}: {unclear:?}");
+    history.one_member = true;
     let report = model::check(&history)?;
     assert!(!silent, "seed {seed}: a watch that has seen everything is told nothing");
     Ok(report)
-}
-
-async fn join_all<F: Future<Output = ()>>(futures: Vec<F>) {
-    let mut pinned: Vec<_> = futures.into_iter().map(Box::pin).collect();
-    std::future::poll_fn(|cx| {
-        pinned.retain_mut(|future| future.as_mut().poll(cx).is_pending());
-        if pinned.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-    })
-    .await;
 }
 
 #[test]

@@ -136,6 +136,22 @@ impl Member for Recorder {
     }
 }
 
+/// How a member of the tests' cluster is set up.
+pub fn config(id: u64, url: &str, snap_dir: &Path) -> Config {
+    Config {
+        id: MemberId(id),
+        cluster: ClusterId(CLUSTER),
+        own_urls: vec![url.to_owned()],
+        snap_dir: snap_dir.to_owned(),
+        disk: Arc::new(osenv::OsDisk),
+        dial_timeout: Duration::from_secs(2),
+        read_timeout: Duration::from_secs(5),
+        write_timeout: Duration::from_secs(5),
+        local_address: None,
+        server_version: "3.7.1".to_owned(),
+    }
+}
+
 /// A plane with its recorder.
 pub struct Ours {
     pub plane: Plane,
@@ -156,18 +172,7 @@ impl Ours {
     pub fn start_with(id: u64, listener: TcpListener, change: impl FnOnce(&mut Config)) -> Self {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let dir = tempfile::tempdir().unwrap();
-        let mut config = Config {
-            id: MemberId(id),
-            cluster: ClusterId(CLUSTER),
-            own_urls: vec![url.clone()],
-            snap_dir: dir.path().to_owned(),
-            disk: Arc::new(osenv::OsDisk),
-            dial_timeout: Duration::from_secs(2),
-            read_timeout: Duration::from_secs(5),
-            write_timeout: Duration::from_secs(5),
-            local_address: None,
-            server_version: "3.7.1".to_owned(),
-        };
+        let mut config = config(id, &url, dir.path());
         change(&mut config);
         let member = Arc::new(Recorder::default());
         let plane =
@@ -198,6 +203,29 @@ impl Drop for Ours {
     fn drop(&mut self) {
         self.plane.stop();
     }
+}
+
+/// Ours is 1, Go's is 2, both know each other and all streams are open.
+pub fn pair(program: &Path) -> (Ours, Go) {
+    let ours = Ours::start(1);
+    let mut go = Go::start(program, 2);
+    go.tell(&format!("addpeer 1 {}", ours.url));
+    ours.add(2, &go.url);
+    ours.wait_streams(1);
+    go.wait_active(1);
+    (ours, go)
+}
+
+/// Go sends back to ours what ours sent to it, one by one; it arrives in order and whole.
+pub fn send_back(ours: &Ours, go: &mut Go, sent: Vec<Message>) {
+    let turned = |m| Message { from: MemberId(2), to: MemberId(1), ..m };
+    let sent: Vec<_> = sent.into_iter().map(turned).collect();
+    for message in &sent {
+        go.send(std::slice::from_ref(message));
+    }
+    ours.member.wait("all messages", |told| told.received.len() == sent.len());
+    let received = ours.member.with(|told| std::mem::take(&mut told.received));
+    assert!(received == sent, "messages from Go came differently");
 }
 
 /// The Go transport, or `None` with a line that says so.
@@ -264,6 +292,12 @@ impl Go {
     pub fn tell(&mut self, line: &str) {
         writeln!(self.stdin.as_mut().unwrap(), "{line}").unwrap();
         self.wait("done");
+    }
+
+    /// Lets it send these at once.
+    pub fn send(&mut self, messages: &[Message]) {
+        let words: Vec<_> = messages.iter().map(|message| hex(&message.encode())).collect();
+        self.tell(&format!("send {}", words.join(" ")));
     }
 
     /// The rest of the next line that begins so.

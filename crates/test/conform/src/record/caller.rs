@@ -1,9 +1,9 @@
-//! Clients that draw operations, and what they asked and saw, as a history for the checkers.
+//! A client that draws operations, and remembers what it asked and saw.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use api::error::{Code, Status};
 use api::etcdserverpb::compare::{CompareTarget, TargetUnion};
@@ -11,28 +11,15 @@ use api::etcdserverpb::request_op::Request as Op;
 use api::etcdserverpb::{
     CompactionRequest, Compare, DefragmentRequest, DefragmentResponse, DeleteRangeRequest,
     HashKvRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
-    LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, WatchCreateRequest,
-    WatchProgressRequest, WatchRequest, WatchResponse, watch_request::RequestUnion,
+    LeaseRevokeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
 };
 use bytes::Bytes;
-use conform::{Client, Failure, Stream};
 use env::{Entropy, SplitMix};
-use model::{Leg, Operation, Outcome, Request, Response};
+use model::{Operation, Outcome, Request, Response};
 use prost::Message;
 
-/// The clock of a history.
-#[derive(Clone, Copy)]
-pub struct Clock(Instant);
-
-impl Clock {
-    pub fn start() -> Self {
-        Self(Instant::now())
-    }
-
-    pub fn now(self) -> u64 {
-        u64::try_from(self.0.elapsed().as_nanos()).expect("tests last less than centuries")
-    }
-}
+use super::Clock;
+use crate::grpc::{Client, Failure, envelope};
 
 /// One client: draws an operation, runs it, remembers it.
 pub struct Caller {
@@ -42,10 +29,11 @@ pub struct Caller {
     /// The newest revision that any client was shown.
     newest: Rc<Cell<i64>>,
     drawn: u64,
+    /// Longest pause between its calls, microseconds; [`PAUSE_US`] unless set.
     pub pause_us: u64,
-    pub operations: Vec<Operation>,
+    pub(super) operations: Vec<Operation>,
     /// Statuses that do not say whether the operation had an effect.
-    pub unclear: Vec<Failure>,
+    pub(super) unclear: Vec<Failure>,
 }
 
 const KEYS: u64 = 24;
@@ -55,6 +43,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub const PAUSE_US: u64 = 12_000;
 
 impl Caller {
+    /// A client of this number; what it draws is the seed's and the number's. All clients of a
+    /// history share clock and newest revision. Number 0 also defragments.
+    #[must_use]
     pub fn new(number: u32, seed: u64, clock: Clock, newest: &Rc<Cell<i64>>) -> Self {
         let entropy = SplitMix::new(seed ^ u64::from(number) << 32);
         let newest = Rc::clone(newest);
@@ -181,7 +172,7 @@ impl Caller {
         }
     }
 
-    /// Runs one operation and remembers it; tells whether the server is gone.
+    /// Runs one operation and remembers it, whatever comes of it; tells whether the server is gone.
     pub async fn call(&mut self, client: &Client, request: Request) -> bool {
         let (client_number, call) = (self.number, self.clock.now());
         // Noted before it is asked: whoever gives up waiting does not take it back.
@@ -224,6 +215,7 @@ impl Caller {
     }
 
     /// Whether the last operation was answered.
+    #[must_use]
     pub fn was_answered(&self) -> bool {
         let last = self.operations.last();
         last.is_some_and(|operation| matches!(operation.outcome, Outcome::Answered(_)))
@@ -245,7 +237,7 @@ async fn call_one(client: &Client, request: &Request) -> Result<Response, Failur
         }
         Request::LeaseKeepAlive(id) => {
             let message = LeaseKeepAliveRequest { id: *id }.encode_to_vec();
-            let body = Some(conform::grpc::envelope(&message));
+            let body = Some(envelope(&message));
             let mut stream = client.try_open(&lease("LeaseKeepAlive"), body, true).await?;
             let answer = stream.next_raw().await?.expect("every keep-alive is answered");
             Response::LeaseKeepAlive(
@@ -258,96 +250,4 @@ async fn call_one(client: &Client, request: &Request) -> Result<Response, Failur
         }
         Request::LeaseExpire(_) => unreachable!("nobody asks for it"),
     })
-}
-
-/// One watch over all its connections.
-pub struct Watcher {
-    request: WatchCreateRequest,
-    clock: Clock,
-    pub legs: Vec<Leg>,
-}
-
-impl Watcher {
-    pub fn new(request: WatchCreateRequest, clock: Clock) -> Self {
-        Self { request, clock, legs: Vec::new() }
-    }
-
-    /// Where the next leg begins: behind the last event, or anew after a compaction.
-    fn next_start(&self) -> i64 {
-        let mut next = self.request.start_revision;
-        for leg in &self.legs {
-            for (_, response) in &leg.responses {
-                let last = response.events.iter().filter_map(|e| e.kv.as_ref()).last();
-                next = last.map_or(next, |kv| kv.mod_revision + 1);
-                next = next.max(response.compact_revision);
-            }
-        }
-        next
-    }
-
-    /// Opens the next leg; nothing if the server is gone.
-    async fn open(&mut self, server: SocketAddr) -> Option<(Client, Stream)> {
-        let client = Client::try_connect_to(server, 1 << 24).await.ok()?;
-        let start_revision = self.next_start();
-        let request = WatchCreateRequest { start_revision, ..self.request.clone() };
-        let union = RequestUnion::CreateRequest(request.clone());
-        let message = WatchRequest { request_union: Some(union) }.encode_to_vec();
-        let opened = self.clock.now();
-        self.legs.push(Leg { request, opened, responses: Vec::new(), must_reach: None });
-        let body = Some(conform::grpc::envelope(&message));
-        let stream = client.try_open("/etcdserverpb.Watch/Watch", body, false).await.ok()?;
-        Some((client, stream))
-    }
-
-    /// Takes the next response; nothing if the server is gone.
-    async fn take(&mut self, stream: &mut Stream) -> Option<WatchResponse> {
-        let bytes = stream.next_raw().await.ok()??;
-        let response = WatchResponse::decode(bytes).expect("the method's message");
-        let leg = self.legs.last_mut().expect("open before");
-        leg.responses.push((self.clock.now(), response.clone()));
-        Some(response)
-    }
-
-    /// Watches until the server is gone.
-    pub async fn run(&mut self, server: SocketAddr) {
-        while let Some((_client, mut stream)) = self.open(server).await {
-            // A compaction may cancel it; then it begins anew.
-            loop {
-                match self.take(&mut stream).await {
-                    Some(response) if response.canceled => break,
-                    Some(_) => {}
-                    None => return,
-                }
-            }
-        }
-    }
-
-    /// Watches until everything up to `revision` must have come, by the server's own word: a
-    /// progress notification.
-    pub async fn finish(&mut self, server: SocketAddr, revision: i64) {
-        // A watch from a later revision is never told of progress, and this one has seen all.
-        if self.next_start() > revision {
-            return;
-        }
-        while let Some((_client, mut stream)) = self.open(server).await {
-            self.legs.last_mut().expect("opened above").must_reach = Some(revision);
-            loop {
-                let progress = RequestUnion::ProgressRequest(WatchProgressRequest {});
-                stream.send(&WatchRequest { request_union: Some(progress) });
-                let waiting = self.take(&mut stream);
-                let Ok(next) = tokio::time::timeout(Duration::from_millis(100), waiting).await
-                else {
-                    continue;
-                };
-                let response = next.expect("nobody ends the server now");
-                if response.canceled {
-                    break;
-                }
-                let told = response.header.as_ref().map_or(0, |h| h.revision);
-                if !response.created && response.events.is_empty() && told >= revision {
-                    return;
-                }
-            }
-        }
-    }
 }

@@ -1,8 +1,9 @@
-//! What a message costs: CPU time of both planes' threads. Run by hand:
-//! `cargo test --release -p quorate-peer --test cost -- --ignored --nocapture`.
+//! Prints what a message costs, as CPU time of both planes' threads, and what a snapshot costs, as
+//! time and memory: `cargo bench -p quorate-peer --bench cost`.
 
-#[path = "support/samples.rs"]
+#[path = "../tests/support/samples.rs"]
 mod samples;
+#[path = "../tests/support/mod.rs"]
 mod support;
 
 use std::net::TcpListener;
@@ -11,10 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use peer::{Answer, Config, Event, Listener, Member, Plane, Refused};
+use peer::{Answer, Event, Listener, Member, Plane, Refused};
 use raft::{Body, Entry, EntryKind, Message};
-use support::CLUSTER;
-use types::{ClusterId, Index, MemberId, Term};
+use types::{Index, MemberId, Term};
 
 #[derive(Default)]
 struct Counter {
@@ -58,18 +58,7 @@ impl Member for Counter {
 fn start(id: u64) -> (Plane, Arc<Counter>, String) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let config = Config {
-        id: MemberId(id),
-        cluster: ClusterId(CLUSTER),
-        own_urls: vec![url.clone()],
-        snap_dir: std::env::temp_dir(),
-        disk: Arc::new(osenv::OsDisk),
-        dial_timeout: Duration::from_secs(2),
-        read_timeout: Duration::from_secs(5),
-        write_timeout: Duration::from_secs(5),
-        local_address: None,
-        server_version: "3.7.1".to_owned(),
-    };
+    let config = support::config(id, &url, &std::env::temp_dir());
     let counter = Arc::new(Counter::default());
     let listeners = vec![Listener::Tcp(listener)];
     (Plane::start(config, Arc::clone(&counter) as _, listeners).unwrap(), counter, url)
@@ -90,9 +79,8 @@ fn cpu() -> Vec<Duration> {
     threads.iter().map(ns).collect()
 }
 
-#[test]
-#[ignore = "measures; says nothing about right or wrong"]
-fn an_append_costs_microseconds() {
+/// Appends of several shapes, paced and as fast as they go.
+fn appends() {
     let (sender, told, url) = start(1);
     let (receiver, counter, other) = start(2);
     sender.add_peer(MemberId(2), &[other]).unwrap();
@@ -171,9 +159,8 @@ fn resident() -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
 
-#[test]
-#[ignore = "measures; says nothing about right or wrong"]
-fn a_snapshot_costs_time_but_no_memory() {
+/// One snapshot of half a gibibyte.
+fn snapshot() {
     let (one, two) = (support::Ours::start(1), support::Ours::start(2));
     one.add(2, &two.url);
     two.add(1, &one.url);
@@ -189,4 +176,9 @@ fn a_snapshot_costs_time_but_no_memory() {
     }
     one.member.with(|told| assert_eq!(told.snapshots, [(2, true)]));
     println!("{} MiB in {:?}, {} KiB more memory", bytes >> 20, began.elapsed(), most >> 10);
+}
+
+fn main() {
+    appends();
+    snapshot();
 }
