@@ -6,7 +6,7 @@
 use cli::{Command, Exit, Flag, Kind, Program};
 
 use crate::session::Context;
-use crate::{endpoint, kv, lease, maintenance, member, move_leader, txn, watch};
+use crate::{downgrade, endpoint, kv, lease, maintenance, member, move_leader, txn, watch};
 
 /// What runs a command.
 pub type Run = fn(&Context) -> Result<(), Exit>;
@@ -142,7 +142,21 @@ pub static ETCDCTL: Program<Run> = Program {
         absent("completion"),
         leaf("defrag", "", "Returns free space to the file system", CLUSTER, maintenance::defrag),
         leaf("del", "<key> [range_end]", "Deletes keys", DEL, kv::del),
-        group("downgrade", "Downgrades", &[absent("cancel"), absent("enable"), absent("validate")]),
+        group(
+            "downgrade",
+            "Downgrades of a cluster",
+            &[
+                leaf("cancel", "", "Ends a downgrade", &[], downgrade::cancel),
+                leaf("enable", "<version>", "Begins a downgrade", &[], downgrade::enable),
+                leaf(
+                    "validate",
+                    "<version>",
+                    "Asks whether one may begin",
+                    &[],
+                    downgrade::validate,
+                ),
+            ],
+        ),
         absent("elect"),
         Command {
             shared_flags: CLUSTER,

@@ -6,6 +6,7 @@
 //! Read next: [`commands`], [`session`], [`print`], then one module per kind of command.
 
 pub mod commands;
+pub mod downgrade;
 pub mod endpoint;
 pub mod json;
 pub mod kv;

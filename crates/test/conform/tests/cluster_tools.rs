@@ -337,6 +337,43 @@ fn leadership_is_handed_over_as_etcdctl_does() {
     });
 }
 
+#[test]
+fn downgrades_are_asked_for_as_etcdctl_does() {
+    on_both_kinds(|both| {
+        for line in [
+            "downgrade validate",
+            "downgrade validate ''",
+            "downgrade validate 3.6 3.6",
+            "downgrade validate 3.6",
+            "downgrade validate 3.6.0 -w fields",
+            "downgrade validate 3.6 -w json",
+            "downgrade validate 3.6 -w table",
+            "downgrade validate 3.5",
+            "downgrade validate 3.7",
+            "downgrade validate x",
+            "downgrade enable",
+            "downgrade enable ''",
+            "downgrade enable 3.6 3.6",
+            "downgrade enable 3.5",
+            "downgrade cancel",
+            "downgrade cancel more",
+        ] {
+            both.same_plain(&[0], line);
+        }
+        let mut ran = Vec::new();
+        for tool in [&both.ours, &both.theirs] {
+            for line in ["downgrade enable 3.6", "downgrade enable 3.6", "downgrade cancel"] {
+                ran.push(run(tool, &both.args(&[1], line), "", PATIENCE));
+            }
+        }
+        assert_eq!(ran[..3], ran[3..], "left ours, right etcd's");
+        assert_eq!(
+            ran.iter().map(|ran| ran.code).collect::<Vec<_>>(),
+            [0, 1, 0, 0, 1, 0].map(Some)
+        );
+    });
+}
+
 /// Durations, and the order of what health checks print.
 fn without_times(text: &str) -> String {
     let mut lines: Vec<String> = Vec::new();
