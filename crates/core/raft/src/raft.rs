@@ -123,16 +123,22 @@ impl Raft {
         self.election_elapsed = self.election_elapsed.saturating_add(1);
         if self.role == Role::Leader {
             self.tick_leader();
-        } else if self.promotable()
-            && (self.election_elapsed >= self.election_timeout
-                || self.tracker.is_sole_voter(self.id()))
-        {
+        } else if self.promotable() && self.is_election_due() {
             self.election_elapsed = 0;
             self.campaign();
         } else if self.role == Role::Follower && self.mourning == Some(self.ticks) {
             // The timeout runs on: those who know better do not answer.
             self.campaign();
         }
+    }
+
+    /// A sole voter has nobody to wait for, and then only for its own vote to be durable: campaigning
+    /// anew meanwhile, it would never win on a disk that is slower than that.
+    fn is_election_due(&self) -> bool {
+        if self.tracker.is_sole_voter(self.id()) {
+            return self.role == Role::Follower;
+        }
+        self.election_elapsed >= self.election_timeout
     }
 
     /// Lets the election clock of a member that does not lead run ahead by some ticks, though not

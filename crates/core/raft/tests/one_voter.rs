@@ -63,6 +63,22 @@ fn a_sole_voter_campaigns_on_its_first_tick() {
 }
 
 #[test]
+fn a_sole_voter_campaigns_once_however_slow_its_disk_is() {
+    let mut member = Member::alone();
+    member.drain();
+    member.raft.tick();
+    member.take_ready();
+    let term = member.raft.term();
+    for _ in 0..100 {
+        member.raft.tick();
+        member.take_ready();
+    }
+    assert_eq!((member.role(), member.raft.term()), (Role::Candidate, term));
+    member.complete_write();
+    assert_eq!(member.role(), Role::Leader);
+}
+
+#[test]
 fn it_leads_only_when_its_vote_is_durable() {
     let mut member = Member::alone();
     member.drain();
