@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use env::Failpoints;
-use member::{CommitPolicy, Retention};
+use member::{CommitPolicy, CompactionPace, Retention};
 use rpc::Settings;
 
 use crate::config::features::Features;
@@ -62,6 +62,8 @@ pub struct Options {
     pub commit: CommitPolicy,
     /// `--auto-compaction-mode`, `--auto-compaction-retention`; `None` is off.
     pub auto_compaction: Option<Retention>,
+    /// `--compaction-batch-limit`, `--compaction-sleep-interval`.
+    pub compaction: CompactionPace,
     /// `--quota-backend-bytes`; no limit if negative.
     pub quota_bytes: i64,
     /// `--max-request-bytes`.
@@ -131,6 +133,7 @@ impl Default for Options {
                 operations: l::BACKEND_BATCH_OPS,
             },
             auto_compaction: None,
+            compaction: CompactionPace::default(),
             quota_bytes: l::DEFAULT_QUOTA_BYTES,
             max_request_bytes: l::MAX_REQUEST_BYTES as usize,
             max_txn_ops: l::MAX_TXN_OPS,

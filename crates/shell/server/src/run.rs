@@ -115,7 +115,7 @@ fn start_config(options: &Options, identity: &Identity) -> StartConfig {
             persist_checkpoints: options.lease_checkpoints.1,
         },
         commit: options.commit,
-        limits: MemberLimits::default(),
+        limits: MemberLimits { compaction: options.compaction, ..MemberLimits::default() },
         election_ticks: u32::try_from(ticks).unwrap_or(u32::MAX),
         pre_vote: options.pre_vote,
         unsafe_no_fsync: options.unsafe_no_fsync,
