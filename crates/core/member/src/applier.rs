@@ -19,7 +19,7 @@ use machine::{Alarms, Effect, Machine, Members};
 use raft::{EntryKind, SnapshotMeta};
 use store::compact::Step;
 use store::hash::{CompactionHashes, KvHasher};
-use store::{Batch, Bucket, Released, ValueError, View};
+use store::{Batch, Bucket, Op, Released, ValueError, View};
 use types::limits::{COMPACTION_BATCH, COMPACTION_SLEEP_MS};
 use types::{Index, LeaseId, ReplyToken, Revision, Term};
 
@@ -208,6 +208,8 @@ pub struct Applier {
     next_slice: Option<Instant>,
     pace: CompactionPace,
     storage_version: StorageVersion,
+    /// What a start found to be written, for the first turn.
+    unwritten: Option<Op>,
     /// A received snapshot, behind entries that are still to be applied: somebody waits for those.
     received: Option<SnapshotMeta>,
     /// A snapshot is being installed: nothing is applied.
@@ -246,6 +248,7 @@ impl Applier {
             next_slice,
             pace,
             storage_version: StorageVersion::new(storage_version),
+            unwritten: None,
             received: None,
             installing: false,
             to_hash: None,
@@ -254,16 +257,14 @@ impl Applier {
             failpoints: Failpoints::default(),
             hooks,
         };
-        applier.settle_storage_version(snapshot);
+        applier.unwritten = applier.settle_storage_version(snapshot);
         applier
     }
 
     /// Lets the storage version follow what the recovered state says of the cluster's.
-    fn settle_storage_version(&mut self, snapshot: Index) {
-        if let Some(version) = self.machine.members().cluster_version.clone() {
-            let op = self.storage_version.follow(&version, self.applied.0, snapshot);
-            op.into_iter().for_each(|op| self.machine.store.local(op));
-        }
+    fn settle_storage_version(&mut self, snapshot: Index) -> Option<Op> {
+        let version = self.machine.members().cluster_version.as_ref()?;
+        self.storage_version.follow(version, self.applied.0, snapshot)
     }
 
     /// Whether something that must not take long waits for a snapshot of the log.
@@ -306,7 +307,7 @@ impl Applier {
     /// When [`Applier::handle`] must be called even without input.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        if self.may_apply() && !self.waiting_entries.is_empty() {
+        if self.unwritten.is_some() || (self.may_apply() && !self.waiting_entries.is_empty()) {
             return Some(Instant(0));
         }
         let may_compact = self.defragmenting.is_empty() && !self.installing;
@@ -334,6 +335,7 @@ impl Applier {
         let mut conf_changed = false;
         let mut before = self.applied.0;
         let mut published = false;
+        self.unwritten.take().into_iter().for_each(|op| self.machine.store.local(op));
         for input in inputs.drain(..) {
             match input {
                 ApplierInput::Committed(committed) => self.waiting_entries.push_back(committed),
@@ -494,7 +496,8 @@ impl Applier {
         self.machine = machine;
         self.applied = (meta.index, meta.term);
         self.storage_version = StorageVersion::new(storage_version);
-        self.settle_storage_version(meta.index);
+        let op = self.settle_storage_version(meta.index);
+        op.into_iter().for_each(|op| self.machine.store.local(op));
         (self.last_batch, self.committed_batch) = (0, 0);
         for waiting in &mut self.waiting {
             // The installed database holds all there was.

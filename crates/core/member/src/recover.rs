@@ -115,6 +115,8 @@ pub enum StartError {
         /// What the log vouches for.
         snapshot: Index,
     },
+    /// Nor is there a received one that does.
+    NoSnapshotDatabase,
     /// An entry or hard state in the log is not raft's.
     Malformed(String),
     /// Raft refuses what the disk holds.
@@ -141,6 +143,10 @@ impl std::fmt::Display for StartError {
                 f,
                 "database file ({} index {database}) does not match with snapshot (index {snapshot})",
                 path.display()
+            ),
+            //= etcd 3.7.1: server/storage/backend.go#OpenSnapshotBackend
+            StartError::NoSnapshotDatabase => f.write_str(
+                "failed to find database snapshot file (snap: snapshot file doesn't exist)",
             ),
             StartError::Malformed(what) => write!(f, "wal: {what}"),
             StartError::Raft(e) => e.fmt(f),
@@ -222,7 +228,10 @@ pub fn start(
     }
     let snapshot = newest_snapshot(&*disk, &config.wal_dir, may)?;
     let received = received::path(&config.snap_dir, snapshot.0);
-    if snapshot.0 > machine.store.applied_index() && disk.exists(may, &received)? {
+    if snapshot.0 > machine.store.applied_index() {
+        if !disk.exists(may, &received)? {
+            return Err(StartError::NoSnapshotDatabase);
+        }
         sometimes!(config.hooks, probes::INSTALLED_AT_START);
         // Its record is in the log, so it counts; the crash came before it was installed.
         drop((db, machine));

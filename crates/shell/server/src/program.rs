@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::config::{self, Configured, Refused, Request};
 use crate::failpoints::{Registry, http};
-use crate::logging::Format;
+use crate::logging::{Format, Level};
 use crate::notify;
 use crate::threads::Fatal;
 use crate::{Log, Options, RunError, Server, log_line, start_until};
@@ -47,6 +47,30 @@ pub fn program(args: &[String], disk: &Arc<dyn Disk>, ready: &dyn Fn()) -> ExitC
     }
 }
 
+/// The line that says what is run, and how.
+//= etcd 3.7.1: server/embed/etcd.go#print
+fn tell_start(log: &Log, configured: &Configured, found: bool) {
+    let options = &configured.options;
+    let path = |path: &std::path::Path| path.display().to_string();
+    let mut fields = vec![
+        ("etcd-version", types::SERVER_VERSION.into()),
+        ("member-initialized", found.into()),
+        ("name", options.name.as_str().into()),
+        ("data-dir", path(&options.data_dir).into()),
+        ("wal-dir", path(&options.wal_dir).into()),
+        ("member-dir", path(&options.data_dir.join("member")).into()),
+        ("heartbeat-interval", show_duration(options.heartbeat).into()),
+        ("election-timeout", show_duration(options.election).into()),
+        ("initial-corrupt-check", options.checks.initial.into()),
+        ("corrupt-check-time-interval", show_duration(options.checks.periodic).into()),
+        ("compact-check-time-interval", show_duration(options.checks.compaction).into()),
+        ("downgrade-check-interval", show_duration(options.downgrade_check).into()),
+    ];
+    fields.extend(configured.shown.iter().cloned());
+    let caller = concat!(file!(), ":", line!()).trim_start_matches("crates/");
+    log.line(Level::Info, caller, "starting an etcd server", &fields);
+}
+
 fn run(configured: &Configured, disk: &Arc<dyn Disk>, ready: &dyn Fn()) -> ExitCode {
     let log = match Log::open(&configured.log_level, configured.log_format, &configured.log_outputs)
     {
@@ -70,23 +94,7 @@ fn run(configured: &Configured, disk: &Arc<dyn Disk>, ready: &dyn Fn()) -> ExitC
         ("Initialize and start etcd server", "empty")
     };
     log_line!(log, Info, msg, "data-dir" = data_dir.as_str(), "dir-type" = kind);
-    log_line!(
-        log,
-        Info,
-        "starting an etcd server",
-        "etcd-version" = types::SERVER_VERSION,
-        "name" = options.name.as_str(),
-        "data-dir" = data_dir.as_str(),
-        "member-initialized" = found,
-        "snapshot-count" = options.snapshot_count,
-        "quota-backend-bytes" = options.quota_bytes,
-        "max-request-bytes" = options.max_request_bytes,
-        "pre-vote" = options.pre_vote,
-        "heartbeat-interval" = show_duration(options.heartbeat),
-        "election-timeout" = show_duration(options.election),
-        "initial-cluster-token" = options.initial_cluster_token.as_str(),
-        "advertise-client-urls" = options.advertise_client_urls.clone(),
-    );
+    tell_start(&log, configured, found);
     // Before anything starts, so that a signal in the middle of a start is not missed.
     let mut signals = match Signals::new([SIGINT, SIGTERM]) {
         Ok(signals) => signals,

@@ -111,7 +111,7 @@ fn an_index_committed_without_its_effects_is_found() {
 #[test]
 fn a_snapshot_ahead_of_the_backend_is_found() {
     let what = found(Plant::SnapshotAhead, 1..=400);
-    assert!(what.contains("does not match with snapshot"), "{what}");
+    assert!(what.contains("failed to find database snapshot file"), "{what}");
 }
 
 #[test]

@@ -228,7 +228,7 @@ impl Node {
                 NodeInput::Applied(applied) => self.applied(now, applied, out),
                 NodeInput::Installed(installed) => self.installed(now, installed, out),
                 NodeInput::BackendCommitted(committed) => self.backend_committed(&committed, out),
-                NodeInput::SnapshotSaved(index) => self.snapshot_saved(index, out),
+                NodeInput::SnapshotSaved(index) => self.snapshot_saved(now, index, out),
                 NodeInput::Unreachable(peer) => self.raft.report_unreachable(peer),
                 NodeInput::PeerEnded(peer) => self.raft.peer_ended(peer),
                 NodeInput::AdvanceElection => {

@@ -151,21 +151,27 @@ impl Node {
         out.log.push(LogInput::Snapshot(RaftSnapshot::of(committed)));
     }
 
-    pub(super) fn snapshot_saved(&mut self, index: Index, out: &mut NodeOutput) {
+    pub(super) fn snapshot_saved(&mut self, now: Instant, index: Index, out: &mut NodeOutput) {
         self.snapshot_asked = false;
         self.snapshot_forced.take_if(|forced| *forced <= index);
         out.snapshot_saved = Some(index);
+        self.forget(now, self.status.applied);
     }
 
-    /// Lets go of applied entries in memory every hundred entries. Others may still ask for the
-    /// last thousands, and one that was sent a snapshot for everything behind it; alone, a member
-    /// needs none of them.
-    //= etcd 3.7.1: server/etcdserver/server.go#compactRaftLog
+    /// Lets go of applied entries in memory every hundred entries; after a snapshot at once.
+    //= etcd 3.7.1: server/etcdserver/server.go#snapshotIfNeededAndCompactRaftLog
     pub(super) fn forget_entries(&mut self, now: Instant, applied: Index) {
         let early = buggify!(self.hooks, "node: forgets entries early");
         if applied.0 < self.forgotten.0 + MEMORY_COMPACTION_ENTRIES && !early {
             return;
         }
+        self.forget(now, applied);
+    }
+
+    /// Others may still ask for the last thousands, and one that was sent a snapshot for everything
+    /// behind it; alone, a member needs none of them.
+    //= etcd 3.7.1: server/etcdserver/server.go#compactRaftLog
+    fn forget(&mut self, now: Instant, applied: Index) {
         if self.sending.holds(now) {
             sometimes!(self.hooks, probes::KEPT_FOR_SNAPSHOT);
             return;

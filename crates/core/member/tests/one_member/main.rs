@@ -3,6 +3,7 @@
 
 mod harness;
 mod lagging;
+mod versions;
 
 use std::path::PathBuf;
 use std::sync::Arc;

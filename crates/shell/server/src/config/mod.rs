@@ -5,6 +5,7 @@
 //! etcd's; a flag whose feature comes later is refused unless it has its default.
 
 pub mod features;
+mod shown;
 pub mod source;
 pub mod table;
 pub mod urls;
@@ -50,6 +51,8 @@ pub struct Configured {
     pub log_outputs: Vec<String>,
     /// Lines for the log.
     pub warnings: Vec<String>,
+    /// What the start tells of itself.
+    pub shown: Vec<(&'static str, serde_json::Value)>,
 }
 
 /// Makes a configuration of the command line (without the program's name), the environment, and
@@ -84,6 +87,8 @@ pub fn configure(
     }
     check(&set).map_err(Refused::Invalid)?;
     let options = options(&set).map_err(Refused::Invalid)?;
+    let deprecations: Vec<String> = shown::deprecations(&set).collect();
+    set.warnings.extend(deprecations);
     Ok(Request::Run(Box::new(Configured {
         options,
         log_level: set.text("log-level").to_owned(),
@@ -92,6 +97,7 @@ pub fn configure(
             _ => Format::Json,
         },
         log_outputs: list(set.text("log-outputs")),
+        shown: shown::fields(&set),
         warnings: set.warnings,
     })))
 }
@@ -471,6 +477,27 @@ mod tests {
         assert_eq!(refusal(&["--logger=x"]), "unknown logger option \"x\"");
         let text = "unknown log format: x, supported values json, console";
         assert_eq!(refusal(&["--log-format=x"]), text);
+    }
+
+    #[test]
+    fn flags_that_do_nothing_any_more_are_told() {
+        let told = |flags: &[&str]| {
+            let args: Vec<String> = flags.iter().map(|&f| f.to_owned()).collect();
+            match configure(&args, std::iter::empty()) {
+                Ok(Request::Run(configured)) => (configured.warnings, configured.shown),
+                other => panic!("{flags:?}: {other:?}"),
+            }
+        };
+        let (warnings, shown) = told(&["--max-snapshots=10", "--v2-deprecation=gone"]);
+        let texts = ["--max-snapshots is deprecated", "--v2-deprecation is deprecated"];
+        assert_eq!(warnings.len(), 2);
+        assert!(warnings.iter().zip(texts).all(|(told, text)| told.starts_with(text)));
+        assert!(shown.contains(&("max-snapshots", 10.into())));
+        assert!(shown.contains(&("v2-deprecation", "write-only".into())));
+        let (warnings, shown) = told(&[]);
+        assert!(warnings.is_empty());
+        assert!(shown.contains(&("listen-peer-urls", vec!["http://localhost:2380"].into())));
+        assert!(shown.contains(&("pre-vote", true.into())));
     }
 
     #[test]
