@@ -60,6 +60,12 @@ impl Reporter {
         );
     }
 
+    /// A received snapshot is the database now, and about to become the state.
+    //= etcd 3.7.1: server/etcdserver/server.go#applySnapshot
+    pub fn snapshot_opened(&self) {
+        log_line!(self.log, Info, "applySnapshot: opened snapshot backend");
+    }
+
     /// A received snapshot is the state now.
     //= etcd 3.7.1: server/etcdserver/server.go#applySnapshot
     pub fn installed(&self, index: Index) {

@@ -499,6 +499,9 @@ fn run_committer(q: &Queues, mut committer: Committer, plane: &Plane) -> Result<
             q.reporter.committed(Clock.now().since(now));
         }
         for input in done.applier.drain(..) {
+            if matches!(input, ApplierInput::Installed { .. }) {
+                q.reporter.snapshot_opened();
+            }
             if let ApplierInput::Defragmented(result) = &input {
                 let took = defragmenting.take().map(|began| Clock.now().since(began));
                 let size = result.as_ref().map(bolt::ReadTx::size_bytes);
