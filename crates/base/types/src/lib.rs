@@ -6,12 +6,16 @@
 
 pub mod ids;
 pub mod limits;
+mod quote;
+pub mod url;
 pub mod version;
 
 pub use ids::{
     ClusterId, Index, LeaseId, MemberId, ReplyToken, RequestId, Revision, SubRevision, Term,
     WatchId, WriteId,
 };
+pub use quote::quote;
+pub use url::{BadUrl, Scheme, Url};
 pub use version::Version;
 
 /// The etcd version this build stands in for, as `--version`, `/version` and Status report it.

@@ -6,12 +6,11 @@
 //!
 //! Owns: finding a command, reading flags, help, Go's spellings of numbers, durations, strings and
 //! tables, and of what is wrong with a URL. Never: runs a command, speaks to a server. Read next:
-//! [`command`], [`flags`], [`text`], [`url`].
+//! [`command`], [`flags`], [`text`].
 
 pub mod command;
 pub mod flags;
 pub mod text;
-pub mod url;
 
 pub use command::{Command, Found, Program, find};
 pub use flags::{Flag, Kind, Values};

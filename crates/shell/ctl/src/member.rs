@@ -8,8 +8,9 @@ use api::etcdserverpb::{
     MemberUpdateRequest, MemberUpdateResponse, ResponseHeader,
 };
 use api::method::Method;
-use cli::{Exit, text, url};
+use cli::{Exit, text};
 use prost::Message;
+use types::Url;
 
 use crate::json;
 use crate::print::{Format, answer, field, header_fields, id, line, out};
@@ -113,6 +114,13 @@ fn only_id(context: &Context) -> Result<u64, Exit> {
         .map_err(|e| Exit::args(format!("bad member ID arg ({e}), expecting ID in Hex")))
 }
 
+/// Looks at the URLs of a member before they are sent.
+//= etcd 3.7.1: client/v3/cluster.go#memberAdd
+fn check_urls(urls: &[String]) -> Result<(), Exit> {
+    let bad = urls.iter().find_map(|url| Url::parse(url).err());
+    bad.map_or(Ok(()), |bad| Err(Exit::new(Exit::ERROR, bad.to_string())))
+}
+
 /// What `--peer-urls` lists.
 fn peer_urls(context: &Context) -> Result<Vec<String>, Exit> {
     let listed = context.values.text("peer-urls");
@@ -162,7 +170,7 @@ pub fn add(context: &Context) -> Result<(), Exit> {
     };
     let peer_ur_ls = peer_urls(context)?;
     let session = context.open()?;
-    url::check_peers(&peer_ur_ls).map_err(|e| Exit::new(Exit::ERROR, e))?;
+    check_urls(&peer_ur_ls)?;
     let request = MemberAddRequest { peer_ur_ls, is_learner: context.values.is_on("learner") };
     let response: MemberAddResponse = session.call(Method::MemberAdd, &request).map_err(failed)?;
     let added = response.member.clone().unwrap_or_default();
@@ -211,7 +219,7 @@ pub fn update(context: &Context) -> Result<(), Exit> {
     let id = only_id(context)?;
     let peer_ur_ls = peer_urls(context)?;
     let session = context.open()?;
-    url::check_peers(&peer_ur_ls).map_err(|e| Exit::new(Exit::ERROR, e))?;
+    check_urls(&peer_ur_ls)?;
     let request = MemberUpdateRequest { id, peer_ur_ls };
     let response: MemberUpdateResponse =
         session.call(Method::MemberUpdate, &request).map_err(failed)?;

@@ -22,13 +22,12 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
-use types::{ClusterId, LeaseId, MemberId, Revision};
+use types::{ClusterId, LeaseId, MemberId, Revision, Url};
 
 use crate::headers::{CLUSTER_ID, parse_id};
 use crate::link::{Link, once, repeatable};
 use crate::net::Dialer;
 use crate::reader::describe;
-use crate::url::Url;
 
 /// Bytes of an answer.
 //= etcd 3.7.1: server/lease/leasehttp/http.go#maxLeaseHTTPResponseSize

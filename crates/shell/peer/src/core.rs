@@ -14,18 +14,18 @@ use std::time::Instant;
 
 use raft::{Body, Message};
 use tokio::task::AbortHandle;
-use types::MemberId;
+use types::{MemberId, Url};
 
 use crate::event::{Channel, Event};
 use crate::headers::Identity;
 use crate::net::Dialer;
+use crate::picker::Picker;
 use crate::pipeline::Pipeline;
 use crate::plane::{Active, Config, Member, Refused};
 use crate::probe;
 use crate::reader;
 use crate::snapshot_send::{self, SnapshotSlots};
 use crate::tasks;
-use crate::url::{Picker, Url};
 use crate::writer::Writer;
 
 /// Senders that are no peers but get answers. Ours: etcd has no limit.

@@ -27,6 +27,7 @@ mod event;
 mod headers;
 mod link;
 mod net;
+mod picker;
 mod pipeline;
 mod plane;
 mod probe;
@@ -36,7 +37,6 @@ mod serve;
 mod snapshot_receive;
 mod snapshot_send;
 mod tasks;
-mod url;
 mod writer;
 
 pub use client::{
@@ -46,14 +46,13 @@ pub use client::{
 pub use event::{Channel, Event, Probe, Refusal, Side};
 pub use net::Listener;
 pub use plane::{Answer, Config, Member, Plane, Refused};
-pub use url::{BadUrl, Scheme, Url, parse_urls};
 
 /// Reads arbitrary text as what stands in requests and answers: URLs, ids, versions, times.
 #[doc(hidden)]
 pub fn fuzz_text(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    if let Ok(urls) = parse_urls(&text.split(',').collect::<Vec<_>>()) {
-        assert!(urls.iter().all(|url| Url::parse(&url.to_string()).as_ref() == Ok(url)));
+    if let Ok(urls) = types::Url::parse_all(&text.split(',').collect::<Vec<_>>()) {
+        assert!(urls.iter().all(|url| types::Url::parse(&url.to_string()).as_ref() == Ok(url)));
     }
     if let Some(id) = headers::parse_id(text) {
         assert_eq!(headers::parse_id(&format!("{id:x}")), Some(id));

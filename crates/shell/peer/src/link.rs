@@ -15,7 +15,7 @@ use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 
 use crate::net::{Dialer, Timed, dial};
-use crate::url::Url;
+use types::Url;
 
 /// Bytes of the buffer for one read.
 const READ_BYTES: usize = 128 * 1024;

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::time::{Instant, Sleep};
 
-use crate::url::{Scheme, Url};
+use types::{Scheme, Url};
 
 /// A bound socket on which peers are served.
 #[derive(Debug)]

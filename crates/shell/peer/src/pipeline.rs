@@ -13,15 +13,15 @@ use http_body_util::Full;
 use raft::{Body, Message};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
-use types::MemberId;
+use types::{MemberId, Url};
 
 use crate::core::Core;
 use crate::event::{Channel, Event};
 use crate::headers::{CLUSTER_ID_MISMATCH, INCOMPATIBLE_VERSION};
 use crate::link::{Link, repeatable};
+use crate::picker::Picker;
 use crate::reader::describe;
 use crate::tasks;
-use crate::url::{Picker, Url};
 
 /// Requests at once.
 const WORKERS: usize = 4;

@@ -19,13 +19,12 @@ use bytes::Bytes;
 use handover::Inbox;
 use raft::{Body, Message};
 use tokio::task::LocalSet;
-use types::{ClusterId, Index, MemberId};
+use types::{BadUrl, ClusterId, Index, MemberId, Url};
 
 use crate::core::Core;
 use crate::event::Event;
 use crate::headers::Identity;
 use crate::net::{Dialer, Listener, Listening};
-use crate::url::{BadUrl, Url, parse_urls};
 use crate::{serve, tasks};
 
 /// Calls of [`Plane::send`] that wait for the plane's thread; more are lost as if by the network.
@@ -227,7 +226,7 @@ impl Plane {
     /// # Errors
     /// A URL that is none.
     pub fn add_peer<S: AsRef<str>>(&self, id: MemberId, urls: &[S]) -> Result<(), BadUrl> {
-        self.0.inbox.push_event(Command::AddPeer(id, parse_urls(urls)?));
+        self.0.inbox.push_event(Command::AddPeer(id, Url::parse_all(urls)?));
         Ok(())
     }
 
@@ -236,7 +235,7 @@ impl Plane {
     /// # Errors
     /// As [`Plane::add_peer`].
     pub fn add_remote<S: AsRef<str>>(&self, id: MemberId, urls: &[S]) -> Result<(), BadUrl> {
-        self.0.inbox.push_event(Command::AddRemote(id, parse_urls(urls)?));
+        self.0.inbox.push_event(Command::AddRemote(id, Url::parse_all(urls)?));
         Ok(())
     }
 
@@ -245,7 +244,7 @@ impl Plane {
     /// # Errors
     /// As [`Plane::add_peer`].
     pub fn update_peer<S: AsRef<str>>(&self, id: MemberId, urls: &[S]) -> Result<(), BadUrl> {
-        self.0.inbox.push_event(Command::UpdatePeer(id, parse_urls(urls)?));
+        self.0.inbox.push_event(Command::UpdatePeer(id, Url::parse_all(urls)?));
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use http::Request;
 use http_body_util::Full;
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep};
-use types::MemberId;
+use types::{MemberId, Url};
 
 use crate::core::Core;
 use crate::event::{Event, Probe};
@@ -20,7 +20,6 @@ use crate::link::{Link, LinkError};
 use crate::reader::describe;
 use crate::rfc3339;
 use crate::tasks;
-use crate::url::Url;
 
 /// Time between tellings of a healthy peer.
 const TELL: Duration = Duration::from_secs(30);

@@ -12,14 +12,14 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use tokio::time::{MissedTickBehavior, interval};
-use types::MemberId;
+use types::{MemberId, Url};
 
 use crate::codec::{AppendDecoder, Broken, Heard, MessageDecoder};
 use crate::core::Core;
 use crate::event::{Channel, Event, Side};
 use crate::headers::{CLUSTER_ID_MISMATCH, INCOMPATIBLE_VERSION, RAFT_TO};
 use crate::link::{Link, LinkError, compact, read_body};
-use crate::url::Picker;
+use crate::picker::Picker;
 
 /// Time between the beginnings of two attempts.
 pub(crate) const REDIAL: Duration = Duration::from_millis(100);
@@ -135,7 +135,7 @@ async fn open(
 async fn try_open(
     core: &Core,
     peer: MemberId,
-    url: &crate::url::Url,
+    url: &Url,
     channel: Channel,
 ) -> Result<(StreamLink, Incoming), NoStream> {
     let (read, write) = (core.config.read_timeout, core.config.write_timeout);

@@ -19,7 +19,7 @@ use hyper::ext::ReasonPhrase;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use raft::Message;
-use types::MemberId;
+use types::{MemberId, Url};
 
 use crate::codec::MAX_MESSAGE_BYTES;
 use crate::core::Core;
@@ -31,7 +31,6 @@ use crate::headers::{
 use crate::link::read_body;
 use crate::net::{Listening, Stream, Timed};
 use crate::snapshot_receive;
-use crate::url::parse_urls;
 use crate::writer::AnswerBody;
 use crate::{probe, reader, tasks};
 
@@ -155,7 +154,7 @@ fn incompatible(core: &Core, headers: &HeaderMap) -> Option<Reply> {
 fn add_remote(core: &Rc<Core>, id: Option<u64>, headers: &HeaderMap) {
     let urls = text_of(headers, PEER_URLS);
     if let (Some(id), false) = (id, urls.is_empty())
-        && let Ok(urls) = parse_urls(&urls.split(',').collect::<Vec<_>>())
+        && let Ok(urls) = Url::parse_all(&urls.split(',').collect::<Vec<_>>())
     {
         core.add_remote(MemberId(id), urls);
     }

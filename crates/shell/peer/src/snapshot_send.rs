@@ -24,7 +24,7 @@ use crate::event::{Channel, Event};
 use crate::link::{Link, read_body};
 use crate::pipeline::{judge, post_request};
 use crate::reader::describe;
-use crate::url::Url;
+use types::Url;
 
 /// Snapshots on their way at once.
 //= etcd 3.7.1: server/etcdserver/raft.go#maxInFlightMsgSnap

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use env::{Disk, MayBlock};
 use machine::Member;
-use peer::{Client, RemoteCluster, RemoteMember, Url};
+use peer::{Client, RemoteCluster, RemoteMember};
 use rpc::identity::{cluster_id, member_id};
-use types::{CLUSTER_VERSION, ClusterId, MemberId, Version};
+use types::{CLUSTER_VERSION, ClusterId, MemberId, Url, Version};
 
 use crate::options::Options;
 use crate::run::RunError;

@@ -11,7 +11,7 @@ use crate::report::Reporter;
 
 impl Reporter {
     /// The peer plane was told of a membership change, or could not be.
-    pub fn peer_changed(&self, change: &PeerChange, result: Result<(), peer::BadUrl>) {
+    pub fn peer_changed(&self, change: &PeerChange, result: Result<(), types::BadUrl>) {
         let PeerChange::Set { id, urls } = change else { return };
         if let Err(why) = result {
             log_line!(

@@ -353,7 +353,7 @@ fn introduce(
     members: &Members,
     remotes: &[peer::RemoteMember],
 ) -> Result<(), RunError> {
-    let bad = |e: peer::BadUrl| RunError::Bootstrap(e.to_string());
+    let bad = |e: types::BadUrl| RunError::Bootstrap(e.to_string());
     for remote in remotes.iter().filter(|remote| remote.id != own.0) {
         plane.add_remote(MemberId(remote.id), &remote.peer_urls).map_err(bad)?;
     }

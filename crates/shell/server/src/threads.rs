@@ -360,7 +360,7 @@ fn run_node(q: &Queues, mut node: Node, plane: &Plane, failpoints: &Failpoints) 
 }
 
 /// Tells the peer plane who the members are now.
-fn change_peer(plane: &Plane, change: &PeerChange) -> Result<(), peer::BadUrl> {
+fn change_peer(plane: &Plane, change: &PeerChange) -> Result<(), types::BadUrl> {
     match change {
         // Adding one that is there changes nothing, updating one that is not there neither.
         PeerChange::Set { id, urls } => {

@@ -17,10 +17,9 @@ use machine::{Member, Members};
 use osenv::OsDisk;
 use raft::ConfState;
 use ring::digest::{Context, SHA256};
-use server::config::urls;
 use server::identity;
 use store::{Bucket, meta};
-use types::{ClusterId, MemberId};
+use types::{ClusterId, MemberId, Url};
 use wal::writer::Beginning;
 
 use crate::snapshot::{self, failed};
@@ -64,13 +63,18 @@ pub fn restore(values: &Values) -> Result<(), Exit> {
     Ok(())
 }
 
+fn read_url(text: &str) -> Result<String, Exit> {
+    let url = Url::parse(text).map_err(|bad| failed(bad.to_string()))?;
+    Ok(url.text().to_owned())
+}
+
 fn plan(values: &Values) -> Result<Plan, Exit> {
     let (name, token) = (values.text("name"), values.text("initial-cluster-token"));
     let mut cluster: Vec<(String, Vec<String>)> = Vec::new();
     for part in values.text("initial-cluster").split(',') {
         let malformed = || failed(format!("failed to parse initial cluster: {part}"));
         let (member, url) = part.trim().split_once('=').ok_or_else(malformed)?;
-        let url = urls::parse(url).map_err(failed)?.text;
+        let url = read_url(url)?;
         match cluster.iter_mut().find(|(known, _)| known == member) {
             Some((_, urls)) => urls.push(url),
             None => cluster.push((member.to_owned(), vec![url])),
@@ -84,7 +88,7 @@ fn plan(values: &Values) -> Result<Plan, Exit> {
     };
     let mut advertised = Vec::new();
     for url in values.text("initial-advertise-peer-urls").split(',') {
-        advertised.push(urls::parse(url.trim()).map_err(failed)?.text);
+        advertised.push(read_url(url)?);
     }
     let mut configured = urls.clone();
     configured.sort();

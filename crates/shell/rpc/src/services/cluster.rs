@@ -15,7 +15,7 @@ use machine::{Member, Members};
 use member::{NodeInput, Reply};
 use prost::Message;
 use raft::{ConfChange, ConfChangeKind};
-use types::{MemberId, Revision};
+use types::{MemberId, Revision, Url};
 
 use crate::identity::added_member_id;
 use crate::runtime::Runtime;
@@ -170,15 +170,8 @@ async fn change(
 /// Peer URLs as etcd accepts them, sorted.
 //= etcd 3.7.1: client/pkg/types/urls.go#NewURLs
 fn peer_urls(texts: &[String]) -> Result<Vec<String>, Status> {
-    let mut urls: Vec<String> = texts.iter().map(|text| text.trim().to_owned()).collect();
-    // An IPv6 address has both its brackets.
-    let closed = |host: &str| !host.starts_with('[') || host.contains(']');
-    let valid = |url: &String| peer::Url::parse(url).is_ok_and(|url| closed(url.host()));
-    if urls.is_empty() || !urls.iter().all(valid) {
-        return Err(ApiError::MemberBadUrls.into());
-    }
-    urls.sort_unstable();
-    Ok(urls)
+    let urls = Url::parse_all(texts).map_err(|_| ApiError::MemberBadUrls)?;
+    Ok(urls.iter().map(|url| url.text().to_owned()).collect())
 }
 
 fn voters(members: &Members) -> impl Iterator<Item = &Member> {

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use member::{CommitPolicy, CompactionPace, Retention};
 use rpc::Settings;
-use types::limits;
+use types::{Url, limits};
 
 use crate::corruption::Checks;
 use crate::logging::Format;
@@ -27,7 +27,6 @@ use crate::threads::Keep;
 use features::Features;
 pub use source::{Refused, Set};
 use table::{FLAGS, State};
-use urls::Url;
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -158,15 +157,15 @@ fn check(set: &Set) -> Result<(), String> {
     }
     for name in ["listen-peer-urls", "listen-client-urls"] {
         for url in url_list(set, name)? {
-            url.check_bind()?;
+            urls::check_bind(&url)?;
         }
     }
     for url in url_list(set, "initial-advertise-peer-urls")? {
-        if url.hostname().is_empty() && url.scheme.starts_with("http") {
+        if url.hostname().is_empty() && !url.scheme().is_socket() {
             return Err(format!(
                 r#"--initial-advertise-peer-urls {:?} must be "host:port" (unexpected empty host ({}))"#,
                 set.text("initial-advertise-peer-urls"),
-                url.text
+                url.text()
             ));
         }
     }
@@ -212,7 +211,7 @@ fn check(set: &Set) -> Result<(), String> {
         }
     }
     for name in ["listen-peer-urls", "listen-client-urls"] {
-        if url_list(set, name)?.iter().any(|u| matches!(&u.scheme[..], "https" | "unixs")) {
+        if url_list(set, name)?.iter().any(|u| u.scheme().is_secure()) {
             return Err(format!(
                 "--{name} with TLS is not implemented by Quorate yet (see COMPAT.md)"
             ));
@@ -242,10 +241,10 @@ fn initial_cluster(text: &str) -> Result<Vec<(String, Vec<String>)>, String> {
         if url.is_empty() {
             return Err(format!("error setting up initial cluster: empty URL given for {name:?}"));
         }
-        let url = urls::parse(url).map_err(|e| format!("error setting up initial cluster: {e}"))?;
+        let url = Url::parse(url).map_err(|e| format!("error setting up initial cluster: {e}"))?;
         match members.iter_mut().find(|(known, _)| known == name) {
-            Some((_, urls)) => urls.push(url.text),
-            None => members.push((name.to_owned(), vec![url.text])),
+            Some((_, urls)) => urls.push(url.text().to_owned()),
+            None => members.push((name.to_owned(), vec![url.text().to_owned()])),
         }
     }
     if members.is_empty() {
@@ -302,7 +301,7 @@ fn local_address(features: &Features, advertised: &[String]) -> Option<IpAddr> {
     if !features.is_open("SetMemberLocalAddr") {
         return None;
     }
-    let host = |text: &String| Some(urls::parse(text).ok()?.hostname().to_owned());
+    let host = |text: &String| Some(Url::parse(text).ok()?.hostname().to_owned());
     let addresses = advertised.iter().filter_map(host).filter_map(|host| host.parse().ok());
     addresses.into_iter().find(|ip: &IpAddr| !ip.is_loopback() && !ip.is_unspecified())
 }
@@ -318,7 +317,7 @@ fn options(set: &Set) -> Result<Options, String> {
         dir => PathBuf::from(dir),
     };
     let texts = |name| -> Result<Vec<String>, String> {
-        Ok(url_list(set, name)?.into_iter().map(|url| url.text).collect())
+        Ok(url_list(set, name)?.into_iter().map(|url| url.text().to_owned()).collect())
     };
     let advertised_peers = texts("initial-advertise-peer-urls")?;
     // Only a name was given: it is the whole cluster.
@@ -329,9 +328,9 @@ fn options(set: &Set) -> Result<Options, String> {
     };
     let features = Features::parse(set.text("feature-gates"))?;
     let client_urls = url_list(set, "listen-client-urls")?;
-    let client_addresses: Result<Vec<_>, _> = client_urls.iter().map(Url::address).collect();
+    let client_addresses: Result<Vec<_>, _> = client_urls.iter().map(urls::address).collect();
     let peer_urls = url_list(set, "listen-peer-urls")?;
-    let peer_addresses: Result<Vec<_>, _> = peer_urls.iter().map(Url::address).collect();
+    let peer_addresses: Result<Vec<_>, _> = peer_urls.iter().map(urls::address).collect();
     let max_request_bytes = number(set, "max-request-bytes");
     let or = |n: u64, default: u64| if n == 0 { default } else { n };
     let interval = match duration(set, "backend-batch-interval") {
