@@ -63,7 +63,7 @@ impl Both {
     /// nobody has, all but the last digit.
     fn same(&self, members: &[usize], line: &str, before: impl Fn(&Self) -> Option<u64>) {
         let founders: Vec<u64> = self.listed().iter().map(|m| m.id).collect();
-        let one = |tool: &PathBuf| {
+        let attempt = |tool: &PathBuf| {
             self.runs.set(self.runs.get() + 1);
             let id = before(self);
             let line = line.replace("http://127.0.0.1:", &self.unused());
@@ -76,7 +76,13 @@ impl Both {
             for member in after.iter().filter(|m| !founders.contains(&m.id)) {
                 self.block_on(self.cluster.member_remove(0, member.id)).expect("it may go");
             }
-            masked(ran, &line, &new, &self.unused())
+            // One digit less, one time in sixteen, and columns are narrower.
+            let is_long = new.iter().all(|id| *id >= 1 << 60);
+            is_long.then(|| masked(ran, &line, &new, &self.unused()))
+        };
+        let one = |tool: &PathBuf| {
+            let mut attempts = std::iter::repeat_with(|| attempt(tool)).take(20);
+            attempts.find_map(|ran| ran).expect("ids are drawn anew")
         };
         assert_eq!(one(&self.ours), one(&self.theirs), "etcdctl {line} (left ours, right etcd's)");
     }
