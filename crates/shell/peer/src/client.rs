@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use types::{ClusterId, LeaseId, MemberId, Revision, Url};
 
 use crate::headers::{CLUSTER_ID, parse_id};
-use crate::link::{Link, once, repeatable};
+use crate::link::{Link, LinkError, once, repeatable};
 use crate::net::Dialer;
 use crate::reader::describe;
 
@@ -162,10 +162,13 @@ pub enum HashError {
 /// thousands of times a second, and a port that was closed is of no use for a minute.
 const KEPT: usize = 8;
 
+/// A connection, and where to.
+type Kept = (Url, Link<Full<Bytes>>);
+
 /// Asks other members. Each runtime has its own: a clone keeps other connections.
 pub struct Client {
     dialer: Dialer,
-    kept: Mutex<Vec<(Url, Link<Full<Bytes>>)>>,
+    kept: Mutex<Vec<Kept>>,
 }
 
 impl Clone for Client {
@@ -197,14 +200,8 @@ impl Client {
         request: Request<Bytes>,
         timeout: Duration,
     ) -> Result<Response<Bytes>, ClientError> {
-        let unreachable = |why: String| ClientError::Unreachable(format!("{url}: {why}"));
-        let parsed = Url::parse(url).map_err(|e| unreachable(e.to_string()))?;
-        let exchange = once(&self.dialer, &parsed, request.map(Full::new), ANSWER_BYTES);
-        match tokio::time::timeout(timeout, exchange).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(unreachable(describe(&*error))),
-            Err(_) => Err(unreachable("no answer in time".to_owned())),
-        }
+        let request = request.map(Full::new);
+        within(url, timeout, async |url| once(&self.dialer, url, request, ANSWER_BYTES).await).await
     }
 
     /// As [`Client::ask`], for what may arrive twice; on a connection that was kept, if there is one.
@@ -214,25 +211,29 @@ impl Client {
         request: Request<Bytes>,
         timeout: Duration,
     ) -> Result<Response<Bytes>, ClientError> {
-        let unreachable = |why: String| ClientError::Unreachable(format!("{url}: {why}"));
-        let parsed = Url::parse(url).map_err(|e| unreachable(e.to_string()))?;
-        let kept = {
-            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            let place = kept.iter().rposition(|(to, _)| *to == parsed);
-            place.map(|place| kept.remove(place).1)
-        };
         let request = request.map(Full::new);
-        let exchange = repeatable(kept, &self.dialer, &parsed, &request, ANSWER_BYTES);
-        let exchanged = tokio::time::timeout(timeout, exchange).await;
-        let exchanged = exchanged.map_err(|_| unreachable("no answer in time".to_owned()))?;
-        let (answer, link) = exchanged.map_err(|error| unreachable(describe(&*error)))?;
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() >= KEPT {
-            // Perhaps one to a leader of former times.
-            kept.remove(0);
-        }
-        kept.push((parsed, link));
-        Ok(answer)
+        within(url, timeout, async |url| {
+            let kept = self.kept(|kept| {
+                let place = kept.iter().rposition(|(to, _)| to == url)?;
+                Some(kept.remove(place).1)
+            });
+            let (answer, link) =
+                repeatable(kept, &self.dialer, url, &request, ANSWER_BYTES).await?;
+            self.kept(|kept| {
+                if kept.len() >= KEPT {
+                    // Perhaps one to a leader of former times.
+                    kept.remove(0);
+                }
+                kept.push((url.clone(), link));
+            });
+            Ok(answer)
+        })
+        .await
+    }
+
+    /// The connections that are kept, for a moment.
+    fn kept<T>(&self, work: impl FnOnce(&mut Vec<Kept>) -> T) -> T {
+        work(&mut self.kept.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Asks URL after URL until `read` can use an answer; otherwise the last error.
@@ -458,6 +459,21 @@ struct HashAnswer {
 #[serde(default)]
 struct HashHeader {
     revision: i64,
+}
+
+/// An exchange with one URL, which must end in time.
+async fn within<T>(
+    url: &str,
+    timeout: Duration,
+    exchange: impl AsyncFnOnce(&Url) -> Result<T, LinkError>,
+) -> Result<T, ClientError> {
+    let unreachable = |why: String| ClientError::Unreachable(format!("{url}: {why}"));
+    let parsed = Url::parse(url).map_err(|e| unreachable(e.to_string()))?;
+    match tokio::time::timeout(timeout, exchange(&parsed)).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(unreachable(describe(&*error))),
+        Err(_) => Err(unreachable("no answer in time".to_owned())),
+    }
 }
 
 fn request(method: Method, path: &str, body: Bytes) -> Request<Bytes> {
