@@ -3,7 +3,10 @@
 mod common;
 
 use api::error::ApiError;
-use api::etcdserverpb::{LeaseGrantRequest, LeaseGrantResponse, PutRequest, ResponseHeader};
+use api::etcdserverpb::{
+    CompactionRequest, CompactionResponse, LeaseGrantRequest, LeaseGrantResponse, PutRequest,
+    PutResponse, ResponseHeader,
+};
 use model::{History, Operation, Outcome, Request, Response, Search, linearize};
 
 fn granted(call: u64, returned: u64, outcome: Outcome) -> Operation {
@@ -62,6 +65,39 @@ fn an_unknown_grant_explains_what_follows() {
     let operations = vec![granted(1, 2, Outcome::Unknown), put.clone()];
     assert_eq!(linearizable(operations), Search::Linearizable(vec![0, 1]));
     assert!(matches!(linearizable(vec![put]), Search::Impossible { .. }));
+}
+
+/// A put that made `revision`, one that a compaction to 2 may come before or after, and the latter
+/// with the revision that it told.
+fn put_and_compaction(told: i64, second_put: (u64, u64)) -> Vec<Operation> {
+    let header = |revision| Some(ResponseHeader { revision, ..ResponseHeader::default() });
+    let put = |(call, returned), revision| {
+        let request = Request::Put(PutRequest { key: "k".into(), ..Default::default() });
+        let answer = PutResponse { header: header(revision), ..PutResponse::default() };
+        let outcome = Outcome::Answered(Response::Put(answer));
+        Operation { client: 1, call, returned: Some(returned), request, outcome }
+    };
+    let compaction = |call, returned, outcome| {
+        let request = Request::Compact(CompactionRequest { revision: 2, physical: true });
+        Operation { client: 2, call, returned: Some(returned), request, outcome }
+    };
+    let done = Outcome::Answered(Response::Compact(CompactionResponse { header: header(told) }));
+    let refused = Outcome::Refused(ApiError::Compacted.into());
+    vec![
+        put((10, 20), 2),
+        compaction(25, 60, done),
+        // Compacted before the second put may have come.
+        compaction(26, 28, refused),
+        put(second_put, 3),
+    ]
+}
+
+#[test]
+fn a_compaction_may_tell_a_revision_that_came_while_it_was_done() {
+    let during = put_and_compaction(3, (30, 40));
+    assert!(matches!(linearizable(during), Search::Linearizable(_)));
+    let before = put_and_compaction(2, (21, 24));
+    assert!(matches!(linearizable(before), Search::Impossible { .. }), "it came after revision 3");
 }
 
 #[test]
