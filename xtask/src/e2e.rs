@@ -165,7 +165,7 @@ fn verdict(name: &str, ended_well: bool, log: &str) -> Verdict {
     let levels = name.split('/').count();
     let (mut passed, mut skipped) = (false, false);
     for line in log.lines() {
-        let mut words = line.trim_start().split_whitespace();
+        let mut words = line.split_whitespace();
         let (Some("---"), Some(word), Some(test)) = (words.next(), words.next(), words.next())
         else {
             continue;
