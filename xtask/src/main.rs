@@ -2,6 +2,7 @@
 
 mod bench;
 mod cluster;
+mod e2e;
 mod fuzz;
 mod oracle;
 mod shell;
@@ -29,6 +30,10 @@ const HELP: &str = "cargo xtask WORD
                 --seeds N (200), --from S (1); --seed S replays one and prints its event log;
                 --one takes one member that crashes all the time; --plant NAME runs with a
                 planted bug, --planted checks that each is found; --threads N
+  e2e [--later] [--own-tools] [NAME]…
+                etcd's own end-to-end tests with this server, those whose names contain NAME, one
+                after another: the list of what passes, or with --later of what does not yet;
+                with etcd's etcdctl and etcdutl, or ours
   soak          the long forms of the suites: raft beside Go's, 1,000,000 compared operations,
                 kills, failing disks, snapshots, slow readers";
 
@@ -45,6 +50,7 @@ fn main() -> ExitCode {
         ["bench", ref args @ ..] => bench::compare(args),
         ["fuzz", ref rest @ ..] => fuzz::run(rest),
         ["cluster", ref args @ ..] => cluster::cluster(args),
+        ["e2e", ref args @ ..] => e2e::run_list(args),
         ["dist", ..] => {
             Err("`dist` is not implemented yet; COMPAT.md lists what is missing".into())
         }
