@@ -48,6 +48,8 @@ pub enum NodeInput {
         token: ReplyToken,
         /// Which lease.
         lease: LeaseId,
+        /// Another member asks, which may have applied more: what is committed comes first.
+        for_peer: bool,
     },
     /// Tell what is left of a lease.
     TimeToLive {

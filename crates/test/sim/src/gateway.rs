@@ -228,7 +228,11 @@ impl Gateway {
                 self.propose(p, token, CLUSTER_VERSION_SET, &request.encode_to_vec());
             }
             Ask::KeepAliveFor(_, _, lease) => {
-                p.to_node.push(NodeInput::KeepAlive { token: ReplyToken(token), lease });
+                p.to_node.push(NodeInput::KeepAlive {
+                    token: ReplyToken(token),
+                    lease,
+                    for_peer: false,
+                });
             }
         }
         Ok(())
@@ -269,7 +273,7 @@ impl Gateway {
             Request::LeaseRevoke(r) => self.propose(p, token, 9, &r.encode_to_vec()),
             Request::LeaseKeepAlive(lease) => {
                 let (token, lease) = (ReplyToken(token), LeaseId(lease));
-                p.to_node.push(NodeInput::KeepAlive { token, lease });
+                p.to_node.push(NodeInput::KeepAlive { token, lease, for_peer: true });
             }
             Request::HashKv(revision) => {
                 let view = Arc::clone(&p.view);

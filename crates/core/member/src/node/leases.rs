@@ -23,6 +23,7 @@ use crate::probes;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Question {
     Renew,
+    RenewForPeer,
     TimeToLive,
 }
 
@@ -44,6 +45,8 @@ pub(super) struct WaitingLease {
     lease: LeaseId,
     question: Question,
     pub(super) until: Instant,
+    /// What must be applied first; `None` if nothing must.
+    after: Option<Index>,
     /// What an unknown lease still needs.
     proof: Proof,
 }
@@ -85,7 +88,12 @@ impl Node {
         out: &mut NodeOutput,
     ) {
         let until = now + self.config.request_timeout();
-        let mut waiting = WaitingLease { token, lease, question, until, proof: Proof::None };
+        // Who asks may have seen what this member has not applied yet. The leader's own clients are
+        // told at once: a keep-alive must not wait for a long queue.
+        //= etcd 3.7.1: server/lease/leasehttp/http.go#ServeHTTP, server/etcdserver/v3_server.go#LeaseRenew
+        let waits = question != Question::Renew;
+        let after = waits.then(|| self.raft.commit());
+        let mut waiting = WaitingLease { token, lease, question, until, after, proof: Proof::None };
         if let Some(reply) = self.answer_lease(now, &mut waiting) {
             out.replies.push((token, reply));
         } else {
@@ -126,6 +134,10 @@ impl Node {
             // Others may have led meanwhile: who stood still hears of a quorum first.
             //= etcd 3.7.1: server/etcdserver/server.go#ensureLeadership
             return (waiting.until <= now).then_some(Reply::Refused(ApiError::Timeout));
+        }
+        if waiting.after.is_some_and(|after| self.status.applied < after) {
+            let late = waiting.until <= now;
+            return late.then_some(Reply::Refused(ApiError::TimeoutWaitApplied));
         }
         if waiting.question == Question::TimeToLive {
             match self.leases.time_to_live(now, waiting.lease) {
@@ -220,14 +232,16 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::NodeInput;
+    use types::RequestId;
+
+    use crate::message::{NodeInput, Proposal};
     use crate::node::kit::Leader;
 
     const LEASE: LeaseId = LeaseId(7);
     const TOKEN: ReplyToken = ReplyToken(1);
 
     fn keep_alive(leader: &mut Leader) {
-        leader.inputs.push(NodeInput::KeepAlive { token: TOKEN, lease: LEASE });
+        leader.inputs.push(NodeInput::KeepAlive { token: TOKEN, lease: LEASE, for_peer: false });
         leader.turn();
     }
 
@@ -249,6 +263,29 @@ mod tests {
         leader.now = leader.now + leader.node.config.request_timeout();
         leader.turn();
         assert!(matches!(told(&mut leader), Some(Reply::Refused(ApiError::Timeout))));
+    }
+
+    /// Its revoke, say, was acknowledged by a follower that applied it first.
+    #[test]
+    fn what_is_asked_through_others_waits_for_what_is_committed() {
+        let mut leader = Leader::of_a_voter();
+        leader.node.leases.granted(leader.now, LEASE, 5, 0);
+        let proposal = Proposal { token: ReplyToken(2), id: RequestId(2), data: "x".into() };
+        leader.inputs.push(NodeInput::Propose(proposal));
+        leader.turn();
+        assert!(leader.node.raft.commit() > leader.node.status.applied);
+        keep_alive(&mut leader);
+        assert!(matches!(told(&mut leader), Some(Reply::KeepAlive(5))), "its own clients need not");
+
+        let (token, lease) = (TOKEN, LEASE);
+        leader.inputs.push(NodeInput::KeepAlive { token, lease, for_peer: true });
+        leader.inputs.push(NodeInput::TimeToLive { token, lease });
+        leader.turn();
+        assert!(leader.replies.is_empty());
+        leader.node.leases.removed(LEASE);
+        leader.apply();
+        assert!(matches!(told(&mut leader), Some(Reply::TimeToLive(None))));
+        assert!(matches!(told(&mut leader), Some(Reply::KeepAlive(0))));
     }
 
     #[test]

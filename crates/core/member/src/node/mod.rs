@@ -215,8 +215,9 @@ impl Node {
                 NodeInput::Propose(proposal) => proposed.push(proposal),
                 NodeInput::ReadIndex(token) => reading.push(token),
                 NodeInput::Step(message) => self.step(now, message, out),
-                NodeInput::KeepAlive { token, lease } => {
-                    self.ask_lease(now, token, lease, Question::Renew, out);
+                NodeInput::KeepAlive { token, lease, for_peer } => {
+                    let question = if for_peer { Question::RenewForPeer } else { Question::Renew };
+                    self.ask_lease(now, token, lease, question, out);
                 }
                 NodeInput::TimeToLive { token, lease } => {
                     self.ask_lease(now, token, lease, Question::TimeToLive, out);

@@ -35,7 +35,7 @@ impl Running {
     fn keep_alive(&mut self, lease: i64) -> ReplyToken {
         self.next += 1;
         let token = ReplyToken(self.next);
-        self.to_node.push(NodeInput::KeepAlive { token, lease: LeaseId(lease) });
+        self.to_node.push(NodeInput::KeepAlive { token, lease: LeaseId(lease), for_peer: false });
         token
     }
 

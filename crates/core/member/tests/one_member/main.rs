@@ -113,7 +113,7 @@ fn a_lease_takes_its_keys_along() {
     let token = member.propose(InternalRaftRequest { put: Some(put), ..Default::default() });
     member.outcome(token).unwrap();
     let token = ReplyToken(1);
-    member.to_node.push(NodeInput::KeepAlive { token, lease: LeaseId(77) });
+    member.to_node.push(NodeInput::KeepAlive { token, lease: LeaseId(77), for_peer: false });
     member.turn(2);
     let kept = |r: &(ReplyToken, Reply)| r.0 == token && matches!(r.1, Reply::KeepAlive(3));
     assert!(member.replies.iter().any(kept));
@@ -124,7 +124,7 @@ fn a_lease_takes_its_keys_along() {
     member.turn(6);
     assert_eq!(member.value("k"), None);
     let token = ReplyToken(2);
-    member.to_node.push(NodeInput::KeepAlive { token, lease: LeaseId(77) });
+    member.to_node.push(NodeInput::KeepAlive { token, lease: LeaseId(77), for_peer: false });
     member.turn(6);
     let gone = |r: &(ReplyToken, Reply)| r.0 == token && matches!(r.1, Reply::KeepAlive(0));
     assert!(member.replies.iter().any(gone));

@@ -125,7 +125,8 @@ pub(super) async fn keep_alive(
                     if !delay.is_zero() {
                         tokio::time::sleep(delay).await;
                     }
-                    let wait = rt.begin(|token| NodeInput::KeepAlive { token, lease });
+                    let wait =
+                        rt.begin(|token| NodeInput::KeepAlive { token, lease, for_peer: false });
                     asked.push_back((id, revision, wait));
                 }
                 Err(status) => end = Some(Err(status)),

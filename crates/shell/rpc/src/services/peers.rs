@@ -143,7 +143,7 @@ async fn keep_alive(rt: &Rc<Runtime>, body: Bytes) -> Response<Bytes> {
         return text(StatusCode::BAD_REQUEST, "error unmarshalling request");
     };
     let lease = LeaseId(request.id);
-    match rt.ask(|token| NodeInput::KeepAlive { token, lease }).await {
+    match rt.ask(|token| NodeInput::KeepAlive { token, lease, for_peer: true }).await {
         Reply::KeepAlive(0) => text(StatusCode::NOT_FOUND, "lease not found"),
         Reply::KeepAlive(ttl) => {
             rt.handle.metrics.lease_renewed.inc();
