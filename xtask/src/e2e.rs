@@ -24,8 +24,8 @@ const LIMIT: &str = "150s";
 const HARD_LIMIT: Duration = Duration::from_secs(160);
 /// Pause between looks at a running test.
 const STEP: Duration = Duration::from_millis(20);
-/// Where the tests' servers listen; they take two dozen at most.
-const PORTS: std::ops::Range<u16> = 20_000..20_024;
+/// Where the tests' servers listen; five for each member, of which there are five at most.
+const PORTS: std::ops::Range<u16> = 20_000..20_025;
 /// What marks the processes of a test: the directory of this word.
 const MARK: &str = "QUORATE_E2E";
 /// The packages of etcd's `tests` module that are run.
