@@ -21,8 +21,8 @@ use member::{ApplierInput, MemberView, NodeInput, NodeStatus, Proposal, Reply};
 use prost::encoding::encode_varint;
 use types::{ClusterId, Index, MemberId, ReplyToken, RequestId, Revision};
 
-use crate::metrics::Metrics;
 use crate::pool::Pool;
+use observe::Metrics;
 
 /// Replies on their way to one runtime.
 pub type ReplyInbox = Inbox<(ReplyToken, Reply)>;

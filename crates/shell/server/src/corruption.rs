@@ -18,7 +18,7 @@ use rpc::services::maintenance;
 use store::hash::KvHash;
 use types::{MemberId, Revision};
 
-use crate::{Log, log_line};
+use observe::{Log, log_line};
 
 /// Its field number in `InternalRaftRequest`.
 const ALARM: u32 = 10;

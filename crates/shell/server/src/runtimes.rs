@@ -25,7 +25,8 @@ use crate::corruption::{self, Checks};
 use crate::listen::{Accepted, Bound, Listener};
 use crate::options::Options;
 use crate::threads::{Fatal, Queues};
-use crate::{Log, versions};
+use crate::versions;
+use observe::Log;
 
 /// How long a stop waits for open calls, besides two election timeouts.
 //= etcd 3.7.1: server/config/config.go#ReqTimeout

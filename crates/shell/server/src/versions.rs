@@ -15,7 +15,7 @@ use rpc::runtime::Runtime;
 use rpc::services::downgrade::DOWNGRADE_INFO_SET;
 use types::{MemberId, SERVER_VERSION, Version};
 
-use crate::{Log, log_line};
+use observe::{Log, log_line};
 
 /// Its field number in `InternalRaftRequest`.
 const CLUSTER_VERSION_SET: u32 = 1300;

@@ -20,12 +20,12 @@ use store::{Piece, RangeBody, Ranged, ValueError};
 use tokio::sync::oneshot;
 use types::limits::MAX_SEND_BYTES;
 
-use crate::metrics::Read;
 use crate::pool::Permit;
 use crate::runtime::{Runtime, pool_refused};
 use crate::services::pin::Pin;
 use crate::services::{decode, render, unchanged, validate, warm};
 use crate::{Body, Local, Pieces};
+use observe::metrics::Read;
 
 /// Bytes of an answer that is rendered at once, on the thread of its connection.
 const INLINE_BYTES: usize = 64 * 1024;

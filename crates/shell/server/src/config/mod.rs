@@ -20,9 +20,9 @@ use rpc::Settings;
 use types::{Url, limits};
 
 use crate::corruption::Checks;
-use crate::logging::Format;
 use crate::options::Options;
 use crate::threads::Keep;
+use observe::logging::Format;
 
 use features::Features;
 pub use source::{Refused, Set};

@@ -13,10 +13,9 @@ use machine::{Alarms, Effect, Kind, Member};
 use member::{ApplierOutput, NodeInput, NodeStatus, Reply};
 use osenv::Clock;
 use raft::{ConfChange, ConfChangeKind};
-use rpc::Metrics;
 use types::{ClusterId, Index, MemberId, Revision};
 
-use crate::{Log, log_line};
+use crate::{Log, Metrics, log_line};
 
 /// Time of a flush from which on it is reported.
 //= etcd 3.7.1: server/storage/wal/wal.go (warnSyncDuration)
@@ -25,7 +24,8 @@ const SLOW_FLUSH: Duration = Duration::from_secs(1);
 /// Where reports go.
 #[derive(Clone)]
 pub struct Reporter {
-    pub(crate) log: Arc<Log>,
+    /// Where lines go.
+    pub log: Arc<Log>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) member: MemberId,
     cluster: ClusterId,

@@ -15,12 +15,13 @@ use std::time::Duration;
 
 use machine::Kind;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, exponential_buckets,
+    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    exponential_buckets,
 };
 
 pub use calls::Calls;
 pub use peers::PeerMetrics;
+pub use prometheus::IntCounter;
 pub use scrape::{Scrape, render};
 
 /// Versions of clients that are told apart; the label comes from the client, and more are counted
