@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
 use crate::grpc::{self, Activity};
-use crate::io::cork;
+use crate::io::{Answered, cork};
 use crate::ping::{PREFACE, Policy};
 use crate::wakes::Wakes;
 use crate::{Dispatch, HttpResponse};
@@ -209,10 +209,10 @@ where
                 break;
             }
         }
-        for _ in 0..cork.take_pings() {
+        for answered in cork.take_pings() {
             keepalive.heard();
             let open = activity.open_calls.get() > 0;
-            if policy.ping(Instant::now(), activity.sent.take(), open) {
+            if policy.ping(Instant::now(), answered == Answered::Yes, open) {
                 cork.append(&too_many_pings());
                 let _ = cork.poll_send(cx);
                 return Poll::Ready(Ok(()));

@@ -26,8 +26,6 @@ use observe::Metrics;
 /// What the connection wants to know of its calls.
 #[derive(Debug)]
 pub(crate) struct Activity {
-    /// Whether HEADERS or DATA were sent since the last PING.
-    pub(crate) sent: Cell<bool>,
     pub(crate) open_calls: Cell<u32>,
     /// Those of them that end by themselves.
     pub(crate) finite_calls: Cell<u32>,
@@ -36,12 +34,7 @@ pub(crate) struct Activity {
 
 impl Activity {
     pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
-        Self {
-            sent: Cell::default(),
-            open_calls: Cell::default(),
-            finite_calls: Cell::default(),
-            metrics,
-        }
+        Self { open_calls: Cell::default(), finite_calls: Cell::default(), metrics }
     }
 }
 
@@ -129,7 +122,6 @@ struct Outgoing {
 
 impl Outgoing {
     fn start(&mut self) -> Result<&mut SendStream<Bytes>, Gone> {
-        self.activity.sent.set(true);
         if self.stream.is_none() {
             let response = headers(&self.content_type, self.encoding);
             self.stream = Some(self.respond.send_response(response, false).map_err(|_| Gone)?);
@@ -199,7 +191,6 @@ impl Outgoing {
 
     /// A send that fails now has no one left to tell.
     fn finish(&mut self, status: Option<&Status>) {
-        self.activity.sent.set(true);
         match self.stream.take() {
             Some(mut stream) => {
                 let mut trailers = HeaderMap::with_capacity(2);
@@ -381,7 +372,6 @@ fn begin<D: Dispatch>(
             let grpc = HeaderValue::from_static("application/grpc");
             response.headers_mut().insert(header::CONTENT_TYPE, grpc);
             status::put(response.headers_mut(), Some(&status));
-            activity.sent.set(true);
             let _ = respond.send_response(response, true);
             return None;
         }
