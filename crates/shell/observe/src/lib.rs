@@ -9,6 +9,7 @@ mod metered;
 pub mod metrics;
 pub mod report;
 mod report_peers;
+mod writer;
 
 pub use logging::Log;
 pub use metered::MeteredDisk;
