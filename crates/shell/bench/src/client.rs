@@ -5,6 +5,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use h2::client::SendRequest;
 use h2::{RecvStream, SendStream};
+use net::{Dialer, Remote};
 use prost::Message;
 
 /// Bytes that a server may send of one response unasked.
@@ -59,8 +60,8 @@ impl Connection {
     /// # Errors
     /// Nobody serves HTTP/2 there.
     pub async fn open(port: u16) -> std::io::Result<Self> {
-        let socket = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
-        socket.set_nodelay(true)?;
+        let remote = Remote::Tcp(format!("127.0.0.1:{port}"));
+        let socket = net::dial(&Dialer::default(), &remote).await?;
         let handshake = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)

@@ -18,7 +18,6 @@ use types::{MemberId, Url};
 
 use crate::event::{Channel, Event};
 use crate::headers::Identity;
-use crate::net::Dialer;
 use crate::picker::Picker;
 use crate::pipeline::Pipeline;
 use crate::plane::{Active, Config, Member, Refused};
@@ -27,6 +26,7 @@ use crate::reader;
 use crate::snapshot_send::{self, SnapshotSlots};
 use crate::tasks;
 use crate::writer::Writer;
+use net::Dialer;
 
 /// Senders that are no peers but get answers. Ours: etcd has no limit.
 const MAX_REMOTES: usize = 256;

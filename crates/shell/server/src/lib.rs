@@ -9,7 +9,6 @@ pub mod config;
 mod corruption;
 mod election;
 mod failpoints;
-pub mod listen;
 mod notify;
 pub mod options;
 mod peers;
@@ -20,6 +19,7 @@ pub mod threads;
 mod versions;
 
 pub use corruption::Checks;
+pub use net::Address;
 pub use observe::Log;
 pub use options::Options;
 pub use program::program;

@@ -81,6 +81,7 @@ fn run(configured: &Configured, disk: &Arc<dyn Disk>, ready: &dyn Fn()) -> ExitC
             return ExitCode::FAILURE;
         }
     };
+    net::limit::raise();
     let code = run_with(configured, &log, disk, ready);
     // Threads may still hold the log, so that nothing is dropped.
     log.flush();
