@@ -8,6 +8,7 @@
 pub mod conn;
 pub mod grpc;
 mod gunzip;
+mod http1;
 pub mod identity;
 mod io;
 pub mod message;
@@ -31,6 +32,8 @@ use bytes::Bytes;
 
 pub use conn::{Settings, serve};
 pub use grpc::{Gone, Requests, Sender};
+#[doc(hidden)]
+pub use http1::fuzz as fuzz_targets;
 pub use message::Draft;
 pub use metadata::Metadata;
 #[doc(hidden)]

@@ -19,6 +19,14 @@ pub fn metadata_seeds() -> Vec<Vec<u8>> {
         .to_vec()
 }
 
+/// Targets of HTTP/1.1 requests.
+#[must_use]
+pub fn targets() -> Vec<Vec<u8>> {
+    ["/health?exclude=NOSPACE", "//a/../health", "/%68ealth", "/%2f%zz", "http://h/version", "*"]
+        .map(|text| text.as_bytes().to_vec())
+        .to_vec()
+}
+
 /// A configuration file; lines behind a line `--` are a command line with environment.
 pub fn configuration(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
