@@ -13,8 +13,8 @@ const GROUPS: [(&str, &[&str]); 4] = [
     (
         "shell",
         &[
-            "handover", "osenv", "net", "peer", "cli", "observe", "rpc", "server", "client", "ctl",
-            "utl", "bench",
+            "handover", "osenv", "net", "grpc", "peer", "cli", "observe", "rpc", "server",
+            "client", "ctl", "utl", "bench",
         ],
     ),
     ("bin", &["etcd", "etcdctl", "etcdutl", "etcd-bench"]),

@@ -20,7 +20,8 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 
 use crate::message::{self, Draft, Encoding, Ended, Reader};
 use crate::metadata::{self, Metadata};
-use crate::{Body, Call, Dispatch, Pieces, Settings, status};
+use crate::{Body, Call, Dispatch, Pieces, Settings};
+use ::grpc::status;
 use observe::Metrics;
 
 /// What the connection wants to know of its calls.
@@ -580,7 +581,7 @@ fn open(head: &http::request::Parts) -> Result<Opened, (StatusCode, Status)> {
         Some(value) => {
             let text = String::from_utf8_lossy(value);
             let malformed = |e| bad(format!("malformed grpc-timeout: {e}"));
-            Some(metadata::timeout(&text).map_err(malformed)?)
+            Some(::grpc::timeout(&text).map_err(malformed)?)
         }
     };
     if has_binary {

@@ -5,7 +5,7 @@ use server::config;
 /// Headers of a call: its timeout, its content type.
 pub fn metadata(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    if let Ok(timeout) = rpc::metadata::timeout(text) {
+    if let Ok(timeout) = grpc::timeout(text) {
         assert!(text.len() <= 9, "at most eight digits and a unit, not {text:?} for {timeout:?}");
     }
     let _ = rpc::metadata::response_content_type(text);
