@@ -108,6 +108,6 @@ mod tests {
         let address = listener.local_addr().unwrap().to_string();
         drop(listener);
         let error = dial(&Dialer::default(), &Remote::Tcp(address)).await.unwrap_err();
-        assert_eq!(crate::error_text(&error), "connection refused");
+        assert_eq!(osenv::error_text(&error), "connection refused");
     }
 }

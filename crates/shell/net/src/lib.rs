@@ -17,13 +17,3 @@ pub use limit::Limit;
 pub use listener::{Accepted, BindError, Bound, Listener, Reuse, bind};
 pub use stream::Stream;
 pub use timed::Timed;
-
-/// The text of a system error as Go prints it: `address already in use`.
-#[must_use]
-pub fn error_text(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    let mut letters = text.chars();
-    let first = letters.next().map(|letter| letter.to_ascii_lowercase());
-    first.into_iter().chain(letters).collect()
-}

@@ -50,7 +50,7 @@ pub struct BindError {
 
 impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "listen {}: bind: {}", self.address, crate::error_text(&self.error))
+        write!(f, "listen {}: bind: {}", self.address, osenv::error_text(&self.error))
     }
 }
 

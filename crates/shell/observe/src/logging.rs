@@ -90,8 +90,20 @@ impl Log {
                 });
             }
         }
+        Self::to(level, format, opened)
+    }
+
+    /// A log with these outputs.
+    ///
+    /// # Errors
+    /// A thread that cannot be had.
+    pub fn to(
+        level: Level,
+        format: Format,
+        outputs: Vec<Box<dyn Write + Send>>,
+    ) -> std::io::Result<Self> {
         let start = |output| Writer::start(output, Box::new(move |n| dropped(format, n)));
-        let writers = opened.into_iter().map(start).collect::<std::io::Result<_>>()?;
+        let writers = outputs.into_iter().map(start).collect::<std::io::Result<_>>()?;
         Ok(Self { level, format, writers })
     }
 

@@ -38,7 +38,7 @@ fn error(op: IoOp, path: &Path, source: &std::io::Error) -> IoError {
         Kind::Unsupported => IoErrorKind::Unsupported,
         _ => IoErrorKind::Other,
     };
-    IoError { op, kind, path: path.to_path_buf(), text: source.to_string() }
+    IoError { op, kind, path: path.to_path_buf(), text: crate::error_text(source) }
 }
 
 impl OsFile {

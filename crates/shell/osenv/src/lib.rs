@@ -10,3 +10,13 @@ pub mod entropy;
 pub use clock::Clock;
 pub use disk::OsDisk;
 pub use entropy::seed;
+
+/// The text of a system error as Go prints it: `address already in use`.
+#[must_use]
+pub fn error_text(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    let first = letters.next().map(|letter| letter.to_ascii_lowercase());
+    first.into_iter().chain(letters).collect()
+}

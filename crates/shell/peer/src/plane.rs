@@ -326,6 +326,6 @@ async fn farewell(core: &Core) {
             break;
         }
     }
-    core.remove_all_peers();
+    core.stop_all_peers();
     core.forget_remotes();
 }

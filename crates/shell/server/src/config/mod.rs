@@ -75,8 +75,12 @@ pub fn configure(
     };
     match path {
         Some(path) => {
-            let text = std::fs::read_to_string(&path)
-                .map_err(|e| Refused::Invalid(format!("error loading config file {path}: {e}")))?;
+            let text = std::fs::read_to_string(&path).map_err(|e| {
+                Refused::Invalid(format!(
+                    "error loading config file {path}: {}",
+                    osenv::error_text(&e)
+                ))
+            })?;
             let warnings = std::mem::take(&mut set.warnings);
             set = source::file(&text)?;
             set.warnings = warnings;

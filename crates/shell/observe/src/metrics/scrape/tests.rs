@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use env::mem::MemDisk;
 use env::{Hooks, Instant, MayBlock, SplitMix};
-use machine::{ApplyConfig, Kind, Member};
+use machine::{ApplyConfig, CommandKind, Member};
 use member::{CommitPolicy, MemberLimits, NodeConfig, StartConfig};
 use peer::{Channel, Event, Probe};
 use types::{ClusterId, Index, RequestId};
@@ -58,7 +58,7 @@ fn founded() -> MemberView {
 /// Uses each family once that appears with its first use.
 fn use_all(metrics: &Metrics) {
     let (peer, took) = (MemberId(8), Duration::from_millis(3));
-    metrics.applied(&[(Kind::Put, true)], took);
+    metrics.applied(&[(CommandKind::Put, true)], took);
     metrics.read(Read::Range, true, took);
     metrics.ranged(true, took);
     metrics.checked("readyz", "data_corruption", true);
