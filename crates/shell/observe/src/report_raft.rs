@@ -40,7 +40,9 @@ impl Reporter {
                         last_term.0, last_index.0
                     )
                 }
-                Body::PreVoteReply { reject } => voted(me, "MsgPreVote", to, term, reject),
+                Body::PreVoteReply { reject } => {
+                    voted(me, "MsgPreVote", to, term_of_pre_vote(term, reject), reject)
+                }
                 Body::VoteReply { reject } => voted(me, "MsgVote", to, term, reject),
                 _ => continue,
             };
@@ -51,12 +53,15 @@ impl Reporter {
     /// A message has come.
     //= etcd raft 3.7.0: raft.go#poll
     pub fn received(&self, message: &Message) {
-        let (answer, reject) = match message.body {
-            Body::PreVoteReply { reject } => ("MsgPreVoteResp", reject),
-            Body::VoteReply { reject } => ("MsgVoteResp", reject),
+        let term = message.term.0;
+        let (answer, reject, term) = match message.body {
+            Body::PreVoteReply { reject } => {
+                ("MsgPreVoteResp", reject, term_of_pre_vote(term, reject))
+            }
+            Body::VoteReply { reject } => ("MsgVoteResp", reject, term),
             _ => return,
         };
-        let (me, from, term) = (self.member, message.from, message.term.0);
+        let (me, from) = (self.member, message.from);
         let rejection = if reject { " rejection" } else { "" };
         let line = format!("{me} received {answer}{rejection} from {from} at term {term}");
         log_line!(self.log, Info, &line);
@@ -107,6 +112,11 @@ impl Reporter {
             }
         }
     }
+}
+
+/// The term in which a pre-vote is answered: one that is granted carries the term to come.
+fn term_of_pre_vote(term: u64, reject: bool) -> u64 {
+    if reject { term } else { term.saturating_sub(1) }
 }
 
 fn voted(me: MemberId, asked: &str, candidate: MemberId, term: u64, reject: bool) -> String {
@@ -168,7 +178,7 @@ mod tests {
                 format!("{me} became pre-candidate at term 1"),
                 format!("{asked} MsgPreVote request to {two} at term 1"),
                 format!("{asked} MsgPreVote request to {three} at term 1"),
-                format!("{me} received MsgPreVoteResp from {two} at term 2"),
+                format!("{me} received MsgPreVoteResp from {two} at term 1"),
                 format!("{me} became candidate at term 2"),
                 format!("{asked} MsgVote request to {two} at term 2"),
                 format!("{me} received MsgVoteResp rejection from {three} at term 2"),
