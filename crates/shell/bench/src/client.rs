@@ -160,7 +160,7 @@ impl Stream {
     /// The stream was reset, the connection is gone, or what comes is no message.
     pub async fn next(&mut self) -> std::io::Result<Option<Bytes>> {
         loop {
-            if let Some(message) = self.messages.next().map_err(std::io::Error::other)? {
+            if let Some(message) = self.messages.take_next().map_err(std::io::Error::other)? {
                 return Ok(Some(message));
             }
             let Some(chunk) = self.receive.data().await else { return Ok(None) };

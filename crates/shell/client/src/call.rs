@@ -302,7 +302,7 @@ impl Stream {
         }
         let body = self.body.as_mut().ok_or_else(|| broken("the stream is over"))?;
         loop {
-            if let Some(message) = self.messages.next().map_err(Error::Status)? {
+            if let Some(message) = self.messages.take_next().map_err(Error::Status)? {
                 return Ok(Some(message));
             }
             match body.data().await {

@@ -33,7 +33,7 @@ impl Messages {
     ///
     /// # Errors
     /// What is there is no message, or one that is too long; with grpc-go's text.
-    pub fn next(&mut self) -> Result<Option<Bytes>, Status> {
+    pub fn take_next(&mut self) -> Result<Option<Bytes>, Status> {
         parse(&mut self.buffered, self.encoding, self.limit)
     }
 
@@ -122,7 +122,7 @@ mod tests {
                 let mut found = Vec::new();
                 for chunk in stream.chunks(cut) {
                     messages.push(chunk);
-                    while let Some(message) = messages.next().unwrap() {
+                    while let Some(message) = messages.take_next().unwrap() {
                         found.push(message);
                     }
                 }
@@ -137,7 +137,7 @@ mod tests {
         let refused = |bytes: &[u8], encoding| {
             let mut messages = Messages::new(encoding, 10);
             messages.push(bytes);
-            let status = messages.next().unwrap_err();
+            let status = messages.take_next().unwrap_err();
             (status.code, status.message.into_owned())
         };
         let (plain, internal) = (Encoding::Identity, Code::Internal);

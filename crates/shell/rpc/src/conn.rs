@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
 use crate::grpc::{self, Activity};
-use crate::http1::{self, Settled};
+use crate::http1;
 use crate::io::{Answered, cork};
 use crate::ping::{PREFACE, Policy};
 use crate::wakes::Wakes;
@@ -326,8 +326,8 @@ where
         async move {
             let (head, body) = request.into_parts();
             let head = match http1::settle(head) {
-                Settled::Handled(head) => head,
-                Settled::Answered(answer) => return Ok(answer.map(Full::new)),
+                Ok(head) => head,
+                Err(answer) => return Ok(answer.map(Full::new)),
             };
             let response = match Limited::new(body, limit).collect().await {
                 Ok(body) => dispatch.http(http::Request::from_parts(head, body.to_bytes())).await,

@@ -46,24 +46,16 @@ fn is_request_line(line: &[u8]) -> bool {
     matches!(version, [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor] if minor.is_ascii_digit())
 }
 
-/// What becomes of a request.
-#[derive(Debug)]
-pub(crate) enum Settled {
-    /// A handler answers it, under this target.
-    Handled(Parts),
-    /// It is answered without one.
-    Answered(Box<HttpResponse>),
-}
-
-/// Settles a request by its head.
+/// Settles a request by its head: the head for a handler, under the target that is meant.
+///
+/// # Errors
+/// The answer, if no handler shall see the request.
 //= go 1.26: src/net/http/server.go#readRequest, #findHandler
-pub(crate) fn settle(mut head: Parts) -> Settled {
-    if let Err(why) = check_host(&head) {
-        return answered(bad_request(why));
-    }
+pub(crate) fn settle(mut head: Parts) -> Result<Parts, Box<HttpResponse>> {
+    check_host(&head).map_err(bad_request)?;
     if head.uri.path() == "*" {
-        return answered(match head.method {
-            Method::OPTIONS => HttpResponse::new(Bytes::new()),
+        return Err(match head.method {
+            Method::OPTIONS => Box::new(HttpResponse::new(Bytes::new())),
             _ => {
                 let mut response = bad_request(None);
                 response.body_mut().clear();
@@ -73,22 +65,18 @@ pub(crate) fn settle(mut head: Parts) -> Settled {
         });
     }
     if head.method == Method::CONNECT {
-        return Settled::Handled(head);
+        return Ok(head);
     }
     let path = head.uri.path();
-    let Some(decoded) = decode(path) else { return answered(bad_request(None)) };
+    let decoded = decode(path).ok_or_else(|| bad_request(None))?;
     let clean = clean(path);
     if clean != path {
-        return answered(redirect(&head.method, &clean, head.uri.query()));
+        return Err(redirect(&head.method, &clean, head.uri.query()));
     }
     if let Some(uri) = decoded.and_then(|decoded| with_path(&head.uri, &decoded)) {
         head.uri = uri;
     }
-    Settled::Handled(head)
-}
-
-fn answered(response: HttpResponse) -> Settled {
-    Settled::Answered(Box::new(response))
+    Ok(head)
 }
 
 /// There must be one `Host`, of letters that a host may have; in HTTP/1.0 there may be none.
@@ -111,7 +99,7 @@ fn is_of_host(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!$%&()*+,-.:;=[']_~".contains(byte)
 }
 
-fn bad_request(why: Option<&'static str>) -> HttpResponse {
+fn bad_request(why: Option<&'static str>) -> Box<HttpResponse> {
     let reason = match why {
         Some(why) => format!("Bad Request: {why}"),
         None => "Bad Request".to_owned(),
@@ -124,7 +112,7 @@ fn bad_request(why: Option<&'static str>) -> HttpResponse {
     if let Ok(reason) = ReasonPhrase::try_from(reason.into_bytes()) {
         response.extensions_mut().insert(reason);
     }
-    response
+    Box::new(response)
 }
 
 /// The path without `.`, `..` and empty segments; a slash at its end stays.
@@ -189,7 +177,7 @@ fn with_path(uri: &Uri, path: &str) -> Option<Uri> {
 
 /// Sends the client to the clean path.
 //= go 1.26: src/net/http/server.go#Redirect
-fn redirect(method: &Method, path: &str, query: Option<&str>) -> HttpResponse {
+fn redirect(method: &Method, path: &str, query: Option<&str>) -> Box<HttpResponse> {
     let mut target = String::with_capacity(path.len());
     for byte in path.bytes() {
         if byte.is_ascii_alphanumeric() || b"-_.~$&+,/:;=@".contains(&byte) {
@@ -215,7 +203,7 @@ fn redirect(method: &Method, path: &str, query: Option<&str>) -> HttpResponse {
     if matches!(*method, Method::GET | Method::HEAD) {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     }
-    response
+    Box::new(response)
 }
 
 /// Text within HTML, as Go escapes it.
@@ -231,7 +219,7 @@ pub fn fuzz(bytes: &[u8]) {
     let Ok(uri) = Uri::try_from(bytes) else { return };
     let request = http::Request::builder().uri(uri).header(header::HOST, "h").body(());
     let Ok(request) = request else { return };
-    if let Settled::Handled(head) = settle(request.into_parts().0) {
+    if let Ok(head) = settle(request.into_parts().0) {
         let path = head.uri.path().to_owned();
         assert_eq!(clean(&path), path, "what is handled is clean");
     }
@@ -248,16 +236,13 @@ mod tests {
 
     fn handled(target: &str) -> String {
         match settle(head(target)) {
-            Settled::Handled(head) => head.uri.to_string(),
-            Settled::Answered(answer) => panic!("{target}: {answer:?}"),
+            Ok(head) => head.uri.to_string(),
+            Err(answer) => panic!("{target}: {answer:?}"),
         }
     }
 
     fn answer(head: Parts) -> HttpResponse {
-        match settle(head) {
-            Settled::Answered(answer) => *answer,
-            Settled::Handled(head) => panic!("{head:?} is handled"),
-        }
+        *settle(head).expect_err("no handler shall see it")
     }
 
     #[test]
@@ -309,10 +294,7 @@ mod tests {
                 head.headers.append(header::HOST, HeaderValue::from_static(host));
             }
             head.version = version;
-            match settle(head) {
-                Settled::Handled(_) => "handled".into(),
-                Settled::Answered(answer) => answer.into_body(),
-            }
+            settle(head).map_or_else(|answer| answer.into_body(), |_| "handled".into())
         };
         let (old, new) = (Version::HTTP_10, Version::HTTP_11);
         assert_eq!(with(&["[::1]:2379"], new), "handled");

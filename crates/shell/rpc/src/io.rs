@@ -189,7 +189,7 @@ impl<S> Clone for Cork<S> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
     use super::*;
     use crate::ping::PREFACE;
@@ -201,28 +201,30 @@ mod tests {
         out
     }
 
+    /// What the client sends, read by the server.
+    async fn pass(client: &mut DuplexStream, corked: &mut Corked<DuplexStream>, bytes: &[u8]) {
+        client.write_all(bytes).await.unwrap();
+        corked.read_exact(&mut vec![0; bytes.len()]).await.unwrap();
+    }
+
     /// A long answer leaves piece by piece, as the window allows: each piece forgives the PING
     /// that comes behind it, not only the first.
     #[tokio::test]
     async fn each_frame_of_an_answer_forgives_the_next_ping() {
         let (mut client, server) = tokio::io::duplex(1 << 20);
         let (mut corked, cork) = cork(server);
-        let mut room = vec![0; 1 << 16];
-        client.write_all(PREFACE).await.unwrap();
-        corked.read(&mut room).await.unwrap();
+        pass(&mut client, &mut corked, PREFACE).await;
         for answer in [frame(1, 20), frame(0, 16_384), frame(0, 16_384), frame(1, 3)] {
             // The head of a DATA frame and its payload come as two buffers.
             let (head, payload) = answer.split_at(9);
             let bufs = [io::IoSlice::new(head), io::IoSlice::new(payload)];
-            corked.write_vectored(&bufs).await.unwrap();
-            client.write_all(&frame(6, 8)).await.unwrap();
-            corked.read(&mut room).await.unwrap();
+            assert_eq!(corked.write_vectored(&bufs).await.unwrap(), answer.len());
+            pass(&mut client, &mut corked, &frame(6, 8)).await;
             assert_eq!(cork.take_pings(), [Answered::Yes]);
         }
         // An acknowledgement, SETTINGS and a window forgive nothing.
         corked.write_all(&[frame(6, 8), frame(4, 0), frame(8, 4)].concat()).await.unwrap();
-        client.write_all(&[frame(6, 8), frame(6, 8)].concat()).await.unwrap();
-        corked.read(&mut room).await.unwrap();
+        pass(&mut client, &mut corked, &[frame(6, 8), frame(6, 8)].concat()).await;
         assert_eq!(cork.take_pings(), [Answered::No, Answered::No]);
     }
 
@@ -230,12 +232,9 @@ mod tests {
     async fn what_is_written_behind_a_ping_forgives_the_next_one() {
         let (mut client, server) = tokio::io::duplex(1 << 20);
         let (mut corked, cork) = cork(server);
-        let mut room = vec![0; 1 << 16];
-        client.write_all(&[PREFACE, &frame(6, 8)].concat()).await.unwrap();
-        corked.read(&mut room).await.unwrap();
+        pass(&mut client, &mut corked, &[PREFACE, &frame(6, 8)].concat()).await;
         corked.write_all(&frame(0, 100)).await.unwrap();
-        client.write_all(&frame(6, 8)).await.unwrap();
-        corked.read(&mut room).await.unwrap();
+        pass(&mut client, &mut corked, &frame(6, 8)).await;
         assert_eq!(cork.take_pings(), [Answered::No, Answered::Yes]);
     }
 }

@@ -53,7 +53,7 @@ impl Reader {
 
     async fn next_of(&mut self, may_share: bool) -> Result<Bytes, Ended> {
         loop {
-            if let Some(message) = self.messages.next().map_err(Ended::Refused)? {
+            if let Some(message) = self.messages.take_next().map_err(Ended::Refused)? {
                 return Ok(message);
             }
             if self.ended {

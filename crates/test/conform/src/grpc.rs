@@ -272,7 +272,7 @@ impl Stream {
         }
         let body = self.body.as_mut().expect("set above");
         loop {
-            if let Some(message) = self.messages.next().map_err(Failure::from)? {
+            if let Some(message) = self.messages.take_next().map_err(Failure::from)? {
                 return Ok(Some(message));
             }
             match body.data().await {

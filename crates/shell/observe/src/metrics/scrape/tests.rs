@@ -40,6 +40,7 @@ fn founded() -> MemberView {
             max_learners: 1,
             quota_bytes: None,
             persist_checkpoints: false,
+            hash_seed: env::HashSeed::draw(&mut SplitMix::new(2)),
         },
         commit: CommitPolicy { interval: Duration::from_millis(100), operations: 10_000 },
         limits: MemberLimits::default(),
