@@ -41,6 +41,28 @@ pub(crate) fn open(
         found = find_meta(&*file, may, options)?;
     }
     let meta = found.ok_or(OpenError::Invalid)?;
+    walk(file, may, meta, options)
+}
+
+pub(crate) fn open_to_read(
+    disk: &dyn Disk,
+    path: &Path,
+    may: &MayBlock,
+    options: Options,
+) -> Result<Db, OpenError> {
+    let file = disk.open(may, path, Open::Read)?;
+    file.try_lock()?;
+    let meta = find_meta(&*file, may, options)?.ok_or(OpenError::Invalid)?;
+    walk(file, may, meta, options)
+}
+
+/// Finds what is free and where the fences stand.
+fn walk(
+    file: Arc<dyn File>,
+    may: &MayBlock,
+    meta: Meta,
+    options: Options,
+) -> Result<Db, OpenError> {
     let file_len = file.len()?;
     let pages = file_len / u64::from(meta.page_size);
     if meta.hwm > pages || !(FIRST_DATA_PAGE..meta.hwm).contains(&meta.root) {
