@@ -23,6 +23,7 @@ mod runtimes;
 pub mod threads;
 mod versions;
 
+pub use bootstrap::refuse_shared_urls;
 pub use corruption::Checks;
 pub use logging::Log;
 pub use options::Options;

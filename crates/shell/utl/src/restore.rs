@@ -98,6 +98,7 @@ fn plan(values: &Values) -> Result<Plan, Exit> {
             "--initial-cluster has {of} for this member but --initial-advertise-peer-urls={urls}"
         )));
     }
+    server::refuse_shared_urls(&cluster).map_err(failed)?;
     let mut members = Members::default();
     let mut own = MemberId(0);
     for (member, mut urls) in cluster {
