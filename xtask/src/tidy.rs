@@ -12,7 +12,10 @@ const GROUPS: [(&str, &[&str]); 4] = [
     ("core", &["raft", "wal", "bolt", "store", "watch", "machine", "member"]),
     (
         "shell",
-        &["handover", "osenv", "peer", "cli", "rpc", "server", "client", "ctl", "utl", "bench"],
+        &[
+            "handover", "osenv", "peer", "cli", "observe", "rpc", "server", "client", "ctl", "utl",
+            "bench",
+        ],
     ),
     ("bin", &["etcd", "etcdctl", "etcdutl", "etcd-bench"]),
 ];

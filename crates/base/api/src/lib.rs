@@ -2,11 +2,12 @@
 //!
 //! Owns the protobuf messages (own .proto files with etcd's names and numbers), the table of
 //! errors that clients see ([`error`]), the table of methods ([`method`]) and decoding as lenient
-//! as Go's ([`odd`]). Never knows a transport. Read next: [`method`], [`error`], the .proto files.
+//! as Go's ([`odd`]) over the wire format ([`wire`]). Never knows a transport. Read next: [`method`], [`error`], the .proto files.
 
 pub mod error;
 pub mod method;
 pub mod odd;
+pub mod wire;
 
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
 mod generated {

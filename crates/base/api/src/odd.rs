@@ -7,7 +7,6 @@
 //! and what the log holds: a Go member writes requests of clients there with all their oddities.
 //!
 //! //= protobuf-go 1.36: internal/impl/decode.go#unmarshalPointer
-//! //= protobuf-go 1.36: encoding/protowire/wire.go#ConsumeFieldValue
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -17,18 +16,13 @@ use prost::{Message, Name};
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, FileDescriptorSet};
 
-/// Groups within groups, beyond which protobuf-go gives up.
-const MAX_GROUPS: usize = 10_000;
+use crate::wire::{MAX_NUMBER, Malformed, skip, tag};
 
 /// Messages within messages. Transactions are bounded more tightly before.
 const MAX_DEPTH: usize = 1_000;
 
 /// A message shorter than this can hold no groups deep enough to matter.
 const SHORT_BYTES: usize = 1_024;
-
-/// The bytes are no message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed;
 
 /// Why bytes are not a message, as protobuf-go tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,9 +62,9 @@ pub fn decode<M: Message + Default + Name>(message: Bytes) -> Result<M, Undecoda
     })
 }
 
-/// How a field is written.
+/// How a .proto file declares a field.
 #[derive(Clone, Debug)]
-struct Field {
+struct DeclaredField {
     wire: u8,
     /// Whether it may be packed.
     packable: bool,
@@ -78,10 +72,10 @@ struct Field {
     message: Option<String>,
 }
 
-type Fields = HashMap<u64, Field>;
+type DeclaredFields = HashMap<u64, DeclaredField>;
 
 /// The fields of every message, by full name.
-static MESSAGES: LazyLock<HashMap<String, Fields>> = LazyLock::new(|| {
+static MESSAGES: LazyLock<HashMap<String, DeclaredFields>> = LazyLock::new(|| {
     let files = FileDescriptorSet::decode(crate::DESCRIPTORS).expect("compiled with this program");
     let mut all = HashMap::new();
     for file in &files.file {
@@ -92,7 +86,7 @@ static MESSAGES: LazyLock<HashMap<String, Fields>> = LazyLock::new(|| {
     all
 });
 
-fn add(all: &mut HashMap<String, Fields>, scope: &str, message: &DescriptorProto) {
+fn add(all: &mut HashMap<String, DeclaredFields>, scope: &str, message: &DescriptorProto) {
     let name = format!("{scope}.{}", message.name());
     for nested in &message.nested_type {
         add(all, &name, nested);
@@ -108,75 +102,9 @@ fn add(all: &mut HashMap<String, Fields>, scope: &str, message: &DescriptorProto
         let packable = wire != 2 && field.label() == Label::Repeated;
         let message = (field.r#type() == Type::Message)
             .then(|| field.type_name().trim_start_matches('.').to_owned());
-        (u64::from(field.number().cast_unsigned()), Field { wire, packable, message })
+        (u64::from(field.number().cast_unsigned()), DeclaredField { wire, packable, message })
     });
     all.insert(name, fields.collect());
-}
-
-fn varint(bytes: &[u8], at: &mut usize) -> Result<u64, Malformed> {
-    let mut value = 0u64;
-    for shift in (0..70).step_by(7) {
-        let byte = *bytes.get(*at).ok_or(Malformed)?;
-        *at += 1;
-        if shift == 63 && byte > 1 {
-            return Err(Malformed);
-        }
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Ok(value);
-        }
-    }
-    Err(Malformed)
-}
-
-/// The greatest field number of a message.
-const MAX_NUMBER: u64 = (1 << 29) - 1;
-
-/// The greatest within a group that is skipped: there Go asks only whether it fits its type.
-const MAX_NUMBER_SKIPPED: u64 = i32::MAX as u64;
-
-/// Reads a tag: number and wire type.
-fn tag(bytes: &[u8], at: &mut usize, most: u64) -> Result<(u64, u8), Malformed> {
-    let key = varint(bytes, at)?;
-    let number = key >> 3;
-    if number == 0 || number > most {
-        return Err(Malformed);
-    }
-    Ok((number, (key & 7) as u8))
-}
-
-/// Moves past the value of a field. Returns where its content begins.
-///
-/// # Errors
-/// [`Malformed`].
-pub fn skip(bytes: &[u8], at: &mut usize, number: u64, wire: u8) -> Result<usize, Malformed> {
-    let len = match wire {
-        0 => {
-            let begin = *at;
-            varint(bytes, at)?;
-            return Ok(begin);
-        }
-        1 => 8,
-        2 => usize::try_from(varint(bytes, at)?).map_err(|_| Malformed)?,
-        3 => {
-            let (begin, mut open) = (*at, vec![number]);
-            while let Some(innermost) = open.last().copied() {
-                match tag(bytes, at, MAX_NUMBER_SKIPPED)? {
-                    (number, 3) if open.len() < MAX_GROUPS => open.push(number),
-                    (_, 3) => return Err(Malformed),
-                    (number, 4) if number == innermost => drop(open.pop()),
-                    (_, 4) => return Err(Malformed),
-                    (number, wire) => drop(skip(bytes, at, number, wire)?),
-                }
-            }
-            return Ok(begin);
-        }
-        5 => 4,
-        _ => return Err(Malformed),
-    };
-    let begin = *at;
-    *at = begin.checked_add(len).filter(|end| *end <= bytes.len()).ok_or(Malformed)?;
-    Ok(begin)
 }
 
 /// What to do with a field.
@@ -184,10 +112,10 @@ enum Verdict<'a> {
     Keep,
     Drop,
     /// Keep it, but look at the message within.
-    Within(&'a Fields),
+    Within(&'a DeclaredFields),
 }
 
-fn judge(fields: &Fields, number: u64, wire: u8) -> Verdict<'_> {
+fn judge(fields: &DeclaredFields, number: u64, wire: u8) -> Verdict<'_> {
     match fields.get(&number) {
         _ if wire == 3 => Verdict::Drop,
         Some(field) if field.wire == wire => {
@@ -201,7 +129,7 @@ fn judge(fields: &Fields, number: u64, wire: u8) -> Verdict<'_> {
 }
 
 /// Whether anything must be taken out.
-fn is_odd(bytes: &[u8], fields: &Fields, depth: usize) -> Result<bool, Malformed> {
+fn is_odd(bytes: &[u8], fields: &DeclaredFields, depth: usize) -> Result<bool, Malformed> {
     let mut at = 0;
     while at < bytes.len() {
         let (number, wire) = tag(bytes, &mut at, MAX_NUMBER)?;
@@ -220,7 +148,7 @@ fn is_odd(bytes: &[u8], fields: &Fields, depth: usize) -> Result<bool, Malformed
     Ok(false)
 }
 
-fn copy(bytes: &[u8], fields: &Fields, depth: usize) -> Result<Vec<u8>, Malformed> {
+fn copy(bytes: &[u8], fields: &DeclaredFields, depth: usize) -> Result<Vec<u8>, Malformed> {
     let (mut out, mut at) = (Vec::with_capacity(bytes.len()), 0);
     while at < bytes.len() {
         let start = at;
@@ -257,6 +185,7 @@ fn clean(bytes: &[u8], name: &str) -> Result<Option<Vec<u8>>, Malformed> {
 mod tests {
     use super::*;
     use crate::etcdserverpb::{RangeRequest, TxnRequest};
+    use crate::wire::MAX_NUMBER_SKIPPED;
 
     #[test]
     fn fields_of_another_wire_type_and_groups_are_taken_out() {

@@ -2,11 +2,12 @@
 //!
 //! Owns what an entry means: key-value operations, leases, membership, alarms and versions, and
 //! what of them is stored. Never reads a clock or a random source, and never asks which member it
-//! runs on except through [`ApplyConfig`] (invariant 5). Read next: [`apply`], then one module per
-//! kind of request.
+//! runs on except through [`ApplyConfig`] (invariant 5). Read next: [`command`], [`apply`], then
+//! one module per kind of command.
 
 pub mod alarms;
 pub mod apply;
+pub mod command;
 pub mod kv;
 pub mod leases;
 pub mod membership;
@@ -14,8 +15,7 @@ pub mod outcome;
 
 pub use alarms::Alarms;
 pub use apply::{ApplyConfig, Machine};
+pub use command::{Command, CommandKind};
 pub use leases::Leases;
 pub use membership::{Member, Members};
-pub use outcome::{
-    DeleteReply, Effect, Kind, OpReply, Outcome, PutReply, RangeReply, Reply, TxnReply,
-};
+pub use outcome::{DeleteReply, Effect, OpReply, Outcome, PutReply, RangeReply, Reply, TxnReply};

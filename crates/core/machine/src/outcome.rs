@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use api::error::ApiError;
-use api::etcdserverpb::{AlarmMember, InternalRaftRequest};
+use api::etcdserverpb::AlarmMember;
 use bytes::Bytes;
 use raft::ConfChange;
 use store::compact::Compacted;
 use types::{Index, LeaseId, MemberId, Revision, Term};
 
+use crate::command::CommandKind;
 use crate::membership::Members;
 
 /// What became of an entry.
@@ -18,89 +19,14 @@ pub struct Outcome {
     pub index: Index,
     /// Its term.
     pub term: Term,
-    /// What kind of request it held.
-    pub kind: Kind,
+    /// What it asked for; `None` for the start of a term and for changes of membership.
+    pub kind: Option<CommandKind>,
     /// The store's revision after it.
     pub revision: Revision,
     /// What the proposer is told.
     pub reply: Result<Reply, ApiError>,
     /// What else must happen on this member.
     pub effects: Vec<Effect>,
-}
-
-/// Kinds of requests in entries, for metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Kind {
-    /// No request: the start of a term, a change of membership.
-    None,
-    Put,
-    DeleteRange,
-    Txn,
-    Compaction,
-    LeaseGrant,
-    LeaseRevoke,
-    LeaseCheckpoint,
-    Alarm,
-    ClusterVersionSet,
-    ClusterMemberAttrSet,
-    DowngradeInfoSet,
-}
-
-impl Kind {
-    /// Every kind, in the order of their numbers.
-    pub const ALL: [Kind; 12] = [
-        Kind::None,
-        Kind::Put,
-        Kind::DeleteRange,
-        Kind::Txn,
-        Kind::Compaction,
-        Kind::LeaseGrant,
-        Kind::LeaseRevoke,
-        Kind::LeaseCheckpoint,
-        Kind::Alarm,
-        Kind::ClusterVersionSet,
-        Kind::ClusterMemberAttrSet,
-        Kind::DowngradeInfoSet,
-    ];
-
-    /// etcd's name of it, as in `etcd_server_apply_duration_seconds`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Kind::None => "unknown",
-            Kind::Put => "Put",
-            Kind::DeleteRange => "DeleteRange",
-            Kind::Txn => "Txn",
-            Kind::Compaction => "Compaction",
-            Kind::LeaseGrant => "LeaseGrant",
-            Kind::LeaseRevoke => "LeaseRevoke",
-            Kind::LeaseCheckpoint => "LeaseCheckpoint",
-            Kind::Alarm => "Alarm",
-            Kind::ClusterVersionSet => "ClusterVersionSet",
-            Kind::ClusterMemberAttrSet => "ClusterMemberAttrSet",
-            Kind::DowngradeInfoSet => "DowngradeInfoSet",
-        }
-    }
-
-    /// The kind of a request. One that holds several is what the machine takes it for.
-    #[must_use]
-    pub fn of(request: &InternalRaftRequest) -> Self {
-        let kinds = [
-            (request.put.is_some(), Kind::Put),
-            (request.delete_range.is_some(), Kind::DeleteRange),
-            (request.txn.is_some(), Kind::Txn),
-            (request.compaction.is_some(), Kind::Compaction),
-            (request.lease_grant.is_some(), Kind::LeaseGrant),
-            (request.lease_revoke.is_some(), Kind::LeaseRevoke),
-            (request.lease_checkpoint.is_some(), Kind::LeaseCheckpoint),
-            (request.alarm.is_some(), Kind::Alarm),
-            (request.cluster_version_set.is_some(), Kind::ClusterVersionSet),
-            (request.cluster_member_attr_set.is_some(), Kind::ClusterMemberAttrSet),
-            (request.downgrade_info_set.is_some(), Kind::DowngradeInfoSet),
-        ];
-        kinds.into_iter().find_map(|(is, kind)| is.then_some(kind)).unwrap_or(Kind::None)
-    }
 }
 
 /// The answer to a proposer. Values are encoded `mvccpb.KeyValue` messages.

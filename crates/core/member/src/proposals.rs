@@ -66,104 +66,10 @@ impl InFlight {
     }
 }
 
-/// The request id in an encoded `InternalRaftRequest`: that of its header (field 100), else the
-/// deprecated one (field 1). Skips over everything else; `None` if the bytes are not protobuf.
-//= etcd 3.7.1: server/etcdserver/apply.go (raftReq.Header.ID, raftReq.ID)
-#[must_use]
-pub fn request_id(data: &[u8]) -> Option<RequestId> {
-    let (mut old, mut id) = (0, None);
-    let mut rest = data;
-    while !rest.is_empty() {
-        let (field, wire, after) = key(rest)?;
-        rest = after;
-        match (field, wire) {
-            (1, 0) => (old, rest) = varint(rest)?,
-            (100, 2) => {
-                let (len, after) = varint(rest)?;
-                let (header, after) = after.split_at_checked(usize::try_from(len).ok()?)?;
-                id = id.or(header_id(header)?);
-                rest = after;
-            }
-            _ => rest = skip(wire, rest)?,
-        }
-    }
-    Some(RequestId(id.unwrap_or(old)))
-}
-
-fn header_id(mut header: &[u8]) -> Option<Option<u64>> {
-    let mut id = 0;
-    while !header.is_empty() {
-        let (field, wire, after) = key(header)?;
-        header = after;
-        if (field, wire) == (1, 0) {
-            (id, header) = varint(header)?;
-        } else {
-            header = skip(wire, header)?;
-        }
-    }
-    Some(Some(id))
-}
-
-fn key(bytes: &[u8]) -> Option<(u64, u64, &[u8])> {
-    let (key, rest) = varint(bytes)?;
-    Some((key >> 3, key & 7, rest))
-}
-
-fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let mut value = 0u64;
-    for (place, byte) in bytes.iter().enumerate().take(10) {
-        value |= u64::from(byte & 0x7f) << (7 * place);
-        if byte & 0x80 == 0 {
-            return Some((value, &bytes[place + 1..]));
-        }
-    }
-    None
-}
-
-fn skip(wire: u64, bytes: &[u8]) -> Option<&[u8]> {
-    match wire {
-        0 => varint(bytes).map(|(_, rest)| rest),
-        1 => bytes.get(8..),
-        2 => {
-            let (len, rest) = varint(bytes)?;
-            rest.get(usize::try_from(len).ok()?..)
-        }
-        5 => bytes.get(4..),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use api::etcdserverpb::{InternalRaftRequest, PutRequest, RequestHeader};
-    use env::SplitMix;
-    use prost::Message;
     use std::time::Duration;
-
-    #[test]
-    fn the_id_is_found_without_decoding_the_body() {
-        let mut request = InternalRaftRequest {
-            put: Some(PutRequest { value: vec![9; 300].into(), ..Default::default() }),
-            header: Some(RequestHeader { id: 1 << 60 | 77, ..Default::default() }),
-            ..Default::default()
-        };
-        assert_eq!(request_id(&request.encode_to_vec()), Some(RequestId(1 << 60 | 77)));
-        request.header = None;
-        request.id = 5;
-        assert_eq!(request_id(&request.encode_to_vec()), Some(RequestId(5)));
-        assert_eq!(request_id(&[]), Some(RequestId(0)));
-    }
-
-    #[test]
-    fn any_bytes_are_looked_at_without_panic() {
-        use env::Entropy;
-        let mut entropy = SplitMix::new(1);
-        for _ in 0..20_000 {
-            let bytes: Vec<u8> = (0..entropy.below(24)).map(|_| entropy.next_u64() as u8).collect();
-            let _ = request_id(&bytes);
-        }
-    }
 
     #[test]
     fn only_what_is_old_times_out() {

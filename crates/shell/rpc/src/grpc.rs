@@ -20,7 +20,8 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 
 use crate::message::{self, Draft, Encoding, Ended, Reader};
 use crate::metadata::{self, Metadata};
-use crate::{Body, Call, Dispatch, Metrics, Pieces, Settings, status};
+use crate::{Body, Call, Dispatch, Pieces, Settings, status};
+use observe::Metrics;
 
 /// What the connection wants to know of its calls.
 #[derive(Debug)]

@@ -12,7 +12,6 @@ pub mod identity;
 mod io;
 pub mod message;
 pub mod metadata;
-pub mod metrics;
 mod ping;
 pub mod pool;
 pub mod runtime;
@@ -34,7 +33,6 @@ pub use conn::{Settings, serve};
 pub use grpc::{Gone, Requests, Sender};
 pub use message::Draft;
 pub use metadata::Metadata;
-pub use metrics::Metrics;
 #[doc(hidden)]
 pub use ping::fuzz as fuzz_frames;
 
@@ -93,7 +91,7 @@ pub trait Dispatch: 'static {
     fn http(self: Rc<Self>, request: HttpRequest) -> Local<'static, HttpResponse>;
 
     /// Where calls and messages are counted.
-    fn metrics(&self) -> &Arc<Metrics>;
+    fn metrics(&self) -> &Arc<observe::Metrics>;
 
     /// Called once per call with how it ended, for metrics.
     fn finished(&self, row: &'static Row, status: Option<&Status>);

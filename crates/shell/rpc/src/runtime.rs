@@ -14,15 +14,14 @@ use std::time::{Duration, Instant};
 
 use api::error::{ApiError, Code, Status};
 use api::etcdserverpb::ResponseHeader;
-use bytes::Bytes;
 use handover::{Bell, Inbox, Replies, Slot, Wait};
-use machine::{Kind, Outcome};
+use machine::Outcome;
+use machine::command::{self, CommandKind, Header};
 use member::{ApplierInput, MemberView, NodeInput, NodeStatus, Proposal, Reply};
-use prost::encoding::encode_varint;
 use types::{ClusterId, Index, MemberId, ReplyToken, RequestId, Revision};
 
-use crate::metrics::Metrics;
 use crate::pool::Pool;
+use observe::Metrics;
 
 /// Replies on their way to one runtime.
 pub type ReplyInbox = Inbox<(ReplyToken, Reply)>;
@@ -259,14 +258,14 @@ impl Runtime {
         RequestId(next)
     }
 
-    /// Puts a request through the log and waits until it is applied here. `field` is its number
-    /// in `InternalRaftRequest`, `body` its encoding, which goes into the log as it is.
+    /// Puts a command through the log and waits until it is applied here. `body` is its encoding,
+    /// which goes into the log as it is.
     ///
     /// # Errors
     /// The refusal of the request, or of Node.
-    pub async fn propose(&self, field: u32, body: &[u8]) -> Result<Box<Outcome>, Status> {
+    pub async fn propose(&self, kind: CommandKind, body: &[u8]) -> Result<Box<Outcome>, Status> {
         let id = self.next_id();
-        let data = raft_request(field, body, id);
+        let data = command::encode(kind, body, Header { id, ..Header::default() });
         if data.len() > self.handle.limits.max_request_bytes {
             return Err(ApiError::RequestTooLarge.into());
         }
@@ -276,10 +275,7 @@ impl Runtime {
             ApiError::Timeout => self.why_late(began),
             other => other,
         });
-        let (kind, success) = match &outcome {
-            Ok(outcome) => (outcome.kind, outcome.reply.is_ok()),
-            Err(_) => (kind(field), false),
-        };
+        let success = outcome.as_ref().is_ok_and(|outcome| outcome.reply.is_ok());
         self.handle.metrics.requested(kind, success, began.elapsed());
         Ok(outcome?)
     }
@@ -361,61 +357,8 @@ impl Runtime {
     }
 }
 
-/// The kind of the request with this field number in `InternalRaftRequest`.
-fn kind(field: u32) -> Kind {
-    match field {
-        4 => Kind::Put,
-        5 => Kind::DeleteRange,
-        6 => Kind::Txn,
-        7 => Kind::Compaction,
-        8 => Kind::LeaseGrant,
-        9 => Kind::LeaseRevoke,
-        10 => Kind::Alarm,
-        _ => Kind::None,
-    }
-}
-
-/// An encoded `InternalRaftRequest`: the body's field, then the header with the id. The order is
-/// etcd's (disk.md section 4).
-#[must_use]
-pub fn raft_request(field: u32, body: &[u8], id: RequestId) -> Bytes {
-    let mut out = Vec::with_capacity(body.len() + 24);
-    encode_varint(u64::from(field << 3 | 2), &mut out);
-    encode_varint(body.len() as u64, &mut out);
-    out.extend_from_slice(body);
-    let mut header = [0u8; 11];
-    let mut rest = &mut header[..];
-    encode_varint(1 << 3, &mut rest);
-    encode_varint(id.0, &mut rest);
-    let len = 11 - rest.len();
-    encode_varint(100 << 3 | 2, &mut out);
-    encode_varint(len as u64, &mut out);
-    out.extend_from_slice(&header[..len]);
-    out.into()
-}
-
 /// The status of work that the pool refused.
 #[must_use]
 pub fn pool_refused(_: crate::pool::Refused) -> Status {
     Status::new(Code::ResourceExhausted, "etcdserver: the work pool takes no more jobs")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use api::etcdserverpb::{InternalRaftRequest, PutRequest};
-    use prost::Message;
-
-    #[test]
-    fn a_wrapped_request_is_what_go_would_decode() {
-        let put = PutRequest { key: "k".into(), value: "v".into(), ..Default::default() };
-        for id in [1, 1 << 40, u64::MAX] {
-            let data = raft_request(4, &put.encode_to_vec(), RequestId(id));
-            let decoded = InternalRaftRequest::decode(&data[..]).unwrap();
-            assert_eq!(decoded.put.as_ref(), Some(&put));
-            assert_eq!(decoded.header.as_ref().unwrap().id, id);
-            assert_eq!(member::proposals::request_id(&data), Some(RequestId(id)));
-            assert_eq!(decoded.encode_to_vec(), data);
-        }
-    }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use api::etcdserverpb::alarm_request::AlarmAction;
 use api::etcdserverpb::{AlarmRequest, AlarmType, HashKvResponse};
+use machine::CommandKind;
 use peer::{HashError, RemoteHash};
 use prost::Message;
 use rpc::runtime::Runtime;
@@ -18,10 +19,7 @@ use rpc::services::maintenance;
 use store::hash::KvHash;
 use types::{MemberId, Revision};
 
-use crate::{Log, log_line};
-
-/// Its field number in `InternalRaftRequest`.
-const ALARM: u32 = 10;
+use observe::{Log, log_line};
 
 /// When to compare.
 #[derive(Clone, Copy, Debug)]
@@ -165,7 +163,7 @@ impl Checker {
             alarm: AlarmType::Corrupt as i32,
         };
         // What is refused is found again at the next comparison.
-        let _ = self.rt.propose(ALARM, &request.encode_to_vec()).await;
+        let _ = self.rt.propose(CommandKind::Alarm, &request.encode_to_vec()).await;
     }
 
     /// One comparison of the newest state; at most one alarm.

@@ -8,8 +8,9 @@ use env::Instant;
 use member::NodeInput;
 use types::limits::RAFT_TIMEOUT_MS;
 
+use crate::Options;
 use crate::threads::Queues;
-use crate::{Log, Options, log_line};
+use observe::{Log, log_line};
 
 /// Pause between looks at who can be reached.
 const LOOK: Duration = Duration::from_millis(50);

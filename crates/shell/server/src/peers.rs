@@ -11,7 +11,7 @@ use peer::{Answer, Event, Refused};
 use rpc::services::peers::PeerCall;
 use types::{Index, MemberId};
 
-use crate::report::Reporter;
+use observe::Reporter;
 
 /// What the plane reaches of the member.
 pub(crate) struct PeerSide {

@@ -15,10 +15,11 @@ use tokio::sync::watch;
 
 use crate::config::{self, Configured, Notice, Refused, Request};
 use crate::failpoints::{Registry, http};
-use crate::logging::{Format, Level};
 use crate::notify;
 use crate::threads::Fatal;
-use crate::{Log, Options, RunError, Server, log_line, start_until};
+use crate::{Options, RunError, Server, start_until};
+use observe::logging::{Format, Level};
+use observe::{Log, log_line};
 
 /// Runs the server program with its arguments (without the program's name) on a disk. `ready` is
 /// called once clients are served.

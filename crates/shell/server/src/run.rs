@@ -16,9 +16,9 @@ use env::{Disk, Hooks, MayBlock, SplitMix};
 use handover::Inbox;
 use machine::{ApplyConfig, Members};
 use member::{MemberLimits, NodeConfig, StartConfig, StartError};
+use observe::Metrics;
 use osenv::Clock;
 use peer::Plane;
-use rpc::Metrics;
 use rpc::pool::Pool;
 use rpc::runtime::{Handle, ReplyInbox, RequestLimits, WatchLimits};
 use tokio::sync::watch;
@@ -27,13 +27,13 @@ use types::{ClusterId, MemberId, RequestId};
 use crate::bootstrap::{Identity, identify};
 use crate::election::Advance;
 use crate::listen::{Address, Bound, bind};
-use crate::metered::MeteredDisk;
 use crate::options::Options;
 use crate::peers::PeerSide;
-use crate::report::Reporter;
 use crate::runtimes::{self, READY_STEP, Sockets};
 use crate::threads::{CANNOT_GO_ON, Fatal, Queues, spawn_all};
-use crate::{Log, log_line};
+use observe::MeteredDisk;
+use observe::Reporter;
+use observe::{Log, log_line};
 
 /// Why a member did not start or ended.
 #[derive(Debug)]

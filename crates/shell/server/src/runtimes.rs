@@ -12,6 +12,7 @@ use std::time::Duration;
 use api::error::ApiError;
 use api::etcdserverpb::CompactionRequest;
 use handover::Inbox;
+use machine::CommandKind;
 use member::{AutoCompaction, Retention};
 use osenv::Clock;
 use prost::Message;
@@ -25,7 +26,8 @@ use crate::corruption::{self, Checks};
 use crate::listen::{Accepted, Bound, Listener};
 use crate::options::Options;
 use crate::threads::{Fatal, Queues};
-use crate::{Log, versions};
+use crate::versions;
+use observe::Log;
 
 /// How long a stop waits for open calls, besides two election timeouts.
 //= etcd 3.7.1: server/config/config.go#ReqTimeout
@@ -212,14 +214,13 @@ async fn until_ready(queues: &Queues) {
 
 /// Compacts as the policy says, for ever.
 async fn compact_by_itself(rt: Rc<Runtime>, retention: Retention) {
-    const COMPACTION_FIELD: u32 = 7;
     let mut auto = AutoCompaction::new(retention, Clock.now());
     loop {
         let revision = rt.view().store.revision();
         let is_leader = rt.handle.status.load().is_leader;
         if let Some(target) = auto.step(Clock.now(), revision, is_leader) {
             let request = CompactionRequest { revision: target.0, physical: false };
-            let done = match rt.propose(COMPACTION_FIELD, &request.encode_to_vec()).await {
+            let done = match rt.propose(CommandKind::Compaction, &request.encode_to_vec()).await {
                 Ok(outcome) => matches!(outcome.reply, Ok(_) | Err(ApiError::Compacted)),
                 Err(_) => false,
             };

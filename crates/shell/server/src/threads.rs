@@ -29,7 +29,7 @@ use raft::StepError;
 use rpc::runtime::ReplyInbox;
 use types::{MemberId, ReplyToken, Revision};
 
-use crate::report::{Reporter, Turn};
+use observe::{Reporter, Turn};
 
 /// Requests that wait for Node at once; beyond it callers are refused.
 pub const NODE_INBOX: usize = 65_536;

@@ -9,16 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::membershippb::{ClusterVersionSetRequest, DowngradeInfoSetRequest};
+use machine::CommandKind;
 use member::MemberView;
 use prost::Message;
 use rpc::runtime::Runtime;
-use rpc::services::downgrade::DOWNGRADE_INFO_SET;
 use types::{MemberId, SERVER_VERSION, Version};
 
-use crate::{Log, log_line};
+use observe::{Log, log_line};
 
-/// Its field number in `InternalRaftRequest`.
-const CLUSTER_VERSION_SET: u32 = 1300;
 /// Time between two looks.
 //= etcd 3.7.1: server/etcdserver/server.go (monitorVersionInterval)
 const INTERVAL: Duration = Duration::from_secs(4);
@@ -112,7 +110,7 @@ fn decide(log: &Log, view: &MemberView, lowest: Option<Version>) -> Option<Versi
 async fn set_cluster_version(rt: &Runtime, version: Version) {
     let request = ClusterVersionSetRequest { ver: version.to_string() };
     // What fails is found missing at the next look.
-    let _ = rt.propose(CLUSTER_VERSION_SET, &request.encode_to_vec()).await;
+    let _ = rt.propose(CommandKind::ClusterVersionSet, &request.encode_to_vec()).await;
 }
 
 /// Ends a downgrade that all members have made.
@@ -127,5 +125,5 @@ async fn end_downgrade(rt: &Runtime, log: &Log) {
     let version = target.to_string();
     log_line!(log, Info, "the cluster has been downgraded", "cluster-version" = version);
     let request = DowngradeInfoSetRequest { enabled: false, ver: String::new() };
-    let _ = rt.propose(DOWNGRADE_INFO_SET, &request.encode_to_vec()).await;
+    let _ = rt.propose(CommandKind::DowngradeInfoSet, &request.encode_to_vec()).await;
 }

@@ -9,6 +9,7 @@ use api::odd;
 use bytes::Bytes;
 use env::MayBlock;
 use machine::Machine;
+use machine::command::{self, CommandKind, Header};
 use prost::Message;
 use raft::{Entry, EntryKind};
 use rpc::services::validate;
@@ -22,17 +23,25 @@ const MAX_TXN_OPS: usize = 128;
 /// Requests of one input; more would only make it slow.
 const MOST_REQUESTS: usize = 64;
 
-/// Field numbers of requests in an `InternalRaftRequest`, by the kind that an input names.
-const FIELDS: [u32; 7] = [3, 4, 5, 6, 7, 8, 9];
+/// Commands, by the number that an input names.
+const KINDS: [CommandKind; 7] = [
+    CommandKind::Range,
+    CommandKind::Put,
+    CommandKind::DeleteRange,
+    CommandKind::Txn,
+    CommandKind::Compaction,
+    CommandKind::LeaseGrant,
+    CommandKind::LeaseRevoke,
+];
 
 /// Splits an input into requests: a kind, two bytes of length, the message.
-fn split(mut bytes: &[u8]) -> impl Iterator<Item = (u32, Bytes)> {
+fn split(mut bytes: &[u8]) -> impl Iterator<Item = (CommandKind, Bytes)> {
     std::iter::from_fn(move || {
         let ([kind, low, high], rest) = bytes.split_first_chunk()?;
         let len = usize::from(u16::from_le_bytes([*low, *high])).min(rest.len());
         let (message, rest) = rest.split_at(len);
         bytes = rest;
-        Some((FIELDS[usize::from(*kind) % FIELDS.len()], Bytes::copy_from_slice(message)))
+        Some((KINDS[usize::from(*kind) % KINDS.len()], Bytes::copy_from_slice(message)))
     })
     .take(MOST_REQUESTS)
 }
@@ -48,21 +57,23 @@ fn join(requests: &[(u8, Vec<u8>)]) -> Vec<u8> {
 }
 
 /// Whether the gateway lets a request through.
-fn is_accepted(field: u32, message: &Bytes) -> bool {
-    match field {
-        3 => {
+fn is_accepted(kind: CommandKind, message: &Bytes) -> bool {
+    match kind {
+        CommandKind::Range => {
             odd::decode::<RangeRequest>(message.clone()).is_ok_and(|r| validate::range(&r).is_ok())
         }
-        4 => odd::decode::<PutRequest>(message.clone()).is_ok_and(|r| validate::put(&r).is_ok()),
-        5 => odd::decode::<DeleteRangeRequest>(message.clone())
+        CommandKind::Put => {
+            odd::decode::<PutRequest>(message.clone()).is_ok_and(|r| validate::put(&r).is_ok())
+        }
+        CommandKind::DeleteRange => odd::decode::<DeleteRangeRequest>(message.clone())
             .is_ok_and(|r| validate::delete(&r).is_ok()),
-        6 => {
+        CommandKind::Txn => {
             validate::txn_depth(message, MAX_TXN_OPS).is_ok()
                 && odd::decode::<TxnRequest>(message.clone())
                     .is_ok_and(|r| validate::txn(&r, MAX_TXN_OPS).is_ok())
         }
-        7 => odd::decode::<CompactionRequest>(message.clone()).is_ok(),
-        8 => odd::decode::<LeaseGrantRequest>(message.clone()).is_ok(),
+        CommandKind::Compaction => odd::decode::<CompactionRequest>(message.clone()).is_ok(),
+        CommandKind::LeaseGrant => odd::decode::<LeaseGrantRequest>(message.clone()).is_ok(),
         _ => odd::decode::<LeaseRevokeRequest>(message.clone()).is_ok(),
     }
 }
@@ -73,17 +84,18 @@ pub fn requests(bytes: &[u8]) {
     let may = MayBlock::on_this_thread();
     let mut machine = Machine::empty(apply_config());
     let mut index = 0;
-    for (field, message) in split(bytes) {
-        if !is_accepted(field, &message) {
+    for (kind, message) in split(bytes) {
+        if !is_accepted(kind, &message) {
             continue;
         }
-        if field == 3 {
+        if kind == CommandKind::Range {
             let request = odd::decode(message).expect("decoded before");
             answer(&may, &machine, &request);
             continue;
         }
         index += 1;
-        let data = rpc::runtime::raft_request(field, &message, RequestId(index));
+        let header = Header { id: RequestId(index), ..Header::default() };
+        let data = command::encode(kind, &message, header);
         let (at, term) = (Index(index), Term(1));
         let entry = Entry { index: at, term, kind: EntryKind::Normal, data };
         let before = machine.store.revision();

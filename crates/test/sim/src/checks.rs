@@ -67,7 +67,7 @@ fn entry_hash(entry: &Entry) -> u64 {
 }
 
 fn request(entry: &Entry) -> (u64, Option<i64>) {
-    let id = member::proposals::request_id(&entry.data).map_or(0, |id| id.0);
+    let id = machine::command::request_id(&entry.data).map_or(0, |id| id.0);
     // Ends of leases are short.
     let lease = (entry.data.len() < 64)
         .then(|| InternalRaftRequest::decode(entry.data.clone()).ok()?.lease_revoke)

@@ -16,12 +16,12 @@ use api::etcdserverpb::{
 };
 use env::{Entropy, MayBlock, SplitMix};
 use machine::Outcome as Applied;
+use machine::command::{self, CommandKind, Header};
 use machine::kv::{query, range_error};
 use member::{ApplierInput, MemberView, NodeInput, Proposal, Reply};
 use model::{Request, Response};
 use prost::Message;
 use raft::{ConfChange, ConfChangeKind};
-use rpc::runtime::raft_request;
 use rpc::services::{kv, render, validate};
 use store::compact::Step;
 use store::{KvHasher, Piece, RangeBody, Ranged, ValueError};
@@ -132,9 +132,6 @@ pub(crate) struct Gateway {
     pub(crate) answers: Vec<(usize, u64, Option<i64>)>,
 }
 
-/// The number in the log of a request to set the cluster's version.
-const CLUSTER_VERSION_SET: u32 = 1300;
-
 fn header(revision: Revision) -> ResponseHeader {
     ResponseHeader { revision: revision.0, ..ResponseHeader::default() }
 }
@@ -205,7 +202,7 @@ impl Gateway {
                     member_id: self.id.0,
                     alarm: AlarmType::Nospace as i32,
                 };
-                self.propose(p, token, 10, &alarm.encode_to_vec());
+                self.propose(p, token, CommandKind::Alarm, &alarm.encode_to_vec());
             }
             Ask::Leases => p.to_node.push(NodeInput::Leases(ReplyToken(token))),
             Ask::Defragment => {
@@ -225,7 +222,7 @@ impl Gateway {
             Ask::ClusterVersion => {
                 let ver = types::CLUSTER_VERSION.to_owned();
                 let request = api::membershippb::ClusterVersionSetRequest { ver };
-                self.propose(p, token, CLUSTER_VERSION_SET, &request.encode_to_vec());
+                self.propose(p, token, CommandKind::ClusterVersionSet, &request.encode_to_vec());
             }
             Ask::KeepAliveFor(_, _, lease) => {
                 p.to_node.push(NodeInput::KeepAlive {
@@ -250,27 +247,31 @@ impl Gateway {
             }
             Request::Put(r) => {
                 validate::put(&r)?;
-                self.check_quota(p, machine::apply::put_cost(&r))?;
-                self.propose(p, token, 4, &r.encode_to_vec());
+                self.check_quota(p, machine::command::put_cost(&r))?;
+                self.propose(p, token, CommandKind::Put, &r.encode_to_vec());
             }
             Request::DeleteRange(r) => {
                 validate::delete(&r)?;
-                self.propose(p, token, 5, &r.encode_to_vec());
+                self.propose(p, token, CommandKind::DeleteRange, &r.encode_to_vec());
             }
             Request::Txn(r) => {
                 validate::txn(&r, MAX_TXN_OPS)?;
-                let cost = machine::apply::txn_cost(&r);
+                let cost = machine::command::txn_cost(&r);
                 if cost > 0 {
                     self.check_quota(p, cost)?;
                 }
-                self.propose(p, token, 6, &r.encode_to_vec());
+                self.propose(p, token, CommandKind::Txn, &r.encode_to_vec());
             }
-            Request::Compact(r) => self.propose(p, token, 7, &r.encode_to_vec()),
+            Request::Compact(r) => {
+                self.propose(p, token, CommandKind::Compaction, &r.encode_to_vec())
+            }
             Request::LeaseGrant(r) => {
-                self.check_quota(p, machine::apply::LEASE_COST)?;
-                self.propose(p, token, 8, &r.encode_to_vec());
+                self.check_quota(p, machine::command::LEASE_COST)?;
+                self.propose(p, token, CommandKind::LeaseGrant, &r.encode_to_vec());
             }
-            Request::LeaseRevoke(r) => self.propose(p, token, 9, &r.encode_to_vec()),
+            Request::LeaseRevoke(r) => {
+                self.propose(p, token, CommandKind::LeaseRevoke, &r.encode_to_vec())
+            }
             Request::LeaseKeepAlive(lease) => {
                 let (token, lease) = (ReplyToken(token), LeaseId(lease));
                 p.to_node.push(NodeInput::KeepAlive { token, lease, for_peer: true });
@@ -331,12 +332,12 @@ impl Gateway {
         self.finish(token, Ok(Told::Kv(response)));
     }
 
-    fn propose(&mut self, p: &mut Process, token: u64, field: u32, body: &[u8]) {
+    fn propose(&mut self, p: &mut Process, token: u64, kind: CommandKind, body: &[u8]) {
         let id = RequestId(self.next_id);
         self.next_id += 1;
         self.proposed.push((id.0, token));
         self.waits(token, Waits::Entry);
-        let data = raft_request(field, body, id);
+        let data = command::encode(kind, body, Header { id, ..Header::default() });
         let token = ReplyToken(token);
         p.to_node.push(NodeInput::Propose(Proposal { token, id, data }));
     }
@@ -355,7 +356,7 @@ impl Gateway {
                 alarm: AlarmType::Nospace as i32,
             };
             self.next_token += 1;
-            self.propose(p, self.next_token - 1, 10, &alarm.encode_to_vec());
+            self.propose(p, self.next_token - 1, CommandKind::Alarm, &alarm.encode_to_vec());
         }
         Err(ApiError::NoSpace)
     }

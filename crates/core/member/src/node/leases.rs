@@ -7,10 +7,9 @@
 use std::time::Duration;
 
 use api::error::ApiError;
-use api::etcdserverpb::{
-    InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest,
-};
+use api::etcdserverpb::{LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest};
 use env::{Instant, sometimes};
+use machine::Command;
 use types::limits::{APPLY_WAIT_MS, MAX_LEASE_CHECKPOINTS, MAX_REVOKES_IN_FLIGHT};
 use types::{Index, LeaseId, ReplyToken};
 
@@ -197,10 +196,8 @@ impl Node {
         let checkpoint =
             |(id, left): (LeaseId, i64)| LeaseCheckpoint { id: id.0, remaining_ttl: left };
         let checkpoints = due.into_iter().map(checkpoint).collect();
-        let (_, data) = self.own_request(InternalRaftRequest {
-            lease_checkpoint: Some(LeaseCheckpointRequest { checkpoints }),
-            ..InternalRaftRequest::default()
-        });
+        let (_, data) =
+            self.own_command(&Command::LeaseCheckpoint(LeaseCheckpointRequest { checkpoints }));
         // What a deposed leader did not tell is told by nobody: leases live longer then.
         let _ = self.raft.propose_as_leader(term, data);
     }
@@ -218,10 +215,8 @@ impl Node {
         }
         for lease in self.leases.expire(now, MAX_REVOKES_IN_FLIGHT) {
             self.status.leases_expired += 1;
-            let (_, data) = self.own_request(InternalRaftRequest {
-                lease_revoke: Some(LeaseRevokeRequest { id: lease.0 }),
-                ..InternalRaftRequest::default()
-            });
+            let revoke = Command::LeaseRevoke(LeaseRevokeRequest { id: lease.0 });
+            let (_, data) = self.own_command(&revoke);
             if self.raft.propose_as_leader(term, data).is_err() {
                 self.leases.retry(lease, now + self.config.tick);
             }

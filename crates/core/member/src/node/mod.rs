@@ -20,7 +20,7 @@ use types::{Index, LeaseId, MemberId, ReplyToken, RequestId, Term};
 
 use crate::lease_expiry::LeaseClock;
 use crate::message::{Applied, Committed, NodeInput, NodeOutput, NodeStatus, Proposal, Reply};
-use crate::proposals::{InFlight, request_id};
+use crate::proposals::InFlight;
 
 use self::cluster::{Stopping, Transfer};
 use self::leases::{Pause, Question, WaitingLease};
@@ -337,7 +337,7 @@ impl Node {
     fn waiting_for(&mut self, entry: &raft::Entry) -> Option<ReplyToken> {
         match entry.kind {
             raft::EntryKind::Normal if !entry.data.is_empty() => {
-                let id = request_id(&entry.data)?;
+                let id = machine::command::request_id(&entry.data)?;
                 if self.publish_pending.is_some_and(|(pending, _)| pending == id) {
                     self.publish_index = Some(entry.index);
                 }

@@ -2,11 +2,11 @@
 
 use api::error::ApiError;
 use api::etcdserverpb::alarm_request::AlarmAction;
-use api::etcdserverpb::{AlarmRequest, AlarmType, InternalRaftRequest, RequestHeader};
+use api::etcdserverpb::{AlarmRequest, AlarmType};
 use api::membershippb;
 use bytes::Bytes;
 use env::{Instant, sometimes};
-use prost::Message;
+use machine::command::{Command, Header};
 use raft::{ConfChange, ProposeError};
 use types::limits::MAX_APPLY_GAP;
 use types::{ReplyToken, RequestId};
@@ -137,12 +137,11 @@ impl Node {
         }
     }
 
-    pub(super) fn own_request(&mut self, mut request: InternalRaftRequest) -> (RequestId, Bytes) {
+    /// The entry for a command of this member's own, and its id.
+    pub(super) fn own_command(&mut self, command: &Command) -> (RequestId, Bytes) {
         self.next_id += 1;
         let id = RequestId(self.next_id);
-        let header = RequestHeader { id: id.0, ..RequestHeader::default() };
-        request.header = Some(header);
-        (id, request.encode_to_vec().into())
+        (id, command.encode(Header { id, ..Header::default() }))
     }
 
     /// Tells the cluster this member's name and client URLs; the server is ready once applied.
@@ -157,10 +156,7 @@ impl Node {
             member_id: self.config.id.0,
             member_attributes: Some(self.config.attributes.clone()),
         };
-        let (id, data) = self.own_request(InternalRaftRequest {
-            cluster_member_attr_set: Some(request),
-            ..InternalRaftRequest::default()
-        });
+        let (id, data) = self.own_command(&Command::ClusterMemberAttrSet(request));
         if self.raft.propose(vec![data]).is_ok() {
             self.publish_pending = Some((id, now + self.config.request_timeout()));
         }
@@ -175,10 +171,7 @@ impl Node {
         }
         let request =
             membershippb::ClusterVersionSetRequest { ver: self.config.cluster_version.clone() };
-        let (_, data) = self.own_request(InternalRaftRequest {
-            cluster_version_set: Some(request),
-            ..InternalRaftRequest::default()
-        });
+        let (_, data) = self.own_command(&Command::ClusterVersionSet(request));
         // A failure means that the term is over; the next one's first entry tries again.
         let _: Result<(), ProposeError> = self.raft.propose(vec![data]);
     }
@@ -191,10 +184,7 @@ impl Node {
             member_id: self.config.id.0,
             alarm: AlarmType::Nospace as i32,
         };
-        let (_, data) = self.own_request(InternalRaftRequest {
-            alarm: Some(request),
-            ..InternalRaftRequest::default()
-        });
+        let (_, data) = self.own_command(&Command::Alarm(request));
         // If it is refused, the next write that finds the backend full asks again.
         let _: Result<(), ProposeError> = self.raft.propose(vec![data]);
     }

@@ -8,6 +8,7 @@ use api::etcdserverpb::downgrade_request::DowngradeAction;
 use api::etcdserverpb::{DowngradeRequest, DowngradeResponse};
 use api::membershippb::DowngradeInfoSetRequest;
 use bytes::Bytes;
+use machine::CommandKind;
 use member::MemberView;
 use prost::Message;
 use types::Version;
@@ -15,9 +16,6 @@ use types::Version;
 use crate::runtime::Runtime;
 use crate::services::decode;
 use crate::{Body, Draft};
-
-/// Its field number in `InternalRaftRequest`.
-pub const DOWNGRADE_INFO_SET: u32 = 1302;
 
 pub(super) async fn downgrade(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status> {
     let request: DowngradeRequest = decode(message)?;
@@ -33,13 +31,13 @@ pub(super) async fn downgrade(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, 
             let target = target(&request.version)?;
             validate(rt, target).await?;
             let set = DowngradeInfoSetRequest { enabled: true, ver: target.to_string() };
-            rt.propose(DOWNGRADE_INFO_SET, &set.encode_to_vec()).await?.reply?;
+            rt.propose(CommandKind::DowngradeInfoSet, &set.encode_to_vec()).await?.reply?;
         }
         // What hinders it is no error for the client (semantics M6).
         Ok(DowngradeAction::Cancel) => {
             if rt.linearizable_view().await.is_ok_and(|view| view.members.downgrade.is_some()) {
                 let set = DowngradeInfoSetRequest { enabled: false, ver: String::new() };
-                let _ = rt.propose(DOWNGRADE_INFO_SET, &set.encode_to_vec()).await;
+                let _ = rt.propose(CommandKind::DowngradeInfoSet, &set.encode_to_vec()).await;
             }
         }
         Err(_) => return Err(Status::new(Code::Unknown, "etcdserver: unknown method")),

@@ -8,9 +8,9 @@ use api::etcdserverpb::AlarmType;
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 
-use crate::metrics::Scrape;
 use crate::runtime::Runtime;
 use crate::{HttpRequest, HttpResponse};
+use observe::metrics::Scrape;
 
 /// Answers a request that is not gRPC.
 pub(super) async fn answer(rt: &Rc<Runtime>, request: HttpRequest) -> HttpResponse {
@@ -93,7 +93,7 @@ fn metrics(rt: &Rc<Runtime>) -> HttpResponse {
         metrics: &rt.handle.metrics,
         features: &rt.handle.features,
     };
-    let Ok(body) = crate::metrics::render(&scrape) else {
+    let Ok(body) = observe::metrics::render(&scrape) else {
         return text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics contradict each other\n");
     };
     let mut response = HttpResponse::new(body.into());

@@ -13,6 +13,7 @@ use api::etcdserverpb::{
     request_op::Request,
 };
 use bytes::Bytes;
+use machine::CommandKind;
 use machine::kv::{check_revision, query, range_error};
 use machine::{OpReply, RangeReply, Reply, TxnReply};
 use member::{ApplierInput, MemberView};
@@ -20,12 +21,12 @@ use store::{Piece, RangeBody, Ranged, ValueError};
 use tokio::sync::oneshot;
 use types::limits::MAX_SEND_BYTES;
 
-use crate::metrics::Read;
 use crate::pool::Permit;
 use crate::runtime::{Runtime, pool_refused};
 use crate::services::pin::Pin;
 use crate::services::{decode, render, unchanged, validate, warm};
 use crate::{Body, Local, Pieces};
+use observe::metrics::Read;
 
 /// Bytes of an answer that is rendered at once, on the thread of its connection.
 const INLINE_BYTES: usize = 64 * 1024;
@@ -210,11 +211,11 @@ impl Pieces for RangePieces {
 pub(super) async fn put(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status> {
     let request: PutRequest = decode(message.clone())?;
     validate::put(&request)?;
-    check_quota(rt, machine::apply::put_cost(&request)).await?;
+    check_quota(rt, machine::command::put_cost(&request)).await?;
     if let Some(reading) = warm::put(rt, &request) {
         reading.await;
     }
-    let outcome = rt.propose(4, &unchanged(message, &request)).await?;
+    let outcome = rt.propose(CommandKind::Put, &unchanged(message, &request)).await?;
     let mut out = render::response(&rt.header(outcome.revision), 0);
     if let Reply::Put(reply) = outcome.reply? {
         render::put(out.body(), &reply);
@@ -228,7 +229,7 @@ pub(super) async fn delete(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Sta
     if let Some(reading) = warm::delete(rt, &request) {
         reading.await;
     }
-    let outcome = rt.propose(5, &unchanged(message, &request)).await?;
+    let outcome = rt.propose(CommandKind::DeleteRange, &unchanged(message, &request)).await?;
     let mut out = render::response(&rt.header(outcome.revision), 0);
     if let Reply::Delete(reply) = outcome.reply? {
         render::delete(out.body(), &reply);
@@ -246,14 +247,14 @@ pub(super) async fn txn(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status
         rt.handle.metrics.read(Read::Txn, answer.is_ok(), began.elapsed());
         return answer;
     }
-    let cost = machine::apply::txn_cost(&request);
+    let cost = machine::command::txn_cost(&request);
     if cost > 0 {
         check_quota(rt, cost).await?;
     }
     if let Some(reading) = warm::txn(rt, &request) {
         reading.await;
     }
-    let outcome = rt.propose(6, &unchanged(message, &request)).await?;
+    let outcome = rt.propose(CommandKind::Txn, &unchanged(message, &request)).await?;
     let mut out = render::response(&rt.header(outcome.revision), 0);
     if let Reply::Txn(reply) = outcome.reply? {
         render::txn(out.body(), &reply);
@@ -319,7 +320,7 @@ pub fn read_txn(
 
 pub(super) async fn compact(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status> {
     let request: CompactionRequest = decode(message.clone())?;
-    let outcome = rt.propose(7, &unchanged(message, &request)).await?;
+    let outcome = rt.propose(CommandKind::Compaction, &unchanged(message, &request)).await?;
     outcome.reply?;
     if request.physical {
         rt.ask_applier(ApplierInput::AwaitCompaction).await?;

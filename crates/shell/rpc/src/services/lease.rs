@@ -11,6 +11,7 @@ use api::etcdserverpb::{
 };
 use bytes::Bytes;
 use env::Failpoint;
+use machine::CommandKind;
 use machine::Reply as Applied;
 use member::{ApplierInput, NodeInput, Reply};
 use prost::Message;
@@ -26,7 +27,7 @@ fn whole(message: &impl Message) -> Body {
 
 pub(super) async fn grant(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status> {
     let mut request: LeaseGrantRequest = decode(message.clone())?;
-    super::kv::check_quota(rt, machine::apply::LEASE_COST).await?;
+    super::kv::check_quota(rt, machine::command::LEASE_COST).await?;
     let body = if request.id == 0 {
         //= etcd 3.7.1: server/etcdserver/v3_server.go#LeaseGrant
         while request.id == 0 {
@@ -36,7 +37,7 @@ pub(super) async fn grant(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Stat
     } else {
         unchanged(message, &request)
     };
-    let outcome = rt.propose(8, &body).await?;
+    let outcome = rt.propose(CommandKind::LeaseGrant, &body).await?;
     let Applied::LeaseGrant { id, ttl } = outcome.reply? else {
         unreachable!("a grant is answered by a grant")
     };
@@ -50,7 +51,7 @@ pub(super) async fn grant(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Stat
 
 pub(super) async fn revoke(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status> {
     let request: LeaseRevokeRequest = decode(message.clone())?;
-    let outcome = rt.propose(9, &unchanged(message, &request)).await?;
+    let outcome = rt.propose(CommandKind::LeaseRevoke, &unchanged(message, &request)).await?;
     outcome.reply?;
     Ok(whole(&LeaseRevokeResponse { header: Some(rt.header(outcome.revision)) }))
 }

@@ -10,6 +10,7 @@ use api::etcdserverpb::{
     HashResponse, SnapshotResponse, StatusResponse,
 };
 use bytes::Bytes;
+use machine::CommandKind;
 use machine::Reply as Applied;
 use machine::kv::range_error;
 use member::{ApplierInput, MemberView, Reply};
@@ -80,7 +81,7 @@ fn alarm_text(member: u64, alarm: i32) -> String {
 
 pub(super) async fn alarm(rt: &Rc<Runtime>, message: Bytes) -> Result<Body, Status> {
     let request: AlarmRequest = decode(message.clone())?;
-    let outcome = rt.propose(10, &unchanged(message, &request)).await?;
+    let outcome = rt.propose(CommandKind::Alarm, &unchanged(message, &request)).await?;
     let alarms = match outcome.reply? {
         Applied::Alarms(alarms) => alarms,
         _ => Vec::new(),
@@ -100,7 +101,7 @@ pub(super) async fn raise_no_space(rt: &Rc<Runtime>) {
         alarm: AlarmType::Nospace as i32,
     };
     // A refusal is met again by the next write, which asks anew.
-    let _ = rt.propose(10, &request.encode_to_vec()).await;
+    let _ = rt.propose(CommandKind::Alarm, &request.encode_to_vec()).await;
 }
 
 pub(super) async fn hash(rt: &Rc<Runtime>) -> Result<Body, Status> {

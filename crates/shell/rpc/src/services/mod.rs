@@ -25,12 +25,13 @@ use api::error::{ApiError, Code, Status};
 use api::method::{Kind, Learner, Method, Row};
 use api::odd::{self, Undecodable};
 use bytes::Bytes;
-use prometheus::IntCounter;
+use observe::metrics::IntCounter;
 use prost::{Message, Name};
 
 use crate::metadata::CLIENT_API_VERSION;
 use crate::runtime::Runtime;
-use crate::{Body, Call, Dispatch, HttpRequest, HttpResponse, Local, Metrics, Requests, Sender};
+use crate::{Body, Call, Dispatch, HttpRequest, HttpResponse, Local, Requests, Sender};
+use observe::Metrics;
 
 /// Answers the calls of one runtime's connections.
 pub struct Services {

@@ -11,7 +11,6 @@ use api::etcdserverpb::range_request::{SortOrder, SortTarget};
 use api::etcdserverpb::{
     DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, request_op::Request,
 };
-use api::odd;
 
 /// Messages within messages beyond which protobuf-go gives up.
 const MAX_NESTED_MESSAGES: usize = 10_000;
@@ -223,7 +222,7 @@ pub fn txn_depth(bytes: &[u8], max_ops: usize) -> Result<(), Status> {
             // A group is skipped, lest it hide what comes after it.
             3 => {
                 let mut after = next;
-                odd::skip(&bytes[..end], &mut after, field, 3).ok().map(|_| (0, after))
+                api::wire::skip(&bytes[..end], &mut after, field, 3).ok().map(|_| (0, after))
             }
             // Nonsense: the decoder will refuse it.
             _ => None,

@@ -20,9 +20,9 @@ use rpc::Settings;
 use types::{Url, limits};
 
 use crate::corruption::Checks;
-use crate::logging::{Format, Level};
 use crate::options::Options;
 use crate::threads::Keep;
+use observe::logging::{Format, Level};
 
 use features::Features;
 pub use source::{Notice, Refused, Set};

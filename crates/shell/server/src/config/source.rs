@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::logging::Level;
+use observe::logging::Level;
 
 use super::table::{FLAGS, Flag, IGNORED, Kind, Yaml, flag};
 use super::value::{boolean, check};

@@ -18,7 +18,7 @@ use std::time::Duration;
 use env::failpoint::Hook;
 use env::{Entropy, Failpoint, SplitMix};
 
-use crate::{Log, log_line};
+use observe::{Log, log_line};
 use terms::{Action, Terms, Value};
 
 const NO_SUCH: &str = "failpoint: failpoint does not exist";

@@ -22,7 +22,8 @@ use watch::{Flow, Response, Sink, StreamId, split_events};
 
 use crate::message::{self, Encoding, PREFIX_BYTES};
 use crate::services::render::varint_field;
-use crate::{Gone, Metrics, Sender};
+use crate::{Gone, Sender};
+use observe::Metrics;
 
 /// Bytes of events up to which a response is put into one piece.
 const COPY_BYTES: usize = 8 * 1024;

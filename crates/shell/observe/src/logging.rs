@@ -165,7 +165,7 @@ macro_rules! log_line {
             $crate::logging::Level::$level,
             concat!("server/", file!(), ":", line!()).trim_start_matches("server/crates/"),
             $msg,
-            &[$(($name, serde_json::Value::from($value))),*],
+            &[$(($name, $crate::Value::from($value))),*],
         )
     };
 }

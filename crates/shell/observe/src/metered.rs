@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::Metrics;
 use env::{Access, Cached, Disk, Entry, File, IoError, MayBlock, Open, Run};
-use rpc::Metrics;
 
 /// Measures what passes through to `disk`.
 #[derive(Debug)]

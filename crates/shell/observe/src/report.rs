@@ -9,14 +9,13 @@ use std::time::Duration;
 use api::error::ApiError;
 use api::etcdserverpb::AlarmType;
 use cli::text::{show_duration, size};
-use machine::{Alarms, Effect, Kind, Member};
+use machine::{Alarms, CommandKind, Effect, Member};
 use member::{ApplierOutput, NodeInput, NodeStatus, Reply};
 use osenv::Clock;
 use raft::{ConfChange, ConfChangeKind};
-use rpc::Metrics;
 use types::{ClusterId, Index, MemberId, Revision};
 
-use crate::{Log, log_line};
+use crate::{Log, Metrics, log_line};
 
 /// Time of a flush from which on it is reported.
 //= etcd 3.7.1: server/storage/wal/wal.go (warnSyncDuration)
@@ -25,7 +24,8 @@ const SLOW_FLUSH: Duration = Duration::from_secs(1);
 /// Where reports go.
 #[derive(Clone)]
 pub struct Reporter {
-    pub(crate) log: Arc<Log>,
+    /// Where lines go.
+    pub log: Arc<Log>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) member: MemberId,
     cluster: ClusterId,
@@ -37,7 +37,7 @@ pub struct Reporter {
 /// What a turn of Applier did, noted before its outputs go out.
 #[derive(Debug, Default)]
 pub struct Turn {
-    kinds: Vec<(Kind, bool)>,
+    kinds: Vec<(CommandKind, bool)>,
     effects: Vec<Effect>,
 }
 
@@ -84,7 +84,8 @@ impl Reporter {
         turn.kinds.extend(out.replies.iter().filter_map(|(_, reply)| match reply {
             // etcd does not count a refused compaction as a failure.
             Reply::Applied(o) => {
-                Some((o.kind, !matches!(&o.reply, Err(e) if *e != ApiError::Compacted)))
+                let success = !matches!(&o.reply, Err(e) if *e != ApiError::Compacted);
+                o.kind.map(|kind| (kind, success))
             }
             _ => None,
         }));

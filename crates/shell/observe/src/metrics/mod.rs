@@ -13,35 +13,37 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
-use machine::Kind;
+use machine::CommandKind;
+use machine::command::COMMANDS;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, exponential_buckets,
+    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    exponential_buckets,
 };
 
 pub use calls::Calls;
 pub use peers::PeerMetrics;
+pub use prometheus::IntCounter;
 pub use scrape::{Scrape, render};
 
 /// Versions of clients that are told apart; the label comes from the client, and more are counted
 /// as `unknown`.
 const MAX_CLIENT_VERSIONS: usize = 100;
 
-/// A histogram per request kind and outcome, looked up once each.
+/// A histogram per kind of command and outcome, looked up once each.
 #[derive(Debug)]
 struct ByKind {
     family: HistogramVec,
     /// Labels before the kind.
     before: &'static [&'static str],
-    cells: [[OnceLock<Histogram>; 2]; Kind::ALL.len()],
+    cells: [[OnceLock<Histogram>; 2]; COMMANDS.len()],
 }
 
 impl ByKind {
-    fn observe(&self, kind: Kind, success: bool, took: Duration) {
+    fn observe(&self, kind: CommandKind, success: bool, took: Duration) {
         let cell = &self.cells[kind as usize][usize::from(success)];
         let histogram = cell.get_or_init(|| {
             let mut labels = self.before.to_vec();
-            labels.extend([kind.name(), truth(success)]);
+            labels.extend([kind.row().name, truth(success)]);
             self.family.with_label_values(&labels)
         });
         histogram.observe(took.as_secs_f64());
@@ -309,7 +311,7 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Notes that entries of these kinds were applied in one turn.
-    pub fn applied(&self, entries: &[(Kind, bool)], took: Duration) {
+    pub fn applied(&self, entries: &[(CommandKind, bool)], took: Duration) {
         let Ok(count) = u32::try_from(entries.len()) else { return };
         for (kind, success) in entries {
             self.apply.observe(*kind, *success, took / count.max(1));
@@ -317,7 +319,7 @@ impl Metrics {
     }
 
     /// Notes how long a request took that went through the log.
-    pub fn requested(&self, kind: Kind, success: bool, took: Duration) {
+    pub fn requested(&self, kind: CommandKind, success: bool, took: Duration) {
         self.request.observe(kind, success, took);
     }
 

@@ -1,0 +1,20 @@
+//! What a member tells of itself: metrics under etcd's names and log lines with etcd's texts.
+//!
+//! Owns the metric families, the log, and the reporter that turns what the threads see happen into
+//! both. Never decides anything: whoever reports goes on as if nobody listened. Read next:
+//! [`metrics`] (what is counted where), [`logging`] (how a line leaves), [`report`] (what is told).
+
+pub mod logging;
+mod metered;
+pub mod metrics;
+pub mod report;
+mod report_peers;
+
+pub use logging::Log;
+pub use metered::MeteredDisk;
+pub use metrics::Metrics;
+pub use report::{Reporter, Turn};
+
+// For `log_line!` in other crates.
+#[doc(hidden)]
+pub use serde_json::Value;
