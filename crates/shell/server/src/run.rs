@@ -286,6 +286,7 @@ pub fn start_until(
         plane: plane.clone(),
         peers: peer::Client::new(dial_timeout(options), options.local_address),
         learner: Arc::clone(&queues.learner),
+        cors: options.cors.clone(),
         strict_reconfig: options.strict_reconfig,
         features: options.features.iter().collect(),
         request_timeout: config.node.request_timeout(),

@@ -45,6 +45,14 @@ fn ours_opens_what_etcd_wrote_and_etcd_opens_it_again() {
     in_turn(&[Kind::Reference, Kind::Quorate, Kind::Reference, Kind::Quorate], 12);
 }
 
+#[test]
+fn older_patches_of_etcd_and_ours_open_what_the_other_wrote() {
+    let old = Kind::Reference371;
+    if old.program().is_some() {
+        in_turn(&[old, Kind::Quorate, old, Kind::Reference, Kind::Quorate], 13);
+    }
+}
+
 /// Puts by eight writers until the server is killed. Returns per writer the last number that was
 /// acknowledged.
 fn write_until_killed(server: &mut Server, round: u64, wait: Duration) -> Vec<u64> {

@@ -10,13 +10,14 @@ pub mod source;
 pub mod table;
 pub mod urls;
 pub mod value;
+mod yaml;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use member::{CommitPolicy, CompactionPace, Retention};
-use rpc::Settings;
+use rpc::{Cors, Settings};
 use types::{Url, limits};
 
 use crate::corruption::Checks;
@@ -308,6 +309,17 @@ fn local_address(features: &Features, advertised: &[String]) -> Option<IpAddr> {
     addresses.into_iter().find(|ip: &IpAddr| !ip.is_loopback() && !ip.is_unspecified())
 }
 
+/// Origins are URLs, or `*` for all.
+//= etcd 3.7.3: pkg/flags/unique_urls.go#Set
+fn cors(text: &str) -> Result<Cors, String> {
+    if matches!(text, "" | "*") {
+        return Ok(Cors::Any);
+    }
+    let origins = urls::parse_list(text)
+        .map_err(|e| format!("invalid value {text:?} for flag -cors: {e}"))?;
+    Ok(Cors::Only(origins.iter().map(|url| url.text().to_owned()).collect()))
+}
+
 fn options(set: &Set) -> Result<Options, String> {
     let name = set.text("name").to_owned();
     let data_dir = match set.text("data-dir") {
@@ -400,6 +412,7 @@ fn options(set: &Set) -> Result<Options, String> {
             interval => interval,
         },
         reuse: (boolean(set, "socket-reuse-port"), boolean(set, "socket-reuse-address")),
+        cors: cors(set.text("cors"))?,
         connections: Settings {
             max_message_bytes: usize::try_from(
                 max_request_bytes.saturating_add(limits::GRPC_OVERHEAD_BYTES),
@@ -520,6 +533,14 @@ mod tests {
             run(&[listens, "--advertise-client-urls="]).unwrap().advertise_client_urls.is_empty()
         );
         assert!(run(&["--advertise-client-urls=http://a:1"]).is_ok());
+    }
+
+    #[test]
+    fn origins_are_urls_or_all() {
+        assert_eq!(run(&[]).unwrap().cors, Cors::Any);
+        let one = Cors::Only(["http://a.example:80".to_owned()].into());
+        assert_eq!(run(&["--cors=http://a.example:80"]).unwrap().cors, one);
+        assert!(refusal(&["--cors=nowhere"]).contains("for flag -cors"));
     }
 
     #[test]

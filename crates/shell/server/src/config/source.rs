@@ -183,9 +183,9 @@ fn variable(flag: &str) -> String {
 /// # Errors
 /// [`Refused::Invalid`].
 pub fn file(text: &str) -> Result<Set, Refused> {
-    let document: Value = serde_yaml_ng::from_str(text)
+    let document = super::yaml::read(text)
         .map_err(|e| Refused::Invalid(format!("error converting YAML to JSON: yaml: {e}")))?;
-    let mut set = Set::default();
+    let mut set = Set { is_file: true, ..Set::default() };
     if document.is_null() {
         return Ok(set);
     }
