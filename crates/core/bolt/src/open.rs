@@ -16,6 +16,7 @@ use crate::freelist::{Freelist, Run};
 use crate::meta::{META_PAGE_LEN, Meta, NO_FREELIST, Parsed};
 use crate::page::{
     BUCKET, FIRST_DATA_PAGE, FREELIST, HEADER, Header, LEAF, MAX_DEPTH, Page, Root, parse_bucket,
+    wrong_type,
 };
 use crate::source::Source;
 
@@ -229,7 +230,7 @@ impl Walk<'_> {
             return Err(Corruption::new(page, Flaw::Id).into());
         }
         if header.flags != FREELIST {
-            return Err(Corruption::new(page, Flaw::Type).into());
+            return Err(Corruption::new(page, wrong_type(header.flags)).into());
         }
         if len > hwm - page {
             return Err(Corruption::new(page, Flaw::Overflow).into());
@@ -413,7 +414,7 @@ impl Walk<'_> {
                 return Err(Corruption::new(page, Flaw::Id).into());
             }
             if header.flags != LEAF {
-                return Err(Corruption::new(page, Flaw::Type).into());
+                return Err(Corruption::new(page, wrong_type(header.flags)).into());
             }
             if u64::from(header.overflow) >= hwm - page {
                 return Err(Corruption::new(page, Flaw::Overflow).into());
