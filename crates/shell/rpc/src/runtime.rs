@@ -80,6 +80,8 @@ pub struct Handle {
     pub ids: AtomicU64,
     /// Rung for each runtime when a View has a new revision.
     pub bells: Arc<[Bell]>,
+    /// For maps of watched keys.
+    pub hash_seed: env::HashSeed,
     /// Times of watch streams.
     pub watch: WatchLimits,
     /// The connections to the other members.

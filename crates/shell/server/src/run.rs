@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use api::membershippb;
 use cli::text::show_duration;
-use env::{Disk, Hooks, MayBlock, SplitMix};
+use env::{Disk, HashSeed, Hooks, MayBlock, SplitMix};
 use handover::Inbox;
 use machine::{ApplyConfig, Members};
 use member::{MemberLimits, NodeConfig, StartConfig, StartError};
@@ -86,6 +86,7 @@ const LOCK_RETRY: Duration = Duration::from_millis(50);
 
 fn start_config(options: &Options, identity: &Identity) -> StartConfig {
     let member = identity.member;
+    let hash_seed = HashSeed::draw(&mut SplitMix::new(osenv::seed()));
     let ticks = options.election.as_millis() / options.heartbeat.as_millis().max(1);
     StartConfig {
         snap_dir: options.data_dir.join("member/snap"),
@@ -113,6 +114,7 @@ fn start_config(options: &Options, identity: &Identity) -> StartConfig {
             max_learners: options.max_learners,
             quota_bytes: u64::try_from(options.quota_bytes).ok(),
             persist_checkpoints: options.lease_checkpoints.1,
+            hash_seed,
         },
         commit: options.commit,
         limits: MemberLimits { compaction: options.compaction, ..MemberLimits::default() },
@@ -278,6 +280,7 @@ pub fn start_until(
         metrics,
         ids: AtomicU64::new(first_request_id(member)),
         bells: Arc::clone(&queues.bells),
+        hash_seed: config.apply.hash_seed,
         watch: WatchLimits {
             progress_interval: options.watch_progress,
             election: options.election,

@@ -130,7 +130,7 @@ impl Watches {
     ) -> Self {
         let swallowed = (plant == Some(Plant::SkippedTombstone)).then(Vec::new);
         Self {
-            hub: WatchHub::new(view.store.revision()),
+            hub: WatchHub::new(view.store.revision(), crate::process::hash_seed()),
             outs: Outs { outs: Vec::new(), window, fragment_bytes, swallowed },
             kicked: false,
             resuming: Vec::new(),

@@ -52,7 +52,7 @@ pub(super) struct Watches {
 
 impl Watches {
     pub(super) fn new(rt: Rc<Runtime>) -> Rc<Self> {
-        let hub = WatchHub::new(rt.view().store.revision());
+        let hub = WatchHub::new(rt.view().store.revision(), rt.handle.hash_seed);
         Rc::new(Self {
             rt,
             hub: RefCell::new(hub),
