@@ -19,6 +19,7 @@ mod runtimes;
 pub mod threads;
 mod versions;
 
+pub use bootstrap::refuse_shared_urls;
 pub use corruption::Checks;
 pub use observe::Log;
 pub use options::Options;
