@@ -278,8 +278,7 @@ pub fn start(
         node.force_snapshot();
     }
     let committed = BackendCommitted { index: consistent.0, term: consistent.1, members };
-    let snap_dir = config.snap_dir.clone();
-    let shared = Arc::clone(&disk);
+    let (shared, snap_dir) = (Arc::clone(&disk), config.snap_dir.clone());
     let log_writer =
         LogWriter::new(wal, shared, config.snap_dir, config.unsafe_no_fsync, hooks.clone());
     Ok(Parts {
