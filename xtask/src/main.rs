@@ -4,6 +4,7 @@ mod bench;
 mod cluster;
 mod e2e;
 mod fuzz;
+mod image;
 mod oracle;
 mod shell;
 mod sim;
@@ -21,7 +22,7 @@ const HELP: &str = "cargo xtask WORD
   fuzz [--seconds N] [TARGET]…
                 libFuzzer on every decoder, 300 s each unless told otherwise
   bench [--quick] [--runs N] [--shape NAME]
-                this server beside etcd 3.7.1, a core each for server and generator: medians of five
+                this server beside etcd 3.7.3, a core each for server and generator: medians of five
                 runs (one short run with --quick), kept in target/bench.json
   cluster [--members KIND,KIND,…] [--port P] [--dir DIR]
                 local members, three of ours unless told otherwise, until ctrl-c: KIND is `ours` or
@@ -34,6 +35,8 @@ const HELP: &str = "cargo xtask WORD
                 etcd's own end-to-end tests with this server, those whose names contain NAME, one
                 after another: the list of what passes, or with --later of what does not yet;
                 with etcd's etcdctl and etcdutl, or ours
+  image         builds the container image of static programs and does with it what the guide
+                does, by a Docker daemon of its own; as root it installs what is missing
   soak          the long forms of the suites: raft beside Go's, 1,000,000 compared operations,
                 kills, failing disks, snapshots, slow readers";
 
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         ["fuzz", ref rest @ ..] => fuzz::run(rest),
         ["cluster", ref args @ ..] => cluster::cluster(args),
         ["e2e", ref args @ ..] => e2e::run_list(args),
+        ["image", ref args @ ..] => image::run_image(args),
         ["dist", ..] => {
             Err("`dist` is not implemented yet; COMPAT.md lists what is missing".into())
         }

@@ -56,13 +56,8 @@ impl Reporter {
         match why {
             // As usual as a change of leaders or members.
             StepError::Dropped(_) | StepError::UnknownPeer(_) => {}
-            StepError::CommitBeyondLog { .. } => log_line!(
-                self.log,
-                Error,
-                "Was the raft log corrupted, truncated, or lost?",
-                "remote-peer-id" = peer.to_string(),
-                "error" = why.to_string(),
-            ),
+            // It ends the member, and is told then.
+            StepError::CommitBeyondLog { .. } => {}
             _ => log_line!(
                 self.log,
                 Warn,
@@ -253,7 +248,11 @@ impl Reporter {
             Event::RefusedBy(id, why) => log_line!(
                 self.log,
                 Warn,
-                "request sent was ignored by remote peer",
+                if *why == "cluster ID mismatch" {
+                    "request sent was ignored by remote peer due to cluster ID mismatch"
+                } else {
+                    "request sent was ignored by remote peer"
+                },
                 "local-member-id" = me(),
                 "remote-peer-id" = id.to_string(),
                 "error" = *why,

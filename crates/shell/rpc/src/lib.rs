@@ -36,6 +36,7 @@ pub use message::Draft;
 pub use metadata::Metadata;
 #[doc(hidden)]
 pub use ping::fuzz as fuzz_frames;
+pub use services::cors::Cors;
 
 /// A future on the connection's own thread.
 pub type Local<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;

@@ -21,6 +21,7 @@ use member::{ApplierInput, MemberView, NodeInput, NodeStatus, Proposal, Reply};
 use types::{ClusterId, Index, MemberId, ReplyToken, RequestId, Revision};
 
 use crate::pool::Pool;
+use crate::services::cors::Cors;
 use observe::Metrics;
 
 /// Replies on their way to one runtime.
@@ -93,6 +94,8 @@ pub struct Handle {
     pub features: Vec<(&'static str, &'static str, bool)>,
     /// `--strict-reconfig-check`.
     pub strict_reconfig: bool,
+    /// `--cors`.
+    pub cors: Cors,
     /// How long a request may wait: 5 s and two election timeouts.
     pub request_timeout: Duration,
     /// Long lists that keep the state they began with, and for how long each may.

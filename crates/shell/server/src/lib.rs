@@ -18,6 +18,7 @@ mod runtimes;
 pub mod threads;
 mod versions;
 
+pub use bootstrap::refuse_shared_urls;
 pub use corruption::Checks;
 pub use net::Address;
 pub use observe::Log;

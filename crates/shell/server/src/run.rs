@@ -59,7 +59,7 @@ impl std::fmt::Display for RunError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             RunError::Start(e) => e.fmt(f),
-            RunError::Io(what, e) => write!(f, "{what}: {e}"),
+            RunError::Io(what, e) => write!(f, "{what}: {}", osenv::error_text(e)),
             RunError::Listen(e) => e.fmt(f),
             RunError::Descriptors(e) => e.fmt(f),
             RunError::UnknownName(name) => {
@@ -299,6 +299,7 @@ pub fn start_until(
         plane: plane.clone(),
         peers: peer::Client::new(dial_timeout(options), options.local_address),
         learner: Arc::clone(&queues.learner),
+        cors: options.cors.clone(),
         strict_reconfig: options.strict_reconfig,
         features: options.features.iter().collect(),
         request_timeout: config.node.request_timeout(),

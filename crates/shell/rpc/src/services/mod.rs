@@ -3,9 +3,10 @@
 //! [`Services`] is one runtime's dispatcher. Read next: [`kv`] for the way of a write and a read.
 
 mod cluster;
+pub mod cors;
 pub mod downgrade;
 mod health;
-pub mod http;
+mod http;
 pub mod kv;
 pub mod lease;
 pub mod maintenance;
@@ -143,7 +144,10 @@ impl Dispatch for Services {
     }
 
     fn http(self: Rc<Self>, request: HttpRequest) -> Local<'static, HttpResponse> {
-        Box::pin(async move { http::answer(&self.rt, request).await })
+        Box::pin(async move {
+            let answer = |request| http::answer(&self.rt, request);
+            self.rt.handle.cors.guard(request, answer).await
+        })
     }
 
     fn metrics(&self) -> &Arc<Metrics> {
