@@ -125,10 +125,7 @@ impl Client {
                 tokio::time::timeout(self.config.dial_timeout, self.endpoints[at].connect()).await;
             match dialed {
                 Ok(Ok(send)) => {
-                    let mut state = self.state();
-                    state.connections[at] = Some(send.clone());
-                    state.unconnected = None;
-                    drop(state);
+                    self.connected(at, send.clone());
                     match send.ready().await {
                         Ok(send) => return Ok((at, send)),
                         Err(e) => last = e.to_string(),
@@ -143,6 +140,12 @@ impl Client {
         }
         self.state().unconnected = Some(last.clone());
         Err(Error::Broken(last))
+    }
+
+    fn connected(&self, at: usize, send: SendRequest<Bytes>) {
+        let mut state = self.state();
+        state.connections[at] = Some(send);
+        state.unconnected = None;
     }
 
     /// As [`Client::connection`], until it succeeds.
