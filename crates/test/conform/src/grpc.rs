@@ -210,7 +210,7 @@ async fn collect(response: h2::client::ResponseFuture) -> Result<Exchange, h2::E
     headers.extend(incoming.trailers().await?.unwrap_or_default());
     let code = headers.get("grpc-status").and_then(|v| v.to_str().ok()?.parse().ok());
     let text = headers.get("grpc-message").and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let text = percent_decode(text);
+    let text = comparable(text);
     Ok(Exchange { http, content_type, encoding, code, text, body: body.freeze() })
 }
 
@@ -314,7 +314,14 @@ fn status(headers: &http::HeaderMap) -> Result<(), Failure> {
     if code == 0 {
         return Ok(());
     }
-    Err(Failure { code, message: percent_decode(text("grpc-message")) })
+    Err(Failure { code, message: comparable(text("grpc-message")) })
+}
+
+/// A status's text as it can be compared: protobuf-go writes a space or a no-break space behind
+/// `proto:`, whichever a hash of the whole program says, so each build of an oracle has its own.
+//= google.golang.org/protobuf 1.36.11: internal/errors/errors.go#New
+fn comparable(text: &str) -> String {
+    percent_decode(text).replace("proto:\u{a0}", "proto: ")
 }
 
 fn percent_decode(text: &str) -> String {
