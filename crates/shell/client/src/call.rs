@@ -104,13 +104,6 @@ impl Client {
         self.state.lock().expect("nobody panics while holding it")
     }
 
-    /// Keeps a new connection to the endpoint of this number.
-    fn connected(&self, at: usize, send: &SendRequest<Bytes>) {
-        let mut state = self.state();
-        state.connections[at] = Some(send.clone());
-        state.unconnected = None;
-    }
-
     /// An open connection to the next endpoint that has or takes one. Fails after one round.
     async fn connection(&self) -> Result<(usize, SendRequest<Bytes>), Error> {
         let first = {
@@ -133,7 +126,7 @@ impl Client {
                 tokio::time::timeout(self.config.dial_timeout, self.endpoints[at].connect()).await;
             match dialed {
                 Ok(Ok(send)) => {
-                    self.connected(at, &send);
+                    self.connected(at, send.clone());
                     match send.ready().await {
                         Ok(send) => return Ok((at, send)),
                         Err(e) => last = e.to_string(),
@@ -148,6 +141,12 @@ impl Client {
         }
         self.state().unconnected = Some(last.clone());
         Err(Error::Broken(last))
+    }
+
+    fn connected(&self, at: usize, send: SendRequest<Bytes>) {
+        let mut state = self.state();
+        state.connections[at] = Some(send);
+        state.unconnected = None;
     }
 
     /// As [`Client::connection`], until it succeeds.

@@ -149,7 +149,7 @@ pub fn config(id: u64, url: &str, snap_dir: &Path) -> Config {
         write_timeout: Duration::from_secs(5),
         local_address: None,
         connections: 64,
-        server_version: "3.7.1".to_owned(),
+        server_version: "3.7.3".to_owned(),
     }
 }
 
