@@ -17,8 +17,8 @@ const GROUPS: [(&str, &[&str]); 4] = [
     (
         "shell",
         &[
-            "handover", "osenv", "peer", "cli", "observe", "rpc", "server", "client", "ctl", "utl",
-            "bench",
+            "handover", "osenv", "net", "grpc", "peer", "cli", "observe", "rpc", "server",
+            "client", "ctl", "utl", "bench",
         ],
     ),
     ("bin", &["etcd", "etcdctl", "etcdutl", "etcd-bench"]),

@@ -20,14 +20,13 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 
 use crate::message::{self, Draft, Encoding, Ended, Reader};
 use crate::metadata::{self, Metadata};
-use crate::{Body, Call, Dispatch, Pieces, Settings, status};
+use crate::{Body, Call, Dispatch, Pieces, Settings};
+use ::grpc::status;
 use observe::Metrics;
 
 /// What the connection wants to know of its calls.
 #[derive(Debug)]
 pub(crate) struct Activity {
-    /// Whether HEADERS or DATA were sent since the last PING.
-    pub(crate) sent: Cell<bool>,
     pub(crate) open_calls: Cell<u32>,
     /// Those of them that end by themselves.
     pub(crate) finite_calls: Cell<u32>,
@@ -36,12 +35,7 @@ pub(crate) struct Activity {
 
 impl Activity {
     pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
-        Self {
-            sent: Cell::default(),
-            open_calls: Cell::default(),
-            finite_calls: Cell::default(),
-            metrics,
-        }
+        Self { open_calls: Cell::default(), finite_calls: Cell::default(), metrics }
     }
 }
 
@@ -129,7 +123,6 @@ struct Outgoing {
 
 impl Outgoing {
     fn start(&mut self) -> Result<&mut SendStream<Bytes>, Gone> {
-        self.activity.sent.set(true);
         if self.stream.is_none() {
             let response = headers(&self.content_type, self.encoding);
             self.stream = Some(self.respond.send_response(response, false).map_err(|_| Gone)?);
@@ -199,7 +192,6 @@ impl Outgoing {
 
     /// A send that fails now has no one left to tell.
     fn finish(&mut self, status: Option<&Status>) {
-        self.activity.sent.set(true);
         match self.stream.take() {
             Some(mut stream) => {
                 let mut trailers = HeaderMap::with_capacity(2);
@@ -381,7 +373,6 @@ fn begin<D: Dispatch>(
             let grpc = HeaderValue::from_static("application/grpc");
             response.headers_mut().insert(header::CONTENT_TYPE, grpc);
             status::put(response.headers_mut(), Some(&status));
-            activity.sent.set(true);
             let _ = respond.send_response(response, true);
             return None;
         }
@@ -590,7 +581,7 @@ fn open(head: &http::request::Parts) -> Result<Opened, (StatusCode, Status)> {
         Some(value) => {
             let text = String::from_utf8_lossy(value);
             let malformed = |e| bad(format!("malformed grpc-timeout: {e}"));
-            Some(metadata::timeout(&text).map_err(malformed)?)
+            Some(::grpc::timeout(&text).map_err(malformed)?)
         }
     };
     if has_binary {

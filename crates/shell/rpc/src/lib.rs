@@ -7,7 +7,7 @@
 
 pub mod conn;
 pub mod grpc;
-mod gunzip;
+mod http1;
 pub mod identity;
 mod io;
 pub mod message;
@@ -16,7 +16,6 @@ mod ping;
 pub mod pool;
 pub mod runtime;
 pub mod services;
-pub mod status;
 mod wakes;
 
 use std::future::Future;
@@ -29,8 +28,10 @@ use api::error::Status;
 use api::method::Row;
 use bytes::Bytes;
 
+pub use crate::grpc::{Gone, Requests, Sender};
 pub use conn::{Settings, serve};
-pub use grpc::{Gone, Requests, Sender};
+#[doc(hidden)]
+pub use http1::fuzz as fuzz_targets;
 pub use message::Draft;
 pub use metadata::Metadata;
 #[doc(hidden)]

@@ -9,7 +9,6 @@ pub mod config;
 mod corruption;
 mod election;
 mod failpoints;
-pub mod listen;
 mod notify;
 pub mod options;
 mod peers;
@@ -21,6 +20,7 @@ mod versions;
 
 pub use bootstrap::refuse_shared_urls;
 pub use corruption::Checks;
+pub use net::Address;
 pub use observe::Log;
 pub use options::Options;
 pub use program::program;

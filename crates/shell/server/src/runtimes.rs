@@ -14,6 +14,8 @@ use api::etcdserverpb::CompactionRequest;
 use handover::Inbox;
 use machine::CommandKind;
 use member::{AutoCompaction, Retention};
+use net::listener::Detached;
+use net::{Accepted, Bound, Limit, Listener};
 use osenv::Clock;
 use prost::Message;
 use rpc::runtime::{Handle, ReplyInbox, Runtime};
@@ -23,7 +25,6 @@ use rpc::{Settings, serve};
 use tokio::sync::watch;
 
 use crate::corruption::{self, Checks};
-use crate::listen::{Accepted, Bound, Listener};
 use crate::options::Options;
 use crate::threads::{Fatal, Queues};
 use crate::versions;
@@ -45,7 +46,7 @@ pub(crate) fn start(
     queues: &Queues,
     stopped: &watch::Receiver<bool>,
 ) -> io::Result<Vec<JoinHandle<()>>> {
-    let connections: Vec<Arc<Inbox<Accepted>>> =
+    let connections: Vec<Arc<Inbox<Detached>>> =
         inboxes.iter().map(|_| Arc::new(Inbox::new(usize::MAX))).collect();
     let mut sockets = Some(sockets);
     let mut threads = Vec::new();
@@ -73,6 +74,8 @@ pub(crate) fn start(
 /// Where clients come from, and other members.
 pub(crate) struct Sockets {
     pub(crate) bound: Vec<Bound>,
+    /// Of clients' connections.
+    pub(crate) limit: Limit,
     pub(crate) calls: Arc<Inbox<PeerCall>>,
 }
 
@@ -83,7 +86,7 @@ struct Seat {
     inbox: Arc<ReplyInbox>,
     settings: Settings,
     /// Accepted connections on their way to each runtime.
-    connections: Vec<Arc<Inbox<Accepted>>>,
+    connections: Vec<Arc<Inbox<Detached>>>,
     /// What to accept from; only the first runtime has any.
     sockets: Option<Sockets>,
     queues: Queues,
@@ -137,24 +140,17 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
                         // Kept alive to the end: how many there are is how many are open.
                         let _open = serving;
                         // A connection that fails concerns its client, who sees it.
-                        let _ = match connection {
-                            Accepted::Tcp(s) => match Accepted::tcp(s) {
-                                Ok(s) => serve(s, services, settings, stopped).await,
-                                Err(e) => Err(e),
-                            },
-                            Accepted::Unix(s) => match Accepted::unix(s) {
-                                Ok(s) => serve(s, services, settings, stopped).await,
-                                Err(e) => Err(e),
-                            },
-                        };
+                        if let Ok(stream) = connection.attach() {
+                            let _ = serve(stream, services, settings, stopped).await;
+                        }
                     });
                 }
             }
         }
     };
     local.spawn_local(accepting);
-    let bound = match sockets {
-        Some(Sockets { bound, calls }) => {
+    let bound: Vec<_> = match sockets {
+        Some(Sockets { bound, limit, calls }) => {
             local.spawn_local(rpc::services::peers::serve(Rc::clone(&rt_for_peers), calls));
             let (rt, checked) = (Rc::clone(&rt_for_peers), Arc::clone(&log));
             local.spawn_local(corruption::watch_over(rt, checked, checks));
@@ -171,18 +167,18 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
                 });
             }
             local.spawn_local(versions::watch_over(rt_for_peers, log, downgrade_check));
-            bound
+            bound.into_iter().map(|socket| (socket, limit.clone())).collect()
         }
         None => Vec::new(),
     };
-    for (n, socket) in bound.into_iter().enumerate() {
+    for (n, (socket, limit)) in bound.into_iter().enumerate() {
         let (connections, queues) = (connections.clone(), queues.clone());
         local.spawn_local(async move {
             until_ready(&queues).await;
-            let Ok(listener) = Listener::new(socket) else { return };
+            let Ok(listener) = Listener::new(socket, limit) else { return };
             let mut turn = n;
             loop {
-                match listener.accept().await {
+                match listener.accept().await.and_then(Accepted::detach) {
                     Ok(connection) => {
                         connections[turn % connections.len()].push_event(connection);
                         turn += 1;

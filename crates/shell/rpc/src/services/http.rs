@@ -17,7 +17,7 @@ pub(super) async fn answer(rt: &Rc<Runtime>, request: HttpRequest) -> HttpRespon
     let path = request.uri().path();
     match path {
         "/version" => get_only(&request, |_| version(rt)),
-        "/metrics" => metrics(rt),
+        "/metrics" => metrics(rt, &request),
         "/health" if request.method() == Method::GET => {
             let response = health(rt, &request).await;
             let metrics = &rt.handle.metrics;
@@ -83,7 +83,7 @@ pub(super) fn version_json(rt: &Runtime) -> String {
     )
 }
 
-fn metrics(rt: &Rc<Runtime>) -> HttpResponse {
+fn metrics(rt: &Rc<Runtime>, request: &HttpRequest) -> HttpResponse {
     let view = rt.view();
     let scrape = Scrape {
         view: &view,
@@ -93,10 +93,13 @@ fn metrics(rt: &Rc<Runtime>) -> HttpResponse {
         metrics: &rt.handle.metrics,
         features: &rt.handle.features,
     };
-    let Ok(body) = observe::metrics::render(&scrape) else {
-        return text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics contradict each other\n");
-    };
-    let mut response = HttpResponse::new(body.into());
+    let accepted = request.headers().get(header::ACCEPT_ENCODING).and_then(|v| v.to_str().ok());
+    let page = observe::metrics::render(&scrape, accepted.unwrap_or_default());
+    let mut response = HttpResponse::new(page.body.into());
+    if let Some(encoding) = page.encoding {
+        let encoding = HeaderValue::from_static(encoding);
+        response.headers_mut().insert(header::CONTENT_ENCODING, encoding);
+    }
     let content_type =
         HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8; escaping=underscores");
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
