@@ -3,14 +3,15 @@
 //! Invariants: a length is checked against the limit before anything is kept for it; a compressed
 //! message is never inflated beyond the limit.
 
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+
 use api::error::{Code, Status};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use calls::{ENVELOPE_BYTES as PREFIX_BYTES, Encoded, envelope};
 use h2::RecvStream;
 
 use crate::gunzip::gunzip;
-
-/// Bytes before each message: flag and length.
-pub const PREFIX_BYTES: usize = 5;
 
 /// The message compression of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,57 +35,6 @@ pub enum Ended {
     Gone,
 }
 
-/// A message being written, with room for its envelope's prefix in front: sealing it copies nothing.
-#[derive(Debug)]
-pub struct Draft(Vec<u8>);
-
-impl Draft {
-    /// An empty message with room for so many bytes.
-    #[must_use]
-    pub fn with_capacity(bytes: usize) -> Self {
-        let mut room = Vec::with_capacity(PREFIX_BYTES + bytes);
-        room.extend_from_slice(&[0; PREFIX_BYTES]);
-        Self(room)
-    }
-
-    /// A message as it is encoded.
-    #[must_use]
-    pub fn of(message: &impl prost::Message) -> Self {
-        let mut draft = Self::with_capacity(message.encoded_len());
-        message.encode_raw(&mut draft.0);
-        draft
-    }
-
-    /// Where the message is appended to. What is there already must stay.
-    pub fn body(&mut self) -> &mut Vec<u8> {
-        &mut self.0
-    }
-
-    /// What is written so far.
-    #[must_use]
-    pub fn message(&self) -> &[u8] {
-        &self.0[PREFIX_BYTES..]
-    }
-
-    /// What is written so far, to be sent otherwise.
-    #[must_use]
-    pub fn into_message(mut self) -> Vec<u8> {
-        self.0.drain(..PREFIX_BYTES);
-        self.0
-    }
-
-    /// The message in its envelope, compressed if the call is.
-    #[must_use]
-    pub fn seal(mut self, encoding: Encoding) -> Bytes {
-        if encoding != Encoding::Identity {
-            return seal(self.message(), encoding);
-        }
-        let length = self.0.len() - PREFIX_BYTES;
-        self.0[..PREFIX_BYTES].copy_from_slice(&prefix(length));
-        self.0.into()
-    }
-}
-
 /// Reads messages from a request body.
 #[derive(Debug)]
 pub struct Reader {
@@ -100,34 +50,38 @@ impl Reader {
         Self { body, buffered: BytesMut::new(), ended: false, encoding, limit }
     }
 
-    /// Waits for the next message, decompressed.
+    /// The next message, decompressed.
     ///
     /// # Errors
     /// [`Ended`].
-    pub async fn next(&mut self) -> Result<Bytes, Ended> {
-        self.next_of(false).await
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Ended>> {
+        self.poll_next_of(false, cx)
     }
 
-    /// As [`Reader::next`], but the message may share the memory of the connection's read buffer:
-    /// for messages that are not kept.
+    /// As [`Reader::poll_next`], but the message may share the memory of the connection's read
+    /// buffer: for messages that are not kept.
     ///
     /// # Errors
     /// [`Ended`].
     pub(crate) async fn next_to_use(&mut self) -> Result<Bytes, Ended> {
-        self.next_of(true).await
+        poll_fn(|cx| self.poll_next_of(true, cx)).await
     }
 
-    async fn next_of(&mut self, may_share: bool) -> Result<Bytes, Ended> {
+    fn poll_next_of(
+        &mut self,
+        may_share: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Bytes, Ended>> {
         loop {
             let parsed = parse(&mut self.buffered, self.encoding, self.limit);
             if let Some(message) = parsed.map_err(Ended::Refused)? {
-                return Ok(message);
+                return Poll::Ready(Ok(message));
             }
             if self.ended {
                 let cut = self.buffered.len() >= PREFIX_BYTES;
-                return Err(if cut { Ended::Cut } else { Ended::Eof });
+                return Poll::Ready(Err(if cut { Ended::Cut } else { Ended::Eof }));
             }
-            match self.body.data().await {
+            match ready!(self.body.poll_data(cx)) {
                 Some(Ok(chunk)) => {
                     // The window is given back at once: what is buffered is bounded by the limit.
                     let _ = self.body.flow_control().release_capacity(chunk.len());
@@ -135,11 +89,11 @@ impl Reader {
                         && self.buffered.is_empty()
                         && let Some(message) = self.whole(&chunk)
                     {
-                        return Ok(message);
+                        return Poll::Ready(Ok(message));
                     }
                     self.buffered.extend_from_slice(&chunk);
                 }
-                Some(Err(_)) => return Err(Ended::Gone),
+                Some(Err(_)) => return Poll::Ready(Err(Ended::Gone)),
                 None => self.ended = true,
             }
         }
@@ -206,12 +160,13 @@ pub fn fuzz(bytes: &[u8]) {
     }
 }
 
-/// The prefix of a message of `length` bytes that is not compressed.
+/// A message behind its envelope, compressed if the call is.
 #[must_use]
-pub fn prefix(length: usize) -> [u8; PREFIX_BYTES] {
-    let mut out = [0; PREFIX_BYTES];
-    out[1..].copy_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
-    out
+pub fn seal_encoded(message: Encoded, encoding: Encoding) -> Bytes {
+    match encoding {
+        Encoding::Identity => message.seal(),
+        gzip @ Encoding::Gzip => seal(message.message(), gzip),
+    }
 }
 
 /// A message in its envelope, compressed if the call is.
@@ -220,7 +175,7 @@ pub fn seal(message: &[u8], encoding: Encoding) -> Bytes {
     let mut out = BytesMut::with_capacity(PREFIX_BYTES + message.len());
     match encoding {
         Encoding::Identity => {
-            out.put_slice(&prefix(message.len()));
+            out.put_slice(&envelope(message.len()));
             out.put_slice(message);
         }
         Encoding::Gzip => {
@@ -229,7 +184,7 @@ pub fn seal(message: &[u8], encoding: Encoding) -> Bytes {
                 flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
             encoder.write_all(message).expect("writing to memory does not fail");
             let deflated = encoder.finish().expect("writing to memory does not fail");
-            out.put_slice(&prefix(deflated.len()));
+            out.put_slice(&envelope(deflated.len()));
             out[0] = 1;
             out.put_slice(&deflated);
         }

@@ -9,9 +9,9 @@ use member::{CommitPolicy, CompactionPace, Retention};
 use rpc::Settings;
 
 use crate::config::features::Features;
-use crate::corruption::Checks;
 use crate::listen::Address;
 use crate::threads::Keep;
+use calls::corruption::Checks;
 
 /// What a member is run with: the configuration after parsing and checking.
 #[derive(Clone, Debug)]

@@ -9,25 +9,20 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use api::error::ApiError;
-use api::etcdserverpb::CompactionRequest;
+use calls::corruption::Checks;
+use calls::{Calls, Member, Shared, compact_by_itself, corruption, versions};
 use handover::Inbox;
-use machine::CommandKind;
-use member::{AutoCompaction, Retention};
-use osenv::Clock;
-use prost::Message;
-use rpc::runtime::{Handle, ReplyInbox, Runtime};
-use rpc::services::Services;
-use rpc::services::peers::PeerCall;
+use member::Retention;
+use observe::{Log, Metrics};
+use rpc::peers::PeerCall;
 use rpc::{Settings, serve};
 use tokio::sync::watch;
 
-use crate::corruption::{self, Checks};
+use crate::host::{Doors, Hearing, ReplyInbox, Services, pump};
 use crate::listen::{Accepted, Bound, Listener};
 use crate::options::Options;
+use crate::pool::Pool;
 use crate::threads::{Fatal, Queues};
-use crate::versions;
-use observe::Log;
 
 /// How long a stop waits for open calls, besides two election timeouts.
 //= etcd 3.7.1: server/config/config.go#ReqTimeout
@@ -39,7 +34,7 @@ pub(crate) const READY_STEP: Duration = Duration::from_millis(1);
 /// Starts them, one per inbox.
 pub(crate) fn start(
     options: &Options,
-    handle: &Arc<Handle>,
+    parts: &Parts,
     inboxes: &[Arc<ReplyInbox>],
     sockets: Sockets,
     queues: &Queues,
@@ -52,7 +47,7 @@ pub(crate) fn start(
     for (number, inbox) in inboxes.iter().enumerate() {
         let seat = Seat {
             number: u8::try_from(number).expect("at most 255 runtimes"),
-            handle: Arc::clone(handle),
+            parts: parts.clone(),
             inbox: Arc::clone(inbox),
             settings: options.connections.clone(),
             connections: connections.clone(),
@@ -70,6 +65,16 @@ pub(crate) fn start(
     Ok(threads)
 }
 
+/// What all runtimes share.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Asks other members; each runtime has connections of its own.
+    pub(crate) peers: peer::Client,
+}
+
 /// Where clients come from, and other members.
 pub(crate) struct Sockets {
     pub(crate) bound: Vec<Bound>,
@@ -79,7 +84,7 @@ pub(crate) struct Sockets {
 /// What one runtime thread is given.
 struct Seat {
     number: u8,
-    handle: Arc<Handle>,
+    parts: Parts,
     inbox: Arc<ReplyInbox>,
     settings: Settings,
     /// Accepted connections on their way to each runtime.
@@ -96,7 +101,7 @@ struct Seat {
 fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
     let Seat {
         number,
-        handle,
+        parts,
         inbox,
         settings,
         connections,
@@ -112,15 +117,23 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
         .build()
         .expect("a runtime needs an epoll descriptor");
     let local = tokio::task::LocalSet::new();
-    let election = handle.watch.election;
-    let rt = Runtime::new(handle, number, inbox);
-    let services = Services::new(Rc::clone(&rt));
+    let Parts { shared, pool, metrics, peers } = parts;
+    let election = shared.limits.election;
+    let hearing = Hearing::new(shared.id, log, Arc::clone(&metrics));
+    let member = Member::new(shared, Rc::new(hearing), number, osenv::seed());
+    let services = Rc::new(Services { calls: Calls::new(Rc::clone(&member)), metrics });
     let settings = Rc::new(settings);
     if let Some(retention) = retention {
-        local.spawn_local(compact_by_itself(Rc::clone(&rt), retention));
+        local.spawn_local(compact_by_itself(Rc::clone(&member), retention));
     }
-    let rt_for_peers = Rc::clone(&rt);
-    local.spawn_local(rt.pump());
+    let doors = Doors {
+        replies: inbox,
+        node: Arc::clone(&queues.node),
+        applier: Arc::clone(&queues.applier),
+        pool,
+        peers: Rc::new(peers),
+    };
+    local.spawn_local(pump(Rc::clone(&member), doors));
     let serving = Rc::new(tokio::sync::Semaphore::new(0));
     let own = Arc::clone(&connections[usize::from(number)]);
     let accepting = {
@@ -155,14 +168,12 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
     local.spawn_local(accepting);
     let bound = match sockets {
         Some(Sockets { bound, calls }) => {
-            local.spawn_local(rpc::services::peers::serve(Rc::clone(&rt_for_peers), calls));
-            let (rt, checked) = (Rc::clone(&rt_for_peers), Arc::clone(&log));
-            local.spawn_local(corruption::watch_over(rt, checked, checks));
+            local.spawn_local(rpc::peers::serve(Rc::clone(&member), calls));
+            local.spawn_local(corruption::watch_over(Rc::clone(&member), checks));
             if !queues.is_checked() {
-                let (rt, log, queues) =
-                    (Rc::clone(&rt_for_peers), Arc::clone(&log), queues.clone());
+                let (member, queues) = (Rc::clone(&member), queues.clone());
                 local.spawn_local(async move {
-                    match corruption::initial(rt, log).await {
+                    match corruption::initial(member).await {
                         Ok(()) => queues.set_checked(),
                         Err(error) => {
                             queues.fail(Fatal { message: "checkInitialHashKV failed", error });
@@ -170,7 +181,7 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
                     }
                 });
             }
-            local.spawn_local(versions::watch_over(rt_for_peers, log, downgrade_check));
+            local.spawn_local(versions::watch_over(member, downgrade_check));
             bound
         }
         None => Vec::new(),
@@ -209,25 +220,5 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
 async fn until_ready(queues: &Queues) {
     while !queues.is_ready() {
         tokio::time::sleep(READY_STEP).await;
-    }
-}
-
-/// Compacts as the policy says, for ever.
-async fn compact_by_itself(rt: Rc<Runtime>, retention: Retention) {
-    let mut auto = AutoCompaction::new(retention, Clock.now());
-    loop {
-        let revision = rt.view().store.revision();
-        let is_leader = rt.handle.status.load().is_leader;
-        if let Some(target) = auto.step(Clock.now(), revision, is_leader) {
-            let request = CompactionRequest { revision: target.0, physical: false };
-            let done = match rt.propose(CommandKind::Compaction, &request.encode_to_vec()).await {
-                Ok(outcome) => matches!(outcome.reply, Ok(_) | Err(ApiError::Compacted)),
-                Err(_) => false,
-            };
-            if done {
-                auto.succeeded(Clock.now(), target);
-            }
-        }
-        tokio::time::sleep(auto.interval()).await;
     }
 }

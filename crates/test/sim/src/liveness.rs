@@ -8,10 +8,11 @@ use machine::membership::v2_store_json;
 
 use crate::checks;
 use crate::clients::{Busy, Client, Watcher};
-use crate::gateway::{Ask, Told};
 use crate::process::Process;
+use crate::wire::{Ask, Told};
 use crate::workload;
 use crate::world::{MS, Running, World};
+use types::MemberId;
 
 /// Simulated time within which everything that was waited for must have happened: longer than the
 /// longest timeout of a request and the longest lease.
@@ -34,7 +35,9 @@ pub(crate) fn run(world: &mut World) -> Result<(), String> {
     caught_up(world)?;
     // Twice: the first may be overtaken by an alarm that was on its way.
     for _ in 0..2 {
-        ask(world, Ask::Disarm)?.map_err(|e| format!("disarming: {e}"))?;
+        let Some(member) = world.some_server() else { return Err("nobody serves".to_owned()) };
+        let member = world.members[member].id;
+        ask(world, Ask::Disarm(member))?.map_err(|e| format!("disarming: {e}"))?;
     }
     write(world)?;
     until_no_lease(world)?;
@@ -78,6 +81,7 @@ fn all_serve(world: &World) -> bool {
     let leads = in_cluster(world).any(|p| Some(p.id) == leader && p.status.is_leader);
     led && leads
         && !members.is_empty()
+        && members.iter().all(|known| world.place(MemberId(known.id)).is_some())
         && world.members.iter().all(|member| match (members.get(member.id), &member.running) {
             // One that was removed before it heard anything waits for ever, in etcd too.
             (None, running) => running.as_ref().is_none_or(|r| r.process.view.members.is_empty()),

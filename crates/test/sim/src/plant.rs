@@ -1,7 +1,7 @@
 //! Bugs that are planted on purpose, to see that they are found.
 //!
-//! All of them are planted around the automata: in the disk, in what is delivered when, and in
-//! what the shell does. The automata are those of the product, unchanged.
+//! All of them are planted around the automata and the calls: in the disk, in what is delivered when,
+//! in what surrounds the calls. Automata and calls are those of the product, unchanged.
 
 use std::fmt;
 use std::str::FromStr;
@@ -42,11 +42,23 @@ pub enum Plant {
     AppliedTwice,
     /// A client whose put was not answered asks again (against invariant 15).
     RetriedPut,
+    /// Writes are not held against the quota before they go into the log.
+    QuotaSkipped,
+    /// Puts go into the log under the number of another request.
+    WrongField,
+    /// A linearizable read does not wait until its read index is applied (against invariant 7).
+    ViewBeforeIndex,
+    /// Who led once goes on answering keep-alives (against invariant 9).
+    DeposedKeepAlive,
+    /// The leader takes the other members' programs for older than they are.
+    WrongVersion,
+    /// Members' hashes are not compared, and one member's data differs.
+    HashSkipped,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Plant; 12] = [
+    pub const ALL: [Plant; 18] = [
         Plant::SkippedFsync,
         Plant::EarlyAcknowledgement,
         Plant::IndexApart,
@@ -59,6 +71,12 @@ impl Plant {
         Plant::ApplyAhead,
         Plant::AppliedTwice,
         Plant::RetriedPut,
+        Plant::QuotaSkipped,
+        Plant::WrongField,
+        Plant::ViewBeforeIndex,
+        Plant::DeposedKeepAlive,
+        Plant::WrongVersion,
+        Plant::HashSkipped,
     ];
 
     /// Its name on the command line.
@@ -77,6 +95,12 @@ impl Plant {
             Plant::ApplyAhead => "apply-ahead",
             Plant::AppliedTwice => "applied-twice",
             Plant::RetriedPut => "retried-put",
+            Plant::QuotaSkipped => "quota-skipped",
+            Plant::WrongField => "wrong-field",
+            Plant::ViewBeforeIndex => "view-before-index",
+            Plant::DeposedKeepAlive => "deposed-keep-alive",
+            Plant::WrongVersion => "wrong-version",
+            Plant::HashSkipped => "hash-skipped",
         }
     }
 }
