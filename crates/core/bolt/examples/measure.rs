@@ -1,6 +1,13 @@
 //! Measures appends, reads and opening on a real file:
 //! `cargo run --release -p quorate-bolt --example measure -- FILE [COMMITS]`.
 //! The Go side is `bbolt -bench -commits N FILE` of `oracle/bbolt`.
+
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "an example of core, not core: it reads files, clocks and oracles"
+)]
 #![allow(clippy::unwrap_used)]
 
 use std::fs;

@@ -1,5 +1,12 @@
 //! Failures, torn writes and power cuts at every I/O operation of a script.
 
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test of core, not core: it reads files, clocks and oracles"
+)]
+
 mod common;
 
 use bolt::{CommitError, OpenError};

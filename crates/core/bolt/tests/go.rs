@@ -1,6 +1,13 @@
 //! The engine against Go's bbolt: each opens what the other wrote, and equal operations give equal
 //! content.
 
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test of core, not core: it reads files, clocks and oracles"
+)]
+
 mod common;
 
 use std::collections::BTreeMap;

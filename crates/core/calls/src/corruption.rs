@@ -220,7 +220,8 @@ impl Checker {
             }
             return all;
         }
-        let quorum = (answers.len() + 1) / 2 + 1;
+        let members = answers.len() + 1;
+        let quorum = members / 2 + 1;
         let majority = by_hash.iter().find(|(_, ids)| ids.len() >= quorum).map(|(hash, _)| *hash);
         if let Some(hash) = majority {
             by_hash.remove(&hash);

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use api::error::{ApiError, Status};
 use api::etcdserverpb::ResponseHeader;
-use env::{Entropy, Failpoints, Hooks, Instant, SplitMix};
+use env::{Entropy, Failpoints, HashSeed, Hooks, Instant, SplitMix};
 use handover::{Bell, Slot};
 use machine::Outcome;
 use machine::command::{self, CommandKind, Header};
@@ -363,6 +363,11 @@ impl Member {
     /// A random number.
     pub(crate) fn random(&self) -> u64 {
         self.entropy.borrow_mut().next_u64()
+    }
+
+    /// A seed for maps of what clients name.
+    pub(crate) fn hash_seed(&self) -> HashSeed {
+        HashSeed::draw(&mut *self.entropy.borrow_mut())
     }
 
     /// Tells what was measured.

@@ -15,7 +15,7 @@ use api::etcdserverpb::{
 use api::leasepb;
 use api::membershippb::{Attributes, ClusterMemberAttrSetRequest};
 use bytes::Bytes;
-use env::{Access, MayBlock};
+use env::{Access, HashSeed, MayBlock};
 use prost::Message;
 use raft::{Entry, EntryKind};
 
@@ -42,6 +42,8 @@ pub struct ApplyConfig {
     pub quota_bytes: Option<u64>,
     /// Whether lease checkpoints are stored whatever the cluster version (feature gate).
     pub persist_checkpoints: bool,
+    /// For maps of keys. No result depends on it.
+    pub hash_seed: HashSeed,
 }
 
 /// The state machine.
@@ -91,11 +93,11 @@ impl Machine {
     #[must_use]
     pub fn empty(config: ApplyConfig) -> Self {
         Self {
+            leases: Leases::new(config.hash_seed),
             config,
             store: Store::empty(),
             members: Arc::default(),
             alarms: Arc::default(),
-            leases: Leases::default(),
             backend_bytes: 0,
         }
     }
@@ -109,7 +111,7 @@ impl Machine {
         may: &MayBlock,
         backend: bolt::ReadTx,
     ) -> Result<Self, MachineError> {
-        let mut leases = Leases::default();
+        let mut leases = Leases::new(config.hash_seed);
         each(&backend, may, Bucket::Lease, |_, value| {
             let lease = leasepb::Lease::decode(value).map_err(|_| malformed(Bucket::Lease))?;
             leases.insert_stored(&lease, config.min_lease_ttl);

@@ -4,11 +4,12 @@
 //! hang on them. Deadlines are not here; only a leader's Node has them. Invariant: a key hangs on
 //! at most one lease.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::error::ApiError;
 use api::leasepb;
 use bytes::Bytes;
+use env::{HashSeed, KeyMap};
 use prost::Message;
 use store::{Bucket, Op};
 use types::LeaseId;
@@ -32,11 +33,11 @@ impl Lease {
 }
 
 /// All leases.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Leases {
     leases: BTreeMap<LeaseId, Lease>,
     /// Which lease a key hangs on. Looked up, never iterated.
-    by_key: HashMap<Bytes, LeaseId>,
+    by_key: KeyMap<Bytes, LeaseId>,
 }
 
 fn key(id: LeaseId) -> Bytes {
@@ -50,6 +51,12 @@ fn stored(id: LeaseId, lease: &Lease) -> Op {
 }
 
 impl Leases {
+    /// No leases; `seed` is for the map of their keys.
+    #[must_use]
+    pub fn new(seed: HashSeed) -> Self {
+        Self { leases: BTreeMap::new(), by_key: KeyMap::with_hasher(seed) }
+    }
+
     /// Adds a stored lease; one shorter than `min_ttl` is raised to it, as etcd does at start.
     pub fn insert_stored(&mut self, lease: &leasepb::Lease, min_ttl: i64) {
         let ttl = lease.ttl.max(min_ttl);
@@ -156,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_key_hangs_on_one_lease() {
-        let mut leases = Leases::default();
+        let mut leases = Leases::new(HashSeed::draw(&mut env::SplitMix::new(1)));
         leases.grant(LeaseId(1), 10, 2).unwrap();
         leases.grant(LeaseId(-2), 1, 2).unwrap();
         assert!(leases.attach(b"k", LeaseId(1)) && leases.attach(b"k", LeaseId(-2)));
@@ -172,7 +179,7 @@ mod tests {
 
     #[test]
     fn grants_are_checked_in_etcds_order() {
-        let mut leases = Leases::default();
+        let mut leases = Leases::new(HashSeed::draw(&mut env::SplitMix::new(1)));
         assert_eq!(leases.grant(LeaseId(1), -5, 2).unwrap().0, 2, "raised to the minimum");
         let too_large = leases.grant(LeaseId(1), MAX_LEASE_TTL_SECS + 1, 2).unwrap_err();
         assert_eq!(too_large, ApiError::LeaseTtlTooLarge);

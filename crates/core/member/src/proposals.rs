@@ -3,7 +3,7 @@
 //! Invariants: a token is answered once; a proposal that was handed to raft and times out may
 //! still be applied (semantics J9), so nobody retries it (invariant 15).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use env::Instant;
@@ -29,10 +29,13 @@ impl Hasher for IdHasher {
     }
 }
 
-/// Who waits for which proposal, and since when. The map is never iterated.
+#[expect(clippy::disallowed_types, reason = "ids are counted here, by no stranger; never iterated")]
+type ById<T> = std::collections::HashMap<RequestId, T, BuildHasherDefault<IdHasher>>;
+
+/// Who waits for which proposal, and since when.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight {
-    tokens: HashMap<RequestId, ReplyToken, BuildHasherDefault<IdHasher>>,
+    tokens: ById<ReplyToken>,
     since: VecDeque<(Instant, RequestId)>,
 }
 

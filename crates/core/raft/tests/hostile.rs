@@ -1,5 +1,12 @@
 //! What a broken or hostile peer may send: nothing panics, and what cannot be is refused.
 
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test of core, not core: it reads files, clocks and oracles"
+)]
+
 mod support;
 
 use bytes::Bytes;

@@ -5,6 +5,13 @@
 //!
 //! Seeded; `RAFT_SEEDS=from..to` and `RAFT_STEPS=n` run a longer one.
 
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test of core, not core: it reads files, clocks and oracles"
+)]
+
 mod support;
 
 use std::collections::BTreeMap;

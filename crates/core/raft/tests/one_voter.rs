@@ -1,5 +1,12 @@
 //! A cluster of one: everything that a durable write waits for, without a network.
 
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test of core, not core: it reads files, clocks and oracles"
+)]
+
 mod support;
 
 use bytes::Bytes;

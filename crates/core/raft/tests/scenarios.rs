@@ -1,5 +1,12 @@
 //! Protocol scenarios, each with its point as assertions, and compared with Go's raft as a whole.
 
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test of core, not core: it reads files, clocks and oracles"
+)]
+
 mod support;
 
 use raft::{Body, ReplicationState, Role};

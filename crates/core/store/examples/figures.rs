@@ -1,5 +1,12 @@
 //! Prints what the index and its Views cost at a million keys of 64 B. Run with `--release`.
 
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "an example of core, not core: it reads files, clocks and oracles"
+)]
+
 use std::hint::black_box;
 use std::time::Instant;
 

@@ -1,6 +1,13 @@
 //! The store against the reference etcd: the same operations on both, then every hash of both, and
 //! the reference's database read by ours and ours by the reference's tool.
 
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test of core, not core: it reads files, clocks and oracles"
+)]
+
 mod common;
 
 use std::io::{Read, Write};

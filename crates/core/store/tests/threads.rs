@@ -1,5 +1,12 @@
 //! Readers on other threads while the writer goes on: every View is whole and does not change.
 
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test of core, not core: it reads files, clocks and oracles"
+)]
+
 mod common;
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use env::MayBlock;
+use env::{HashSeed, MayBlock};
 use store::{Rev, ValueError, View};
 use types::limits::WATCH_BATCH_REVISIONS;
 use types::{Revision, WatchId};
@@ -47,6 +47,7 @@ pub struct ReadJob {
     /// Names the job to [`WatchHub::failed`].
     pub id: u64,
     wants: Vec<Want>,
+    hash_seed: HashSeed,
 }
 
 #[derive(Debug)]
@@ -96,7 +97,7 @@ impl ReadJob {
         if matches!(self.wants.first(), Some(Want { keys: Keys::One(_), .. })) {
             chains(self.wants, may, view, &mut chunk)?;
         } else {
-            Scan::new(self.wants).run(may, view, &mut chunk)?;
+            Scan::new(self.wants, self.hash_seed).run(may, view, &mut chunk)?;
         }
         Ok(chunk)
     }
@@ -114,8 +115,8 @@ struct Scan {
 }
 
 impl Scan {
-    fn new(wants: Vec<Want>) -> Self {
-        let mut matcher = Matcher::default();
+    fn new(wants: Vec<Want>, hash_seed: HashSeed) -> Self {
+        let mut matcher = Matcher::new(hash_seed);
         for (want, i) in wants.iter().zip(0..) {
             matcher.insert(&want.keys, i);
         }
@@ -372,7 +373,7 @@ impl WatchHub {
             wants.push(Want { slot, keys, next, prev, filter });
         }
         self.jobs.insert(id, wants.iter().map(|want| want.slot).collect());
-        ReadJob { id, wants }
+        ReadJob { id, wants, hash_seed: self.hash_seed }
     }
 
     /// Gives the watchers of a job what it found. `view` is the newest.

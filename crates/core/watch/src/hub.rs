@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use env::HashSeed;
 use types::{Revision, WatchId};
 
 use crate::events::Bodies;
@@ -192,6 +193,7 @@ pub struct WatchHub {
     pub(crate) tickets: u64,
     /// The watchers that each job reads for.
     pub(crate) jobs: BTreeMap<u64, Vec<u32>>,
+    pub(crate) hash_seed: HashSeed,
     pub(crate) progress_wishes: Vec<u32>,
     pub(crate) bodies: Bodies,
     pub(crate) found: Vec<u32>,
@@ -199,16 +201,18 @@ pub struct WatchHub {
 }
 
 impl WatchHub {
-    /// A hub without watchers. `revision` is the store's at any time before.
+    /// A hub without watchers. `revision` is the store's at any time before, `hash_seed` is for
+    /// maps of watched keys.
     #[must_use]
-    pub fn new(revision: Revision) -> Self {
+    pub fn new(revision: Revision, hash_seed: HashSeed) -> Self {
         Self {
             position: revision.0 + 1,
             watchers: Vec::new(),
             free_watchers: Vec::new(),
             streams: Vec::new(),
             free_streams: Vec::new(),
-            index: Matcher::default(),
+            index: Matcher::new(hash_seed),
+            hash_seed,
             synced: 0,
             ready: BTreeMap::new(),
             tickets: 0,

@@ -3,9 +3,8 @@
 //! Single keys are hashed, ranges lie in an interval tree. Members are plain numbers; order of
 //! what is found is that of the members within a key or range, never of a hash.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
+use env::{HashSeed, KeyMap};
 
 use crate::interval::{End, IntervalTree, add_member, remove_member};
 
@@ -51,15 +50,21 @@ impl Keys {
 }
 
 /// Members by the keys they want.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Matcher {
     /// Never iterated.
-    single: HashMap<Bytes, Vec<u32>>,
+    single: KeyMap<Bytes, Vec<u32>>,
     ranges: IntervalTree,
     ranged: usize,
 }
 
 impl Matcher {
+    /// Nobody wants anything yet; `seed` is for the map of single keys.
+    #[must_use]
+    pub fn new(seed: HashSeed) -> Self {
+        Self { single: KeyMap::with_hasher(seed), ranges: IntervalTree::default(), ranged: 0 }
+    }
+
     /// Adds a member.
     pub fn insert(&mut self, keys: &Keys, member: u32) {
         match keys {
@@ -85,7 +90,7 @@ impl Matcher {
                 if members.is_empty() {
                     self.single.remove(key);
                     if self.single.is_empty() {
-                        self.single = HashMap::new(); // a burst leaves no memory behind
+                        self.single = KeyMap::with_hasher(*self.single.hasher()); // a burst leaves no memory behind
                     }
                 }
             }

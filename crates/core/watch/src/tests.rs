@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use env::mem::MemDisk;
-use env::{Disk, Entropy, MayBlock, SplitMix};
+use env::{Disk, Entropy, HashSeed, MayBlock, SplitMix};
 use store::{Batch, KeyValue, Store, View};
 use types::{Index, LeaseId, Revision, Term, WatchId};
 
@@ -197,7 +197,7 @@ impl World {
             clients: BTreeMap::new(),
             responses: 0,
         };
-        let hub = WatchHub::new(Revision(1));
+        let hub = WatchHub::new(Revision(1), HashSeed::draw(&mut SplitMix::new(1)));
         let (queue, jobs, chunks) = (VecDeque::new(), Vec::new(), Vec::new());
         Self { hub, clients, store, disk: memory, db, queue, view, jobs, chunks, index: 0 }
     }
@@ -523,7 +523,7 @@ fn put(store: &mut Store, index: u64, keys: &[&str]) -> View {
 
 #[test]
 fn ids_count_upwards_and_skip_used_ones() {
-    let mut hub = WatchHub::new(Revision(1));
+    let mut hub = WatchHub::new(Revision(1), HashSeed::draw(&mut SplitMix::new(1)));
     let stream = hub.open();
     let mut create =
         |id| hub.create(stream, Create { id: WatchId(id), ..watch_of("k", 0) }, Revision(1));
@@ -541,8 +541,11 @@ fn ids_count_upwards_and_skip_used_ones() {
 
 #[test]
 fn watchers_of_one_event_share_its_bytes() {
-    let (mut hub, mut store, mut kept) =
-        (WatchHub::new(Revision(1)), Store::empty(), Kept::default());
+    let (mut hub, mut store, mut kept) = (
+        WatchHub::new(Revision(1), HashSeed::draw(&mut SplitMix::new(1))),
+        Store::empty(),
+        Kept::default(),
+    );
     for _ in 0..100 {
         let stream = hub.open();
         hub.create(stream, watch_of("k", 0), Revision(1)).unwrap();
@@ -559,8 +562,11 @@ fn watchers_of_one_event_share_its_bytes() {
 
 #[test]
 fn a_tick_tells_progress_only_of_quiet_synced_watches_that_began() {
-    let (mut hub, mut store, mut kept) =
-        (WatchHub::new(Revision(1)), Store::empty(), Kept::default());
+    let (mut hub, mut store, mut kept) = (
+        WatchHub::new(Revision(1), HashSeed::draw(&mut SplitMix::new(1))),
+        Store::empty(),
+        Kept::default(),
+    );
     let stream = hub.open();
     let busy = hub.create(stream, watch_of("busy", 0), Revision(1)).unwrap();
     let quiet = hub.create(stream, watch_of("quiet", 0), Revision(1)).unwrap();
@@ -585,8 +591,11 @@ fn a_tick_tells_progress_only_of_quiet_synced_watches_that_began() {
 
 #[test]
 fn while_all_streams_are_full_or_idle_nobody_needs_to_wake_the_hub() {
-    let (mut hub, mut store, mut kept) =
-        (WatchHub::new(Revision(1)), Store::empty(), Kept::default());
+    let (mut hub, mut store, mut kept) = (
+        WatchHub::new(Revision(1), HashSeed::draw(&mut SplitMix::new(1))),
+        Store::empty(),
+        Kept::default(),
+    );
     let stream = hub.open();
     assert_eq!(hub.synced(), 0);
     hub.create(stream, watch_of("k", 0), Revision(1)).unwrap();

@@ -169,7 +169,7 @@ impl WatchHub {
             return Resumed::Synced;
         };
         if lag.matcher.is_none() {
-            let mut matcher = Matcher::default();
+            let mut matcher = Matcher::new(self.hash_seed);
             for slot in at.ids.values() {
                 let watcher = self.watchers[*slot as usize].as_ref().expect("ids name watchers");
                 if watcher.state == State::Live {

@@ -71,18 +71,18 @@ async fn respond(member: &Rc<Member>, request: Request<Bytes>) -> Response<Bytes
     }
     match read(&request) {
         Ok(question) => shown(question, calls::peers::answer(member, question).await),
-        Err(refused) => refused,
+        Err((status, why)) => text(status, why),
     }
 }
 
-/// The question of a request; an answer to one that holds none.
-fn read(request: &Request<Bytes>) -> Result<Question, Response<Bytes>> {
+/// The question of a request; status and text for one that holds none.
+fn read(request: &Request<Bytes>) -> Result<Question, (StatusCode, String)> {
     let (path, body) = (request.uri().path(), request.body());
-    let malformed = || text(StatusCode::BAD_REQUEST, "error unmarshalling request");
+    let malformed = || (StatusCode::BAD_REQUEST, "error unmarshalling request".to_owned());
     if let Some(id) = path.strip_prefix("/members/promote/") {
         return match id.parse() {
             Ok(number) => Ok(Question::Promote(MemberId(number))),
-            Err(_) => Err(text(StatusCode::NOT_FOUND, format!("member {id} not found in cluster"))),
+            Err(_) => Err((StatusCode::NOT_FOUND, format!("member {id} not found in cluster"))),
         };
     }
     Ok(match path {
@@ -102,7 +102,7 @@ fn read(request: &Request<Bytes>) -> Result<Question, Response<Bytes>> {
             Question::TimeToLive { lease: LeaseId(request.id), keys: request.keys }
         }
         "/downgrade/enabled" => Question::DowngradeEnabled,
-        _ => return Err(text(StatusCode::NOT_FOUND, "404 page not found")),
+        _ => return Err((StatusCode::NOT_FOUND, "404 page not found".to_owned())),
     })
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use api::membershippb;
 use calls::{LargeResults, Limits, Pins, Shared};
 use cli::text::show_duration;
-use env::{Disk, Hooks, MayBlock, SplitMix};
+use env::{Disk, HashSeed, Hooks, MayBlock, SplitMix};
 use handover::Inbox;
 use machine::{ApplyConfig, Members};
 use member::{MemberLimits, NodeConfig, StartConfig, StartError};
@@ -87,6 +87,7 @@ const LOCK_RETRY: Duration = Duration::from_millis(50);
 
 fn start_config(options: &Options, identity: &Identity) -> StartConfig {
     let member = identity.member;
+    let hash_seed = HashSeed::draw(&mut SplitMix::new(osenv::seed()));
     let ticks = options.election.as_millis() / options.heartbeat.as_millis().max(1);
     StartConfig {
         snap_dir: options.data_dir.join("member/snap"),
@@ -114,6 +115,7 @@ fn start_config(options: &Options, identity: &Identity) -> StartConfig {
             max_learners: options.max_learners,
             quota_bytes: u64::try_from(options.quota_bytes).ok(),
             persist_checkpoints: options.lease_checkpoints.1,
+            hash_seed,
         },
         commit: options.commit,
         limits: MemberLimits { compaction: options.compaction, ..MemberLimits::default() },

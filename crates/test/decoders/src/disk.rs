@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use api::{raftpb, walpb};
 use env::mem::MemDisk;
-use env::{Access, Disk, MayBlock, Open};
+use env::{Access, Disk, HashSeed, MayBlock, Open, SplitMix};
 use machine::{ApplyConfig, Machine};
 use types::{ClusterId, MemberId};
 
@@ -126,6 +126,7 @@ pub fn apply_config() -> ApplyConfig {
         max_learners: 1,
         quota_bytes: None,
         persist_checkpoints: false,
+        hash_seed: HashSeed::draw(&mut SplitMix::new(1)),
     }
 }
 

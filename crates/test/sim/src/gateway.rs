@@ -74,6 +74,9 @@ struct Task {
     waker: Waker,
 }
 
+/// A call, and its response or what was wrong.
+type Response = (u64, Result<Bytes, Status>);
+
 /// Where a call is.
 enum Way {
     /// It waits for a reply.
@@ -132,7 +135,7 @@ pub(crate) struct Gateway {
     /// What the world asked the automata.
     own: BTreeMap<ReplyToken, u64>,
     /// What tasks have to tell of calls.
-    told: Rc<RefCell<Vec<(u64, Result<Bytes, Status>)>>>,
+    told: Rc<RefCell<Vec<Response>>>,
     jobs: Vec<Job>,
     outbox: Outbox,
     /// Questions for other members that have yet to leave.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use api::membershippb;
 use env::mem::MemDisk;
-use env::{Disk, Hooks, Instant, MayBlock, SplitMix};
+use env::{Disk, HashSeed, Hooks, Instant, MayBlock, SplitMix};
 use handover::{Bell, Slot};
 use machine::{ApplyConfig, Member};
 use member::{
@@ -199,6 +199,11 @@ pub(crate) fn request_ids(member: MemberId, boot: u64) -> u64 {
     (member.0 & 0xffff) << 48 | (boot + 1) << 32
 }
 
+/// No result may depend on it.
+pub(crate) fn hash_seed() -> HashSeed {
+    HashSeed::draw(&mut SplitMix::new(1))
+}
+
 fn config(options: &Options, identity: &Identity, boot: u64, hooks: Hooks) -> StartConfig {
     let member = identity.id;
     let attributes = membershippb::Attributes {
@@ -237,6 +242,7 @@ fn config(options: &Options, identity: &Identity, boot: u64, hooks: Hooks) -> St
             max_learners: 1,
             quota_bytes: options.quota_bytes,
             persist_checkpoints: false,
+            hash_seed: hash_seed(),
         },
         commit: options.commit,
         limits: options.limits,

@@ -53,7 +53,7 @@ pub(crate) struct Watches {
 
 impl Watches {
     pub(crate) fn new(member: Rc<Member>) -> Rc<Self> {
-        let hub = WatchHub::new(member.view().store.revision());
+        let hub = WatchHub::new(member.view().store.revision(), member.hash_seed());
         Rc::new(Self {
             member,
             hub: RefCell::new(hub),

@@ -8,7 +8,7 @@ use api::error::ApiError;
 use api::etcdserverpb::{InternalRaftRequest, PutRequest, RequestHeader};
 use api::membershippb;
 use env::mem::MemDisk;
-use env::{Disk, Hooks, Instant, MayBlock, SplitMix};
+use env::{Disk, HashSeed, Hooks, Instant, MayBlock, SplitMix};
 use machine::{ApplyConfig, Member, Outcome};
 use member::{
     Applier, ApplierInput, ApplierOutput, CommitPolicy, Committer, CommitterInput, CommitterOutput,
@@ -53,6 +53,7 @@ pub fn config() -> StartConfig {
             max_learners: 1,
             quota_bytes: None,
             persist_checkpoints: false,
+            hash_seed: HashSeed::draw(&mut SplitMix::new(1)),
         },
         commit: CommitPolicy { interval: Duration::from_millis(100), operations: 10_000 },
         limits: MemberLimits::default(),
