@@ -152,6 +152,9 @@ pub(crate) struct Gateway {
     plant: Option<Plant>,
     /// Whether this process has ever led, for a planted bug.
     pub(crate) has_led: bool,
+    quota: Option<u64>,
+    /// What a call did that none may do.
+    pub(crate) violation: Option<String>,
 }
 
 impl Gateway {
@@ -208,6 +211,8 @@ impl Gateway {
             world_now,
             plant: *plant,
             has_led: false,
+            quota: options.quota_bytes,
+            violation: None,
         }
     }
 
@@ -276,8 +281,21 @@ impl Gateway {
                 self.go_on(call, answer, out);
             }
         }
+        let before = self.proposed.len();
         self.hand_out(p, Some(call));
+        self.check_quota(p, before);
         call
+    }
+
+    /// What has just been proposed at once must fit into the quota by the View of this moment.
+    fn check_quota(&mut self, p: &Process, before: usize) {
+        let Some(quota) = self.quota else { return };
+        let size = p.view.store.backend().map_or(0, bolt::ReadTx::size_bytes);
+        let costs = self.proposed[before..].iter().map(|proposed| proposed.command.cost());
+        if let Some(cost) = costs.filter(|cost| *cost > 0 && size + cost >= quota).max() {
+            let what = format!("a write of {cost} goes into the log at {size} of {quota} bytes");
+            self.violation.get_or_insert(what);
+        }
     }
 
     /// A stream of a client, and what serves it.

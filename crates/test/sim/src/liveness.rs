@@ -1,13 +1,14 @@
 //! The second phase: nothing goes wrong any more, and all that is waited for must happen.
 
 use api::error::{ApiError, Status};
-use api::etcdserverpb::PutRequest;
+use api::etcdserverpb::{AlarmType, PutRequest};
 use model::{Outcome, Request, Response};
 
 use machine::membership::v2_store_json;
 
 use crate::checks;
 use crate::clients::{Busy, Client, Watcher};
+use crate::plant;
 use crate::process::Process;
 use crate::wire::{Ask, Told};
 use crate::workload;
@@ -56,7 +57,41 @@ pub(crate) fn run(world: &mut World) -> Result<(), String> {
     ask(world, Ask::Defragment)?.map_err(|e| format!("defragmenting: {e}"))?;
     write(world)?;
     read(world)?;
-    equal(world)
+    equal(world)?;
+    version_is_decided(world)?;
+    divergence_is_found(world)
+}
+
+/// The cluster comes to speak what all its members do.
+fn version_is_decided(world: &mut World) -> Result<(), String> {
+    until(world, "the cluster's version is that of its members", |w| {
+        let decided = newest(w).and_then(|p| p.view.members.cluster_version.as_deref());
+        decided == Some(types::CLUSTER_VERSION)
+    })
+}
+
+/// Last of all one member's data is made different: comparing hashes must find it. Nobody reads
+/// any more.
+fn divergence_is_found(world: &mut World) -> Result<(), String> {
+    let follower = (0..world.members.len()).find(|m| {
+        let running = world.members[*m].running.as_ref();
+        running.is_some_and(|r| r.serving && !r.process.status.is_leader)
+    });
+    let Some(follower) = follower.filter(|_| world.options.corrupt_check_ms.is_some()) else {
+        return Ok(());
+    };
+    world.watchers.clear();
+    // What the backend holds is not written anew by the log.
+    ask(world, Ask::Defragment)?.map_err(|e| format!("defragmenting: {e}"))?;
+    world.checks.diverged = true;
+    world.end(follower, false);
+    if !plant::change_a_value(&world.members[follower].disk) {
+        return Ok(());
+    }
+    until(world, "the changed member serves", all_serve)?;
+    until(world, "the alarm for corrupt data is raised", |w| {
+        newest(w).is_some_and(|p| p.view.alarms.is_set(AlarmType::Corrupt))
+    })
 }
 
 /// Who runs and knows most.

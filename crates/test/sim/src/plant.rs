@@ -4,11 +4,14 @@
 //! in what surrounds the calls. Automata and calls are those of the product, unchanged.
 
 use std::fmt;
+use std::ops::Bound;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use api::mvccpb::KeyValue;
 use env::mem::MemDisk;
-use env::{Disk, MayBlock};
+use env::{Access, Disk, MayBlock};
+use prost::Message;
 use store::Bucket;
 
 use crate::process::snap_dir;
@@ -139,4 +142,30 @@ pub(crate) fn set_index_back(disk: &MemDisk) {
         // A disk that fails now fails the start as well.
         drop(tx.commit(&may));
     }
+}
+
+/// Makes one value in a member's database another one; whether there was any.
+pub(crate) fn change_a_value(disk: &MemDisk) -> bool {
+    /// Bytes of the key of a revision that is no tombstone.
+    const REVISION_BYTES: usize = 17;
+    let may = MayBlock::on_this_thread();
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let path = snap_dir().join("db");
+    let opened = bolt::Db::open(shared, &path, &may, store::database_options());
+    let Ok(mut db) = opened else { return false };
+    let reader = db.begin_read();
+    let bucket = Bucket::Key.name();
+    let all = (Bound::Unbounded, Bound::Unbounded);
+    let mut scan = reader.scan(&may, bucket, all, Access::Scan);
+    let mut newest = None;
+    while let Ok(Some((key, value))) = scan.next_ref() {
+        if key.len() == REVISION_BYTES {
+            newest = Some((key.to_vec(), value.to_vec()));
+        }
+    }
+    let Some((key, value)) = newest else { return false };
+    let Ok(mut changed) = KeyValue::decode(&value[..]) else { return false };
+    changed.value = [&changed.value[..], b"!"].concat().into();
+    let mut tx = db.begin_write();
+    tx.put(&may, bucket, &key, &changed.encode_to_vec()).is_ok() && tx.commit(&may).is_ok()
 }

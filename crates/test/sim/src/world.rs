@@ -289,7 +289,11 @@ impl World {
             self.go_wrong();
         }
         // What was about to happen may be gone.
-        if self.counts.crashes > crashes { Ok(()) } else { self.act(act) }
+        if self.counts.crashes == crashes {
+            self.act(act)?;
+        }
+        let mut running = self.members.iter_mut().filter_map(|m| m.running.as_mut());
+        running.find_map(|running| running.gateway.violation.take()).map_or(Ok(()), Err)
     }
 
     /// Everything that can happen, and from when on.
