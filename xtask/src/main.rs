@@ -4,6 +4,7 @@ mod bench;
 mod cluster;
 mod e2e;
 mod fuzz;
+mod image;
 mod oracle;
 mod shell;
 mod sim;
@@ -34,6 +35,8 @@ const HELP: &str = "cargo xtask WORD
                 etcd's own end-to-end tests with this server, those whose names contain NAME, one
                 after another: the list of what passes, or with --later of what does not yet;
                 with etcd's etcdctl and etcdutl, or ours
+  image         builds the container image of static programs and does with it what the guide
+                does, by a Docker daemon of its own; as root it installs what is missing
   soak          the long forms of the suites: raft beside Go's, 1,000,000 compared operations,
                 kills, failing disks, snapshots, slow readers";
 
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         ["fuzz", ref rest @ ..] => fuzz::run(rest),
         ["cluster", ref args @ ..] => cluster::cluster(args),
         ["e2e", ref args @ ..] => e2e::run_list(args),
+        ["image", ref args @ ..] => image::run_image(args),
         ["dist", ..] => {
             Err("`dist` is not implemented yet; COMPAT.md lists what is missing".into())
         }

@@ -1,0 +1,132 @@
+//! The container image, tried for real: built and run by a Docker daemon of its own.
+//!
+//! The daemon lives in network, mount and process namespaces that end with it, so no process, no
+//! bridge and no firewall rule outlives the run. Nothing is pulled: the image is made of static
+//! programs that are built here. Where a program is missing and this is root, Debian's packages
+//! are installed; where the kernel forbids a daemon, the run fails and says so.
+
+mod daemon;
+mod guide;
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::shell::{cargo, has, root, run, target};
+
+/// What the image is built for.
+const TARGET: &str = "x86_64-unknown-linux-musl";
+/// The programs in the image.
+const PROGRAMS: [&str; 3] = ["etcd", "etcdctl", "etcdutl"];
+/// Programs that are needed, how to see that they are there, and Debian's packages of them.
+const NEEDED: [(&str, &str, &str); 5] = [
+    ("dockerd", "--version", "docker.io"),
+    ("docker-compose", "--version", "docker-compose"),
+    ("iptables", "--version", "iptables"),
+    ("ip", "-V", "iproute2"),
+    ("unshare", "--version", "util-linux"),
+];
+
+/// Builds the static programs and the image, and does what the guide does with it.
+pub fn run_image(args: &[&str]) -> Result<(), String> {
+    match args {
+        [] => {}
+        ["--inside", dir] => return inside(Path::new(dir)),
+        _ => return Err("image takes no arguments".into()),
+    }
+    install_what_is_missing()?;
+    build_programs()?;
+    let rules_before = firewall_rules()?;
+    let dir = work_dir()?;
+    let own = std::env::current_exe().map_err(|e| e.to_string())?;
+    let mut namespaces = Command::new("unshare");
+    namespaces.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]);
+    namespaces.arg(own).args(["image", "--inside"]).arg(&dir);
+    let result = run(&mut namespaces);
+    std::fs::remove_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    result?;
+    if firewall_rules()? != rules_before {
+        return Err("the run left firewall rules behind".into());
+    }
+    Ok(())
+}
+
+/// A short path: sockets below it have at most 108 bytes.
+fn work_dir() -> Result<PathBuf, String> {
+    let dir = std::env::temp_dir().join(format!("quorate-image-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    Ok(dir)
+}
+
+fn install_what_is_missing() -> Result<(), String> {
+    let is_missing = |(program, probe, _): &&(&str, &str, &str)| !has(program, probe);
+    let packages: Vec<&str> = NEEDED.iter().filter(is_missing).map(|need| need.2).collect();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let why =
+        |e| format!("the image is not tested: {} cannot be installed: {e}", packages.join(", "));
+    let apt = |args: &[&str]| {
+        let mut command = Command::new("apt-get");
+        run(command.env("DEBIAN_FRONTEND", "noninteractive").arg("-qq").args(args))
+    };
+    apt(&["update"]).map_err(why)?;
+    apt(&[&["install", "--yes", "--no-install-recommends"], &packages[..]].concat()).map_err(why)
+}
+
+/// Builds the programs into `target/image/`, the context of the image.
+fn build_programs() -> Result<(), String> {
+    if !has_target() {
+        run(Command::new("rustup").args(["target", "add", TARGET]))?;
+    }
+    let mut build = cargo(&["build", "--quiet", "--locked", "--target", TARGET]);
+    build.args(PROGRAMS.iter().flat_map(|program| ["--bin", program]));
+    // musl's headers are not needed by what C code there is.
+    run(build.env("CC_x86_64_unknown_linux_musl", "gcc"))?;
+    let context = context();
+    std::fs::create_dir_all(&context).map_err(|e| format!("{}: {e}", context.display()))?;
+    for program in PROGRAMS {
+        let built = target().join(TARGET).join("debug").join(program);
+        std::fs::copy(&built, context.join(program))
+            .map_err(|e| format!("{}: {e}", built.display()))?;
+    }
+    Ok(())
+}
+
+fn context() -> PathBuf {
+    target().join("image")
+}
+
+fn has_target() -> bool {
+    let sysroot = Command::new("rustc").args(["--print", "sysroot"]).output();
+    sysroot.is_ok_and(|output| {
+        let sysroot = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        Path::new(&sysroot).join("lib/rustlib").join(TARGET).is_dir()
+    })
+}
+
+/// The packet filter's rules, without counters and dates.
+fn firewall_rules() -> Result<Vec<String>, String> {
+    let output = Command::new("iptables-save").output();
+    let output = output.map_err(|e| format!("iptables-save: {e}"))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok(text.lines().filter(|line| line.starts_with("-A")).map(str::to_owned).collect())
+}
+
+/// In the namespaces: this is their first process, and all of them end with it.
+fn inside(dir: &Path) -> Result<(), String> {
+    run(Command::new("ip").args(["link", "set", "lo", "up"]))?;
+    let daemon = daemon::Daemon::start(dir)?;
+    daemon.build(&root().join("Dockerfile"), &context())?;
+    guide::one_node(&daemon, dir)?;
+    guide::plain_image(&daemon)?;
+    guide::hardened(&daemon)?;
+    guide::cluster(&daemon)
+}
+
+/// A program in a process group of its own, so that a signal for this one does not end it.
+fn apart(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.process_group(0);
+    command
+}
