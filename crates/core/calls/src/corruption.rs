@@ -15,7 +15,7 @@ use prost::Message;
 use store::hash::KvHash;
 use types::{MemberId, Revision};
 
-use crate::host::{Event, HashDiffers};
+use crate::host::{CompactionHash, Event, HashDiffers};
 use crate::maintenance;
 use crate::member::Member;
 use crate::peers::{PeerAnswer, PeerHash, Question, Refusal, ask};
@@ -203,7 +203,10 @@ impl Checker {
                     compared += 1;
                     by_hash.entry(theirs.hash).or_default().push(*id);
                 }
-                _ => self.log(Event::PeerHashSkipped { peer: *id, peers: answers.len() }),
+                _ => {
+                    let skipped = CompactionHash::Skipped { peer: *id, peers: answers.len() };
+                    self.log(Event::CompactionHash(skipped));
+                }
             }
         }
         let told = PeerHash {
@@ -216,7 +219,8 @@ impl Checker {
             let all = compared == answers.len();
             if all {
                 self.checked = self.checked.max(own.revision);
-                self.log(Event::CompactionHashShared { own: &told, peers: compared });
+                let shared = CompactionHash::Shared { own: &told, peers: compared };
+                self.log(Event::CompactionHash(shared));
             }
             return all;
         }
@@ -233,7 +237,8 @@ impl Checker {
         };
         for (hash, peers) in &by_hash {
             let (own, hash, has_majority) = (&told, *hash, majority.is_some());
-            self.log(Event::CompactionHashDiffers { own, hash, peers, has_majority });
+            let differs = CompactionHash::Differs { own, hash, peers, has_majority };
+            self.log(Event::CompactionHash(differs));
         }
         for member in suspects {
             self.alarm(member).await;

@@ -89,7 +89,8 @@ impl Calls {
     ) -> Result<Answer, Status> {
         self.check(call)?;
         match handler(call.row.method) {
-            Handler::Unary(answer) => answer(&self.member, call, message, out),
+            Handler::Now(answer) => answer(&self.member, call, message, out),
+            Handler::Later(answer) => answer(&self.member, call, message),
             Handler::NotImplemented => Err(not_implemented(call.row)),
             Handler::OneRequest(_) | Handler::Stream(_) => {
                 unreachable!("{} is a stream", call.row.name)
@@ -131,7 +132,7 @@ impl Calls {
         let serving = match handler(call.row.method) {
             Handler::OneRequest(serve) => serve(self, call, request, sink),
             Handler::NotImplemented => refused(not_implemented(call.row)),
-            Handler::Unary(_) | Handler::Stream(_) => {
+            Handler::Now(_) | Handler::Later(_) | Handler::Stream(_) => {
                 unreachable!("{} has no stream of responses only", call.row.name)
             }
         };
@@ -145,7 +146,7 @@ impl Calls {
         let serving = match handler(call.row.method) {
             Handler::Stream(serve) => serve(self, call, requests, sink),
             Handler::NotImplemented => refused(not_implemented(call.row)),
-            Handler::Unary(_) | Handler::OneRequest(_) => {
+            Handler::Now(_) | Handler::Later(_) | Handler::OneRequest(_) => {
                 unreachable!("{} has no streams both ways", call.row.name)
             }
         };
@@ -171,12 +172,12 @@ impl Call<'_> {
     }
 }
 
-/// Answers a unary call.
-type Unary = fn(&Rc<Member>, &Call<'_>, Bytes, &mut Encoded) -> Result<Answer, Status>;
-
 /// What answers the calls of a method.
 enum Handler {
-    Unary(Unary),
+    /// One request; the response may be written at once.
+    Now(fn(&Rc<Member>, &Call<'_>, Bytes, &mut Encoded) -> Result<Answer, Status>),
+    /// One request whose response never is: something must be waited for.
+    Later(fn(&Rc<Member>, &Call<'_>, Bytes) -> Result<Answer, Status>),
     /// One request, many responses.
     OneRequest(fn(&Calls, &Call<'_>, Bytes, Out) -> Serving),
     /// Many of both.
@@ -187,102 +188,85 @@ enum Handler {
 
 /// The handler of each method. No arm stands for methods that it does not name.
 fn handler(method: Method) -> Handler {
-    use Handler::{NotImplemented, OneRequest, Stream, Unary};
+    use Handler::{Later, NotImplemented, Now, OneRequest, Stream};
     match method {
-        Method::Range => Unary(kv::range),
-        Method::RangeStream => OneRequest(|calls, call, request, sink| {
-            let member = Rc::clone(&calls.member);
-            Box::pin(range_stream::range_stream(member, call.caller.clone(), request, sink))
-        }),
-        Method::Put => Unary(|member, call, message, _| kv::put(member, call, message)),
-        Method::DeleteRange => Unary(|member, call, message, _| kv::delete(member, call, message)),
-        Method::Txn => Unary(|member, call, message, _| kv::txn(member, call, message)),
-        Method::Compact => Unary(|member, call, message, _| kv::compact(member, call, message)),
-        Method::Watch => Stream(|calls, call, requests, sink| {
-            Box::pin(Rc::clone(&calls.watches).stream(call.caller.clone(), requests, sink))
-        }),
-        Method::LeaseGrant => Unary(|member, call, message, _| lease::grant(member, call, message)),
-        Method::LeaseRevoke => {
-            Unary(|member, call, message, _| lease::revoke(member, call, message))
+        Method::Range => Now(kv::range),
+        Method::RangeStream => OneRequest(range_stream),
+        Method::Put => Later(kv::put),
+        Method::DeleteRange => Later(kv::delete),
+        Method::Txn => Later(kv::txn),
+        Method::Compact => Later(kv::compact),
+        Method::Watch => Stream(watch),
+        Method::LeaseGrant => Later(lease::grant),
+        Method::LeaseRevoke => Later(lease::revoke),
+        Method::LeaseKeepAlive => Stream(keep_alive),
+        Method::LeaseTimeToLive => Later(lease::time_to_live),
+        Method::LeaseLeases => Later(lease::leases),
+        Method::MemberAdd => Later(cluster::member_add),
+        Method::MemberRemove => Later(cluster::member_remove),
+        Method::MemberUpdate => Later(cluster::member_update),
+        Method::MemberList => Now(cluster::member_list),
+        Method::MemberPromote => Later(cluster::member_promote),
+        Method::Alarm => Later(maintenance::alarm),
+        Method::Status => Now(maintenance::status),
+        Method::Defragment => Later(maintenance::defragment),
+        Method::Hash => Later(maintenance::hash),
+        Method::HashKV => Later(maintenance::hash_kv),
+        Method::Snapshot => OneRequest(snapshot),
+        Method::MoveLeader => Later(cluster::move_leader),
+        Method::Downgrade => Later(downgrade::downgrade),
+        Method::AuthStatus => Now(auth::status),
+        Method::Authenticate => Later(auth::authenticate),
+        Method::HealthCheck => Now(health::check),
+        Method::HealthList => Now(health::list),
+        Method::HealthWatch => OneRequest(health_watch),
+        Method::AuthEnable
+        | Method::AuthDisable
+        | Method::UserAdd
+        | Method::UserGet
+        | Method::UserList
+        | Method::UserDelete
+        | Method::UserChangePassword
+        | Method::UserGrantRole
+        | Method::UserRevokeRole
+        | Method::RoleAdd
+        | Method::RoleGet
+        | Method::RoleList
+        | Method::RoleDelete
+        | Method::RoleGrantPermission
+        | Method::RoleRevokePermission => NotImplemented,
+        Method::Lock | Method::Unlock => NotImplemented,
+        Method::Campaign | Method::Proclaim | Method::Leader | Method::Observe | Method::Resign => {
+            NotImplemented
         }
-        Method::LeaseKeepAlive => Stream(|calls, call, requests, sink| {
-            let member = Rc::clone(&calls.member);
-            Box::pin(lease::keep_alive(member, call.caller.clone(), requests, sink))
-        }),
-        Method::LeaseTimeToLive => {
-            Unary(|member, call, message, _| lease::time_to_live(member, call, message))
-        }
-        Method::LeaseLeases => Unary(|member, call, _, _| lease::leases(member, call)),
-        Method::MemberAdd => {
-            Unary(|member, call, message, _| cluster::member_add(member, call, message))
-        }
-        Method::MemberRemove => {
-            Unary(|member, call, message, _| cluster::member_remove(member, call, message))
-        }
-        Method::MemberUpdate => {
-            Unary(|member, call, message, _| cluster::member_update(member, call, message))
-        }
-        Method::MemberList => Unary(cluster::member_list),
-        Method::MemberPromote => {
-            Unary(|member, call, message, _| cluster::member_promote(member, call, message))
-        }
-        Method::Alarm => {
-            Unary(|member, call, message, _| maintenance::alarm(member, call, message))
-        }
-        Method::Status => Unary(|member, call, _, out| maintenance::status(member, call, out)),
-        Method::Defragment => Unary(|member, call, _, _| maintenance::defragment(member, call)),
-        Method::Hash => Unary(|member, call, _, _| maintenance::hash(member, call)),
-        Method::HashKV => {
-            Unary(|member, call, message, _| maintenance::hash_kv(member, call, message))
-        }
-        Method::Snapshot => OneRequest(|calls, call, _, sink| match call.permit(&calls.member) {
-            Ok(allowed) => Box::pin(maintenance::snapshot(Rc::clone(&calls.member), allowed, sink)),
-            Err(status) => refused(status),
-        }),
-        Method::MoveLeader => {
-            Unary(|member, call, message, _| cluster::move_leader(member, call, message))
-        }
-        Method::Downgrade => {
-            Unary(|member, call, message, _| downgrade::downgrade(member, call, message))
-        }
-        Method::AuthEnable => NotImplemented,
-        Method::AuthDisable => NotImplemented,
-        Method::AuthStatus => Unary(auth::status),
-        Method::Authenticate => {
-            Unary(|member, call, message, _| auth::authenticate(member, call, message))
-        }
-        Method::UserAdd => NotImplemented,
-        Method::UserGet => NotImplemented,
-        Method::UserList => NotImplemented,
-        Method::UserDelete => NotImplemented,
-        Method::UserChangePassword => NotImplemented,
-        Method::UserGrantRole => NotImplemented,
-        Method::UserRevokeRole => NotImplemented,
-        Method::RoleAdd => NotImplemented,
-        Method::RoleGet => NotImplemented,
-        Method::RoleList => NotImplemented,
-        Method::RoleDelete => NotImplemented,
-        Method::RoleGrantPermission => NotImplemented,
-        Method::RoleRevokePermission => NotImplemented,
-        Method::Lock => NotImplemented,
-        Method::Unlock => NotImplemented,
-        Method::Campaign => NotImplemented,
-        Method::Proclaim => NotImplemented,
-        Method::Leader => NotImplemented,
-        Method::Observe => NotImplemented,
-        Method::Resign => NotImplemented,
-        Method::HealthCheck => {
-            Unary(|member, call, message, out| health::check(call.permit(member)?, message, out))
-        }
-        Method::HealthList => {
-            Unary(|member, call, _, out| Ok(health::list(call.permit(member)?, out)))
-        }
-        Method::HealthWatch => {
-            OneRequest(|calls, call, request, sink| match call.permit(&calls.member) {
-                Ok(allowed) => Box::pin(health::watch(allowed, request, sink)),
-                Err(status) => refused(status),
-            })
-        }
+    }
+}
+
+fn watch(calls: &Calls, call: &Call<'_>, requests: Box<dyn Source>, sink: Out) -> Serving {
+    Box::pin(Rc::clone(&calls.watches).stream(call.caller.clone(), requests, sink))
+}
+
+fn keep_alive(calls: &Calls, call: &Call<'_>, requests: Box<dyn Source>, sink: Out) -> Serving {
+    let member = Rc::clone(&calls.member);
+    Box::pin(lease::keep_alive(member, call.caller.clone(), requests, sink))
+}
+
+fn range_stream(calls: &Calls, call: &Call<'_>, request: Bytes, sink: Out) -> Serving {
+    let member = Rc::clone(&calls.member);
+    Box::pin(range_stream::range_stream(member, call.caller.clone(), request, sink))
+}
+
+fn snapshot(calls: &Calls, call: &Call<'_>, _: Bytes, sink: Out) -> Serving {
+    match call.permit(&calls.member) {
+        Ok(allowed) => Box::pin(maintenance::snapshot(Rc::clone(&calls.member), allowed, sink)),
+        Err(status) => refused(status),
+    }
+}
+
+fn health_watch(calls: &Calls, call: &Call<'_>, request: Bytes, sink: Out) -> Serving {
+    match call.permit(&calls.member) {
+        Ok(allowed) => Box::pin(health::watch(allowed, request, sink)),
+        Err(status) => refused(status),
     }
 }
 
@@ -311,7 +295,7 @@ mod tests {
     fn handlers_are_of_their_methods_kind() {
         for row in METHODS {
             let fits = match handler(row.method) {
-                Handler::Unary(_) => row.kind == Kind::Unary,
+                Handler::Now(_) | Handler::Later(_) => row.kind == Kind::Unary,
                 Handler::OneRequest(_) => row.kind == Kind::ServerStream,
                 Handler::Stream(_) => row.kind == Kind::BidiStream,
                 Handler::NotImplemented => true,

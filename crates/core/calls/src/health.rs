@@ -5,6 +5,8 @@
 //! etcd may report NOT_SERVING while a defragmentation stops its calls; ours stops none, so the
 //! status never changes.
 
+use std::rc::Rc;
+
 use api::error::{Code, Status};
 use api::grpc_health::{
     HealthCheckRequest, HealthCheckResponse, HealthListResponse,
@@ -12,9 +14,11 @@ use api::grpc_health::{
 };
 use bytes::Bytes;
 
+use crate::Call;
 use crate::answer::{Answer, Encoded};
 use crate::caller::Allowed;
 use crate::decode::decode;
+use crate::member::Member;
 use crate::stream::{Out, send};
 
 /// Whether the server knows a service by this name. etcd registers none but the empty one.
@@ -22,7 +26,13 @@ fn is_known(request: &HealthCheckRequest) -> bool {
     request.service.is_empty()
 }
 
-pub(crate) fn check(_: Allowed, message: Bytes, out: &mut Encoded) -> Result<Answer, Status> {
+pub(crate) fn check(
+    member: &Rc<Member>,
+    call: &Call<'_>,
+    message: Bytes,
+    out: &mut Encoded,
+) -> Result<Answer, Status> {
+    let _: Allowed = call.permit(member)?;
     if !is_known(&decode(message)?) {
         return Err(Status::new(Code::NotFound, "unknown service"));
     }
@@ -30,11 +40,17 @@ pub(crate) fn check(_: Allowed, message: Bytes, out: &mut Encoded) -> Result<Ans
     Ok(Answer::Now)
 }
 
-pub(crate) fn list(_: Allowed, out: &mut Encoded) -> Answer {
+pub(crate) fn list(
+    member: &Rc<Member>,
+    call: &Call<'_>,
+    _: Bytes,
+    out: &mut Encoded,
+) -> Result<Answer, Status> {
+    let _: Allowed = call.permit(member)?;
     let serving = HealthCheckResponse { status: ServingStatus::Serving as i32 };
     let statuses = [(String::new(), serving)].into_iter().collect();
     out.put(&HealthListResponse { statuses });
-    Answer::Now
+    Ok(Answer::Now)
 }
 
 /// Tells the status once, then waits: it changes no more, and the client or the end of the server

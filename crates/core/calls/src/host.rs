@@ -142,22 +142,29 @@ pub enum Event<'a> {
         /// Hashes that were looked at.
         hashes: usize,
     },
-    /// A peer's compaction hash was not comparable.
-    PeerHashSkipped {
+    /// The hash of a compaction was compared with others'.
+    CompactionHash(CompactionHash<'a>),
+}
+
+/// What came of comparing the hash of one compaction.
+#[derive(Clone, Copy, Debug)]
+pub enum CompactionHash<'a> {
+    /// A peer's was not comparable.
+    Skipped {
         /// The peer.
         peer: MemberId,
         /// Peers asked.
         peers: usize,
     },
-    /// All members share the hash of a compaction.
-    CompactionHashShared {
+    /// All members share it.
+    Shared {
         /// This member's.
         own: &'a PeerHash,
         /// Peers compared.
         peers: usize,
     },
-    /// Some members have another hash of a compaction.
-    CompactionHashDiffers {
+    /// Some members have another one.
+    Differs {
         /// This member's.
         own: &'a PeerHash,
         /// Theirs.

@@ -9,14 +9,13 @@ use std::sync::Arc;
 use api::error::{ApiError, Code, Status};
 use api::etcdserverpb::{
     CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest,
-    request_op::Request,
 };
 use api::method::Method;
 use bytes::Bytes;
-use machine::kv::{check_revision, query, range_error};
-use machine::{CommandKind, OpReply, RangeReply, Reply as Outcome, TxnReply};
+use machine::kv::{query, range_error};
+use machine::{CommandKind, Reply as Outcome};
 use member::{MemberView, NodeInput, Reply};
-use store::{Piece, Ranged, ValueError};
+use store::{Ranged, ValueError};
 use types::Revision;
 
 use crate::answer::{Answer, Applied, Body, Encoded, Finish, Local, Stage, Then};
@@ -24,7 +23,7 @@ use crate::caller::{Allowed, Caller, Wish, authorize, authorize_txn};
 use crate::decode::{decode, unchanged};
 use crate::host::{Measure, Read};
 use crate::member::{Member, read_index};
-use crate::{Call, list, maintenance, render, validate, warm};
+use crate::{Call, list, maintenance, read_txn, render, validate, warm};
 
 /// Bytes of an answer that is rendered at once, on the thread of its connection.
 const INLINE_BYTES: usize = 64 * 1024;
@@ -212,7 +211,7 @@ pub(crate) fn txn(member: &Rc<Member>, call: &Call<'_>, message: Bytes) -> Resul
         };
         let member = Rc::clone(member);
         return Ok(Answer::Waits(Box::pin(async move {
-            let answer = read_only_txn(&member, &finish.caller, request).await;
+            let answer = read_txn::answer(&member, &finish.caller, request).await;
             read(&member, Read::Txn, &finish, answer.is_ok());
             answer
         })));
@@ -355,64 +354,6 @@ pub(crate) fn finish_compaction(
     }
     render::response(out, &member.header(revision), 0);
     Ok(Answer::Now)
-}
-
-/// A transaction that only reads does not go through the log.
-async fn read_only_txn(
-    member: &Rc<Member>,
-    caller: &Caller,
-    request: TxnRequest,
-) -> Result<Body, Status> {
-    let serializable = validate::is_serializable(&request);
-    let view = if serializable { member.view() } else { member.linearizable_view().await? };
-    let _: Allowed = authorize_txn(caller, &view, &request)?;
-    let revision = view.store.revision();
-    let job = move |may: &env::MayBlock| read_txn(may, &view, &request);
-    let reply = member.run(job).await??;
-    let mut out = Encoded::default();
-    render::txn(render::response(&mut out, &member.header(revision), 0), &reply);
-    Ok(Body::Whole(out))
-}
-
-/// Answers a transaction that only reads, from one View.
-fn read_txn(
-    may: &env::MayBlock,
-    view: &MemberView,
-    request: &TxnRequest,
-) -> Result<TxnReply, Status> {
-    let store = &view.store;
-    let held = |compare| machine::kv::holds_in_view(store, may, compare).map_err(value_error);
-    let mut succeeded = true;
-    for compare in &request.compare {
-        if !held(compare)? {
-            succeeded = false;
-            break;
-        }
-    }
-    let ops = if succeeded { &request.success } else { &request.failure };
-    let ranges = || {
-        ops.iter().filter_map(|op| match &op.request {
-            Some(Request::RequestRange(range)) => Some(range),
-            _ => None,
-        })
-    };
-    for range in ranges() {
-        check_revision(range.revision, store.revision(), store.compact_revision())?;
-    }
-    let mut responses = Vec::new();
-    for range in ranges() {
-        let ranged = store.range(&query(range)).map_err(range_error)?;
-        let ranged = store.resolve(may, ranged).map_err(value_error)?;
-        let (more, count) = (ranged.more, count(&ranged));
-        let mut kvs = Vec::new();
-        let mut body = store.body(ranged);
-        while body.next_blocking(may, store, usize::MAX, &mut kvs).map_err(value_error)?
-            != Piece::Done
-        {}
-        let reply = RangeReply { kvs: kvs.into(), more, count };
-        responses.push((store.revision(), OpReply::Range(reply)));
-    }
-    Ok(TxnReply { succeeded, responses })
 }
 
 /// Refuses a write that would cross the quota, before it reaches the log, and raises the alarm

@@ -143,7 +143,7 @@ fn waits_for_leader(member: &Rc<Member>, lease: LeaseId, keys: LeaseKeys) -> Ans
     }))
 }
 
-pub(crate) fn leases(member: &Rc<Member>, call: &Call<'_>) -> Result<Answer, Status> {
+pub(crate) fn leases(member: &Rc<Member>, call: &Call<'_>, _: Bytes) -> Result<Answer, Status> {
     let _: Allowed = call.permit(member)?;
     let token = member.begin(NodeInput::Leases);
     let caller = call.caller.clone();

@@ -41,6 +41,7 @@ fn internal(error: impl std::fmt::Display) -> Status {
 pub(crate) fn status(
     member: &Rc<Member>,
     call: &Call<'_>,
+    _: Bytes,
     out: &mut Encoded,
 ) -> Result<Answer, Status> {
     let view = member.view();
@@ -123,7 +124,7 @@ async fn await_backend(member: &Member) -> Result<(), Status> {
     }
 }
 
-pub(crate) fn hash(member: &Rc<Member>, call: &Call<'_>) -> Result<Answer, Status> {
+pub(crate) fn hash(member: &Rc<Member>, call: &Call<'_>, _: Bytes) -> Result<Answer, Status> {
     let _: Allowed = call.permit(member)?;
     let member = Rc::clone(member);
     Ok(Answer::Waits(Box::pin(async move {
@@ -203,7 +204,7 @@ fn hash_response(member: &Member, revision: Revision, hash: KvHash) -> HashKvRes
 }
 
 /// Copies the backend into a fresh file while reads and writes go on.
-pub(crate) fn defragment(member: &Rc<Member>, call: &Call<'_>) -> Result<Answer, Status> {
+pub(crate) fn defragment(member: &Rc<Member>, call: &Call<'_>, _: Bytes) -> Result<Answer, Status> {
     let _: Allowed = call.permit(member)?;
     member.measure(Measure::DefragmentBegan);
     let token = member.begin_question(ApplierInput::Defragment);

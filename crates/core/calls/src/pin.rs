@@ -16,7 +16,8 @@ use std::task::{Poll, Waker};
 use member::MemberView;
 use types::limits::MAX_PINNED_LISTS;
 
-use crate::member::{Member, Shared};
+use crate::member::Member;
+use crate::shared::Shared;
 use crate::timers::Sleep;
 
 /// A View that is kept, and counted while it is.

@@ -12,7 +12,9 @@ use std::task::{Context, Poll};
 
 use api::error::{Code, Status};
 use api::method::{Kind, Row};
-use calls::{Calls, Event, HashDiffers, Host, Local, Measure, Member, Outbox, Read};
+use calls::{
+    Calls, CompactionHash, Event, HashDiffers, Host, Local, Measure, Member, Outbox, Read,
+};
 use env::{Instant, WallTime};
 use handover::Inbox;
 use member::{ApplierInput, NodeInput, Reply};
@@ -184,6 +186,44 @@ impl Hearing {
             counters[usize::from(kind != Kind::Unary)].inc();
         }
     }
+
+    /// Tells of a comparison of compaction hashes.
+    fn log_compaction(&self, compared: CompactionHash<'_>) {
+        let (log, me) = (&self.log, self.member.to_string());
+        match compared {
+            CompactionHash::Skipped { peer, peers } => log_line!(
+                log,
+                Warn,
+                "Skipped peer's hash",
+                "number-of-peers" = peers,
+                "leader-id" = me,
+                "peer-id" = peer.to_string(),
+            ),
+            CompactionHash::Shared { own, peers } => log_line!(
+                log,
+                Info,
+                "successfully checked hash on whole cluster",
+                "number-of-peers-checked" = peers,
+                "revision" = own.revision.0,
+                "compactRevision" = own.compact_revision.0,
+            ),
+            CompactionHash::Differs { own, hash, peers, has_majority } => {
+                let ids: Vec<String> = peers.iter().map(MemberId::to_string).collect();
+                log_line!(
+                    log,
+                    Error,
+                    "Detected compaction hash mismatch",
+                    "leader-id" = me,
+                    "leader-revision" = own.revision.0,
+                    "leader-compact-revision" = own.compact_revision.0,
+                    "leader-hash" = own.hash,
+                    "peer-hash" = hash,
+                    "peer-ids" = ids.join(","),
+                    "quorum-exist" = has_majority,
+                );
+            }
+        }
+    }
 }
 
 impl Host for Hearing {
@@ -285,37 +325,7 @@ impl Host for Hearing {
                 "finished compaction hash check",
                 "number-of-hashes-checked" = hashes
             ),
-            Event::PeerHashSkipped { peer, peers } => log_line!(
-                log,
-                Warn,
-                "Skipped peer's hash",
-                "number-of-peers" = peers,
-                "leader-id" = me,
-                "peer-id" = peer.to_string(),
-            ),
-            Event::CompactionHashShared { own, peers } => log_line!(
-                log,
-                Info,
-                "successfully checked hash on whole cluster",
-                "number-of-peers-checked" = peers,
-                "revision" = own.revision.0,
-                "compactRevision" = own.compact_revision.0,
-            ),
-            Event::CompactionHashDiffers { own, hash, peers, has_majority } => {
-                let ids: Vec<String> = peers.iter().map(MemberId::to_string).collect();
-                log_line!(
-                    log,
-                    Error,
-                    "Detected compaction hash mismatch",
-                    "leader-id" = me,
-                    "leader-revision" = own.revision.0,
-                    "leader-compact-revision" = own.compact_revision.0,
-                    "leader-hash" = own.hash,
-                    "peer-hash" = hash,
-                    "peer-ids" = ids.join(","),
-                    "quorum-exist" = has_majority,
-                );
-            }
+            Event::CompactionHash(compared) => self.log_compaction(compared),
         }
     }
 }

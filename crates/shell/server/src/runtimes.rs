@@ -169,19 +169,7 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
     let bound = match sockets {
         Some(Sockets { bound, calls }) => {
             local.spawn_local(rpc::peers::serve(Rc::clone(&member), calls));
-            local.spawn_local(corruption::watch_over(Rc::clone(&member), checks));
-            if !queues.is_checked() {
-                let (member, queues) = (Rc::clone(&member), queues.clone());
-                local.spawn_local(async move {
-                    match corruption::initial(member).await {
-                        Ok(()) => queues.set_checked(),
-                        Err(error) => {
-                            queues.fail(Fatal { message: "checkInitialHashKV failed", error });
-                        }
-                    }
-                });
-            }
-            local.spawn_local(versions::watch_over(member, downgrade_check));
+            begin_chores(&local, &member, &queues, checks, downgrade_check);
             bound
         }
         None => Vec::new(),
@@ -213,6 +201,28 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
             }
         };
         let _ = tokio::time::timeout(STOP_GRACE + election * 2, closed).await;
+    });
+}
+
+/// Begins what a member does by itself besides compacting: comparing hashes, deciding on versions.
+fn begin_chores(
+    local: &tokio::task::LocalSet,
+    member: &Rc<Member>,
+    queues: &Queues,
+    checks: Checks,
+    downgrade_check: Duration,
+) {
+    local.spawn_local(corruption::watch_over(Rc::clone(member), checks));
+    local.spawn_local(versions::watch_over(Rc::clone(member), downgrade_check));
+    if queues.is_checked() {
+        return;
+    }
+    let (member, queues) = (Rc::clone(member), queues.clone());
+    local.spawn_local(async move {
+        match corruption::initial(member).await {
+            Ok(()) => queues.set_checked(),
+            Err(error) => queues.fail(Fatal { message: "checkInitialHashKV failed", error }),
+        }
     });
 }
 

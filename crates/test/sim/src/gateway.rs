@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Wake, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
 use api::error::{ApiError, Status};
@@ -25,8 +25,9 @@ use machine::Command;
 use member::{ApplierInput, NodeInput, Reply};
 use types::{ClusterId, Index, MemberId, ReplyToken};
 
+use crate::executor::Executor;
 use crate::options::Options;
-use crate::plant::Plant;
+use crate::plant::{self, Plant};
 use crate::process::{Process, request_ids};
 use crate::streams::Stream;
 use crate::wire::{self, Ask, Told};
@@ -52,26 +53,6 @@ impl Host for Surroundings {
     fn wall(&self) -> WallTime {
         WallTime(self.wall.get())
     }
-}
-
-/// Notes that a task may go on.
-struct Wakeup {
-    task: u64,
-    woken: Arc<Mutex<BTreeSet<u64>>>,
-}
-
-impl Wake for Wakeup {
-    fn wake(self: Arc<Self>) {
-        let mut woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
-        woken.insert(self.task);
-    }
-}
-
-/// A future, and the call that it belongs to, if it belongs to one.
-struct Task {
-    future: Local<'static, ()>,
-    call: Option<u64>,
-    waker: Waker,
 }
 
 /// A call, and its response or what was wrong.
@@ -125,9 +106,8 @@ pub(crate) struct Gateway {
     calls: Rc<Calls>,
     now: Rc<Cell<Instant>>,
     wall: Rc<Cell<u64>>,
-    tasks: BTreeMap<u64, Task>,
-    woken: Arc<Mutex<BTreeSet<u64>>>,
-    next_number: u64,
+    executor: Executor,
+    next_call: u64,
     /// Calls that are open.
     asks: BTreeMap<u64, Ask>,
     ways: BTreeMap<u64, Way>,
@@ -192,9 +172,8 @@ impl Gateway {
             member,
             now,
             wall,
-            tasks: BTreeMap::new(),
-            woken: Arc::default(),
-            next_number: *first,
+            executor: Executor::default(),
+            next_call: *first,
             asks: BTreeMap::new(),
             ways: BTreeMap::new(),
             later: BTreeMap::new(),
@@ -216,11 +195,6 @@ impl Gateway {
         }
     }
 
-    fn number(&mut self) -> u64 {
-        self.next_number += 1;
-        self.next_number - 1
-    }
-
     /// Shows calls what time it is.
     fn set_clock(&mut self, now: u64, p: &Process) {
         self.now.set(p.clock.at(now));
@@ -238,19 +212,15 @@ impl Gateway {
     }
 
     /// Lets a future run beside the calls.
-    pub(crate) fn spawn(&mut self, future: Local<'static, ()>, call: Option<u64>) -> u64 {
-        let task = self.number();
-        let woken = Arc::clone(&self.woken);
-        let waker = Waker::from(Arc::new(Wakeup { task, woken }));
-        waker.wake_by_ref();
-        self.tasks.insert(task, Task { future, call, waker });
-        task
+    pub(crate) fn spawn(&mut self, future: Local<'static, ()>) {
+        self.executor.spawn(future, None);
     }
 
     /// Begins a call. Its number comes back, and later in `done`.
     pub(crate) fn call(&mut self, now: u64, p: &mut Process, ask: Ask) -> u64 {
         self.set_clock(now, p);
-        let call = self.number();
+        let call = self.next_call;
+        self.next_call += 1;
         let request = wire::encode(&ask);
         self.asks.insert(call, ask);
         match request {
@@ -272,7 +242,7 @@ impl Gateway {
                         .ok_or_else(|| ended.err().unwrap_or_else(|| ApiError::Stopped.into()));
                     told.borrow_mut().push((call, answer));
                 });
-                let task = self.spawn(future, Some(call));
+                let task = self.executor.spawn(future, Some(call));
                 self.ways.insert(call, Way::Task(task));
             }
             Some((method, message)) => {
@@ -317,13 +287,13 @@ impl Gateway {
             let status = serving.await;
             *ended.borrow_mut() = Some(status);
         });
-        (self.spawn(future, None), stream)
+        (self.executor.spawn(future, None), stream)
     }
 
     /// The client has gone from a stream.
     pub(crate) fn close(&mut self, now: u64, p: &mut Process, task: u64) {
         self.set_clock(now, p);
-        self.tasks.remove(&task);
+        self.executor.drop_task(task);
         self.hand_out(p, None);
     }
 
@@ -335,7 +305,7 @@ impl Gateway {
                 self.later.remove(&token);
                 self.member.release(token);
             }
-            Some(Way::Task(task)) => drop(self.tasks.remove(&task)),
+            Some(Way::Task(task)) => self.executor.drop_task(task),
             None => {}
         }
     }
@@ -347,7 +317,7 @@ impl Gateway {
             let answer = calls::peers::answer(&member, question).await;
             answers.borrow_mut().push((asker, answer));
         });
-        self.spawn(future, None);
+        self.spawn(future);
     }
 
     /// Waits for the answer to a question until `until`.
@@ -397,25 +367,13 @@ impl Gateway {
     }
 
     pub(crate) fn has_turns(&self) -> bool {
-        !self.woken.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.executor.has_turns()
     }
 
     /// Lets one task go on that was woken.
     pub(crate) fn turn(&mut self, now: u64, p: &mut Process, entropy: &mut SplitMix) {
         self.set_clock(now, p);
-        let picked = {
-            let mut woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
-            let at = entropy.below(woken.len() as u64) as usize;
-            let picked = woken.iter().nth(at).copied().expect("drawn from those there are");
-            woken.remove(&picked);
-            picked
-        };
-        let Some(mut task) = self.tasks.remove(&picked) else { return };
-        let call = task.call;
-        let waker = task.waker.clone();
-        if task.future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
-            self.tasks.insert(picked, task);
-        }
+        let call = self.executor.turn(entropy);
         self.hand_out(p, call);
         let told = std::mem::take(&mut *self.told.borrow_mut());
         for (call, answer) in told {
@@ -472,7 +430,7 @@ impl Gateway {
                     let answer = whole(waiting).await;
                     told.borrow_mut().push((call, answer));
                 });
-                let task = self.spawn(future, Some(call));
+                let task = self.executor.spawn(future, Some(call));
                 self.ways.insert(call, Way::Task(task));
             }
         }
@@ -494,7 +452,7 @@ impl Gateway {
             if let NodeInput::Propose(proposal) = &mut input {
                 self.note(call, proposal.id.0, &proposal.data);
                 if self.plant == Some(Plant::WrongField) {
-                    proposal.data = put_as_delete(&proposal.data);
+                    proposal.data = plant::put_as_delete(&proposal.data);
                 }
             }
             match self.instead_of(p, &input) {
@@ -506,7 +464,7 @@ impl Gateway {
         self.jobs.append(&mut outbox.jobs);
         self.asked.append(&mut outbox.peers);
         for task in outbox.tasks.drain(..) {
-            self.spawn(task, None);
+            self.spawn(task);
         }
         outbox.yielded.drain(..).for_each(Waker::wake);
         self.outbox = outbox;
@@ -576,16 +534,4 @@ async fn whole(waiting: Local<'static, Result<Body, Status>>) -> Result<Bytes, S
     }
     assert!(bytes.len() as u64 == total, "a list is as long as it says");
     Ok(bytes.into())
-}
-
-/// Planted: a put that goes into the log under another number.
-fn put_as_delete(data: &Bytes) -> Bytes {
-    const PUT: u8 = 4 << 3 | 2;
-    const DELETE_RANGE: u8 = 5 << 3 | 2;
-    if data.first() != Some(&PUT) {
-        return data.clone();
-    }
-    let mut changed = data.to_vec();
-    changed[0] = DELETE_RANGE;
-    changed.into()
 }

@@ -20,6 +20,7 @@ mod calls;
 mod checks;
 mod clients;
 mod clock;
+mod executor;
 mod faults;
 mod gateway;
 mod inbox;

@@ -102,34 +102,7 @@ impl World {
         let started = Process::start(options, &identity, &member.disk, boot, begin, entropy, hooks);
         match started {
             Ok(process) => {
-                let settings = Settings {
-                    options: &self.options,
-                    boot,
-                    first: self.boots << 32,
-                    seed: self.entropy.next_u64(),
-                    hooks: Hooks::new(Arc::clone(&self.probes) as Arc<dyn Hook>),
-                    plant: self.plant,
-                };
-                let gateway = Gateway::new(&process, &settings);
-                self.trace.event(
-                    self.now,
-                    format_args!(
-                        "{id} starts {boot} at revision {}, entry {}",
-                        process.view.store.revision(),
-                        process.view.store.applied_index()
-                    ),
-                );
-                member.running = Some(Running {
-                    process,
-                    boot,
-                    gateway,
-                    serving: false,
-                    learns: false,
-                    stop_at: None,
-                    revokes: Vec::new(),
-                    next_dial: self.now,
-                });
-                self.begin_chores(m);
+                self.begin(m, boot, process);
                 Ok(())
             }
             Err(why) if member.doomed.is_some() => {
@@ -139,6 +112,36 @@ impl World {
             }
             Err(why) => Err(format!("{id} cannot start: {why}")),
         }
+    }
+
+    /// Lets a process that has started run.
+    fn begin(&mut self, m: usize, boot: u64, process: Process) {
+        let settings = Settings {
+            options: &self.options,
+            boot,
+            first: self.boots << 32,
+            seed: self.entropy.next_u64(),
+            hooks: Hooks::new(Arc::clone(&self.probes) as Arc<dyn Hook>),
+            plant: self.plant,
+        };
+        let gateway = Gateway::new(&process, &settings);
+        let (id, view) = (process.id, &process.view.store);
+        let (revision, index) = (view.revision(), view.applied_index());
+        self.trace.event(
+            self.now,
+            format_args!("{id} starts {boot} at revision {revision}, entry {index}"),
+        );
+        self.members[m].running = Some(Running {
+            process,
+            boot,
+            gateway,
+            serving: false,
+            learns: false,
+            stop_at: None,
+            revokes: Vec::new(),
+            next_dial: self.now,
+        });
+        self.begin_chores(m);
     }
 
     /// Begins what a member does by itself, as `shell/server/src/runtimes.rs#run_runtime`.
@@ -153,10 +156,10 @@ impl World {
         let running = self.members[m].running.as_mut().expect("it has just begun");
         let member = Rc::clone(&running.gateway.member);
         let (own, gateway) = (|| Rc::clone(&member), &mut running.gateway);
-        gateway.spawn(Box::pin(versions::watch_over(own(), DOWNGRADE_CHECK)), None);
-        gateway.spawn(Box::pin(corruption::watch_over(own(), checks)), None);
+        gateway.spawn(Box::pin(versions::watch_over(own(), DOWNGRADE_CHECK)));
+        gateway.spawn(Box::pin(corruption::watch_over(own(), checks)));
         if let Some(retention) = retention {
-            gateway.spawn(Box::pin(compact_by_itself(own(), retention)), None);
+            gateway.spawn(Box::pin(compact_by_itself(own(), retention)));
         }
     }
 

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use api::mvccpb::KeyValue;
+use bytes::Bytes;
 use env::mem::MemDisk;
 use env::{Access, Disk, MayBlock};
 use prost::Message;
@@ -168,4 +169,16 @@ pub(crate) fn change_a_value(disk: &MemDisk) -> bool {
     changed.value = [&changed.value[..], b"!"].concat().into();
     let mut tx = db.begin_write();
     tx.put(&may, bucket, &key, &changed.encode_to_vec()).is_ok() && tx.commit(&may).is_ok()
+}
+
+/// Planted: a put that goes into the log under another number.
+pub(crate) fn put_as_delete(data: &Bytes) -> Bytes {
+    const PUT: u8 = 4 << 3 | 2;
+    const DELETE_RANGE: u8 = 5 << 3 | 2;
+    if data.first() != Some(&PUT) {
+        return data.clone();
+    }
+    let mut changed = data.to_vec();
+    changed[0] = DELETE_RANGE;
+    changed.into()
 }

@@ -299,7 +299,6 @@ impl World {
     /// Everything that can happen, and from when on.
     fn each_act(&self, each: &mut dyn FnMut(Act, u64, u64)) {
         let now = self.now;
-        let mut serving = false;
         for (m, member) in self.members.iter().enumerate() {
             let Some(running) = &member.running else {
                 if member.part != Part::Gone {
@@ -307,7 +306,6 @@ impl World {
                 }
                 continue;
             };
-            serving |= member.serves();
             if member.paused_until > now {
                 each(Act::Replies(m), member.paused_until, now);
                 continue;
@@ -354,7 +352,7 @@ impl World {
                 each(Act::Heal(h), *at, now);
             }
         }
-        if !serving {
+        if !self.members.iter().any(Member::serves) {
             return;
         }
         if self.chaos {
