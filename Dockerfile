@@ -31,10 +31,14 @@ CMD ["/usr/local/bin/etcd"]
 
 # The same without root: the data directory must be a volume that this user may write to, or the
 # default one, which begins with the owner of what it covers.
-FROM etcd AS hardened
-COPY --from=etcd --chown=65532:65532 /var/lib/etcd /var/lib/etcd
+FROM scratch AS hardened
+COPY --from=programs /programs/ /usr/local/bin/
+COPY --from=etcd --chown=65532:65532 /var/lib/etcd/ /var/lib/etcd/
 USER 65532:65532
-ENV ETCD_DATA_DIR=/var/lib/etcd
+ENV PATH=/usr/local/bin ETCD_DATA_DIR=/var/lib/etcd
+WORKDIR /var/lib/etcd/
 VOLUME /var/lib/etcd
+EXPOSE 2379 2380
+CMD ["/usr/local/bin/etcd"]
 
 FROM etcd

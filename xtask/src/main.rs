@@ -22,7 +22,7 @@ const HELP: &str = "cargo xtask WORD
   fuzz [--seconds N] [TARGET]…
                 libFuzzer on every decoder, 300 s each unless told otherwise
   bench [--quick] [--runs N] [--shape NAME]
-                this server beside etcd 3.7.1, a core each for server and generator: medians of five
+                this server beside etcd 3.7.3, a core each for server and generator: medians of five
                 runs (one short run with --quick), kept in target/bench.json
   cluster [--members KIND,KIND,…] [--port P] [--dir DIR]
                 local members, three of ours unless told otherwise, until ctrl-c: KIND is `ours` or

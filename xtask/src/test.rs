@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::shell::{cargo, target};
-use crate::{oracle, tidy};
+use crate::{image, oracle, tidy};
 
 /// Operations that the differential fuzzer compares in its short form.
 const FUZZ_OPS: &str = "20000";
@@ -41,7 +41,9 @@ pub fn run(ci: bool) -> Result<(), String> {
     with_oracles(&mut tests, ci).env("QUORATE_FUZZ_OPS", FUZZ_OPS);
     crate::shell::run(&mut tests)?;
     on_three_members(ci)?;
-    loom()
+    loom()?;
+    // Wants root and a kernel that lets a Docker daemon run, which CI has.
+    if ci { image::run_image(&[]) } else { Ok(()) }
 }
 
 /// What one member shows, again on a follower of three; what needs several was run before.

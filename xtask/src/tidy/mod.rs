@@ -1,8 +1,12 @@
 //! What the compiler does not check: crate edges, the determinism rules of core, and what must not
 //! be in the tree.
 
+mod citations;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use citations::Known;
 
 use crate::shell::{cargo, root};
 
@@ -83,18 +87,24 @@ fn edges(findings: &mut Vec<String>) -> Result<(), String> {
 }
 
 fn sources(findings: &mut Vec<String>) -> Result<(), String> {
-    let listed = Command::new("git")
-        .current_dir(root())
-        .args(["ls-files", "*.rs"])
-        .output()
-        .map_err(|e| format!("git ls-files: {e}"))?;
-    for line in String::from_utf8_lossy(&listed.stdout).lines() {
-        let path = PathBuf::from(line);
-        if path.starts_with("xtask") {
+    let listed = Command::new("git").current_dir(root()).args(["ls-files"]).output();
+    let listed = listed.map_err(|e| format!("git ls-files: {e}"))?;
+    let files: Vec<PathBuf> =
+        String::from_utf8_lossy(&listed.stdout).lines().map(PathBuf::from).collect();
+    let known = Known::read(files.clone())?;
+    for path in files {
+        let is_rust = path.extension().is_some_and(|e| e == "rs");
+        if !is_rust && path.extension().is_none_or(|e| e != "md") {
             continue;
         }
         let Ok(text) = std::fs::read_to_string(root().join(&path)) else { continue };
-        check_file(&path, &text, findings);
+        if path.starts_with("xtask") {
+            continue;
+        }
+        known.check(&path, &text, findings);
+        if is_rust {
+            check_file(&path, &text, findings);
+        }
     }
     Ok(())
 }

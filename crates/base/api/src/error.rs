@@ -1,6 +1,6 @@
 //! The errors that clients see: one row each with gRPC code and exact text.
 //!
-//! Texts and codes are etcd 3.7.1's (`api/v3rpc/rpctypes/error.go`). Two rows differ from that
+//! Texts and codes are etcd 3.7.3's (`api/v3rpc/rpctypes/error.go`). Two rows differ from that
 //! file: etcd maps `too many requests` and `not enough started members` to a type that grpc-go
 //! does not know as a status, so on the wire both carry code Unknown, and so do ours.
 

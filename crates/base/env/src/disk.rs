@@ -88,6 +88,27 @@ pub enum IoOp {
     Stat,
 }
 
+impl IoOp {
+    /// The operation as Go names it in front of a path.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            IoOp::Open => "open",
+            IoOp::Read => "read",
+            IoOp::Write => "write",
+            IoOp::Sync | IoOp::SyncDir => "sync",
+            IoOp::SetLen => "truncate",
+            IoOp::Allocate => "fallocate",
+            IoOp::Lock => "flock",
+            IoOp::Rename => "rename",
+            IoOp::Remove => "remove",
+            IoOp::CreateDir => "mkdir",
+            IoOp::ReadDir => "readdir",
+            IoOp::Stat => "stat",
+        }
+    }
+}
+
 /// The kinds of failure that callers tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum IoErrorKind {
@@ -124,7 +145,7 @@ pub struct IoError {
 
 impl fmt::Display for IoError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} {}: {}", self.op, self.path.display(), self.text)
+        write!(f, "{} {}: {}", self.op.name(), self.path.display(), self.text)
     }
 }
 
@@ -256,6 +277,7 @@ pub struct Entry {
 }
 
 /// A file system. A change of names is durable only after [`Disk::sync_dir`] of their directory.
+/// An empty path is the current directory: [`Path::parent`] gives it for a relative name alone.
 pub trait Disk: Send + Sync + fmt::Debug {
     /// Opens a file.
     ///

@@ -19,7 +19,9 @@ pub use url::{BadUrl, Scheme, Url};
 pub use version::Version;
 
 /// The etcd version this build stands in for, as `--version`, `/version` and Status report it.
-pub const SERVER_VERSION: &str = "3.7.1";
+pub const SERVER_VERSION: &str = "3.7.3";
+/// This program by its own name and version, as refusals of what is not there yet say it.
+pub const PRODUCT: &str = concat!("Quorate ", env!("CARGO_PKG_VERSION"));
 /// The cluster version a new single member settles on: major.minor of [`SERVER_VERSION`], patch 0.
 pub const CLUSTER_VERSION: &str = "3.7.0";
 /// The client API version: major.minor of [`SERVER_VERSION`].

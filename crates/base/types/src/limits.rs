@@ -1,5 +1,5 @@
 //! Named limits and defaults (invariant 12: every queue, batch, pin and message has one).
-//! Values are etcd 3.7.1's unless the comment says that they are ours.
+//! Values are etcd 3.7.3's unless the comment says that they are ours.
 
 /// Bytes of a marshalled raft request that are accepted by default (`--max-request-bytes`).
 pub const MAX_REQUEST_BYTES: u64 = 1_572_864;

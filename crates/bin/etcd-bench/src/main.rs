@@ -7,6 +7,7 @@ use std::time::Duration;
 use bench::cases::Times;
 use bench::{Load, Plan, Programs, Shape};
 use clap::{Parser, Subcommand};
+use cli::output;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -95,7 +96,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
-            eprintln!("etcd-bench: {why}");
+            output::err(format!("etcd-bench: {why}"));
             ExitCode::FAILURE
         }
     }
@@ -118,7 +119,7 @@ fn load(args: &LoadArgs) -> Result<(), String> {
     let figures = bench::block_on(bench::run(&load));
     let figures = figures.map_err(|e| format!("127.0.0.1, {:?}: {e}", args.port))?;
     let figures: Vec<_> = figures.0.iter().map(|(name, v)| format!("{name}={v:.2}")).collect();
-    println!("{} {}", args.shape, figures.join(" "));
+    output::out(format!("{} {}\n", args.shape, figures.join(" ")));
     Ok(())
 }
 
@@ -134,12 +135,12 @@ fn compare(args: CompareArgs) -> Result<(), String> {
         runs: args.runs.unwrap_or(if args.quick { 1 } else { 5 }).max(1),
         times: if args.quick { Times::QUICK } else { Times::FULL },
     };
-    let results = bench::compare(&plan, &mut |line| eprintln!("etcd-bench: {line}"))?;
-    print!("{}", bench::report::table(&results));
+    let results = bench::compare(&plan, &mut |line| output::err(format!("etcd-bench: {line}")))?;
+    output::out(bench::report::table(&results));
     if let Some(path) = args.json {
         std::fs::write(&path, bench::report::json(&results))
             .map_err(|e| format!("{}: {e}", path.display()))?;
-        println!("kept as {}", path.display());
+        output::out(format!("kept as {}\n", path.display()));
     }
     Ok(())
 }

@@ -8,6 +8,5 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    server::program(&args, &server::os_disk(), &memory::give_back)
+    server::program(std::env::args_os().skip(1), &server::os_disk(), &memory::give_back)
 }

@@ -10,6 +10,7 @@ use crate::freelist::Run;
 use crate::meta::NO_FREELIST;
 use crate::page::{
     BUCKET, FIRST_DATA_PAGE, FREELIST, HEADER, Header, MAX_DEPTH, Root, parse_bucket, u64_at,
+    wrong_type,
 };
 use crate::read::{ReadTx, State};
 
@@ -169,7 +170,7 @@ impl Check<'_> {
         let header = Header::read(&bytes);
         let len = u64::from(header.overflow) + 1;
         if header.id != page || header.flags != FREELIST || len > meta.hwm - page {
-            self.finding(page, Flaw::Type);
+            self.finding(page, wrong_type(header.flags));
             return Ok(None);
         }
         bytes.resize(source.page_size * len as usize, 0);

@@ -66,6 +66,22 @@ impl Db {
         crate::open::open(&*disk, path, may, options)
     }
 
+    /// Opens a database that exists, to be read only: nothing is written to the file, whatever it
+    /// holds, and it need not be writable. Takes the file's lock as [`Db::open`] does. A write
+    /// transaction would fail at its commit.
+    ///
+    /// # Errors
+    /// As [`Db::open`]; an empty file, or one whose creation was cut off, is
+    /// [`OpenError::Invalid`].
+    pub fn open_to_read(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        may: &MayBlock,
+        options: Options,
+    ) -> Result<Self, OpenError> {
+        crate::open::open_to_read(&*disk, path, may, options)
+    }
+
     /// The current state, pinned. Touches memory only.
     #[must_use]
     pub fn begin_read(&self) -> ReadTx {

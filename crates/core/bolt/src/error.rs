@@ -11,6 +11,8 @@ pub enum Flaw {
     Id,
     /// The type is not the one that belongs here.
     Type,
+    /// It has a flag that bbolt 1.5 does not know: a newer program wrote it, compressed perhaps.
+    Flag(u16),
     /// The element table does not fit the page, or a branch has no child.
     Count,
     /// The page and its overflow exceed the high-water mark, or its content.
@@ -53,6 +55,13 @@ impl fmt::Display for Corruption {
         let what = match self.flaw {
             Flaw::Id => "has another page's id",
             Flaw::Type => "has the wrong type",
+            Flaw::Flag(flag) => {
+                return write!(
+                    f,
+                    "page {} has the flag {flag:#x}, which is unknown here: a newer version wrote it",
+                    self.page
+                );
+            }
             Flaw::Count => "has an impossible element count",
             Flaw::Overflow => "has an impossible overflow",
             Flaw::Element => "has an element out of bounds",

@@ -16,6 +16,7 @@ use crate::freelist::{Freelist, Run};
 use crate::meta::{META_PAGE_LEN, Meta, NO_FREELIST, Parsed};
 use crate::page::{
     BUCKET, FIRST_DATA_PAGE, FREELIST, HEADER, Header, LEAF, MAX_DEPTH, Page, Root, parse_bucket,
+    wrong_type,
 };
 use crate::source::Source;
 
@@ -41,6 +42,28 @@ pub(crate) fn open(
         found = find_meta(&*file, may, options)?;
     }
     let meta = found.ok_or(OpenError::Invalid)?;
+    walk(file, may, meta, options)
+}
+
+pub(crate) fn open_to_read(
+    disk: &dyn Disk,
+    path: &Path,
+    may: &MayBlock,
+    options: Options,
+) -> Result<Db, OpenError> {
+    let file = disk.open(may, path, Open::Read)?;
+    file.try_lock()?;
+    let meta = find_meta(&*file, may, options)?.ok_or(OpenError::Invalid)?;
+    walk(file, may, meta, options)
+}
+
+/// Finds what is free and where the fences stand.
+fn walk(
+    file: Arc<dyn File>,
+    may: &MayBlock,
+    meta: Meta,
+    options: Options,
+) -> Result<Db, OpenError> {
     let file_len = file.len()?;
     let pages = file_len / u64::from(meta.page_size);
     if meta.hwm > pages || !(FIRST_DATA_PAGE..meta.hwm).contains(&meta.root) {
@@ -207,7 +230,7 @@ impl Walk<'_> {
             return Err(Corruption::new(page, Flaw::Id).into());
         }
         if header.flags != FREELIST {
-            return Err(Corruption::new(page, Flaw::Type).into());
+            return Err(Corruption::new(page, wrong_type(header.flags)).into());
         }
         if len > hwm - page {
             return Err(Corruption::new(page, Flaw::Overflow).into());
@@ -391,7 +414,7 @@ impl Walk<'_> {
                 return Err(Corruption::new(page, Flaw::Id).into());
             }
             if header.flags != LEAF {
-                return Err(Corruption::new(page, Flaw::Type).into());
+                return Err(Corruption::new(page, wrong_type(header.flags)).into());
             }
             if u64::from(header.overflow) >= hwm - page {
                 return Err(Corruption::new(page, Flaw::Overflow).into());

@@ -68,6 +68,10 @@ impl Header {
         if self.id != id {
             return Err(Corruption::new(id, Flaw::Id));
         }
+        // What lies in it cannot be told then, nor how much it is.
+        if let flaw @ Flaw::Flag(_) = wrong_type(self.flags) {
+            return Err(Corruption::new(id, flaw));
+        }
         let pages = u64::from(self.overflow) + 1;
         if id.checked_add(pages).is_none_or(|end| end > hwm) {
             return Err(Corruption::new(id, Flaw::Overflow));
@@ -94,6 +98,14 @@ fn element(bytes: &[u8], i: usize, leaf: bool) -> (u64, u64, u64) {
     if leaf { (field(1), field(2), field(3)) } else { (field(0), field(1), 0) }
 }
 
+/// What is wrong with a page of these flags, where another type belongs.
+pub(crate) fn wrong_type(flags: u16) -> Flaw {
+    match flags & !(BRANCH | LEAF | META | FREELIST) {
+        0 => Flaw::Type,
+        unknown => Flaw::Flag(unknown),
+    }
+}
+
 /// A checked branch or leaf page, borrowed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PageRef<'a> {
@@ -117,7 +129,7 @@ impl<'a> PageRef<'a> {
             LEAF => {}
             BRANCH if header.count == 0 => return fail(Flaw::Count),
             BRANCH => {}
-            _ => return fail(Flaw::Type),
+            other => return fail(wrong_type(other)),
         }
         let page = Self::checked(bytes, &header).map_err(|flaw| Corruption::new(id, flaw))?;
         if !page.leaf {

@@ -126,6 +126,53 @@ fn any_flipped_bit_in_headers_and_elements_is_survived() {
     }
 }
 
+/// A compressed page of etcd's coming minor has the flag 0x20.
+#[test]
+fn a_page_with_an_unknown_flag_is_refused_by_its_name() {
+    let (_, bytes) = sample();
+    let mut refused = 0;
+    for page in 2..bytes.len() / PS {
+        let mut newer = bytes.clone();
+        newer[page * PS + 8] |= 0x20;
+        let disk = disk_with(&newer);
+        // Free pages are nobody's, and leaves of revisions are read when they are needed.
+        let found = match try_open(&disk, PS as u32) {
+            Ok(db) => format!("{:?}", db.begin_read().check(&may()).unwrap()),
+            Err(e) => {
+                let text = format!("page {page} has the flag 0x20, which is unknown here");
+                assert!(e.to_string().contains(&text), "{e}");
+                refused += 1;
+                continue;
+            }
+        };
+        assert!(found == "[]" || found.contains("Flag(32)"), "page {page}: {found}");
+    }
+    assert!(refused > 3, "{refused} pages were looked at");
+}
+
+#[test]
+fn opening_to_read_writes_nothing() {
+    let open = |disk: &MemDisk| {
+        let options = options(PS as u32);
+        Db::open_to_read(Arc::new(disk.clone()), Path::new(DB), &may(), options)
+    };
+    for bytes in [&[][..], &[0; 4 * PS]] {
+        let disk = disk_with(bytes);
+        assert!(matches!(open(&disk), Err(OpenError::Invalid)));
+        assert_eq!(bytes_of(&disk), bytes);
+    }
+    let (_, bytes) = sample();
+    let disk = disk_with(&bytes);
+    let db = open(&disk).unwrap();
+    assert_eq!(
+        content(&db.begin_read()),
+        content(&try_open(&disk_with(&bytes), PS as u32).unwrap().begin_read())
+    );
+    assert!(matches!(open(&disk), Err(OpenError::Locked)));
+    drop(db);
+    assert_eq!(bytes_of(&disk), bytes);
+}
+
 #[test]
 fn random_garbage_is_survived() {
     let (_, bytes) = sample();

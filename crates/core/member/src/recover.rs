@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use env::{Disk, Entropy, Failpoints, Hooks, Instant, MayBlock, Open, sometimes};
+use env::{Disk, Entropy, Failpoints, Hooks, Instant, IoErrorKind, MayBlock, Open, sometimes};
 use machine::membership::Member;
 use machine::{ApplyConfig, Machine};
 use prost::Message;
@@ -402,11 +402,24 @@ fn newest_snapshot(
     dir: &Path,
     may: &MayBlock,
 ) -> Result<(Index, Term), StartError> {
-    let valid = wal::snapshots(disk, dir, may)?;
+    let mut attempt = 1;
+    let valid = loop {
+        match wal::snapshots(disk, dir, may) {
+            // Listed, and gone when it was opened: someone purges, or a volume is slow to tell.
+            Err(ReadError::Io(e)) if e.kind == IoErrorKind::NotFound && attempt < SCANS => {
+                attempt += 1;
+            }
+            result => break result?,
+        }
+    };
     let newest = valid.iter().max_by_key(|s| s.index.unwrap_or(0));
     Ok(newest
         .map_or((Index(0), Term(0)), |s| (Index(s.index.unwrap_or(0)), Term(s.term.unwrap_or(0)))))
 }
+
+/// Times that the log is read for its newest snapshot while files vanish under the reader.
+//= etcd 3.7.3: server/storage/wal/wal.go#ValidSnapshotEntries
+const SCANS: u32 = 3;
 
 fn identity(metadata: &Bytes) -> Result<(MemberId, ClusterId), StartError> {
     let metadata =

@@ -189,6 +189,19 @@ mod tests {
     }
 
     #[test]
+    fn a_snapshot_without_data_is_one() {
+        // etcd's coming minor sends none: the members are in the database.
+        let metadata =
+            raftpb::SnapshotMetadata { index: Some(10), term: Some(2), conf_state: None };
+        for data in [None, Some(Bytes::new())] {
+            let snapshot = raftpb::Snapshot { data, metadata: Some(metadata.clone()) };
+            let read = decode(&encode(&snapshot).into()).unwrap();
+            assert_eq!(read.metadata.as_ref(), Some(&metadata));
+            assert!(read.data.unwrap_or_default().is_empty());
+        }
+    }
+
+    #[test]
     fn purge_keeps_the_newest() {
         let disk = MemDisk::new();
         let may = MayBlock::on_this_thread();

@@ -53,6 +53,27 @@ pub struct Beginning {
     pub snapshot: Option<walpb::Snapshot>,
 }
 
+/// Where a new log is written before it gets its name, at once and whole.
+enum Place {
+    /// In a directory beside, which becomes the log's.
+    Aside(PathBuf),
+    /// In a file of the log's directory, which is there already: a volume of its own, perhaps, or
+    /// with files in it that are nobody's business (`lost+found`). etcd removes it with all that
+    /// is in it, and fails where it is a volume.
+    Within(PathBuf),
+}
+
+impl Place {
+    fn of(disk: &dyn Disk, may: &MayBlock, dir: &Path) -> Result<Self, WriteError> {
+        if disk.exists(may, dir)? {
+            return Ok(Place::Within(dir.join("new-log.tmp")));
+        }
+        let mut tmp = dir.as_os_str().to_owned();
+        tmp.push(".tmp");
+        Ok(Place::Aside(PathBuf::from(tmp)))
+    }
+}
+
 impl Wal {
     /// Whether a log is in the directory: any file named `*.wal`.
     ///
@@ -79,18 +100,21 @@ impl Wal {
         metadata: Bytes,
         beginning: &Beginning,
     ) -> Result<Wal, WriteError> {
-        let mut tmp = dir.as_os_str().to_owned();
-        tmp.push(".tmp");
-        let tmp = PathBuf::from(tmp);
-        disk.remove_dir_all(may, &tmp)?;
-        disk.create_dir_all(may, &tmp)?;
         let name = Name { sequence: 0, index: 0 };
-        let file = disk.open(may, &tmp.join(name.to_string()), Open::CreateNew)?;
+        let place = Place::of(&*disk, may, dir)?;
+        let file = match &place {
+            Place::Aside(tmp) => {
+                disk.remove_dir_all(may, tmp)?;
+                disk.create_dir_all(may, tmp)?;
+                disk.open(may, &tmp.join(name.to_string()), Open::CreateNew)?
+            }
+            Place::Within(part) => disk.open(may, part, Open::CreateTruncate)?,
+        };
         file.try_lock()?;
         file.allocate(may, WAL_SEGMENT_BYTES)?;
         let mut wal = Wal {
             disk,
-            dir: tmp.clone(),
+            dir: dir.to_path_buf(),
             metadata,
             hard_state: None,
             encoder: Encoder::new(0),
@@ -117,14 +141,21 @@ impl Wal {
         }
         wal.write(may)?;
         wal.sync_all(may)?;
-        wal.disk.sync_dir(may, &tmp)?;
-        wal.disk.rename(may, &tmp, dir)?;
-        let parent = dir.parent().unwrap_or(Path::new("."));
-        wal.disk.sync_dir(may, parent)?;
-        wal.dir = dir.to_path_buf();
+        let first = dir.join(name.to_string());
+        match &place {
+            Place::Aside(tmp) => {
+                wal.disk.sync_dir(may, tmp)?;
+                wal.disk.rename(may, tmp, dir)?;
+                wal.disk.sync_dir(may, dir.parent().unwrap_or(Path::new("")))?;
+            }
+            Place::Within(part) => {
+                wal.disk.rename(may, part, &first)?;
+                wal.disk.sync_dir(may, dir)?;
+            }
+        }
         // The handle was opened by the temporary name; reopen so that messages name the real one.
         drop(wal.segments.pop());
-        let file = wal.disk.open(may, &dir.join(name.to_string()), Open::Write)?;
+        let file = wal.disk.open(may, &first, Open::Write)?;
         file.try_lock()?;
         wal.segments.push((name, file));
         Ok(wal)

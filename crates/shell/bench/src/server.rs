@@ -171,7 +171,7 @@ impl Programs {
     }
 
     fn fill(&self, data: &Path, count: u64, value_bytes: usize) -> std::io::Result<()> {
-        eprintln!("etcd-bench: filling {}, once", data.display());
+        cli::output::err(format!("etcd-bench: filling {}, once", data.display()));
         let args = ["--unsafe-no-fsync"];
         let mut server = self.start_with(Side::Reference, data, &args, ALL_CORES)?;
         load::block_on(million::fill(server.port, count, value_bytes))?;

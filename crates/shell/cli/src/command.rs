@@ -1,8 +1,10 @@
 //! The tree of commands, as cobra walks it.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 
 use crate::flags::{Flag, Kind, Values};
+use crate::{Exit, not_implemented, output};
 
 /// A command; `R` is what runs it.
 #[derive(Debug)]
@@ -13,14 +15,111 @@ pub struct Command<R: 'static> {
     pub args: &'static str,
     /// One line about it.
     pub about: &'static str,
+    /// How many arguments it takes.
+    pub takes: Takes,
     /// Its own flags.
     pub flags: &'static [Flag],
     /// Flags that its sub-commands have too.
     pub shared_flags: &'static [Flag],
     /// Sub-commands.
     pub commands: &'static [Command<R>],
-    /// What runs it; a group has nothing to run.
-    pub run: Option<R>,
+    /// What it does.
+    pub does: Does<R>,
+}
+
+/// What a command does.
+#[derive(Clone, Copy, Debug)]
+pub enum Does<R> {
+    /// Its sub-commands do.
+    Group,
+    /// Runs.
+    Runs(R),
+    /// It comes with a later version: whoever asks for it is told so, whatever flags are given.
+    Later,
+}
+
+/// How many arguments a command takes, and what it says to another number, in etcd's words.
+#[derive(Clone, Copy, Debug)]
+pub struct Takes {
+    least: usize,
+    most: usize,
+    few: &'static str,
+    many: Many,
+    code: u8,
+}
+
+/// What a command says to too many arguments.
+#[derive(Clone, Copy, Debug)]
+enum Many {
+    Text(&'static str),
+    Made(fn(&[String]) -> String),
+}
+
+impl Takes {
+    /// Any number: what is too many means nothing, as in etcd, or the command looks by itself.
+    pub const ANY: Self = Self::between(0, usize::MAX, "");
+
+    /// No arguments.
+    #[must_use]
+    pub const fn none(text: &'static str) -> Self {
+        Self::between(0, 0, text)
+    }
+
+    /// So many arguments.
+    #[must_use]
+    pub const fn exactly(count: usize, text: &'static str) -> Self {
+        Self::between(count, count, text)
+    }
+
+    /// So many arguments or more.
+    #[must_use]
+    pub const fn at_least(least: usize, text: &'static str) -> Self {
+        Self::between(least, usize::MAX, text)
+    }
+
+    /// From `least` to `most` arguments.
+    #[must_use]
+    pub const fn between(least: usize, most: usize, text: &'static str) -> Self {
+        Self { least, most, few: text, many: Many::Text(text), code: Exit::BAD_ARGS }
+    }
+
+    /// The same with another text for too many.
+    #[must_use]
+    pub const fn or_too_many(mut self, text: &'static str) -> Self {
+        self.many = Many::Text(text);
+        self
+    }
+
+    /// The same with a text for too many that is made of them.
+    #[must_use]
+    pub const fn or_too_many_as(mut self, text: fn(&[String]) -> String) -> Self {
+        self.many = Many::Made(text);
+        self
+    }
+
+    /// The same with another exit code.
+    #[must_use]
+    pub const fn with_code(mut self, code: u8) -> Self {
+        self.code = code;
+        self
+    }
+
+    /// The one check of how many arguments were given.
+    ///
+    /// # Errors
+    /// etcd's text and exit code.
+    pub fn check(&self, args: &[String]) -> Result<(), Exit> {
+        if args.len() < self.least {
+            return Err(Exit::new(self.code, self.few));
+        }
+        if args.len() <= self.most {
+            return Ok(());
+        }
+        Err(match self.many {
+            Many::Text(text) => Exit::new(self.code, text),
+            Many::Made(text) => Exit::new(self.code, text(args)),
+        })
+    }
 }
 
 /// A whole tool.
@@ -41,63 +140,161 @@ const HELP: Flag = Flag::switch("help", "say what a command does").short('h');
 /// What a command line asks for.
 #[derive(Debug)]
 pub enum Found<R: 'static> {
-    /// A command with its flags and arguments.
+    /// A command with its flags and arguments, as many as it takes.
     Run(R, Values),
     /// A text for stdout.
     Help(String),
-    /// A text for stderr, and exit code 1.
-    Refused(String),
+    /// A text for stderr, and exit code 0.
+    Told(String),
+    /// The command line is wrong.
+    Refused(Exit),
 }
 
-/// Finds the command of a command line and reads its flags.
+/// Runs a tool and returns its exit code. `run` runs the command that was found.
+pub fn run<R: Copy>(
+    program: &'static Program<R>,
+    args: impl Iterator<Item = OsString>,
+    run: impl FnOnce(R, Values) -> Result<(), Exit>,
+) -> u8 {
+    let found = match crate::texts(args) {
+        Ok(args) => find(program, &args),
+        Err(exit) => Found::Refused(exit),
+    };
+    let ended = match found {
+        Found::Run(command, values) => run(command, values),
+        Found::Help(text) => {
+            output::out(text);
+            Ok(())
+        }
+        Found::Told(text) => {
+            output::err(text);
+            Ok(())
+        }
+        Found::Refused(exit) => Err(exit),
+    };
+    ended.map_or_else(Exit::tell, |()| 0)
+}
+
+/// Finds the command of a command line, reads its flags and counts its arguments.
 //= github.com/spf13/cobra: command.go#Find (prefix matching on)
 #[must_use]
 pub fn find<R: Copy>(program: &'static Program<R>, args: &[String]) -> Found<R> {
-    let mut path = program.name.to_owned();
-    let mut flags: Vec<Flag> = program.flags.to_vec();
-    flags.push(HELP);
-    let mut commands = program.commands;
-    let mut current: Option<&'static Command<R>> = None;
-    let mut rest: Vec<String> = args.to_vec();
-    if first_word(&rest, &flags).is_some_and(|at| rest[at] == "help") {
-        let at = first_word(&rest, &flags).expect("just found");
-        rest.remove(at);
-        rest.push("--help".to_owned());
-    }
-    while let Some(at) = first_word(&rest, &flags) {
-        let matching: Vec<_> = commands.iter().filter(|c| c.name.starts_with(&rest[at])).collect();
-        let exact = commands.iter().find(|c| c.name == rest[at]);
-        let Some(next) =
-            exact.or(if matching.len() == 1 { matching.first().copied() } else { None })
-        else {
-            if current.is_none() {
-                return Found::Refused(unknown(program, &rest[at]));
-            }
-            break;
+    let mut line = Line::new(program, args);
+    let wants_help = line.take_help();
+    if let Err(exit) = line.walk() {
+        return match wants_help {
+            Wants::Help => Found::Told(line.no_topic(args)),
+            Wants::Command => Found::Refused(exit),
         };
-        rest.remove(at);
-        let _ = write!(path, " {}", next.name);
-        flags.extend(next.flags.iter().chain(next.shared_flags));
-        commands = next.commands;
-        current = Some(next);
-        if commands.is_empty() {
-            break;
-        }
     }
+    let Line { path, flags, commands, current, rest, .. } = line;
+    let does = current.map_or(Does::Group, |c| c.does);
+    if matches!(does, Does::Later) {
+        return Found::Refused(Exit::new(Exit::ERROR, not_implemented(&format!("\"{path}\""))));
+    }
+    let globals = program.flags.len() + 1;
     let values = match Values::read(flags.clone(), &rest) {
         Ok(values) => values,
         Err(text) => {
-            let usage = usage(&path, current, commands, &flags, program.flags.len() + 1);
-            return Found::Refused(format!("Error: {text}\n{usage}"));
+            let usage = usage(&path, current, commands, &flags, globals);
+            return Found::Refused(Exit::new(Exit::ERROR, format!("{text}\n{usage}")));
         }
     };
-    match current.and_then(|c| c.run) {
-        Some(run) if !values.is_on("help") => Found::Run(run, values),
+    match does {
+        Does::Runs(run) if !values.is_on("help") => {
+            let takes = current.map_or(Takes::ANY, |c| c.takes);
+            match takes.check(&values.args) {
+                Ok(()) => Found::Run(run, values),
+                Err(exit) => Found::Refused(exit),
+            }
+        }
         _ => {
             let about = current.map_or(program.about, |c| c.about);
-            let usage = usage(&path, current, commands, &flags, program.flags.len() + 1);
+            let usage = usage(&path, current, commands, &flags, globals);
             Found::Help(format!("{about}\n\n{usage}"))
         }
+    }
+}
+
+/// Whether a line begins with the command `help`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wants {
+    Command,
+    Help,
+}
+
+/// A command line on the way through the tree of commands.
+struct Line<R: 'static> {
+    program: &'static Program<R>,
+    /// Names of the commands so far.
+    path: String,
+    /// Flags that may stand here.
+    flags: Vec<Flag>,
+    /// Where the next name is looked for.
+    commands: &'static [Command<R>],
+    current: Option<&'static Command<R>>,
+    /// What is left of the line.
+    rest: Vec<String>,
+}
+
+impl<R: Copy> Line<R> {
+    fn new(program: &'static Program<R>, args: &[String]) -> Self {
+        let mut flags: Vec<Flag> = program.flags.to_vec();
+        flags.push(HELP);
+        Self {
+            program,
+            path: program.name.to_owned(),
+            flags,
+            commands: program.commands,
+            current: None,
+            rest: args.to_vec(),
+        }
+    }
+
+    /// Turns `help COMMAND` into `COMMAND --help`.
+    fn take_help(&mut self) -> Wants {
+        match first_word(&self.rest, &self.flags) {
+            Some(at) if self.rest[at] == "help" => {
+                self.rest.remove(at);
+                self.rest.push("--help".to_owned());
+                Wants::Help
+            }
+            _ => Wants::Command,
+        }
+    }
+
+    /// Goes down the tree as far as the words lead.
+    fn walk(&mut self) -> Result<(), Exit> {
+        while let Some(at) = first_word(&self.rest, &self.flags) {
+            let word = &self.rest[at];
+            let mut matching = self.commands.iter().filter(|c| c.name.starts_with(word));
+            let exact = self.commands.iter().find(|c| c.name == *word);
+            let only = matching.next().filter(|_| matching.next().is_none());
+            let Some(next) = exact.or(only) else {
+                if self.current.is_none() {
+                    return Err(unknown(self.program, word));
+                }
+                return Ok(());
+            };
+            self.rest.remove(at);
+            let _ = write!(self.path, " {}", next.name);
+            self.flags.extend(next.flags.iter().chain(next.shared_flags));
+            self.commands = next.commands;
+            self.current = Some(next);
+            if self.commands.is_empty() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// What `help` says of a word that is no command.
+    fn no_topic(&self, args: &[String]) -> String {
+        let words: Vec<String> =
+            args.iter().filter(|arg| *arg != "help").map(|arg| format!("`{arg}`")).collect();
+        let globals = self.program.flags.len() + 1;
+        let usage = usage(&self.path, None, self.commands, &self.flags, globals);
+        format!("Unknown help topic [{}]\n{usage}", words.join(" "))
     }
 }
 
@@ -124,8 +321,8 @@ fn first_word(args: &[String], flags: &[Flag]) -> Option<usize> {
     None
 }
 
-fn unknown<R>(program: &Program<R>, word: &str) -> String {
-    let mut text = format!("Error: unknown command \"{word}\" for \"{}\"\n", program.name);
+fn unknown<R>(program: &Program<R>, word: &str) -> Exit {
+    let mut text = format!("unknown command \"{word}\" for \"{}\"\n", program.name);
     let near: Vec<&str> = program
         .commands
         .iter()
@@ -138,7 +335,7 @@ fn unknown<R>(program: &Program<R>, word: &str) -> String {
         text.push('\n');
     }
     let _ = write!(text, "Run '{} --help' for usage.", program.name);
-    text
+    Exit::new(Exit::ERROR, text)
 }
 
 /// Levenshtein's distance, ignoring case.
@@ -195,19 +392,26 @@ mod tests {
         name: "list",
         args: "",
         about: "",
+        takes: Takes::ANY,
         flags: &[],
         shared_flags: &[],
         commands: &[],
-        run: Some(1),
+        does: Does::Runs(1),
     };
     static PROGRAM: Program<u8> = Program {
         name: "tool",
         about: "a tool",
         flags: &[Flag::new("endpoints", Kind::Strings, "a", "")],
         commands: &[
-            Command { name: "member", commands: &[LEAF], run: None, ..LEAF },
-            Command { name: "get", run: Some(2), ..LEAF },
-            Command { name: "move-leader", run: Some(3), ..LEAF },
+            Command { name: "member", commands: &[LEAF], does: Does::Group, ..LEAF },
+            Command { name: "get", does: Does::Runs(2), ..LEAF },
+            Command { name: "move-leader", does: Does::Runs(3), ..LEAF },
+            Command {
+                name: "del",
+                takes: Takes::between(1, 2, "one or two").or_too_many_as(|a| a.join("+")),
+                ..LEAF
+            },
+            Command { name: "lock", does: Does::Later, ..LEAF },
         ],
     };
 
@@ -216,16 +420,43 @@ mod tests {
         find(&PROGRAM, &args)
     }
 
+    fn refused(line: &str) -> Exit {
+        let Found::Refused(exit) = run(line) else { panic!("{line} is taken") };
+        exit
+    }
+
     #[test]
     fn unique_prefixes_name_commands() {
         assert!(matches!(run("--endpoints get mem li"), Found::Run(1, _)));
         let Found::Run(2, values) = run("g list --endpoints=x member") else { panic!() };
         assert_eq!(values.args, ["list", "member"]);
-        assert!(matches!(run("m list"), Found::Refused(t) if t.contains("unknown command \"m\"")));
+        assert!(refused("m list").text.starts_with("unknown command \"m\""));
         assert!(matches!(run("member nothing"), Found::Help(_)));
         assert!(matches!(run("help get"), Found::Help(_)));
-        assert!(
-            matches!(run("get --bad"), Found::Refused(t) if t.starts_with("Error: unknown flag: --bad\nUsage:"))
-        );
+        assert!(refused("get --bad").text.starts_with("unknown flag: --bad\nUsage:"));
+    }
+
+    #[test]
+    fn arguments_are_counted_before_a_command_runs() {
+        let bad = |text: &str| Exit::args(text);
+        assert_eq!(refused("del"), bad("one or two"));
+        assert_eq!(refused("del a b c"), bad("a+b+c"));
+        for line in ["del a", "del a -- b", "get", "get a b c d e"] {
+            assert!(matches!(run(line), Found::Run(..)), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_comes_later_says_so_before_its_flags_are_read() {
+        let exit = refused("lock --ttl 5 a");
+        let expected = format!("\"tool lock\" is not implemented in {}", types::PRODUCT);
+        assert!(exit.text.starts_with(&expected), "{exit:?}");
+        assert_eq!(exit.code, Exit::ERROR);
+    }
+
+    #[test]
+    fn help_about_nothing_that_is_known_is_told_and_no_failure() {
+        let Found::Told(text) = run("help bogus") else { panic!() };
+        assert!(text.starts_with("Unknown help topic [`bogus`]\nUsage:"), "{text}");
     }
 }

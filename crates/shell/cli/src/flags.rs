@@ -171,13 +171,40 @@ impl Values {
         Ok(())
     }
 
-    /// Sets a flag from elsewhere than the command line.
-    ///
-    /// # Errors
-    /// The value is not of the flag's kind.
-    pub fn set_from_outside(&mut self, name: &str, value: String) -> Result<(), String> {
-        let flag = self.by_name(name).ok_or(format!("unknown flag: --{name}"))?;
-        self.set(&flag, value)
+    /// Sets a flag from a variable of the environment. What cannot be read leaves pflag's zero
+    /// behind, without a word, and an impossible list changes nothing.
+    //= github.com/spf13/pflag: duration.go#Set, int.go#Set, bool.go#Set
+    pub fn set_from_environment(&mut self, name: &str, value: &str) {
+        let Some(flag) = self.by_name(name) else { return };
+        let value = match flag.check(value) {
+            Ok(()) => value,
+            Err(_) if flag.kind == Kind::Bool => "false",
+            Err(_) => "0",
+        };
+        if self.set(&flag, value.to_owned()).is_err() {
+            debug_assert!(false, "zero is a value of every kind that is checked");
+        }
+    }
+
+    /// Each flag with the text that pflag shows for its value, by name.
+    #[must_use]
+    pub fn shown(&self, flags: &[Flag]) -> Vec<(&'static str, String)> {
+        let show = |flag: &Flag| match flag.kind {
+            Kind::Strings => format!("[{}]", self.list(flag.name).join(",")),
+            Kind::Duration => {
+                let nanos = text::parse_duration(self.text(flag.name)).unwrap_or(0);
+                let sign = if nanos < 0 { "-" } else { "" };
+                let length = std::time::Duration::from_nanos(nanos.unsigned_abs());
+                format!("{sign}{}", text::show_duration(length))
+            }
+            Kind::Bool => self.is_on(flag.name).to_string(),
+            Kind::Int => self.int(flag.name).to_string(),
+            Kind::Uint => self.uint(flag.name).to_string(),
+            Kind::String => self.text(flag.name).to_owned(),
+        };
+        let mut shown: Vec<_> = flags.iter().map(|flag| (flag.name, show(flag))).collect();
+        shown.sort_unstable();
+        shown
     }
 
     /// Whether the flag was given.
@@ -269,6 +296,17 @@ mod tests {
             ["b", "c", "d"]
         );
         assert_eq!(read("--limit -5").unwrap().int("limit"), -5);
+    }
+
+    #[test]
+    fn a_variable_that_cannot_be_read_is_zero() {
+        let mut v = read("").unwrap();
+        v.set_from_environment("limit", "abc");
+        v.set_from_environment("prefix", "maybe");
+        v.set_from_environment("nothing", "x");
+        assert_eq!((v.text("limit"), v.text("prefix")), ("0", "false"));
+        v.set_from_environment("limit", "7");
+        assert_eq!(v.int("limit"), 7);
     }
 
     #[test]

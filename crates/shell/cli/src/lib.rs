@@ -4,16 +4,25 @@
 //! refusals and the exit codes are part of what scripts see. No parser of this ecosystem gives
 //! them, so this one is ours; commands and flags are data.
 //!
-//! Owns: finding a command, reading flags, help, Go's spellings of numbers, durations, strings and
-//! tables, and of what is wrong with a URL. Never: runs a command, speaks to a server. Read next:
-//! [`command`], [`flags`], [`text`].
+//! Owns: finding a command, reading flags, counting arguments, help, what is printed where, Go's
+//! spellings of numbers, durations, strings and tables. Never: speaks to a server. Read next:
+//! [`command`], [`flags`], [`output`], [`text`].
+
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod command;
 pub mod flags;
+pub mod output;
 pub mod text;
 
-pub use command::{Command, Found, Program, find};
+pub use command::{Command, Does, Found, Program, Takes, find, run};
 pub use flags::{Flag, Kind, Values};
+
+/// What is said of something that etcd has and this version does not.
+#[must_use]
+pub fn not_implemented(what: &str) -> String {
+    format!("{what} is not implemented in {}; COMPAT.md lists what is", types::PRODUCT)
+}
 
 /// The arguments as text. Go's tools take any bytes; here those that are not UTF-8 are refused.
 ///
@@ -21,7 +30,7 @@ pub use flags::{Flag, Kind, Values};
 /// Which argument is not text.
 pub fn texts(args: impl Iterator<Item = std::ffi::OsString>) -> Result<Vec<String>, Exit> {
     let refused = |arg: std::ffi::OsString| {
-        Exit::args(format!("arguments that are not UTF-8 are not implemented: {arg:?}"))
+        Exit::args(not_implemented(&format!("an argument that is not UTF-8 ({arg:?})")))
     };
     args.map(|arg| arg.into_string().map_err(refused)).collect()
 }
@@ -60,7 +69,7 @@ impl Exit {
     #[must_use]
     pub fn tell(self) -> u8 {
         if !self.text.is_empty() {
-            eprintln!("Error: {}", self.text);
+            output::err(format!("Error: {}", self.text));
         }
         self.code
     }

@@ -13,9 +13,10 @@ use h2::{RecvStream, SendStream};
 use prost::Message;
 use tokio::time::Instant;
 
+use crate::auth::{self, Credentials};
 use crate::endpoint::Endpoint;
 use crate::error::{self, Error};
-use crate::repeat;
+use crate::repeat::{self, MAX_ATTEMPTS};
 
 /// Which servers, and what goes with every call.
 #[derive(Clone, Debug)]
@@ -28,8 +29,10 @@ pub struct Config {
     pub max_send_bytes: usize,
     /// Longest response message, in bytes; 0 means 2^31 - 1.
     pub max_receive_bytes: usize,
-    /// Metadata `token`, if calls are authenticated.
-    pub token: Option<String>,
+    /// Who calls.
+    pub credentials: Credentials,
+    /// Hears of each failed attempt of a unary call; nothing is printed here.
+    pub on_failure: Option<fn(&FailedAttempt<'_>)>,
 }
 
 /// Connections to the members of one cluster.
@@ -44,6 +47,23 @@ pub struct Client {
 struct State {
     connections: Vec<Option<SendRequest<Bytes>>>,
     next: usize,
+    /// Why the last attempt to connect failed, until one succeeds.
+    unconnected: Option<String>,
+    /// Metadata `token` of every call.
+    token: Option<String>,
+}
+
+/// An attempt of a unary call that failed, for the log.
+#[derive(Debug)]
+pub struct FailedAttempt<'a> {
+    /// The first endpoint, as it was configured.
+    pub target: &'a str,
+    /// The method's path.
+    pub method: &'static str,
+    /// Attempts before this one.
+    pub number: u32,
+    /// Why, in gRPC's words.
+    pub error: String,
 }
 
 /// Time between rounds over all endpoints.
@@ -61,13 +81,22 @@ impl Client {
         if endpoints.is_empty() {
             return Err(Error::NoEndpoints);
         }
-        let state = State { connections: vec![None; endpoints.len()], next: 0 };
+        let token = match &config.credentials {
+            Credentials::Token(token) => Some(token.clone()),
+            Credentials::None | Credentials::Password { .. } => None,
+        };
+        let connections = vec![None; endpoints.len()];
+        let state = State { connections, next: 0, unconnected: None, token };
         Ok(Self { config, endpoints, state: Mutex::new(state) })
     }
 
+    pub(crate) fn credentials(&self) -> &Credentials {
+        &self.config.credentials
+    }
+
     /// Sends this token with every call from now on.
-    pub fn set_token(&mut self, token: String) {
-        self.config.token = Some(token);
+    pub(crate) fn set_token(&self, token: Option<String>) {
+        self.state().token = token;
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -96,16 +125,23 @@ impl Client {
                 tokio::time::timeout(self.config.dial_timeout, self.endpoints[at].connect()).await;
             match dialed {
                 Ok(Ok(send)) => {
-                    self.state().connections[at] = Some(send.clone());
+                    let mut state = self.state();
+                    state.connections[at] = Some(send.clone());
+                    state.unconnected = None;
+                    drop(state);
                     match send.ready().await {
                         Ok(send) => return Ok((at, send)),
                         Err(e) => last = e.to_string(),
                     }
                 }
-                Ok(Err(e)) => last = e.to_string(),
-                Err(_) => last = "connection timed out".to_owned(),
+                Ok(Err(e)) => {
+                    last = self.endpoints[at]
+                        .not_dialed(&format!("connect: {}", osenv::error_text(&e)))
+                }
+                Err(_) => last = self.endpoints[at].not_dialed("i/o timeout"),
             }
         }
+        self.state().unconnected = Some(last.clone());
         Err(Error::Broken(last))
     }
 
@@ -130,26 +166,43 @@ impl Client {
         deadline: Option<Instant>,
     ) -> Result<A, Error> {
         let body = self.envelope(request)?;
-        let work = async {
-            let mut attempt = 0;
-            loop {
-                attempt += 1;
-                match self.once::<A>(method, body.clone()).await {
-                    Err(e)
-                        if is_unavailable(&e)
-                            && repeat::is_repeatable(method)
-                            && attempt < repeat::MAX_ATTEMPTS =>
-                    {
-                        // The next attempt goes to the next endpoint.
-                        if (attempt as usize).is_multiple_of(self.endpoints.len()) {
-                            tokio::time::sleep(BACKOFF).await;
-                        }
-                    }
-                    other => return other,
-                }
+        let mut attempt = 0;
+        loop {
+            let answer = within(deadline, self.once::<A>(method, body.clone())).await;
+            let Err(error) = answer else { return answer };
+            self.report(method, attempt, &error);
+            attempt += 1;
+            if auth::needs_new_token(self.credentials(), &error) && attempt < MAX_ATTEMPTS {
+                within(deadline, Box::pin(self.authenticate(None))).await?;
+                continue;
             }
+            let repeats = is_unavailable(&error) && repeat::is_repeatable(method);
+            if !repeats || attempt >= MAX_ATTEMPTS {
+                return Err(error);
+            }
+            // The next attempt goes to the next endpoint.
+            if (attempt as usize).is_multiple_of(self.endpoints.len()) {
+                let pause = async {
+                    tokio::time::sleep(BACKOFF).await;
+                    Ok(())
+                };
+                within(deadline, pause).await?;
+            }
+        }
+    }
+
+    fn report(&self, method: Method, number: u32, error: &Error) {
+        let Some(on_failure) = self.config.on_failure else { return };
+        let unconnected = self.state().unconnected.clone();
+        let error = match (error, unconnected) {
+            (Error::Deadline, Some(why)) => {
+                let code = Code::DeadlineExceeded;
+                error::grpc_text(code, &format!("latest balancer error: {why}"))
+            }
+            (error, _) => error.grpc_text(),
         };
-        within(deadline, work).await
+        let target = self.config.endpoints.first().map_or("", String::as_str);
+        on_failure(&FailedAttempt { target, method: method.row().path, number, error });
     }
 
     async fn once<A: Message + Default>(&self, method: Method, body: Bytes) -> Result<A, Error> {
@@ -172,6 +225,8 @@ impl Client {
         deadline: Option<Instant>,
     ) -> Result<Stream, Error> {
         let body = self.envelope(first)?;
+        // A token may have ended since the last stream.
+        within(deadline, self.authenticate(None)).await?;
         within(deadline, self.open(method, Some(body), is_bidi)).await
     }
 
@@ -206,7 +261,7 @@ impl Client {
         if method == Method::Watch {
             request = request.header("hasleader", "true");
         }
-        if let Some(token) = &self.config.token {
+        if let Some(token) = self.state().token.as_ref().filter(|_| auth::carries_token(method)) {
             request = request.header("token", token);
         }
         let request = request.body(()).map_err(|e| Error::BadEndpoint(e.to_string()))?;
@@ -410,7 +465,8 @@ mod tests {
             dial_timeout: Duration::from_secs(2),
             max_send_bytes: 0,
             max_receive_bytes: 0,
-            token: None,
+            credentials: Credentials::None,
+            on_failure: None,
         };
         (Client::new(config).unwrap(), count)
     }

@@ -27,7 +27,10 @@ impl Endpoint {
     pub fn parse(text: &str) -> Result<Self, Error> {
         let text = text.trim();
         if text.starts_with("https:") || text.starts_with("unixs:") {
-            return Err(Error::BadEndpoint(format!("TLS is not implemented: {text}")));
+            let product = types::PRODUCT;
+            return Err(Error::BadEndpoint(format!(
+                "TLS (endpoint {text}) is not implemented in {product}; COMPAT.md lists what is"
+            )));
         }
         if let Some(path) = text.strip_prefix("unix://").or_else(|| text.strip_prefix("unix:")) {
             return Ok(Endpoint::Unix(path.to_owned()));
@@ -42,6 +45,16 @@ impl Endpoint {
             Endpoint::Tcp(address) => address,
             Endpoint::Unix(_) => "localhost",
         }
+    }
+
+    /// The text of a failed attempt to connect, in gRPC's words.
+    pub(crate) fn not_dialed(&self, why: &str) -> String {
+        let (network, address) = match self {
+            Endpoint::Tcp(address) => ("tcp", address),
+            Endpoint::Unix(path) => ("unix", path),
+        };
+        let text = format!("transport: Error while dialing: dial {network} {address}: {why}");
+        format!("connection error: desc = {}", types::quote(text.as_bytes()))
     }
 
     pub(crate) async fn connect(&self) -> std::io::Result<SendRequest<Bytes>> {
@@ -81,6 +94,10 @@ mod tests {
         assert_eq!(Endpoint::parse("localhost:2379"), tcp("localhost:2379"));
         assert_eq!(Endpoint::parse(" http://127.0.0.1:1 "), tcp("127.0.0.1:1"));
         assert_eq!(Endpoint::parse("unix:///run/e"), Ok(Endpoint::Unix("/run/e".into())));
-        assert!(Endpoint::parse("https://a:1").is_err());
+        for secure in ["https://a:1", "unixs:///run/e"] {
+            let refused = Endpoint::parse(secure).unwrap_err().to_string();
+            let expected = format!("is not implemented in {}", types::PRODUCT);
+            assert!(refused.contains(&expected), "{refused}");
+        }
     }
 }

@@ -36,8 +36,25 @@ impl Error {
     }
 }
 
+impl Error {
+    /// The error as gRPC words it, with its code, as log lines have it.
+    #[must_use]
+    pub fn grpc_text(&self) -> String {
+        match self {
+            Error::NoEndpoints | Error::BadEndpoint(_) => self.to_string(),
+            Error::Deadline => grpc_text(Code::DeadlineExceeded, "context deadline exceeded"),
+            Error::Status(s) => grpc_text(s.code, &s.message),
+            Error::Broken(text) => grpc_text(Code::Unavailable, text),
+        }
+    }
+}
+
+pub(crate) fn grpc_text(code: Code, message: &str) -> String {
+    format!("rpc error: code = {} desc = {message}", code.name())
+}
+
 impl fmt::Display for Error {
-    //= etcd 3.7.1: api/v3rpc/rpctypes/error.go#Error
+    //= etcd 3.7.3: api/v3rpc/rpctypes/error.go#Error
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::NoEndpoints => write!(f, "etcdclient: no available endpoints"),
@@ -49,12 +66,7 @@ impl fmt::Display for Error {
             Error::Status(s) if ApiError::ALL.iter().any(|e| e.text() == s.message) => {
                 write!(f, "{}", s.message)
             }
-            Error::Status(s) => {
-                write!(f, "rpc error: code = {} desc = {}", s.code.name(), s.message)
-            }
-            Error::Broken(text) => {
-                write!(f, "rpc error: code = Unavailable desc = {text}")
-            }
+            Error::Status(_) | Error::Broken(_) => f.write_str(&self.grpc_text()),
         }
     }
 }

@@ -4,14 +4,16 @@
 //! nothing that they use. TLS is not here yet: `https` endpoints are refused.
 //!
 //! Owns: endpoints and connections, calls with deadlines, streams, what may be repeated
-//! ([`repeat`]). Never: repeats a call that may have written; runs threads. Read next: [`endpoint`],
-//! [`call`], [`repeat`].
+//! ([`repeat`]), who calls ([`auth`]). Never: repeats a call that may have written; runs threads;
+//! prints. Read next: [`endpoint`], [`call`], [`repeat`], [`auth`].
 
+pub mod auth;
 pub mod call;
 pub mod endpoint;
 pub mod error;
 pub mod repeat;
 
-pub use call::{Client, Config, Stream};
+pub use auth::Credentials;
+pub use call::{Client, Config, FailedAttempt, Stream};
 pub use endpoint::Endpoint;
 pub use error::Error;

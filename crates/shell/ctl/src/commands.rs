@@ -1,9 +1,10 @@
 //! The tree of commands as data.
 //!
-//! Commands whose function is [`missing`] are listed so that prefixes of names mean what they mean
-//! in etcdctl, and end with a text that says that they are not there.
+//! How many arguments each command takes is in its row ([`Takes`]), with etcd's words, and nowhere
+//! else. Commands that come [`later`] are listed so that prefixes of names mean what they mean in
+//! etcdctl, and say that they are not there.
 
-use cli::{Command, Exit, Flag, Kind, Program};
+use cli::{Command, Does, Exit, Flag, Kind, Program, Takes};
 
 use crate::session::Context;
 use crate::{downgrade, endpoint, kv, lease, maintenance, member, move_leader, txn, watch};
@@ -12,13 +13,13 @@ use crate::{downgrade, endpoint, kv, lease, maintenance, member, move_leader, tx
 pub type Run = fn(&Context) -> Result<(), Exit>;
 
 const fn leaf(
-    name: &'static str,
-    args: &'static str,
-    about: &'static str,
+    (name, args, about): (&'static str, &'static str, &'static str),
+    takes: Takes,
     flags: &'static [Flag],
     run: Run,
 ) -> Command<Run> {
-    Command { name, args, about, flags, shared_flags: &[], commands: &[], run: Some(run) }
+    let does = Does::Runs(run);
+    Command { name, args, about, takes, flags, shared_flags: &[], commands: &[], does }
 }
 
 const fn group(
@@ -26,15 +27,12 @@ const fn group(
     about: &'static str,
     commands: &'static [Command<Run>],
 ) -> Command<Run> {
-    Command { name, args: "", about, flags: &[], shared_flags: &[], commands, run: None }
+    let (takes, does) = (Takes::ANY, Does::Group);
+    Command { name, args: "", about, takes, flags: &[], shared_flags: &[], commands, does }
 }
 
-const fn absent(name: &'static str) -> Command<Run> {
-    leaf(name, "", "(not implemented)", &[], missing)
-}
-
-fn missing(_: &Context) -> Result<(), Exit> {
-    Err(Exit::new(Exit::ERROR, "this command is not implemented"))
+const fn later(name: &'static str) -> Command<Run> {
+    Command { does: Does::Later, ..group(name, "(comes later)", &[]) }
 }
 
 use Kind::{Bool, Duration, Int, String, Strings};
@@ -66,8 +64,7 @@ const GLOBAL: &[Flag] = &[
 const CONSISTENCY: Flag =
     Flag::new("consistency", String, "l", "l (linearizable) or s (serializable)");
 
-/// Flags of `get`.
-pub const GET: &[Flag] = &[
+const GET: &[Flag] = &[
     CONSISTENCY,
     Flag::new("order", String, "", "ASCEND or DESCEND"),
     Flag::new("sort-by", String, "", "CREATE, KEY, MODIFY, VALUE or VERSION"),
@@ -85,16 +82,14 @@ pub const GET: &[Flag] = &[
     Flag::switch("stream", "receive the range in pieces"),
 ];
 
-/// Flags of `put`.
-pub const PUT: &[Flag] = &[
+const PUT: &[Flag] = &[
     Flag::new("lease", String, "0", "lease to attach, in hex"),
     Flag::switch("prev-kv", "print what was there before"),
     Flag::switch("ignore-value", "keep the value"),
     Flag::switch("ignore-lease", "keep the lease"),
 ];
 
-/// Flags of `del`.
-pub const DEL: &[Flag] = &[
+const DEL: &[Flag] = &[
     Flag::switch("prefix", "all keys that begin with the key"),
     Flag::switch("prev-kv", "print what was there before"),
     Flag::switch("from-key", "all keys from the key on"),
@@ -116,150 +111,203 @@ const PEER_URLS: Flag =
 
 const MEMBER_ADD: &[Flag] = &[PEER_URLS, Flag::switch("learner", "it does not vote yet")];
 
+const GET_TAKES: Takes = Takes::at_least(
+    1,
+    "get command needs one argument as key and an optional argument as range_end",
+);
+const DEL_TAKES: Takes = Takes::between(
+    1,
+    2,
+    "del command needs one argument as key and an optional argument as range_end",
+);
+const PUT_TAKES: Takes =
+    Takes::at_least(1, "put command needs 1 argument and input from stdin or 2 arguments");
+const MEMBER_ID: Takes = Takes::exactly(1, "member ID is not provided");
+const TARGET_VERSION: Takes =
+    Takes::exactly(1, "TARGET_VERSION not provided").or_too_many("too many arguments");
+
+const ALARM: &[Command<Run>] = &[
+    leaf(
+        ("disarm", "", "Ends all alarms"),
+        Takes::none("alarm disarm command accepts no arguments"),
+        &[],
+        maintenance::alarm_disarm,
+    ),
+    leaf(
+        ("list", "", "Lists alarms"),
+        Takes::none("alarm list command accepts no arguments"),
+        &[],
+        maintenance::alarm_list,
+    ),
+];
+
+const DOWNGRADE: &[Command<Run>] = &[
+    leaf(("cancel", "", "Ends a downgrade"), Takes::ANY, &[], downgrade::cancel),
+    leaf(("enable", "<version>", "Begins a downgrade"), TARGET_VERSION, &[], downgrade::enable),
+    leaf(
+        ("validate", "<version>", "Asks whether one may begin"),
+        TARGET_VERSION,
+        &[],
+        downgrade::validate,
+    ),
+];
+
+const ENDPOINT: &[Command<Run>] = &[
+    leaf(
+        ("hashkv", "", "Hash of the history"),
+        Takes::ANY,
+        &[Flag::new("rev", Int, "0", "up to this revision")],
+        endpoint::hashkv,
+    ),
+    leaf(("health", "", "Whether they serve"), Takes::ANY, &[], endpoint::health),
+    leaf(("status", "", "How they are"), Takes::ANY, &[], endpoint::status),
+];
+
+const LEASE: &[Command<Run>] = &[
+    leaf(
+        ("grant", "<ttl>", "Makes a lease"),
+        Takes::exactly(1, "lease grant command needs TTL argument"),
+        &[],
+        lease::grant,
+    ),
+    leaf(
+        ("keep-alive", "<lease>", "Keeps a lease alive"),
+        Takes::exactly(1, "lease keep-alive command needs lease ID as argument"),
+        &[Flag::switch("once", "once only")],
+        lease::keep_alive,
+    ),
+    leaf(("list", "", "Lists leases"), Takes::ANY, &[], lease::list),
+    leaf(
+        ("revoke", "<lease>", "Ends a lease"),
+        Takes::exactly(1, "lease revoke command needs 1 argument"),
+        &[],
+        lease::revoke,
+    ),
+    leaf(
+        ("timetolive", "<lease>", "Remaining time of a lease"),
+        Takes::exactly(1, "lease timetolive command needs lease ID as argument"),
+        &[Flag::switch("keys", "list attached keys")],
+        lease::time_to_live,
+    ),
+];
+
+const MEMBER: &[Command<Run>] = &[
+    leaf(
+        ("add", "<name>", "Adds a member"),
+        Takes::exactly(1, "member name not provided").or_too_many_as(member::too_many_names),
+        MEMBER_ADD,
+        member::add,
+    ),
+    leaf(("list", "", "Lists members"), Takes::ANY, &[CONSISTENCY], member::list),
+    leaf(("promote", "<member>", "Lets a learner vote"), MEMBER_ID, &[], member::promote),
+    leaf(("remove", "<member>", "Removes a member"), MEMBER_ID, &[], member::remove),
+    leaf(("update", "<member>", "Moves a member"), MEMBER_ID, &[PEER_URLS], member::update),
+];
+
+const ROLE: &[Command<Run>] = &[
+    later("add"),
+    later("delete"),
+    later("get"),
+    later("grant-permission"),
+    later("list"),
+    later("revoke-permission"),
+];
+
+const SNAPSHOT: &[Command<Run>] = &[leaf(
+    ("save", "<filename>", "Saves a snapshot"),
+    Takes::exactly(1, "snapshot save expects one argument <filename>"),
+    &[],
+    maintenance::snapshot_save,
+)];
+
+const USER: &[Command<Run>] = &[
+    later("add"),
+    later("delete"),
+    later("get"),
+    later("grant-role"),
+    later("list"),
+    later("passwd"),
+    later("revoke-role"),
+];
+
+const COMPACTION: Command<Run> = leaf(
+    ("compaction", "<revision>", "Forgets history before a revision"),
+    Takes::exactly(1, "compaction command needs 1 argument"),
+    &[Flag::switch("physical", "wait until it is gone from disk")],
+    kv::compaction,
+);
+
+/// `del`, also within a transaction.
+pub const DEL_COMMAND: Command<Run> =
+    leaf(("del", "<key> [range_end]", "Deletes keys"), DEL_TAKES, DEL, kv::del);
+/// `get`, also within a transaction.
+pub const GET_COMMAND: Command<Run> =
+    leaf(("get", "<key> [range_end]", "Reads keys"), GET_TAKES, GET, kv::get);
+/// `put`, also within a transaction.
+pub const PUT_COMMAND: Command<Run> = leaf(
+    ("put", "<key> [value]", "Writes a key; the value may come from stdin"),
+    PUT_TAKES,
+    PUT,
+    kv::put,
+);
+
+const TXN: Command<Run> = leaf(
+    ("txn", "", "Runs a transaction from stdin"),
+    Takes::none("txn command does not accept argument"),
+    &[Flag::switch("interactive", "show prompts").short('i')],
+    txn::txn,
+);
+
+// It counts by itself: what may stand before `--` depends on the environment.
+const WATCH_COMMAND: Command<Run> = leaf(
+    ("watch", "[key [range_end]] [-- command]", "Prints changes as they happen"),
+    Takes::ANY,
+    WATCH,
+    watch::watch,
+);
+
 /// etcdctl.
 pub static ETCDCTL: Program<Run> = Program {
     name: "etcdctl",
     about: "A command line client of etcd.",
     flags: GLOBAL,
     commands: &[
-        group(
-            "alarm",
-            "Alarms of members",
-            &[
-                leaf("disarm", "", "Ends all alarms", &[], maintenance::alarm_disarm),
-                leaf("list", "", "Lists alarms", &[], maintenance::alarm_list),
-            ],
-        ),
-        group("auth", "Authentication", &[absent("disable"), absent("enable"), absent("status")]),
-        group("check", "Checks of a cluster", &[absent("datascale"), absent("perf")]),
+        group("alarm", "Alarms of members", ALARM),
+        group("auth", "Authentication", &[later("disable"), later("enable"), later("status")]),
+        group("check", "Checks of a cluster", &[later("datascale"), later("perf")]),
+        COMPACTION,
+        later("completion"),
         leaf(
-            "compaction",
-            "<revision>",
-            "Forgets history before a revision",
-            &[Flag::switch("physical", "wait until it is gone from disk")],
-            kv::compaction,
+            ("defrag", "", "Returns free space to the file system"),
+            Takes::ANY,
+            CLUSTER,
+            maintenance::defrag,
         ),
-        absent("completion"),
-        leaf("defrag", "", "Returns free space to the file system", CLUSTER, maintenance::defrag),
-        leaf("del", "<key> [range_end]", "Deletes keys", DEL, kv::del),
-        group(
-            "downgrade",
-            "Downgrades of a cluster",
-            &[
-                leaf("cancel", "", "Ends a downgrade", &[], downgrade::cancel),
-                leaf("enable", "<version>", "Begins a downgrade", &[], downgrade::enable),
-                leaf(
-                    "validate",
-                    "<version>",
-                    "Asks whether one may begin",
-                    &[],
-                    downgrade::validate,
-                ),
-            ],
-        ),
-        absent("elect"),
+        DEL_COMMAND,
+        group("downgrade", "Downgrades of a cluster", DOWNGRADE),
+        later("elect"),
         Command {
             shared_flags: CLUSTER,
-            ..group(
-                "endpoint",
-                "Questions to single servers",
-                &[
-                    leaf(
-                        "hashkv",
-                        "",
-                        "Hash of the history",
-                        &[Flag::new("rev", Int, "0", "up to this revision")],
-                        endpoint::hashkv,
-                    ),
-                    leaf("health", "", "Whether they serve", &[], endpoint::health),
-                    leaf("status", "", "How they are", &[], endpoint::status),
-                ],
-            )
+            ..group("endpoint", "Questions to single servers", ENDPOINT)
         },
-        leaf("get", "<key> [range_end]", "Reads keys", GET, kv::get),
-        group(
-            "lease",
-            "Leases",
-            &[
-                leaf("grant", "<ttl>", "Makes a lease", &[], lease::grant),
-                leaf(
-                    "keep-alive",
-                    "<lease>",
-                    "Keeps a lease alive",
-                    &[Flag::switch("once", "once only")],
-                    lease::keep_alive,
-                ),
-                leaf("list", "", "Lists leases", &[], lease::list),
-                leaf("revoke", "<lease>", "Ends a lease", &[], lease::revoke),
-                leaf(
-                    "timetolive",
-                    "<lease>",
-                    "Remaining time of a lease",
-                    &[Flag::switch("keys", "list attached keys")],
-                    lease::time_to_live,
-                ),
-            ],
-        ),
-        absent("lock"),
-        absent("make-mirror"),
-        group(
-            "member",
-            "Members of the cluster",
-            &[
-                leaf("add", "<name>", "Adds a member", MEMBER_ADD, member::add),
-                leaf("list", "", "Lists members", &[CONSISTENCY], member::list),
-                leaf("promote", "<member>", "Lets a learner vote", &[], member::promote),
-                leaf("remove", "<member>", "Removes a member", &[], member::remove),
-                leaf("update", "<member>", "Moves a member", &[PEER_URLS], member::update),
-            ],
-        ),
-        leaf("move-leader", "<member>", "Makes another member lead", &[], move_leader::move_leader),
-        absent("options"),
-        leaf("put", "<key> [value]", "Writes a key; the value may come from stdin", PUT, kv::put),
-        group(
-            "role",
-            "Roles",
-            &[
-                absent("add"),
-                absent("delete"),
-                absent("get"),
-                absent("grant-permission"),
-                absent("list"),
-                absent("revoke-permission"),
-            ],
-        ),
-        group(
-            "snapshot",
-            "Snapshots of a member",
-            &[leaf("save", "<filename>", "Saves a snapshot", &[], maintenance::snapshot_save)],
-        ),
+        GET_COMMAND,
+        group("lease", "Leases", LEASE),
+        later("lock"),
+        later("make-mirror"),
+        group("member", "Members of the cluster", MEMBER),
         leaf(
-            "txn",
-            "",
-            "Runs a transaction from stdin",
-            &[Flag::switch("interactive", "show prompts").short('i')],
-            txn::txn,
+            ("move-leader", "<member>", "Makes another member lead"),
+            Takes::exactly(1, "move-leader command needs 1 argument"),
+            &[],
+            move_leader::move_leader,
         ),
-        group(
-            "user",
-            "Users",
-            &[
-                absent("add"),
-                absent("delete"),
-                absent("get"),
-                absent("grant-role"),
-                absent("list"),
-                absent("passwd"),
-                absent("revoke-role"),
-            ],
-        ),
-        leaf("version", "", "Prints versions", &[], maintenance::version),
-        leaf(
-            "watch",
-            "[key [range_end]] [-- command]",
-            "Prints changes as they happen",
-            WATCH,
-            watch::watch,
-        ),
+        later("options"),
+        PUT_COMMAND,
+        group("role", "Roles", ROLE),
+        group("snapshot", "Snapshots of a member", SNAPSHOT),
+        TXN,
+        group("user", "Users", USER),
+        leaf(("version", "", "Prints versions"), Takes::ANY, &[], maintenance::version),
+        WATCH_COMMAND,
     ],
 };

@@ -5,6 +5,7 @@ use api::etcdserverpb::{DowngradeRequest, DowngradeResponse};
 use api::method::Method;
 use cli::Exit;
 
+use crate::kv::first;
 use crate::print::{Format, answer, line};
 use crate::session::{Context, failed};
 
@@ -33,11 +34,9 @@ pub fn cancel(context: &Context) -> Result<(), Exit> {
 }
 
 fn target(context: &Context) -> Result<&str, Exit> {
-    match context.values.args.as_slice() {
-        [] => Err(Exit::args("TARGET_VERSION not provided")),
-        [version] if version.is_empty() => Err(Exit::args("target version not provided")),
-        [version] => Ok(version),
-        _ => Err(Exit::args("too many arguments")),
+    match first(&context.values) {
+        "" => Err(Exit::args("target version not provided")),
+        version => Ok(version),
     }
 }
 

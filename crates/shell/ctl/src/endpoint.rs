@@ -10,11 +10,11 @@ use api::etcdserverpb::{
 };
 use api::method::Method;
 use bytes::Bytes;
-use cli::{Exit, text};
+use cli::{Exit, output, text};
 
 use crate::json;
 use crate::maintenance::alarm_name;
-use crate::print::{Format, field, header_fields, line, out};
+use crate::print::{Format, field, header_fields, line};
 use crate::session::{Context, Session};
 
 /// The endpoints that a command asks: those configured, or with `--cluster` those of all members.
@@ -125,7 +125,9 @@ fn show_health(session: &Session<'_>, all: &[Health]) -> Result<(), Exit> {
                     line(&mut text, format!("{endpoint} {good} = {took}"));
                 } else {
                     let (endpoint, error) = (&h.endpoint, &h.error);
-                    eprintln!("{endpoint} is unhealthy: failed to commit proposal: {error}");
+                    output::err(format!(
+                        "{endpoint} is unhealthy: failed to commit proposal: {error}"
+                    ));
                 }
             }
         }
@@ -165,7 +167,7 @@ fn show_health(session: &Session<'_>, all: &[Health]) -> Result<(), Exit> {
         }
         Format::Protobuf => return Err(Format::Protobuf.unsupported()),
     }
-    out(&text);
+    output::out(&text);
     Ok(())
 }
 
@@ -230,7 +232,7 @@ pub fn status(context: &Context) -> Result<(), Exit> {
         match answer {
             Ok(status) => all.push((endpoint, status)),
             Err(e) => {
-                eprintln!("Failed to get the status of endpoint {endpoint} ({e})");
+                output::err(format!("Failed to get the status of endpoint {endpoint} ({e})"));
                 failed = true;
             }
         }
@@ -246,7 +248,7 @@ pub fn status(context: &Context) -> Result<(), Exit> {
         }
         Format::Protobuf => return Err(Format::Protobuf.unsupported()),
     }
-    out(&text);
+    output::out(&text);
     if failed { Err(Exit::silent(Exit::ERROR)) } else { Ok(()) }
 }
 
@@ -274,10 +276,8 @@ fn status_fields(out: &mut Vec<u8>, endpoint: &str, s: &StatusResponse, is_hex: 
     field(out, "Leader", s.leader);
     field(out, "IsLearner", s.is_learner);
     field(out, "RaftIndex", s.raft_index);
-    field(out, "RaftTerm", s.raft_term);
     field(out, "RaftAppliedIndex", s.raft_applied_index);
-    let errors: Vec<_> = s.errors.iter().map(|e| text::quote(e.as_bytes())).collect();
-    field(out, "Errors", format!("[{}]", errors.join(" ")));
+    field(out, "Errors", format!("[{}]", s.errors.join(" ")));
     field(out, "Endpoint", text::quote(endpoint.as_bytes()));
     let downgrade = s.downgrade_info.clone().unwrap_or_default();
     field(out, "DowngradeTargetVersion", text::quote(downgrade.target_version.as_bytes()));
@@ -298,7 +298,7 @@ pub fn hashkv(context: &Context) -> Result<(), Exit> {
         match session.only(&endpoint)?.call(Method::HashKV, &request) {
             Ok(hash) => all.push((endpoint, hash)),
             Err(e) => {
-                eprintln!("Failed to get the hash of endpoint {endpoint} ({e})");
+                output::err(format!("Failed to get the hash of endpoint {endpoint} ({e})"));
                 failed = Some(e);
             }
         }
@@ -330,7 +330,7 @@ pub fn hashkv(context: &Context) -> Result<(), Exit> {
     match failed {
         Some(e) if all.is_empty() => Err(crate::session::failed(e)),
         failed => {
-            out(&text);
+            output::out(&text);
             failed.map_or(Ok(()), |e| Err(crate::session::failed(e)))
         }
     }

@@ -9,9 +9,9 @@ use api::etcdserverpb::{
 };
 use api::method::Method;
 use bytes::Bytes;
-use cli::{Exit, Values, text};
+use cli::{Exit, Values, output, text};
 
-use crate::print::{self, Format, answer, field, header_fields, kv_fields, kv_lines, line};
+use crate::print::{Format, answer, field, header_fields, kv_fields, kv_lines, line};
 use crate::session::{Context, Session, failed};
 
 /// A key as it is sent.
@@ -32,18 +32,20 @@ pub fn prefix_end(prefix: &[u8]) -> Bytes {
     Bytes::from_static(b"\0")
 }
 
+/// The first argument of a command that takes one at least.
+pub(crate) fn first(values: &Values) -> &str {
+    values.args.first().expect("arguments are counted before a command runs")
+}
+
 /// Key and range end from arguments and the flags `prefix` and `from-key`.
-fn range_of(command: &str, values: &Values) -> Result<(Bytes, Bytes), Exit> {
+fn range_of(values: &Values) -> Result<(Bytes, Bytes), Exit> {
     let (prefix, from_key) = (values.is_on("prefix"), values.is_on("from-key"));
     if prefix && from_key {
         return Err(Exit::args(
             "`--prefix` and `--from-key` cannot be set at the same time, choose one",
         ));
     }
-    let Some(key) = values.args.first() else {
-        let text = "needs one argument as key and an optional argument as range_end";
-        return Err(Exit::args(format!("{command} command {text}")));
-    };
+    let key = first(values);
     let mut end = Bytes::new();
     if let Some(given) = values.args.get(1) {
         if prefix || from_key {
@@ -70,12 +72,8 @@ fn range_of(command: &str, values: &Values) -> Result<(Bytes, Bytes), Exit> {
 /// As etcdctl.
 //= etcd 3.7.1: etcdctl/ctlv3/command/get_command.go#getGetOp
 pub fn range_request(values: &Values) -> Result<RangeRequest, Exit> {
-    if values.args.is_empty() {
-        let text = "get command needs one argument as key and an optional argument as range_end";
-        return Err(Exit::args(text));
-    }
     if values.is_on("prefix") && values.is_on("from-key") {
-        range_of("get", values)?;
+        range_of(values)?;
     }
     if values.is_on("keys-only") && values.is_on("count-only") {
         return Err(Exit::args(
@@ -93,7 +91,7 @@ pub fn range_request(values: &Values) -> Result<RangeRequest, Exit> {
             )));
         }
     };
-    let (key, range_end) = range_of("get", values)?;
+    let (key, range_end) = range_of(values)?;
     let order = values.text("order").to_uppercase();
     let mut sort_order = match order.as_str() {
         "" => SortOrder::None,
@@ -146,9 +144,8 @@ pub fn range_request(values: &Values) -> Result<RangeRequest, Exit> {
 /// As etcdctl.
 //= etcd 3.7.1: etcdctl/ctlv3/command/put_command.go#getPutOp
 pub fn put_request(values: &Values, stdin: bool) -> Result<PutRequest, Exit> {
-    let key = values.args.first();
+    let key = first(values);
     let few = || Exit::args("put command needs 1 argument and input from stdin or 2 arguments");
-    let key = key.ok_or_else(few)?;
     let ignore_value = values.is_on("ignore-value");
     if ignore_value && values.args.len() > 1 {
         return Err(Exit::args("put command needs only 1 argument when 'ignore-value' is set"));
@@ -185,11 +182,7 @@ pub fn put_request(values: &Values, stdin: bool) -> Result<PutRequest, Exit> {
 /// As etcdctl.
 //= etcd 3.7.1: etcdctl/ctlv3/command/del_command.go#getDelOp
 pub fn delete_request(values: &Values) -> Result<DeleteRangeRequest, Exit> {
-    if values.args.is_empty() {
-        let text = "del command needs one argument as key and an optional argument as range_end";
-        return Err(Exit::args(text));
-    }
-    let (key, range_end) = range_of("del", values)?;
+    let (key, range_end) = range_of(values)?;
     Ok(DeleteRangeRequest { key, range_end, prev_kv: values.is_on("prev-kv") })
 }
 
@@ -301,10 +294,10 @@ pub fn del(context: &Context) -> Result<(), Exit> {
     let args = &context.values.args;
     if args.len() > 1 && !context.values.is_on("range") {
         let (from, to) = (text::quote(args[0].as_bytes()), text::quote(args[1].as_bytes()));
-        eprintln!(
+        output::err(format!(
             "Warning: Keys between {from} and {to} will be deleted. Please interrupt the command \
              within next 2 seconds to cancel. You can provide `--range` flag to avoid the delay."
-        );
+        ));
         std::thread::sleep(std::time::Duration::from_secs(2));
     }
     let session = context.open()?;
@@ -338,14 +331,12 @@ pub(crate) fn delete_fields(out: &mut Vec<u8>, response: &DeleteRangeResponse, i
 /// # Errors
 /// As etcdctl.
 pub fn compaction(context: &Context) -> Result<(), Exit> {
-    let [revision] = context.values.args.as_slice() else {
-        return Err(Exit::args("compaction command needs 1 argument"));
-    };
-    let revision = text::parse_int(revision, 10).map_err(|e| Exit::new(Exit::ERROR, e))?;
+    let revision =
+        text::parse_int(first(&context.values), 10).map_err(|e| Exit::new(Exit::ERROR, e))?;
     let session = context.open()?;
     let request = CompactionRequest { revision, physical: context.values.is_on("physical") };
     let _: CompactionResponse = session.call(Method::Compact, &request).map_err(failed)?;
-    print::out(format!("compacted revision {revision}\n").as_bytes());
+    output::out(format!("compacted revision {revision}\n"));
     Ok(())
 }
 

@@ -9,16 +9,16 @@ use api::etcdserverpb::{
     LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, ResponseHeader,
 };
 use api::method::Method;
-use cli::{Exit, text};
+use cli::{Exit, output, text};
 use prost::Message;
 
 use crate::json;
-use crate::print::{self, Format, answer, field, header_fields, line};
+use crate::kv::first;
+use crate::print::{Format, answer, field, header_fields, line};
 use crate::session::{Context, Session, failed};
 
-fn lease_arg(context: &Context, missing: &str) -> Result<i64, Exit> {
-    let [id] = context.values.args.as_slice() else { return Err(Exit::args(missing)) };
-    text::parse_int(id, 16)
+fn lease_arg(context: &Context) -> Result<i64, Exit> {
+    text::parse_int(first(&context.values), 16)
         .map_err(|e| Exit::args(format!("bad lease ID arg ({e}), expecting ID in Hex")))
 }
 
@@ -47,7 +47,7 @@ fn unpacked(
         Format::Protobuf => out = header.copied().unwrap_or_default().encode_to_vec(),
         Format::Table => return Err(Format::Table.unsupported()),
     }
-    print::out(&out);
+    output::out(&out);
     Ok(())
 }
 
@@ -56,10 +56,8 @@ fn unpacked(
 /// # Errors
 /// As etcdctl.
 pub fn grant(context: &Context) -> Result<(), Exit> {
-    let [ttl] = context.values.args.as_slice() else {
-        return Err(Exit::args("lease grant command needs TTL argument"));
-    };
-    let ttl = text::parse_int(ttl, 10).map_err(|e| Exit::args(format!("bad TTL ({e})")))?;
+    let ttl = text::parse_int(first(&context.values), 10)
+        .map_err(|e| Exit::args(format!("bad TTL ({e})")))?;
     let session = context.open()?;
     let request = LeaseGrantRequest { ttl, id: 0 };
     let response: LeaseGrantResponse = session
@@ -89,7 +87,7 @@ fn id_and_ttl(out: &mut Vec<u8>, id: i64, ttl: i64, is_hex: bool) {
 /// # Errors
 /// As etcdctl.
 pub fn revoke(context: &Context) -> Result<(), Exit> {
-    let id = lease_arg(context, "lease revoke command needs 1 argument")?;
+    let id = lease_arg(context)?;
     let session = context.open()?;
     let response: LeaseRevokeResponse = session
         .call(Method::LeaseRevoke, &LeaseRevokeRequest { id })
@@ -111,7 +109,7 @@ pub fn revoke(context: &Context) -> Result<(), Exit> {
 /// # Errors
 /// As etcdctl.
 pub fn time_to_live(context: &Context) -> Result<(), Exit> {
-    let id = lease_arg(context, "lease timetolive command needs lease ID as argument")?;
+    let id = lease_arg(context)?;
     let keys = context.values.is_on("keys");
     let session = context.open()?;
     let request = LeaseTimeToLiveRequest { id, keys };
@@ -189,7 +187,7 @@ pub fn list(context: &Context) -> Result<(), Exit> {
 /// # Errors
 /// As etcdctl.
 pub fn keep_alive(context: &Context) -> Result<(), Exit> {
-    let id = lease_arg(context, "lease keep-alive command needs lease ID as argument")?;
+    let id = lease_arg(context)?;
     let once = context.values.is_on("once");
     let session = context.open()?;
     loop {
@@ -201,7 +199,7 @@ pub fn keep_alive(context: &Context) -> Result<(), Exit> {
                 let text = ApiError::LeaseNotFound.text();
                 return Err(Exit::new(Exit::BAD_CONNECTION, text));
             }
-            print::out(format!("lease {id:016x} expired or revoked.\n").as_bytes());
+            output::out(format!("lease {id:016x} expired or revoked.\n"));
             return Ok(());
         }
         let pairs = [format!("\"ID\":{}", response.id), format!("\"TTL\":{}", response.ttl)];

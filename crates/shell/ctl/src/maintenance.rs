@@ -11,10 +11,13 @@ use api::etcdserverpb::{
     SnapshotResponse,
 };
 use api::method::Method;
+use cli::output::{self, Level};
 use cli::{Exit, text};
+use osenv::error_text;
 
 use crate::endpoint;
-use crate::print::{self, answer, field, header_fields, id, io_text, line, out};
+use crate::kv::first;
+use crate::print::{answer, field, header_fields, id, line};
 use crate::session::{Context, Session, failed};
 
 /// The name of an alarm.
@@ -46,19 +49,11 @@ fn show_alarms(session: &Session<'_>, response: &AlarmResponse) -> Result<(), Ex
     )
 }
 
-fn no_args(context: &Context, command: &str) -> Result<(), Exit> {
-    if context.values.args.is_empty() {
-        return Ok(());
-    }
-    Err(Exit::args(format!("{command} command accepts no arguments")))
-}
-
 /// alarm list.
 ///
 /// # Errors
 /// As etcdctl.
 pub fn alarm_list(context: &Context) -> Result<(), Exit> {
-    no_args(context, "alarm list")?;
     let session = context.open()?;
     let response: AlarmResponse =
         session.call(Method::Alarm, &AlarmRequest::default()).map_err(failed)?;
@@ -70,7 +65,6 @@ pub fn alarm_list(context: &Context) -> Result<(), Exit> {
 /// # Errors
 /// As etcdctl.
 pub fn alarm_disarm(context: &Context) -> Result<(), Exit> {
-    no_args(context, "alarm disarm")?;
     let session = context.open()?;
     let active: AlarmResponse =
         session.call(Method::Alarm, &AlarmRequest::default()).map_err(failed)?;
@@ -103,10 +97,11 @@ pub fn defrag(context: &Context) -> Result<(), Exit> {
         match answer {
             Ok(_) => {
                 let text = format!("Finished defragmenting etcd member[{endpoint}]. took {took}\n");
-                out(text.as_bytes());
+                output::out(text);
             }
             Err(e) => {
-                eprintln!("Failed to defragment etcd member[{endpoint}]. took {took}. ({e})");
+                let why = format!("took {took}. ({e})");
+                output::err(format!("Failed to defragment etcd member[{endpoint}]. {why}"));
                 any_failed = true;
             }
         }
@@ -122,29 +117,38 @@ fn interrupted(text: impl Into<String>) -> Exit {
 ///
 /// # Errors
 /// As etcdctl.
-//= etcd 3.7.1: client/v3/snapshot/v3_snapshot.go#SaveWithVersion
+//= etcd 3.7.3: client/v3/snapshot/v3_snapshot.go#SaveWithVersion
 pub fn snapshot_save(context: &Context) -> Result<(), Exit> {
-    let [path] = context.values.args.as_slice() else {
-        return Err(Exit::args("snapshot save expects one argument <filename>"));
-    };
+    let path = first(&context.values);
     let session = context.open()?;
     let endpoints = session.values.list("endpoints");
-    if endpoints.len() != 1 {
+    let [endpoint] = endpoints.as_slice() else {
         let listed = endpoints.join(" ");
         return Err(interrupted(format!(
             "snapshot must be requested to one selected node, not multiple [{listed}]"
         )));
-    }
+    };
     let part = format!("{path}.part");
     let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part);
     let mut file = opened.map_err(|e| {
-        interrupted(format!("could not open {part} (open {part}: {})", io_text(&e)))
+        interrupted(format!("could not open {part} (open {part}: {})", error_text(&e)))
     })?;
+    tell("created temporary db file", &[("path", part.as_str().into())]);
+    let began = Instant::now();
+    tell("fetching snapshot", &[("endpoint", endpoint.as_str().into())]);
     let received = session.wait(receive(&session, &mut file));
-    let written = received.and_then(|version| {
-        file.sync_all().map_err(|e| interrupted(io_text(&e)))?;
+    let written = received.and_then(|Received { size, version }| {
+        file.sync_all()
+            .map_err(|e| interrupted(format!("could not fsync snapshot: {}", error_text(&e))))?;
+        let fields = [
+            ("endpoint", endpoint.as_str().into()),
+            ("size", text::size(size).into()),
+            ("took", text::show_duration(began.elapsed()).into()),
+            ("etcd-version", version.as_str().into()),
+        ];
+        tell("fetched snapshot", &fields);
         std::fs::rename(&part, path).map_err(|e| {
-            let why = io_text(&e);
+            let why = error_text(&e);
             interrupted(format!("could not rename {part} to {path} (rename {part} {path}: {why})"))
         })?;
         Ok(version)
@@ -153,25 +157,38 @@ pub fn snapshot_save(context: &Context) -> Result<(), Exit> {
         // What came is of no use.
         let _ = std::fs::remove_file(&part);
     })?;
+    tell("saved", &[("path", path.into())]);
     let mut text = format!("Snapshot saved at {path}\n");
     if !version.is_empty() {
         text.push_str(&format!("Server version {version}\n"));
     }
-    print::out(text.as_bytes());
+    output::out(text);
     Ok(())
 }
 
-/// Receives a snapshot into a file and returns the server's storage version.
-async fn receive(session: &Session<'_>, file: &mut std::fs::File) -> Result<String, Exit> {
+/// A log line about a snapshot.
+fn tell(msg: &str, fields: &[(&str, serde_json::Value)]) {
+    output::log(Level::Info, file!(), msg, fields);
+}
+
+/// What was received: bytes, and the server's storage version.
+struct Received {
+    size: u64,
+    version: String,
+}
+
+/// Receives a snapshot into a file.
+async fn receive(session: &Session<'_>, file: &mut std::fs::File) -> Result<Received, Exit> {
     let deadline =
         if session.values.is_given("command-timeout") { session.deadline() } else { None };
     let failed = |e: client::Error| interrupted(e.to_string());
     let stream = session.client().stream(Method::Snapshot, &SnapshotRequest {}, false, deadline);
     let mut stream = stream.await.map_err(failed)?;
-    let (mut size, mut version) = (0_usize, String::new());
+    let (mut size, mut version) = (0, String::new());
     while let Some(part) = stream.next::<SnapshotResponse>(deadline).await.map_err(failed)? {
-        file.write_all(&part.blob).map_err(|e| interrupted(io_text(&e)))?;
-        size += part.blob.len();
+        file.write_all(&part.blob)
+            .map_err(|e| interrupted(format!("could not write snapshot: {}", error_text(&e))))?;
+        size += part.blob.len() as u64;
         if !part.version.is_empty() {
             version = part.version;
         }
@@ -179,7 +196,7 @@ async fn receive(session: &Session<'_>, file: &mut std::fs::File) -> Result<Stri
     if size % 512 != 32 {
         return Err(interrupted(format!("sha256 checksum not found [bytes: {size}]")));
     }
-    Ok(version)
+    Ok(Received { size, version })
 }
 
 /// version.
@@ -187,6 +204,7 @@ async fn receive(session: &Session<'_>, file: &mut std::fs::File) -> Result<Stri
 /// # Errors
 /// None.
 pub fn version(_: &Context) -> Result<(), Exit> {
-    out(b"etcdctl version: 3.7.1\nAPI version: 3.7\n");
+    let (version, api) = (types::SERVER_VERSION, types::API_VERSION);
+    output::out(format!("etcdctl version: {version}\nAPI version: {api}\n"));
     Ok(())
 }

@@ -8,12 +8,13 @@ use api::etcdserverpb::{
     MemberUpdateRequest, MemberUpdateResponse, ResponseHeader,
 };
 use api::method::Method;
-use cli::{Exit, text};
+use cli::{Exit, output, text};
 use prost::Message;
 use types::Url;
 
 use crate::json;
-use crate::print::{Format, answer, field, header_fields, id, line, out};
+use crate::kv::first;
+use crate::print::{Format, answer, field, header_fields, id, line};
 use crate::session::{Context, Session, failed};
 
 /// member list.
@@ -32,11 +33,11 @@ pub fn list(context: &Context) -> Result<(), Exit> {
         session.call(Method::MemberList, &MemberListRequest { linearizable }).map_err(failed)?;
     if session.format == Format::Table {
         let header = ["ID", "Status", "Name", "Peer Addrs", "Client Addrs", "Is Learner"];
-        out(text::table(&header, &rows(&response)).as_bytes());
+        output::out(text::table(&header, &rows(&response)));
         return Ok(());
     }
     if session.format == Format::Json && session.is_hex {
-        out(hex_json(response.header, None, &response.members).as_bytes());
+        output::out(hex_json(response.header, None, &response.members));
         return Ok(());
     }
     answer(
@@ -107,10 +108,7 @@ fn hex_json(header: Option<ResponseHeader>, one: Option<&Member>, members: &[Mem
 
 /// An id in hex, the only argument.
 fn only_id(context: &Context) -> Result<u64, Exit> {
-    let [arg] = context.values.args.as_slice() else {
-        return Err(Exit::args("member ID is not provided"));
-    };
-    text::parse_uint(arg, 16)
+    text::parse_uint(first(&context.values), 16)
         .map_err(|e| Exit::args(format!("bad member ID arg ({e}), expecting ID in Hex")))
 }
 
@@ -141,7 +139,7 @@ fn changed(
     match session.format {
         Format::Fields => return Err(Format::Fields.unsupported()),
         Format::Json if session.is_hex => {
-            out(hex_json(header, one, members).as_bytes());
+            output::out(hex_json(header, one, members));
             return Ok(());
         }
         _ => {}
@@ -153,21 +151,20 @@ fn changed(
     answer(session, method, response, simple, |_| {})
 }
 
+/// What `member add` says to more than a name.
+#[must_use]
+pub fn too_many_names(args: &[String]) -> String {
+    let is_url = |arg: &&String| arg.to_lowercase().starts_with("http");
+    let meant = args.iter().filter(is_url).map(|a| format!(", did you mean --peer-urls={a}"));
+    format!("too many arguments{}", meant.collect::<String>())
+}
+
 /// member add.
 ///
 /// # Errors
 /// As etcdctl.
 pub fn add(context: &Context) -> Result<(), Exit> {
-    let name = match context.values.args.as_slice() {
-        [] => return Err(Exit::args("member name not provided")),
-        [name] => name,
-        all => {
-            let is_url = |arg: &&String| arg.to_lowercase().starts_with("http");
-            let meant =
-                all.iter().filter(is_url).map(|a| format!(", did you mean --peer-urls={a}"));
-            return Err(Exit::args(format!("too many arguments{}", meant.collect::<String>())));
-        }
-    };
+    let name = first(&context.values);
     let peer_ur_ls = peer_urls(context)?;
     let session = context.open()?;
     check_urls(&peer_ur_ls)?;
@@ -180,12 +177,12 @@ pub fn add(context: &Context) -> Result<(), Exit> {
         line(text, format!("Member {:>16x} added {learner}to cluster {cluster:>16x}", added.id));
         line(text, "");
         let all = response.members.iter().flat_map(|member| {
-            let name = if member.id == added.id { name } else { &member.name };
+            let name = if member.id == added.id { name } else { member.name.as_str() };
             member.peer_ur_ls.iter().map(move |url| format!("{name}={url}"))
         });
         let all = all.collect::<Vec<_>>().join(",");
         let variables = [
-            ("NAME", name.as_str()),
+            ("NAME", name),
             ("INITIAL_CLUSTER", &all),
             ("INITIAL_ADVERTISE_PEER_URLS", context.values.text("peer-urls")),
             ("INITIAL_CLUSTER_STATE", "existing"),

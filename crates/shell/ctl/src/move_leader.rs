@@ -4,6 +4,7 @@ use api::etcdserverpb::{MoveLeaderRequest, MoveLeaderResponse, StatusRequest, St
 use api::method::Method;
 use cli::{Exit, text};
 
+use crate::kv::first;
 use crate::print::{Format, answer, line};
 use crate::session::{Context, failed};
 
@@ -14,10 +15,7 @@ use crate::session::{Context, failed};
 /// As etcdctl.
 //= etcd 3.7.1: etcdctl/ctlv3/command/move_leader_command.go#transferLeadershipCommandFunc
 pub fn move_leader(context: &Context) -> Result<(), Exit> {
-    let [target] = context.values.args.as_slice() else {
-        return Err(Exit::args("move-leader command needs 1 argument"));
-    };
-    let target_id = text::parse_uint(target, 16).map_err(Exit::args)?;
+    let target_id = text::parse_uint(first(&context.values), 16).map_err(Exit::args)?;
     let session = context.open()?;
     let endpoints = session.values.list("endpoints");
     let deadline = session.deadline();

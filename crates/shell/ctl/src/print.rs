@@ -1,11 +1,9 @@
 //! Formats of answers, and the parts that several commands print alike.
 
-use std::io::Write as _;
-
 use api::etcdserverpb::ResponseHeader;
 use api::method::Method;
 use api::mvccpb::KeyValue;
-use cli::{Exit, text};
+use cli::{Exit, output, text};
 use prost::Message;
 
 use crate::json;
@@ -50,12 +48,6 @@ impl Format {
     }
 }
 
-/// Writes to stdout. A reader that went away is nobody's error.
-pub fn out(bytes: &[u8]) {
-    let mut stdout = std::io::stdout().lock();
-    let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
-}
-
 /// Prints an answer in the session's format.
 ///
 /// # Errors
@@ -80,7 +72,7 @@ pub fn answer(
         Format::Protobuf => text = message.encode_to_vec(),
         Format::Table => return Err(Format::Table.unsupported()),
     }
-    out(&text);
+    output::out(&text);
     Ok(())
 }
 
@@ -131,13 +123,4 @@ pub fn kv_lines(out: &mut Vec<u8>, kv: &KeyValue, is_hex: bool, value_only: bool
         line(out, shown(&kv.key));
     }
     line(out, shown(&kv.value));
-}
-
-/// An I/O error with the text that Go gives it.
-#[must_use]
-pub fn io_text(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |c| c.to_lowercase().chain(chars).collect())
 }

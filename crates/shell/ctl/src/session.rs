@@ -3,16 +3,18 @@
 //! As in etcdctl, environment, format and endpoints are looked at only when a command turns to a
 //! server, after its own arguments.
 
+use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use api::etcdserverpb::{AuthenticateRequest, AuthenticateResponse};
 use api::method::Method;
-use cli::{Exit, Values};
-use client::{Client, Config, Error};
+use cli::output::{self, Level};
+use cli::{Exit, Values, not_implemented};
+use client::{Client, Config, Credentials, Error, FailedAttempt};
 use prost::Message;
 use tokio::time::Instant;
 
-use crate::commands;
+use crate::environment;
 use crate::print::Format;
 
 /// A command's surroundings.
@@ -21,6 +23,10 @@ pub struct Context {
     /// Flags and arguments of the command line.
     pub values: Values,
     environment: Vec<(String, String)>,
+    /// Variables that the command reads by itself.
+    taken: RefCell<BTreeSet<String>>,
+    /// Flags with the environment's values, read once.
+    merged: OnceCell<Values>,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -50,13 +56,16 @@ impl Context {
             .enable_all()
             .build()
             .map_err(|e| Exit::new(Exit::IO, e.to_string()))?;
-        let environment = environment.filter(|(name, _)| name.starts_with("ETCDCTL_")).collect();
-        Ok(Self { values, environment, runtime })
+        let ours = |name: &str| name.starts_with(environment::PREFIX);
+        let environment = environment.filter(|(name, _)| ours(name)).collect();
+        let (taken, merged) = (RefCell::default(), OnceCell::new());
+        Ok(Self { values, environment, taken, merged, runtime })
     }
 
-    /// A variable of the environment.
+    /// A variable that the command reads by itself; it must ask before it opens a session.
     #[must_use]
     pub fn variable(&self, name: &str) -> Option<&str> {
+        self.taken.borrow_mut().insert(name.to_owned());
         self.environment.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
@@ -74,38 +83,23 @@ impl Context {
     }
 
     fn merged(&self) -> Result<Values, Exit> {
-        let mut values = self.values.clone();
-        for flag in commands::ETCDCTL.flags {
-            let name = format!("ETCDCTL_{}", flag.name.to_uppercase().replace('-', "_"));
-            let Some(value) = self.variable(&name).filter(|v| !v.is_empty()) else { continue };
-            if self.values.is_given(flag.name) {
-                let text = format!(
-                    "conflicting environment variable is shadowed by the command line: {name}"
-                );
-                return Err(Exit::new(Exit::ERROR, text));
-            }
-            values
-                .set_from_outside(flag.name, value.to_owned())
-                .map_err(|e| Exit::new(Exit::BAD_ARGS, format!("invalid value for {name}: {e}")))?;
+        if let Some(values) = self.merged.get() {
+            return Ok(values.clone());
         }
-        Ok(values)
+        let values = environment::merge(&self.values, &self.environment, &self.taken.borrow())?;
+        Ok(self.merged.get_or_init(|| values).clone())
     }
 
     fn open_to(&self, only: Option<&str>) -> Result<Session<'_>, Exit> {
         let values = self.merged()?;
-        let format = Format::parse(values.text("write-out"))
-            .ok_or_else(|| Exit::new(Exit::BAD_FEATURE, "unsupported output format"))?;
         for name in ["cert", "key", "cacert"] {
             if values.is_given(name) && values.text(name).is_empty() {
                 return Err(Exit::args(format!("empty string is passed to --{name} option")));
             }
-            if values.is_given(name) {
-                return Err(Exit::new(Exit::BAD_FEATURE, "TLS is not implemented"));
-            }
         }
-        if !values.text("discovery-srv").is_empty() {
-            return Err(Exit::new(Exit::BAD_FEATURE, "--discovery-srv is not implemented"));
-        }
+        let format = Format::parse(values.text("write-out"))
+            .ok_or_else(|| Exit::new(Exit::BAD_FEATURE, "unsupported output format"))?;
+        refuse_what_is_missing(&values)?;
         let endpoints = match only {
             Some(endpoint) => vec![endpoint.to_owned()],
             None => values.list("endpoints"),
@@ -113,43 +107,83 @@ impl Context {
         let bytes = |name| usize::try_from(values.int(name)).unwrap_or(0);
         let config = Config {
             endpoints,
-            dial_timeout: values.duration("dial-timeout").max(Duration::from_millis(1)),
+            dial_timeout: dial_timeout(&values).unwrap_or(MAX_DIAL),
             max_send_bytes: bytes("max-request-bytes"),
             max_receive_bytes: bytes("max-recv-bytes"),
-            token: Some(values.text("auth-jwt-token").to_owned()).filter(|t| !t.is_empty()),
+            credentials: credentials(&values)?,
+            on_failure: Some(tell_failure),
         };
-        let client = Client::new(config);
-        let client = client.map_err(|e| Exit::new(Exit::BAD_CONNECTION, e.to_string()))?;
+        let bad = |e: Error| Exit::new(Exit::BAD_CONNECTION, e.to_string());
+        let client = Client::new(config).map_err(bad)?;
+        let until = dial_timeout(&values).map(|limit| Instant::now() + limit);
+        self.wait(async { client.authenticate(until).await }).map_err(bad)?;
         let is_hex = values.is_on("hex");
-        let mut session = Session { context: self, values, format, is_hex, client };
-        session.authenticate()?;
-        Ok(session)
+        Ok(Session { context: self, values, format, is_hex, client })
     }
 }
 
-impl Session<'_> {
-    fn authenticate(&mut self) -> Result<(), Exit> {
-        let user = self.values.text("user");
-        if user.is_empty() || self.values.is_given("auth-jwt-token") {
-            return Ok(());
-        }
-        let password = self.values.text("password");
-        let (name, password) = match user.split_once(':') {
-            _ if !password.is_empty() => (user, password),
-            Some(both) => both,
-            None => {
-                let text = "a prompt for the password is not implemented; give user:password";
-                return Err(Exit::new(Exit::BAD_FEATURE, text));
-            }
-        };
-        let request = AuthenticateRequest { name: name.to_owned(), password: password.to_owned() };
-        let answer: AuthenticateResponse = self
-            .call(Method::Authenticate, &request)
-            .map_err(|e| Exit::new(Exit::BAD_CONNECTION, e.to_string()))?;
-        self.client.set_token(answer.token);
-        Ok(())
-    }
+/// Longest time to connect to one endpoint where no limit is set.
+const MAX_DIAL: Duration = Duration::from_secs(20);
 
+/// `--dial-timeout`; 0 means no limit.
+fn dial_timeout(values: &Values) -> Option<Duration> {
+    Some(values.duration("dial-timeout")).filter(|limit| !limit.is_zero())
+}
+
+/// Whatever asks for protection that is not there must never be done without it.
+fn refuse_what_is_missing(values: &Values) -> Result<(), Exit> {
+    let refused = |what: &str| Err(Exit::new(Exit::BAD_FEATURE, not_implemented(what)));
+    for name in ["cacert", "cert", "key"] {
+        if !values.text(name).is_empty() {
+            return refused(&format!("TLS (--{name})"));
+        }
+    }
+    if !values.is_on("insecure-transport") {
+        return refused("TLS (--insecure-transport=false)");
+    }
+    if values.is_on("insecure-skip-tls-verify") {
+        return refused("TLS (--insecure-skip-tls-verify)");
+    }
+    if !values.text("discovery-srv").is_empty() {
+        return refused("--discovery-srv");
+    }
+    Ok(())
+}
+
+/// Who calls, by `--auth-jwt-token`, `--user` and `--password`.
+//= etcd 3.7.3: etcdctl/ctlv3/command/global.go#authCfgFromCmd
+fn credentials(values: &Values) -> Result<Credentials, Exit> {
+    let token = values.text("auth-jwt-token");
+    if !token.is_empty() {
+        return Ok(Credentials::Token(token.to_owned()));
+    }
+    let (user, password) = (values.text("user"), values.text("password"));
+    let (user, password) = match user.split_once(':') {
+        _ if user.is_empty() => return Ok(Credentials::None),
+        _ if !password.is_empty() => (user, password),
+        Some(both) => both,
+        None => {
+            let what = not_implemented("a prompt for the password");
+            return Err(Exit::new(Exit::BAD_FEATURE, format!("{what}; give user:password")));
+        }
+    };
+    Ok(Credentials::Password { user: user.to_owned(), password: password.to_owned() })
+}
+
+/// The line of etcd's client about an attempt that failed.
+//= etcd 3.7.3: client/v3/retry_interceptor.go#unaryClientInterceptor
+fn tell_failure(failed: &FailedAttempt<'_>) {
+    let fields = [
+        ("logger", "etcd-client".into()),
+        ("target", format!("etcd-endpoints:///{}", failed.target).into()),
+        ("method", failed.method.into()),
+        ("attempt", failed.number.into()),
+        ("error", failed.error.as_str().into()),
+    ];
+    output::log(Level::Warn, file!(), "retrying of unary invoker failed", &fields);
+}
+
+impl Session<'_> {
     /// The end of `--command-timeout`, counted from now.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {

@@ -8,7 +8,7 @@ use api::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use api::etcdserverpb::response_op::Response;
 use api::etcdserverpb::{Compare, RequestOp, TxnRequest, TxnResponse, request_op::Request};
 use api::method::Method;
-use cli::{Exit, Flag, Values, text};
+use cli::{Command, Exit, Values, output, text};
 
 use crate::commands;
 use crate::kv;
@@ -24,13 +24,10 @@ fn invalid(text: impl Into<String>) -> Exit {
 /// # Errors
 /// As etcdctl.
 pub fn txn(context: &Context) -> Result<(), Exit> {
-    if !context.values.args.is_empty() {
-        return Err(Exit::args("txn command does not accept argument"));
-    }
     let prompts = context.values.is_on("interactive");
     let prompt = |text: &str| {
         if prompts {
-            crate::print::out(format!("{text}\n").as_bytes());
+            output::out(format!("{text}\n"));
         }
     };
     let mut input = std::io::stdin().lock();
@@ -146,14 +143,16 @@ fn parse_op(text: &str) -> Result<RequestOp, Exit> {
     let Some((name, rest)) = args.split_first().filter(|(_, rest)| !rest.is_empty()) else {
         return Err(invalid(format!("invalid txn compare request: {text}")));
     };
-    let read = |flags: &[Flag]| {
-        let values = Values::read(flags.to_vec(), rest);
-        values.map_err(|_| invalid(format!("invalid txn request: {text}")))
+    // The command's own row: its flags, and how many arguments it takes.
+    let read = |command: &Command<commands::Run>| {
+        let values = Values::read(command.flags.to_vec(), rest);
+        let values = values.map_err(|_| invalid(format!("invalid txn request: {text}")))?;
+        command.takes.check(&values.args).map(|()| values)
     };
     let request = match name.as_str() {
-        "put" => Request::RequestPut(kv::put_request(&read(commands::PUT)?, false)?),
-        "get" => Request::RequestRange(kv::range_request(&read(commands::GET)?)?),
-        "del" => Request::RequestDeleteRange(kv::delete_request(&read(commands::DEL)?)?),
+        "put" => Request::RequestPut(kv::put_request(&read(&commands::PUT_COMMAND)?, false)?),
+        "get" => Request::RequestRange(kv::range_request(&read(&commands::GET_COMMAND)?)?),
+        "del" => Request::RequestDeleteRange(kv::delete_request(&read(&commands::DEL_COMMAND)?)?),
         _ => return Err(invalid(format!("invalid txn request: {text}"))),
     };
     Ok(RequestOp { request: Some(request) })
@@ -244,6 +243,13 @@ mod tests {
         assert_eq!(words(r#"put "a\tb" 'c "d' e"#), ["put", "a\tb", "c \"d", "e"]);
         assert_eq!(words(r#"put "\x41\101é\u00e9""#), ["put", "AAéé"]);
         assert!(split("put \"a").is_err());
+    }
+
+    #[test]
+    fn requests_take_as_many_arguments_as_their_commands() {
+        let text = "del command needs one argument as key and an optional argument as range_end";
+        assert_eq!(parse_op("del a b c").unwrap_err(), Exit::args(text));
+        assert!(parse_op("del a b").is_ok() && parse_op("get a b c").is_ok());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use api::etcdserverpb::{
 use api::method::Method;
 use api::mvccpb::Event;
 use bytes::Bytes;
-use cli::{Exit, text};
+use cli::{Exit, not_implemented, output, text};
 use client::Error;
 
 use crate::print::{self, Format, header_fields, kv_fields, kv_lines, line};
@@ -27,39 +27,48 @@ struct Plan {
 /// As etcdctl.
 pub fn watch(context: &Context) -> Result<(), Exit> {
     if context.values.is_on("interactive") {
-        return Err(Exit::new(Exit::BAD_FEATURE, "interactive watch is not implemented"));
+        let what = "watch --interactive";
+        return Err(Exit::new(Exit::BAD_FEATURE, not_implemented(what)));
     }
     let plan = plan(context)?;
     let session = context.open()?;
     session.wait(follow(&session, plan))
 }
 
-//= etcd 3.7.1: etcdctl/ctlv3/command/watch_command.go#parseWatchArgs
+/// Key, range end and command of a watch. What follows a second key means nothing, as in etcd.
+//= etcd 3.7.3: etcdctl/ctlv3/command/watch_command.go#parseWatchArgs
 fn plan(context: &Context) -> Result<Plan, Exit> {
     let values = &context.values;
+    let set = |name| context.variable(name).filter(|value| !value.is_empty());
+    let (key, end) = (set("ETCDCTL_WATCH_KEY"), set("ETCDCTL_WATCH_RANGE_END"));
+    if let (None, Some(end)) = (key, end) {
+        let end = text::quote(end.as_bytes());
+        return Err(Exit::args(format!(
+            "ETCDCTL_WATCH_KEY is empty but got ETCDCTL_WATCH_RANGE_END={end}"
+        )));
+    }
     let split = values.before_dashes.unwrap_or(values.args.len());
-    let (keys, command) = values.args.split_at(split);
-    let mut keys = keys.to_vec();
-    let key = context.variable("ETCDCTL_WATCH_KEY");
-    let end = context.variable("ETCDCTL_WATCH_RANGE_END");
-    let few = || Exit::args("bad number of arguments");
-    match (key, end) {
-        (None, Some(_)) => {
-            return Err(Exit::args("ETCDCTL_WATCH_KEY is empty but got ETCDCTL_WATCH_RANGE_END"));
-        }
-        (Some(_), _) if !keys.is_empty() => return Err(few()),
-        (Some(key), end) => {
-            keys = [Some(key), end].into_iter().flatten().map(str::to_owned).collect();
-        }
-        (None, None) => {}
+    let (given, command) = values.args.split_at(split);
+    if values.before_dashes.is_some() && command.is_empty() {
+        let text = "bad number of arguments (found separator --, but no commands)";
+        return Err(Exit::args(text));
     }
-    if keys.is_empty() || keys.len() > 2 {
-        return Err(few());
-    }
-    let mut key = kv::bytes(&keys[0]);
-    let mut range_end = keys.get(1).map(|end| kv::bytes(end)).unwrap_or_default();
+    let keys: Vec<&str> = match key {
+        Some(_) if !given.is_empty() => {
+            let text = "bad number of arguments (found conflicting environment key)";
+            return Err(Exit::args(text));
+        }
+        Some(key) => [Some(key), end].into_iter().flatten().collect(),
+        None => given.iter().map(String::as_str).collect(),
+    };
+    let Some(first) = keys.first() else { return Err(Exit::args("bad number of arguments")) };
+    let mut key = kv::bytes(first);
+    let mut range_end = match keys.as_slice() {
+        [_, end] => kv::bytes(end),
+        _ => Bytes::new(),
+    };
     if values.is_on("prefix") {
-        if keys.len() > 1 {
+        if keys.len() == 2 {
             return Err(Exit::args("`range_end` and `--prefix` are mutually exclusive"));
         }
         range_end = if key.is_empty() { Bytes::from_static(b"\0") } else { kv::prefix_end(&key) };
@@ -87,7 +96,7 @@ async fn follow(session: &Session<'_>, mut plan: Plan) -> Result<(), Exit> {
         let ended = match stream {
             Err(error) => error,
             Ok(mut stream) => loop {
-                match stream.next::<WatchResponse>(None).await {
+                match next(&mut stream).await {
                     Ok(Some(response)) => received(session, &mut plan, &response)?,
                     Ok(None) => break Error::Broken("the stream ended".to_owned()),
                     Err(error) => break error,
@@ -108,10 +117,25 @@ async fn follow(session: &Session<'_>, mut plan: Plan) -> Result<(), Exit> {
         if !resumes {
             // etcd's client ends the channel with a response of its own.
             show(session, &WatchResponse { canceled: true, ..WatchResponse::default() })?;
-            eprintln!("watch was canceled ({ended})");
+            output::err(format!("watch was canceled ({ended})"));
             return Err(canceled());
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// How often a watch looks whether its output is still read.
+const READER_CHECK: Duration = Duration::from_millis(250);
+
+/// The next response. A watch may be quiet for ever: it ends with the reader of its output, not
+/// only when it next has something to write.
+async fn next(stream: &mut client::Stream) -> Result<Option<WatchResponse>, Error> {
+    loop {
+        let look = Some(tokio::time::Instant::now() + READER_CHECK);
+        match stream.next::<WatchResponse>(look).await {
+            Err(Error::Deadline) => output::end_if_nobody_reads(),
+            answer => return answer,
+        }
     }
 }
 
@@ -136,7 +160,7 @@ fn received(session: &Session<'_>, plan: &mut Plan, response: &WatchResponse) ->
         } else {
             &response.cancel_reason
         };
-        eprintln!("watch was canceled ({reason})");
+        output::err(format!("watch was canceled ({reason})"));
         return Err(canceled());
     }
     if let Some(last) = response.events.last().and_then(|e| e.kv.as_ref()) {
@@ -163,11 +187,14 @@ fn execute(command: &[String], revision: i64, event: &Event) -> Result<(), Exit>
     match status {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => {
-            eprintln!("command {command:?} error (exit status {})", status.code().unwrap_or(-1));
+            output::err(format!(
+                "command {command:?} error (exit status {})",
+                status.code().unwrap_or(-1)
+            ));
             Err(Exit::silent(Exit::ERROR))
         }
         Err(e) => {
-            eprintln!("command {command:?} error ({})", print::io_text(&e));
+            output::err(format!("command {command:?} error ({})", osenv::error_text(&e)));
             Err(Exit::silent(Exit::ERROR))
         }
     }
@@ -228,6 +255,6 @@ fn show(session: &Session<'_>, response: &WatchResponse) -> Result<(), Exit> {
         Format::Protobuf => out = prost::Message::encode_to_vec(response),
         Format::Table => return Err(Format::Table.unsupported()),
     }
-    print::out(&out);
+    output::out(&out);
     Ok(())
 }

@@ -33,15 +33,16 @@ impl Level {
         }
     }
 
-    /// The level of `--log-level`.
+    /// The level of `--log-level`, by any name that zap has for it, in any case.
+    //= go.uber.org/zap 1.28.0: zapcore/level.go#unmarshalText
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        match text {
+        match text.to_ascii_lowercase().as_str() {
             "debug" => Some(Level::Debug),
-            "info" => Some(Level::Info),
-            "warn" => Some(Level::Warn),
+            "info" | "" => Some(Level::Info),
+            "warn" | "warning" => Some(Level::Warn),
             "error" => Some(Level::Error),
-            "panic" | "fatal" => Some(Level::Fatal),
+            "dpanic" | "panic" | "fatal" => Some(Level::Fatal),
             _ => None,
         }
     }

@@ -2,7 +2,7 @@
 
 use cli::text::{show_duration, size};
 use member::PeerChange;
-use peer::{Event, Side};
+use peer::{Event, Refusal, Side};
 use raft::{SnapshotMeta, StepError};
 use types::{Index, MemberId};
 
@@ -30,13 +30,8 @@ impl Reporter {
         match why {
             // As usual as a change of leaders or members.
             StepError::Dropped(_) | StepError::UnknownPeer(_) => {}
-            StepError::CommitBeyondLog { .. } => log_line!(
-                self.log,
-                Error,
-                "Was the raft log corrupted, truncated, or lost?",
-                "remote-peer-id" = peer.to_string(),
-                "error" = why.to_string(),
-            ),
+            // It ends the member, and is told then.
+            StepError::CommitBeyondLog { .. } => {}
             _ => log_line!(
                 self.log,
                 Warn,
@@ -223,7 +218,7 @@ impl Reporter {
             Event::Refused { from, why } => log_line!(
                 self.log,
                 Warn,
-                "rejected a request of a peer",
+                refusal(*why),
                 "local-member-id" = me(),
                 "remote-peer-id" = *from,
                 "reason" = format!("{why:?}"),
@@ -231,7 +226,11 @@ impl Reporter {
             Event::RefusedBy(id, why) => log_line!(
                 self.log,
                 Warn,
-                "request sent was ignored by remote peer",
+                if *why == "cluster ID mismatch" {
+                    "request sent was ignored by remote peer due to cluster ID mismatch"
+                } else {
+                    "request sent was ignored by remote peer"
+                },
                 "local-member-id" = me(),
                 "remote-peer-id" = id.to_string(),
                 "error" = *why,
@@ -245,6 +244,16 @@ impl Reporter {
             ),
             _ => {}
         }
+    }
+}
+
+/// What is said of a request that was refused.
+//= etcd 3.7.3: server/etcdserver/api/rafthttp/http.go#checkClusterCompatibilityFromHeader
+fn refusal(why: Refusal) -> &'static str {
+    match why {
+        Refusal::Cluster => "request cluster ID mismatch",
+        Refusal::Version => "failed version compatibility check",
+        _ => "rejected a request of a peer",
     }
 }
 

@@ -38,7 +38,13 @@ fn error(op: IoOp, path: &Path, source: &std::io::Error) -> IoError {
         Kind::Unsupported => IoErrorKind::Unsupported,
         _ => IoErrorKind::Other,
     };
-    IoError { op, kind, path: path.to_path_buf(), text: source.to_string() }
+    IoError { op, kind, path: path.to_path_buf(), text: crate::error_text(source) }
+}
+
+/// What a path names: an empty one, as [`Path::parent`] gives for a name alone, is the current
+/// directory.
+fn named(path: &Path) -> &Path {
+    if path.as_os_str().is_empty() { Path::new(".") } else { path }
 }
 
 impl OsFile {
@@ -176,7 +182,7 @@ impl Disk for OsDisk {
     fn create_dir_all(&self, _: &MayBlock, path: &Path) -> Result<(), IoError> {
         let mut builder = std::fs::DirBuilder::new();
         builder.recursive(true).mode(0o700);
-        builder.create(path).map_err(|e| error(IoOp::CreateDir, path, &e))
+        builder.create(named(path)).map_err(|e| error(IoOp::CreateDir, path, &e))
     }
 
     fn rename(&self, _: &MayBlock, from: &Path, to: &Path) -> Result<(), IoError> {
@@ -197,7 +203,7 @@ impl Disk for OsDisk {
     fn read_dir(&self, _: &MayBlock, path: &Path) -> Result<Vec<Entry>, IoError> {
         let fail = |e: std::io::Error| error(IoOp::ReadDir, path, &e);
         let mut entries = Vec::new();
-        for entry in std::fs::read_dir(path).map_err(fail)? {
+        for entry in std::fs::read_dir(named(path)).map_err(fail)? {
             let entry = entry.map_err(fail)?;
             let Ok(name) = entry.file_name().into_string() else { continue };
             let metadata = match entry.metadata() {
@@ -218,11 +224,11 @@ impl Disk for OsDisk {
 
     fn sync_dir(&self, _: &MayBlock, path: &Path) -> Result<(), IoError> {
         let fail = |e: std::io::Error| error(IoOp::SyncDir, path, &e);
-        std::fs::File::open(path).map_err(fail)?.sync_all().map_err(fail)
+        std::fs::File::open(named(path)).map_err(fail)?.sync_all().map_err(fail)
     }
 
     fn exists(&self, _: &MayBlock, path: &Path) -> Result<bool, IoError> {
-        path.try_exists().map_err(|e| error(IoOp::Stat, path, &e))
+        named(path).try_exists().map_err(|e| error(IoOp::Stat, path, &e))
     }
 }
 
@@ -241,6 +247,16 @@ mod tests {
         let mut got = vec![0; 21_000];
         file.read_at(&may, &mut got, 5, Access::Scan).unwrap();
         assert_eq!(got, pieces.concat());
+    }
+
+    #[test]
+    fn an_empty_path_is_the_current_directory() {
+        let may = MayBlock::on_this_thread();
+        let parent = Path::new("a-name-alone").parent().unwrap();
+        OsDisk.create_dir_all(&may, parent).unwrap();
+        OsDisk.sync_dir(&may, parent).unwrap();
+        assert!(OsDisk.exists(&may, parent).unwrap());
+        assert!(!OsDisk.read_dir(&may, parent).unwrap().is_empty());
     }
 
     #[test]

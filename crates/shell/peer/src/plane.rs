@@ -114,7 +114,7 @@ pub struct Config {
     pub write_timeout: Duration,
     /// The address from which connections leave (`--experimental-set-member-localaddr`).
     pub local_address: Option<IpAddr>,
-    /// The version that others are told, such as `3.7.1`.
+    /// The version that others are told, such as `3.7.3`.
     pub server_version: String,
 }
 

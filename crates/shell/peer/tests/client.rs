@@ -90,7 +90,7 @@ fn etcd_answers_every_question() {
         assert!(!member.is_learner && member.id != 0 && cluster.id != ClusterId(0));
 
         let versions = client.version(&urls, TIMEOUT).await.unwrap();
-        assert_eq!((&*versions.server, &*versions.cluster), ("3.7.1", "3.7.0"));
+        assert_eq!((&*versions.server, &*versions.cluster), ("3.7.3", "3.7.0"));
         assert_eq!(client.downgrade_enabled(&urls, TIMEOUT).await, Ok(false));
 
         let promote = |id| client.promote(url, MemberId(id), Some("token"), TIMEOUT);

@@ -73,6 +73,9 @@ impl Default for Settings {
 
 /// Bytes of a stream's window: what a client may send of one request unasked.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// The largest number that is told as a limit of calls: clients read it as a signed one.
+//= etcd 3.7.3: server/embed/serve.go#configureHttpServer
+const MAX_STREAMS: u32 = i32::MAX as u32;
 /// Bytes of a connection's window.
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// Bytes of request headers, as grpc-go allows.
@@ -139,7 +142,7 @@ where
         h2::server::Builder::new()
             .initial_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_concurrent_streams(settings.max_concurrent_streams)
+            .max_concurrent_streams(settings.max_concurrent_streams.min(MAX_STREAMS))
             .max_header_list_size(HEADER_LIST_BYTES)
             // A burst of cancelled calls must not end the connection; grpc-go has no limit.
             .max_pending_accept_reset_streams(usize::MAX)

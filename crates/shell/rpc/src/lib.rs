@@ -8,6 +8,7 @@
 //! [`peers`].
 
 pub mod conn;
+mod cors;
 pub mod grpc;
 mod gunzip;
 pub mod http;
@@ -29,6 +30,7 @@ use bytes::Bytes;
 use calls::{Calls, Local};
 
 pub use conn::{Settings, serve};
+pub use cors::Cors;
 pub use grpc::{Requests, Sender};
 pub use metadata::Metadata;
 #[doc(hidden)]

@@ -3,6 +3,7 @@
 //! A member with a log is who its log says; nothing here is asked then.
 //= etcd 3.7.1: server/etcdserver/bootstrap.go#bootstrapCluster
 
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::time::Duration;
@@ -77,6 +78,7 @@ fn has_log(disk: &dyn Disk, may: &MayBlock, dir: &Path) -> Result<bool, RunError
 
 /// The identity of a founding member, from the list of founders.
 fn founded(options: &Options) -> Result<Identity, RunError> {
+    refuse_shared_urls(&options.initial_cluster).map_err(RunError::Bootstrap)?;
     let mut founders = Vec::new();
     for (name, urls) in &options.initial_cluster {
         let id = member_id(urls, &options.initial_cluster_token);
@@ -90,6 +92,24 @@ fn founded(options: &Options) -> Result<Identity, RunError> {
     let member = member.ok_or_else(|| RunError::UnknownName(options.name.clone()))?;
     let ids: Vec<_> = founders.iter().map(|member| MemberId(member.id)).collect();
     Ok(Identity { member, cluster: cluster_id(&ids), founders, remotes: Vec::new() })
+}
+
+/// No two members are reached at one URL: each would be told what is meant for the other.
+///
+/// # Errors
+/// etcd's text.
+//= etcd 3.7.3: server/config/config.go#CheckDuplicateURL
+pub fn refuse_shared_urls(cluster: &[(String, Vec<String>)]) -> Result<(), String> {
+    let mut seen = BTreeSet::new();
+    if cluster.iter().flat_map(|(_, urls)| urls).all(|url| seen.insert(url)) {
+        return Ok(());
+    }
+    let named = |(name, urls): &(String, Vec<String>)| {
+        urls.iter().map(|url| format!("{name}={url}")).collect::<Vec<_>>()
+    };
+    let mut all: Vec<String> = cluster.iter().flat_map(named).collect();
+    all.sort_unstable();
+    Err(format!("initial cluster {} has duplicate url", all.join(",")))
 }
 
 /// What is made up for a member whose log names it.
@@ -306,6 +326,22 @@ mod tests {
             founded(&with("b", here, here)).unwrap_err().to_string(),
             "couldn't find local name \"b\" in the initial cluster configuration"
         );
+    }
+
+    #[test]
+    fn two_members_at_one_url_are_refused() {
+        let options = Options {
+            name: "m".to_owned(),
+            initial_cluster: ["n", "m"]
+                .map(|name| (name.to_owned(), vec!["http://127.0.0.1:1".to_owned()]))
+                .to_vec(),
+            ..Options::default()
+        };
+        let why = "initial cluster m=http://127.0.0.1:1,n=http://127.0.0.1:1 has duplicate url";
+        assert_eq!(founded(&options).unwrap_err().to_string(), why);
+        let mut once = options.initial_cluster;
+        once[0].1 = vec!["http://127.0.0.1:2".to_owned()];
+        assert_eq!(refuse_shared_urls(&once), Ok(()));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use member::{ApplierInput, NodeInput, Reply};
 use observe::metrics::IntCounter;
 use observe::{Log, Metrics, log_line};
 use osenv::Clock;
-use rpc::{Dispatch, HttpRequest, HttpResponse};
+use rpc::{Cors, Dispatch, HttpRequest, HttpResponse};
 use types::{MemberId, ReplyToken};
 
 use crate::pool::Pool;
@@ -140,6 +140,7 @@ impl Timer {
 pub(crate) struct Services {
     pub(crate) calls: Rc<Calls>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) cors: Cors,
 }
 
 impl Dispatch for Services {
@@ -148,9 +149,10 @@ impl Dispatch for Services {
     }
 
     fn http(self: Rc<Self>, request: HttpRequest) -> Local<'static, HttpResponse> {
-        Box::pin(
-            async move { rpc::http::answer(self.calls.member(), &self.metrics, request).await },
-        )
+        Box::pin(async move {
+            let answer = |request| rpc::http::answer(self.calls.member(), &self.metrics, request);
+            self.cors.guard(request, answer).await
+        })
     }
 
     fn metrics(&self) -> &Arc<Metrics> {

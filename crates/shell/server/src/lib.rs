@@ -21,6 +21,7 @@ pub mod run;
 mod runtimes;
 pub mod threads;
 
+pub use bootstrap::refuse_shared_urls;
 pub use calls::corruption::Checks;
 pub use calls::identity;
 pub use observe::Log;

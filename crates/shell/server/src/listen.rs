@@ -17,6 +17,16 @@ pub enum Address {
     Unix(PathBuf),
 }
 
+/// As Go names it: network and address.
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Address::Tcp(address) => write!(f, "tcp {address}"),
+            Address::Unix(path) => write!(f, "unix {}", path.display()),
+        }
+    }
+}
+
 /// A bound socket that is not yet served.
 #[derive(Debug)]
 pub enum Bound {

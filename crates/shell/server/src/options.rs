@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use env::Failpoints;
 use member::{CommitPolicy, CompactionPace, Retention};
-use rpc::Settings;
+use rpc::{Cors, Settings};
 
 use crate::config::features::Features;
 use crate::listen::Address;
@@ -93,6 +93,8 @@ pub struct Options {
     pub list_pin: Duration,
     /// Limits and times of client connections.
     pub connections: Settings,
+    /// `--cors`.
+    pub cors: Cors,
     /// Threads that serve clients; 0 for one per core.
     pub runtimes: usize,
     /// What tests from outside make fail; off unless `GOFAIL_…` is set.
@@ -148,6 +150,7 @@ impl Default for Options {
             slow_apply: Duration::from_millis(l::SLOW_APPLY_MS),
             list_pin: Duration::from_millis(l::LIST_PIN_MS),
             connections: Settings::default(),
+            cors: Cors::default(),
             runtimes: 0,
             failpoints: Failpoints::default(),
         }

@@ -2,16 +2,18 @@
 //!
 //! A library function so that tests can run the very same program on another disk.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use cli::text::show_duration;
+use cli::{Exit, output};
 use env::{Disk, Failpoints};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tokio::sync::watch;
 
-use crate::config::{self, Configured, Refused, Request};
+use crate::config::{self, Configured, Notice, Refused, Request};
 use crate::failpoints::{Registry, http};
 use crate::notify;
 use crate::threads::Fatal;
@@ -22,29 +24,78 @@ use observe::{Log, log_line};
 /// Runs the server program with its arguments (without the program's name) on a disk. `ready` is
 /// called once clients are served.
 #[must_use]
-pub fn program(args: &[String], disk: &Arc<dyn Disk>, ready: &dyn Fn()) -> ExitCode {
-    match config::configure(args, std::env::vars()) {
+pub fn program(
+    args: impl Iterator<Item = OsString>,
+    disk: &Arc<dyn Disk>,
+    ready: &dyn Fn(),
+) -> ExitCode {
+    let args = match cli::texts(args) {
+        Ok(args) => args,
+        Err(exit) => return ExitCode::from(exit.tell()),
+    };
+    if let Some(command @ ("gateway" | "grpc-proxy")) = args.first().map(String::as_str) {
+        let text = cli::not_implemented(&format!("\"etcd {command}\""));
+        return ExitCode::from(Exit::new(Exit::ERROR, text).tell());
+    }
+    match variables().and_then(|variables| config::configure(&args, variables.into_iter())) {
         Ok(Request::Version) => {
-            println!("{}", crate::version_text());
+            output::out(crate::version_text() + "\n");
             ExitCode::SUCCESS
         }
-        Ok(Request::Run(configured)) => run(&configured, disk, ready),
+        Ok(Request::Run(configured)) => run(&args, &configured, disk, ready),
         Err(Refused::Help) => {
-            println!("{}", config::help());
+            output::out(config::help() + "\n");
             ExitCode::SUCCESS
         }
         Err(Refused::Usage(text)) => {
-            eprintln!("{text}\nUsage: etcd [flags]; `etcd --help` lists them");
+            output::err(format!("{text}\nUsage: etcd [flags]; `etcd --help` lists them"));
             ExitCode::from(2)
         }
-        Err(Refused::Invalid(text)) => {
-            let outputs = ["stderr".to_owned()];
-            match Log::open("info", Format::Json, &outputs) {
-                Ok(log) => log_line!(log, Error, "failed to verify flags", "error" = text),
-                Err(_) => eprintln!("{text}"),
-            }
+        Err(refused) => {
+            tell_refused(&args, refused);
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The environment. Only variables of etcd's own matter, and those must be text.
+fn variables() -> Result<Vec<(String, String)>, Refused> {
+    let mut variables = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let Some(name) = name.to_str().filter(|name| name.starts_with("ETCD_")) else { continue };
+        let value = value.into_string().map_err(|value| {
+            let what = format!("{name}={value:?}, which is not UTF-8,");
+            Refused::Invalid(cli::not_implemented(&what))
+        })?;
+        variables.push((name.to_owned(), value));
+    }
+    Ok(variables)
+}
+
+/// The command line as the log shows it, with the program's name.
+fn command_line(args: &[String]) -> Vec<String> {
+    let program = std::env::args_os().next().unwrap_or_default();
+    std::iter::once(program.to_string_lossy().into_owned()).chain(args.iter().cloned()).collect()
+}
+
+/// Says why a configuration cannot be run.
+//= etcd 3.7.3: server/etcdmain/etcd.go#startEtcdOrProxyV2
+fn tell_refused(args: &[String], refused: Refused) {
+    let Ok(log) = Log::open("info", Format::Json, &["stderr".to_owned()]) else { return };
+    match refused {
+        Refused::Shadowed(name) => {
+            let text = "conflicting environment variable is shadowed by corresponding \
+                        command-line flag (either unset environment variable or disable flag))";
+            log_line!(log, Fatal, text, "environment-variable" = name);
+        }
+        Refused::Invalid(why) | Refused::Usage(why) => {
+            log_line!(log, Info, "Running: ", "args" = command_line(args));
+            log_line!(log, Warn, "failed to verify flags", "error" = why.as_str());
+            if why == config::UNADVERTISED {
+                log_line!(log, Warn, "advertise client URLs are not set", "error" = why);
+            }
+        }
+        Refused::Help => {}
     }
 }
 
@@ -72,20 +123,26 @@ fn tell_start(log: &Log, configured: &Configured, found: bool) {
     log.line(Level::Info, caller, "starting an etcd server", &fields);
 }
 
-fn run(configured: &Configured, disk: &Arc<dyn Disk>, ready: &dyn Fn()) -> ExitCode {
+fn run(
+    args: &[String],
+    configured: &Configured,
+    disk: &Arc<dyn Disk>,
+    ready: &dyn Fn(),
+) -> ExitCode {
     let log = match Log::open(&configured.log_level, configured.log_format, &configured.log_outputs)
     {
         Ok(log) => Arc::new(log),
         Err(e) => {
-            eprintln!("etcd: cannot open the log: {e}");
+            output::err(format!("etcd: cannot open the log: {}", osenv::error_text(&e)));
             return ExitCode::FAILURE;
         }
     };
-    let args: Vec<String> = std::env::args().collect();
-    log_line!(log, Info, "Running: ", "args" = args);
-    for warning in &configured.warnings {
-        log_line!(log, Warn, warning);
+    for Notice { level, text, fields } in &configured.notices {
+        let fields: Vec<_> =
+            fields.iter().map(|(name, value)| (*name, value.as_str().into())).collect();
+        log.line(*level, file!().trim_start_matches("crates/"), text, &fields);
     }
+    log_line!(log, Info, "Running: ", "args" = command_line(args));
     let options = &configured.options;
     let data_dir = options.data_dir.display().to_string();
     let found = options.data_dir.join("member").is_dir();
@@ -107,7 +164,7 @@ fn run(configured: &Configured, disk: &Arc<dyn Disk>, ready: &dyn Fn()) -> ExitC
     let options = match with_failpoints(&configured.options, &log) {
         Ok(options) => options,
         Err(e) => {
-            println!("{e}");
+            output::out(e + "\n");
             return ExitCode::FAILURE;
         }
     };

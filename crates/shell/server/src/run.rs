@@ -26,7 +26,7 @@ use types::{ClusterId, MemberId, RequestId};
 use crate::bootstrap::{Identity, identify};
 use crate::election::Advance;
 use crate::host::ReplyInbox;
-use crate::listen::{Bound, bind};
+use crate::listen::{Address, Bound, bind};
 use crate::options::Options;
 use crate::peers::PeerSide;
 use crate::pool::Pool;
@@ -55,7 +55,7 @@ impl std::fmt::Display for RunError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             RunError::Start(e) => e.fmt(f),
-            RunError::Io(what, e) => write!(f, "{what}: {e}"),
+            RunError::Io(what, e) => write!(f, "{what}: {}", osenv::error_text(e)),
             RunError::UnknownName(name) => {
                 write!(f, "couldn't find local name {name:?} in the initial cluster configuration")
             }
@@ -170,6 +170,9 @@ pub fn start_until(
     let disk: &Arc<dyn Disk> =
         &(Arc::new(MeteredDisk { disk: Arc::clone(disk), metrics: Arc::clone(&metrics) })
             as Arc<dyn Disk>);
+    // Before anything is founded: a port in use must leave no data directory behind.
+    let peer_sockets = bind_all(&options.peer_addresses, options)?;
+    let bound = bind_all(&options.client_addresses, options)?;
     let identity = identify(&**disk, &may, options)?;
     let config = start_config(options, &identity);
     let began = Clock.now();
@@ -198,12 +201,6 @@ pub fn start_until(
     if learners > options.max_learners {
         let why = "membership: too many learner members in cluster";
         return Err(RunError::Bootstrap(why.to_owned()));
-    }
-    let mut bound = Vec::new();
-    for address in &options.client_addresses {
-        let socket = bind(address, options.reuse.0, options.reuse.1)
-            .map_err(|e| RunError::Io(format!("listen {address:?}"), e))?;
-        bound.push(socket);
     }
     let addresses = bound.iter().filter_map(Bound::local_addr).collect();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -264,7 +261,7 @@ pub fn start_until(
             Arc::new(move |why| queues.fail(Fatal { message: CANNOT_GO_ON, error: why.to_owned() }))
         },
     };
-    let plane = start_plane(disk, options, &config, (member, cluster), side)?;
+    let plane = start_plane(disk, options, &config, (member, cluster), side, peer_sockets)?;
     introduce(&plane, member, &members, &identity.remotes)?;
     let automata = spawn_all(&queues, parts, &plane, &options.failpoints, options.keep)
         .map_err(thread_error)?;
@@ -273,6 +270,7 @@ pub fn start_until(
         pool: Arc::new(Pool::new(cores).map_err(thread_error)?),
         metrics,
         peers: peer::Client::new(dial_timeout(options), options.local_address),
+        cors: options.cors.clone(),
     };
     let sockets = Sockets { bound, calls };
     let runtimes = runtimes::start(options, &parts, &inboxes, sockets, &queues, &stopped);
@@ -337,16 +335,15 @@ fn start_plane(
     config: &StartConfig,
     (id, cluster): (MemberId, ClusterId),
     side: PeerSide,
+    sockets: Vec<Bound>,
 ) -> Result<Plane, RunError> {
-    let mut listeners = Vec::new();
-    for address in &options.peer_addresses {
-        let socket = bind(address, options.reuse.0, options.reuse.1)
-            .map_err(|e| RunError::Io(format!("listen {address:?}"), e))?;
-        listeners.push(match socket {
+    let listeners = sockets
+        .into_iter()
+        .map(|socket| match socket {
             Bound::Tcp(listener) => peer::Listener::Tcp(listener),
             Bound::Unix(listener) => peer::Listener::Unix(listener),
-        });
-    }
+        })
+        .collect();
     let config = peer::Config {
         id,
         cluster,
@@ -361,6 +358,15 @@ fn start_plane(
     };
     Plane::start(config, Arc::new(side), listeners)
         .map_err(|e| RunError::Io("start the peer plane".to_owned(), e))
+}
+
+/// Binds addresses, with etcd's text where one cannot be had.
+fn bind_all(addresses: &[Address], options: &Options) -> Result<Vec<Bound>, RunError> {
+    let one = |address: &Address| {
+        bind(address, options.reuse.0, options.reuse.1)
+            .map_err(|e| RunError::Io(format!("listen {address}: bind"), e))
+    };
+    addresses.iter().map(one).collect()
 }
 
 /// Tells the plane of the members that are known at the start; later ones come through the log.

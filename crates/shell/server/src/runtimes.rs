@@ -15,7 +15,7 @@ use handover::Inbox;
 use member::Retention;
 use observe::{Log, Metrics};
 use rpc::peers::PeerCall;
-use rpc::{Settings, serve};
+use rpc::{Cors, Settings, serve};
 use tokio::sync::watch;
 
 use crate::host::{Doors, Hearing, ReplyInbox, Services, pump};
@@ -73,6 +73,7 @@ pub(crate) struct Parts {
     pub(crate) metrics: Arc<Metrics>,
     /// Asks other members; each runtime has connections of its own.
     pub(crate) peers: peer::Client,
+    pub(crate) cors: Cors,
 }
 
 /// Where clients come from, and other members.
@@ -117,11 +118,11 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
         .build()
         .expect("a runtime needs an epoll descriptor");
     let local = tokio::task::LocalSet::new();
-    let Parts { shared, pool, metrics, peers } = parts;
+    let Parts { shared, pool, metrics, peers, cors } = parts;
     let election = shared.limits.election;
     let hearing = Hearing::new(shared.id, log, Arc::clone(&metrics));
     let member = Member::new(shared, Rc::new(hearing), number, osenv::seed());
-    let services = Rc::new(Services { calls: Calls::new(Rc::clone(&member)), metrics });
+    let services = Rc::new(Services { calls: Calls::new(Rc::clone(&member)), metrics, cors });
     let settings = Rc::new(settings);
     if let Some(retention) = retention {
         local.spawn_local(compact_by_itself(Rc::clone(&member), retention));

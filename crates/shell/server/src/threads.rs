@@ -25,6 +25,7 @@ use member::{
 };
 use osenv::{Clock, RecvBlocking};
 use peer::Plane;
+use raft::StepError;
 use types::{MemberId, ReplyToken, Revision};
 
 use crate::host::ReplyInbox;
@@ -279,10 +280,7 @@ pub fn spawn_all(
 ) -> std::io::Result<Vec<JoinHandle<()>>> {
     let member::Parts { node, log_writer, applier, committer, .. } = parts;
     let (q, peers, failpoints) = (queues.clone(), plane.clone(), failpoints.clone());
-    let node = spawn(queues, "node", move || {
-        run_node(&q, node, &peers, &failpoints);
-        Ok(())
-    })?;
+    let node = spawn(queues, "node", move || run_node(&q, node, &peers, &failpoints))?;
     let q = queues.clone();
     let log = spawn(queues, "log", move || run_log(&q, log_writer, keep))?;
     let q = queues.clone();
@@ -296,7 +294,12 @@ pub fn spawn_all(
 /// Time after which a commit index is written though nothing else is; Node's ticks come as often.
 const LAZY_LOG: Duration = Duration::from_millis(100);
 
-fn run_node(q: &Queues, mut node: Node, plane: &Plane, failpoints: &Failpoints) {
+fn run_node(
+    q: &Queues,
+    mut node: Node,
+    plane: &Plane,
+    failpoints: &Failpoints,
+) -> Result<(), Fatal> {
     let (mut inputs, mut out) = (Vec::new(), NodeOutput::default());
     let mut sorted = q.reply_buffers();
     let mut next_nudge = Clock.now();
@@ -324,6 +327,9 @@ fn run_node(q: &Queues, mut node: Node, plane: &Plane, failpoints: &Failpoints) 
         }
         for (peer, why) in out.refused.drain(..) {
             q.reporter.refused(peer, &why);
+            if let StepError::CommitBeyondLog { .. } = why {
+                return Err(log_lost(&why));
+            }
         }
         if now >= next_nudge {
             next_nudge = now + LAZY_LOG;
@@ -358,6 +364,19 @@ fn run_node(q: &Queues, mut node: Node, plane: &Plane, failpoints: &Failpoints) 
         }
     }
     q.log.close();
+    Ok(())
+}
+
+/// The leader knows that this member once had entries that it has not: they were acknowledged, and
+/// its vote for others may be lost with them, so it must not go on under this name.
+//= raft 3.7.0: log.go#commitTo (etcd panics)
+fn log_lost(why: &StepError) -> Fatal {
+    let error = format!(
+        "{why}; if the data directory was lost or emptied, remove this member from the cluster \
+         (etcdctl member remove), add it again (etcdctl member add) and start it with an empty \
+         data directory"
+    );
+    Fatal { message: "Was the raft log corrupted, truncated, or lost?", error }
 }
 
 /// Tells the peer plane who the members are now.

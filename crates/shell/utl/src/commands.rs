@@ -1,6 +1,6 @@
 //! The tree of commands as data, and what they print.
 
-use cli::{Command, Exit, Flag, Kind, Program, Values, text};
+use cli::{Command, Does, Exit, Flag, Kind, Program, Takes, Values, output, text};
 
 use crate::restore;
 use crate::snapshot;
@@ -9,17 +9,26 @@ use crate::snapshot;
 pub type Run = fn(&Values) -> Result<(), Exit>;
 
 const fn leaf(
-    name: &'static str,
-    args: &'static str,
-    about: &'static str,
+    (name, args, about): (&'static str, &'static str, &'static str),
+    takes: Takes,
     flags: &'static [Flag],
     run: Run,
 ) -> Command<Run> {
-    Command { name, args, about, flags, shared_flags: &[], commands: &[], run: Some(run) }
+    let does = Does::Runs(run);
+    Command { name, args, about, takes, flags, shared_flags: &[], commands: &[], does }
 }
 
-fn missing(_: &Values) -> Result<(), Exit> {
-    Err(Exit::new(Exit::ERROR, "this command is not implemented"))
+const fn group(
+    name: &'static str,
+    about: &'static str,
+    commands: &'static [Command<Run>],
+) -> Command<Run> {
+    let (takes, does) = (Takes::ANY, Does::Group);
+    Command { name, args: "", about, takes, flags: &[], shared_flags: &[], commands, does }
+}
+
+const fn later(name: &'static str) -> Command<Run> {
+    Command { does: Does::Later, ..group(name, "(comes later)", &[]) }
 }
 
 const DEFAULT_URL: &str = "http://localhost:2380";
@@ -46,30 +55,45 @@ pub static ETCDUTL: Program<Run> = Program {
         Flag::new("timeout", Kind::Duration, "10s", "longest wait for the database; 0: forever"),
     ],
     commands: &[
-        leaf("completion", "", "(not implemented)", &[], missing),
-        leaf("defrag", "", "(not implemented)", &[], missing),
+        later("completion"),
+        later("defrag"),
         leaf(
-            "hashkv",
-            "<filename>",
-            "Hash of the history in a database",
+            ("hashkv", "<filename>", "Hash of the history in a database"),
+            Takes::exactly(1, "accepts 1 arg(s), received 0")
+                .or_too_many_as(|args| format!("accepts 1 arg(s), received {}", args.len()))
+                .with_code(Exit::ERROR),
             &[Flag::new("rev", Kind::Int, "0", "up to this revision")],
             hashkv,
         ),
-        leaf("migrate", "", "(not implemented)", &[], missing),
-        Command {
-            commands: &[
-                leaf("restore", "<filename>", "Makes a data directory", RESTORE, restore::restore),
-                leaf("status", "<filename>", "What is in a snapshot", &[], status),
-            ],
-            run: None,
-            ..leaf("snapshot", "", "Snapshots", &[], missing)
-        },
-        leaf("version", "", "Prints versions", &[], version),
+        later("migrate"),
+        group("snapshot", "Snapshots", SNAPSHOT),
+        leaf(("version", "", "Prints versions"), Takes::ANY, &[], version),
     ],
 };
 
+const SNAPSHOT: &[Command<Run>] = &[
+    leaf(
+        ("restore", "<filename>", "Makes a data directory"),
+        Takes::exactly(1, "snapshot restore requires exactly one argument"),
+        RESTORE,
+        restore::restore,
+    ),
+    leaf(
+        ("status", "<filename>", "What is in a snapshot"),
+        Takes::exactly(1, "snapshot status requires exactly one argument"),
+        &[],
+        status,
+    ),
+];
+
+/// The file that a command is about.
+pub(crate) fn file(values: &Values) -> &str {
+    values.args.first().expect("arguments are counted before a command runs")
+}
+
 fn version(_: &Values) -> Result<(), Exit> {
-    println!("etcdutl version: 3.7.1\nAPI version: 3.7");
+    let (version, api) = (types::SERVER_VERSION, types::API_VERSION);
+    output::out(format!("etcdutl version: {version}\nAPI version: {api}\n"));
     Ok(())
 }
 
@@ -86,9 +110,12 @@ fn show(values: &Values, columns: &[Column]) -> Result<(), Exit> {
     match values.text("write-out") {
         "simple" => {
             let row: Vec<_> = columns.iter().map(|c| c.shown.as_str()).collect();
-            println!("{}", row.join(", "));
+            output::out(row.join(", ") + "\n");
         }
-        "fields" => columns.iter().for_each(|c| println!("\"{}\" : {}", c.field, c.raw)),
+        "fields" => {
+            let line = |c: &Column| format!("\"{}\" : {}\n", c.field, c.raw);
+            output::out(columns.iter().map(line).collect::<String>());
+        }
         "json" => {
             let pair = |c: &Column| {
                 let is_number = c.raw.bytes().all(|b| b.is_ascii_digit() || b == b'-');
@@ -96,12 +123,13 @@ fn show(values: &Values, columns: &[Column]) -> Result<(), Exit> {
                 let value = if is_number { c.raw.clone() } else { text::quote(c.raw.as_bytes()) };
                 format!("\"{}\":{value}", c.json)
             };
-            println!("{{{}}}", columns.iter().map(pair).collect::<Vec<_>>().join(","));
+            let pairs: Vec<_> = columns.iter().map(pair).collect();
+            output::out(format!("{{{}}}\n", pairs.join(",")));
         }
         "table" => {
             let header: Vec<_> = columns.iter().map(|c| c.head).collect();
             let row = columns.iter().map(|c| c.shown.clone()).collect();
-            print!("{}", text::table(&header, &[row]));
+            output::out(text::table(&header, &[row]));
         }
         "protobuf" => {
             let text = "protobuf not supported as output format";
@@ -113,10 +141,7 @@ fn show(values: &Values, columns: &[Column]) -> Result<(), Exit> {
 }
 
 fn status(values: &Values) -> Result<(), Exit> {
-    let [path] = values.args.as_slice() else {
-        return Err(Exit::args("snapshot status requires exactly one argument"));
-    };
-    let status = snapshot::status(path.as_ref(), values.duration("timeout"))?;
+    let status = snapshot::status(file(values).as_ref(), values.duration("timeout"))?;
     let column =
         |head, field, json, shown: String, raw: String| Column { head, field, json, shown, raw };
     let number = |n: u64| (n.to_string(), n.to_string());
@@ -140,12 +165,8 @@ fn status(values: &Values) -> Result<(), Exit> {
 }
 
 fn hashkv(values: &Values) -> Result<(), Exit> {
-    let [path] = values.args.as_slice() else {
-        let count = values.args.len();
-        return Err(Exit::new(Exit::ERROR, format!("accepts 1 arg(s), received {count}")));
-    };
     let revision = values.int("rev");
-    let hash = snapshot::hash_kv(path.as_ref(), revision, values.duration("timeout"))?;
+    let hash = snapshot::hash_kv(file(values).as_ref(), revision, values.duration("timeout"))?;
     let column = |head, field, json, value: String| Column {
         head,
         field,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use api::{raftpb, walpb};
 use bytes::Bytes;
-use cli::{Exit, Values};
+use cli::{Exit, Values, output};
 use env::{Access, Disk, MayBlock, Open};
 use machine::membership::{conf_state_json, v2_store_json};
 use machine::{Member, Members};
@@ -22,6 +22,7 @@ use store::{Bucket, meta};
 use types::{ClusterId, MemberId, Url};
 use wal::writer::Beginning;
 
+use crate::commands::file;
 use crate::snapshot::{self, failed};
 
 /// Bytes of the checksum behind a snapshot.
@@ -43,23 +44,21 @@ struct Plan {
 /// As etcdutl.
 //= etcd 3.7.1: etcdutl/snapshot/v3_snapshot.go#Restore
 pub fn restore(values: &Values) -> Result<(), Exit> {
-    let [path] = values.args.as_slice() else {
-        return Err(Exit::args("snapshot restore requires exactly one argument"));
-    };
+    let path = file(values);
     let (bump, mark) = (values.uint("bump-revision"), values.is_on("mark-compacted"));
     if (bump > 0) != mark {
         return Err(Exit::args("--mark-compacted required if --revision-bump > 0"));
     }
     let plan = plan(values)?;
     let snap_dir = plan.data_dir.join("member/snap");
-    eprintln!("restoring snapshot {path} to {}", plan.data_dir.display());
+    output::err(format!("restoring snapshot {path} to {}", plan.data_dir.display()));
     let may = MayBlock::on_this_thread();
     let disk: Arc<dyn Disk> = Arc::new(OsDisk);
     let db_path = snap_dir.join("db");
     copy(&*disk, path.as_ref(), &snap_dir, &may, values.is_on("skip-hash-check"))?;
     let count = edit(&db_path, &may, &plan, bump)?;
     write_log(disk, &snap_dir, &may, &plan, count)?;
-    eprintln!("restored snapshot {path} to {}", plan.data_dir.display());
+    output::err(format!("restored snapshot {path} to {}", plan.data_dir.display()));
     Ok(())
 }
 
@@ -99,6 +98,7 @@ fn plan(values: &Values) -> Result<Plan, Exit> {
             "--initial-cluster has {of} for this member but --initial-advertise-peer-urls={urls}"
         )));
     }
+    server::refuse_shared_urls(&cluster).map_err(failed)?;
     let mut members = Members::default();
     let mut own = MemberId(0);
     for (member, mut urls) in cluster {
@@ -150,6 +150,10 @@ fn copy(
 ) -> Result<(), Exit> {
     let source = disk.open(may, from, Open::Read).map_err(failed)?;
     let len = source.len().map_err(failed)?;
+    if len < TRAILER_BYTES {
+        // etcd's words for what is too short to have a checksum.
+        return Err(failed(format!("seek {}: invalid argument", from.display())));
+    }
     let has_hash = len % 512 == TRAILER_BYTES;
     if !has_hash && !skip_check {
         return Err(failed("snapshot missing hash but --skip-hash-check=false"));
@@ -206,7 +210,7 @@ fn last_revision(read: &bolt::ReadTx, may: &MayBlock) -> Result<u64, Exit> {
 /// Puts the new members into the database, sets its position, and raises the revision if asked.
 /// Returns how many entries the log begins with.
 fn edit(path: &Path, may: &MayBlock, plan: &Plan, bump: u64) -> Result<u64, Exit> {
-    let mut db = snapshot::open(path, may, Duration::from_secs(1))?;
+    let mut db = snapshot::open_to_write(path, may, Duration::from_secs(1))?;
     let read = db.begin_read();
     let old = keys_of(&read, may, Bucket::Members)?;
     let removed = keys_of(&read, may, Bucket::MembersRemoved)?;

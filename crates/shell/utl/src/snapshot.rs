@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cli::Exit;
-use env::{Access, MayBlock};
+use env::{Access, Disk, MayBlock};
 use osenv::OsDisk;
 use store::{Bucket, KvHash, Step, Store, meta};
 
@@ -33,19 +33,44 @@ pub(crate) fn failed(error: impl std::fmt::Display) -> Exit {
     Exit::new(Exit::ERROR, error.to_string())
 }
 
-/// Opens a database, waiting for its lock no longer than `timeout` (0: as long as it takes).
+/// Opens a database to look at it: nothing is ever written to the file.
 ///
 /// # Errors
-/// There is no such file, it is no database, or it stays locked.
-pub fn open(path: &Path, may: &MayBlock, timeout: Duration) -> Result<bolt::Db, Exit> {
-    if let Err(e) = std::fs::metadata(path) {
-        let text = e.to_string();
-        let text = text.split(" (os error").next().unwrap_or_default().to_lowercase();
-        return Err(failed(format!("stat {}: {text}", path.display())));
+/// There is no such file, it is no database, or it stays locked for longer than `timeout` (0: as
+/// long as it takes).
+pub fn open_to_read(path: &Path, may: &MayBlock, timeout: Duration) -> Result<bolt::Db, Exit> {
+    let found = std::fs::metadata(path)
+        .map_err(|e| failed(format!("stat {}: {}", path.display(), osenv::error_text(&e))))?;
+    if found.len() == 0 {
+        return Err(failed(format!("{} is empty, so it is no database", path.display())));
     }
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+    let options = store::database_options();
+    when_unlocked(timeout, || bolt::Db::open_to_read(Arc::clone(&disk), path, may, options))
+}
+
+/// Opens a database to change it, waiting for its lock no longer than `timeout` (0: as long as it
+/// takes).
+///
+/// # Errors
+/// It is no database, or it stays locked.
+pub(crate) fn open_to_write(
+    path: &Path,
+    may: &MayBlock,
+    timeout: Duration,
+) -> Result<bolt::Db, Exit> {
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+    let options = store::database_options();
+    when_unlocked(timeout, || bolt::Db::open(Arc::clone(&disk), path, may, options))
+}
+
+fn when_unlocked(
+    timeout: Duration,
+    open: impl Fn() -> Result<bolt::Db, bolt::OpenError>,
+) -> Result<bolt::Db, Exit> {
     let began = Instant::now();
     loop {
-        match bolt::Db::open(Arc::new(OsDisk), path, may, store::database_options()) {
+        match open() {
             Err(bolt::OpenError::Locked) => {
                 if !timeout.is_zero() && began.elapsed() > timeout {
                     return Err(failed("timeout"));
@@ -69,7 +94,7 @@ pub(crate) fn main_revision(key: &[u8]) -> u64 {
 //= etcd 3.7.1: etcdutl/snapshot/v3_snapshot.go#Status
 pub fn status(path: &Path, timeout: Duration) -> Result<Status, Exit> {
     let may = MayBlock::on_this_thread();
-    let db = open(path, &may, timeout)?;
+    let db = open_to_read(path, &may, timeout)?;
     let read = db.begin_read();
     let found = read.check(&may).map_err(failed)?;
     if !found.is_empty() {
@@ -116,7 +141,7 @@ pub fn status(path: &Path, timeout: Duration) -> Result<Status, Exit> {
 /// The file cannot be read, or the revision is not in it.
 pub fn hash_kv(path: &Path, revision: i64, timeout: Duration) -> Result<KvHash, Exit> {
     let may = MayBlock::on_this_thread();
-    let db = open(path, &may, timeout)?;
+    let db = open_to_read(path, &may, timeout)?;
     let store = Store::recover(&may, db.begin_read()).map_err(failed)?;
     let view = store.publish();
     let mut hasher = view.hash_kv(revision).map_err(|e| failed(format!("mvcc: {e}")))?;

@@ -14,8 +14,11 @@ use crate::child::Process;
 pub enum Kind {
     /// Ours.
     Quorate,
-    /// etcd 3.7.1, built from its Go module.
+    /// etcd 3.7.3, built from its Go module.
     Reference,
+    /// etcd 3.7.1, likewise: it sends the raft messages of a turn in reverse order, and finds its
+    /// newest snapshot by the `.snap` files.
+    Reference371,
     /// etcd 3.6.16, likewise: what clusters are upgraded from.
     Reference36,
 }
@@ -30,6 +33,7 @@ impl Kind {
         match self {
             Kind::Quorate => Some(quorate()),
             Kind::Reference => oracle("etcd/etcd"),
+            Kind::Reference371 => oracle("etcd371/etcd371"),
             Kind::Reference36 => oracle("etcd36/etcd36"),
         }
     }

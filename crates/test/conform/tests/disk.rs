@@ -45,6 +45,37 @@ fn ours_opens_what_etcd_wrote_and_etcd_opens_it_again() {
     in_turn(&[Kind::Reference, Kind::Quorate, Kind::Reference, Kind::Quorate], 12);
 }
 
+/// etcd's coming minor writes no `.snap` files.
+#[test]
+fn a_directory_without_snap_files_is_opened() {
+    let few = ["--snapshot-count", "50", "--snapshot-catchup-entries", "10"];
+    for kind in [Kind::Quorate, Kind::Reference] {
+        let Some(mut server) = Server::start(kind, &few) else { continue };
+        operate(&server, &mut Generator::new(14), 400);
+        let (before, left) = (hashes(&server), contents(&server));
+        server.stop();
+        let snap = server.data_dir.join("member/snap");
+        let mut removed = 0;
+        for entry in std::fs::read_dir(&snap).expect("a member has it").flatten() {
+            if entry.path().extension().is_some_and(|ending| ending == "snap") {
+                std::fs::remove_file(entry.path()).expect("it was just listed");
+                removed += 1;
+            }
+        }
+        assert!(removed > 0, "{kind:?} wrote none");
+        server.restart_as(Kind::Quorate);
+        assert_eq!((before, left), (hashes(&server), contents(&server)), "{kind:?}");
+    }
+}
+
+#[test]
+fn older_patches_of_etcd_and_ours_open_what_the_other_wrote() {
+    let old = Kind::Reference371;
+    if old.program().is_some() {
+        in_turn(&[old, Kind::Quorate, old, Kind::Reference, Kind::Quorate], 13);
+    }
+}
+
 /// Puts by eight writers until the server is killed. Returns per writer the last number that was
 /// acknowledged.
 fn write_until_killed(server: &mut Server, round: u64, wait: Duration) -> Vec<u64> {

@@ -134,3 +134,8 @@ fn there_and_back_under_load() {
 fn from_the_older_etcd_under_load() {
     migrate(Kind::Reference36, &[Kind::Quorate], number("QUORATE_MIGRATION_SEED", 1));
 }
+
+#[test]
+fn from_an_older_patch_of_etcd_under_load() {
+    migrate(Kind::Reference371, &[Kind::Quorate], number("QUORATE_MIGRATION_SEED", 1));
+}

@@ -8,6 +8,8 @@ use conform::{Client, Cluster, Kind, Stream};
 
 const OURS: Kind = Kind::Quorate;
 const GO: Kind = Kind::Reference;
+/// It sends the raft messages of a turn in reverse order.
+const REVERSED: Kind = Kind::Reference371;
 const OLD: Kind = Kind::Reference36;
 
 fn run(kinds: &[Kind], args: &[&str], scenario: impl AsyncFn(&mut Cluster)) {
@@ -119,6 +121,16 @@ fn one_of_each() {
     run(&[OLD, GO, OURS], &[], everything_works);
 }
 
+#[test]
+fn two_that_send_in_reverse_order_and_one_of_ours() {
+    run(&[OURS, REVERSED, REVERSED], &[], everything_works);
+}
+
+#[test]
+fn one_that_sends_in_reverse_order_and_two_of_ours() {
+    run(&[REVERSED, OURS, OURS], &[], everything_works);
+}
+
 /// A lease ends under the second leader; its keys go on all members at once.
 async fn leases_end_under_a_new_leader(c: &mut Cluster, first: usize, second: usize) {
     c.lead(first).await;
@@ -208,6 +220,11 @@ fn our_learner_of_etcds_leader() {
 #[test]
 fn etcds_learner_of_our_leader() {
     run(&[OURS, OURS, GO], &FEW, async |c| members_come_and_go(c, 0, GO).await);
+}
+
+#[test]
+fn our_learner_of_a_leader_that_sends_in_reverse_order() {
+    run(&[REVERSED, GO, OURS], &FEW, async |c| members_come_and_go(c, 0, OURS).await);
 }
 
 #[test]

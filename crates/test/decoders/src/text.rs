@@ -52,5 +52,7 @@ pub fn configurations() -> Vec<Vec<u8>> {
                 auto-compaction-retention: 5m\nclient-transport-security:\n  auto-tls: false\n";
     let line = "name: a\n--\n--name\nb\n--heartbeat-interval=50\n--election-timeout=500\n\
                 ETCD_QUOTA_BACKEND_BYTES=8\nETCD_LISTEN_CLIENT_URLS=unix://a:1\n";
-    vec![file.as_bytes().to_vec(), line.as_bytes().to_vec()]
+    let odd = "\u{feff}a: &a {strict-reconfig-check: yes, <<: [*b]}\nquota-backend-bytes: 8_589\n\
+               max-wals: !!str 010\nname: |\n  x\n? - k\n: \"\\x41\"\n---\nname: second\n";
+    vec![file.as_bytes().to_vec(), line.as_bytes().to_vec(), odd.as_bytes().to_vec()]
 }

@@ -33,6 +33,7 @@ mod forwarded;
 #[cfg(test)]
 mod kit;
 mod leases;
+mod order;
 mod propose;
 mod reads;
 mod snapshots;
@@ -210,6 +211,7 @@ impl Node {
             // Before anything is answered that only a leader may answer.
             self.pause.resumed();
         }
+        order::order_appends(inputs);
         for input in inputs.drain(..) {
             match input {
                 NodeInput::Propose(proposal) => proposed.push(proposal),

@@ -2,7 +2,7 @@
 //!
 //! Three sources: what is counted as it happens ([`Metrics`], here), calls by method ([`Calls`]),
 //! and what the member knows, read from its View and raft status when somebody asks ([`scrape`]).
-//! Names, labels, types and buckets are etcd's as of 3.7.1; COMPAT.md says which are missing. As in
+//! Names, labels, types and buckets are etcd's as of 3.7.3; COMPAT.md says which are missing. As in
 //! etcd, a family with labels appears when one of its label sets is first used.
 
 mod calls;

@@ -75,10 +75,7 @@ impl Features {
             let open = set[place].or_else(|| all(gate.stage).filter(|_| !is_all(gate)));
             let open = open.unwrap_or(gate.default);
             if open != gate.default && !gate.works {
-                return Err(format!(
-                    "--feature-gates={}={open} is not implemented by Quorate yet (see COMPAT.md)",
-                    gate.name
-                ));
+                return Err(cli::not_implemented(&format!("--feature-gates={}={open}", gate.name)));
             }
             features.0[place] = open;
         }

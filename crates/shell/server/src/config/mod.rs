@@ -10,22 +10,23 @@ pub mod source;
 pub mod table;
 pub mod urls;
 pub mod value;
+mod yaml;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use member::{CommitPolicy, CompactionPace, Retention};
-use rpc::Settings;
+use rpc::{Cors, Settings};
 use types::{Url, limits};
 
 use crate::options::Options;
 use crate::threads::Keep;
 use calls::corruption::Checks;
-use observe::logging::Format;
+use observe::logging::{Format, Level};
 
 use features::Features;
-pub use source::{Refused, Set};
+pub use source::{Notice, Refused, Set};
 use table::{FLAGS, State};
 
 /// What the command line asks for.
@@ -48,8 +49,8 @@ pub struct Configured {
     pub log_format: Format,
     /// `--log-outputs`.
     pub log_outputs: Vec<String>,
-    /// Lines for the log.
-    pub warnings: Vec<String>,
+    /// Lines for the log about where values came from.
+    pub notices: Vec<Notice>,
     /// What the start tells of itself.
     pub shown: Vec<(&'static str, serde_json::Value)>,
 }
@@ -76,18 +77,24 @@ pub fn configure(
     match path {
         Some(path) => {
             let text = std::fs::read_to_string(&path)
-                .map_err(|e| Refused::Invalid(format!("error loading config file {path}: {e}")))?;
-            let warnings = std::mem::take(&mut set.warnings);
+                .map_err(|e| Refused::Invalid(format!("open {path}: {}", osenv::error_text(&e))))?;
+            let mut notices = std::mem::take(&mut set.notices);
+            notices.push(Notice {
+                level: Level::Info,
+                text: "loaded server configuration, other configuration command line flags and \
+                       environment variables will be ignored if provided"
+                    .to_owned(),
+                fields: vec![("path", path)],
+            });
             set = source::file(&text)?;
-            set.warnings = warnings;
-            set.warnings.push(format!("loaded server configuration from {path}, other configuration command line flags and environment variables will be ignored if provided"));
+            set.notices = notices;
         }
         None => source::environment(&mut set, variables.into_iter())?,
     }
     check(&set).map_err(Refused::Invalid)?;
     let options = options(&set).map_err(Refused::Invalid)?;
-    let deprecations: Vec<String> = shown::deprecations(&set).collect();
-    set.warnings.extend(deprecations);
+    let deprecations: Vec<_> = shown::deprecations(&set).map(Notice::warning).collect();
+    set.notices.extend(deprecations);
     Ok(Request::Run(Box::new(Configured {
         options,
         log_level: set.text("log-level").to_owned(),
@@ -97,7 +104,7 @@ pub fn configure(
         },
         log_outputs: list(set.text("log-outputs")),
         shown: shown::fields(&set),
-        warnings: set.warnings,
+        notices: set.notices,
     })))
 }
 
@@ -135,6 +142,10 @@ fn url_list(set: &Set, name: &str) -> Result<Vec<Url>, String> {
     }
 }
 
+/// What is said to who listens somewhere and does not say where clients find it.
+pub const UNADVERTISED: &str =
+    "--advertise-client-urls is required when --listen-client-urls is set explicitly";
+
 /// Checks what contradicts itself, in etcd's order.
 //= etcd 3.7.1: server/embed/config.go#Validate
 fn check(set: &Set) -> Result<(), String> {
@@ -152,7 +163,7 @@ fn check(set: &Set) -> Result<(), String> {
         return Err(format!("multi logoutput for {:?} is not supported yet", "default"));
     }
     let level = set.text("log-level");
-    if !["debug", "info", "warn", "error", "panic", "fatal"].contains(&level) {
+    if Level::parse(level).is_none() {
         return Err(format!("unrecognized level: {level:?}"));
     }
     for name in ["listen-peer-urls", "listen-client-urls"] {
@@ -187,11 +198,8 @@ fn check(set: &Set) -> Result<(), String> {
             "--election-timeout[{election}ms] is too long, and should be set less than 50000ms"
         ));
     }
-    if set.is_set("listen-client-urls") && set.text("advertise-client-urls").is_empty() {
-        return Err(
-            "--advertise-client-urls is required when --listen-client-urls is set explicitly"
-                .to_owned(),
-        );
+    if !set.is_file && set.is_set("listen-client-urls") && !set.is_set("advertise-client-urls") {
+        return Err(UNADVERTISED.to_owned());
     }
     match set.text("auto-compaction-mode") {
         "periodic" | "revision" => {}
@@ -204,17 +212,12 @@ fn check(set: &Set) -> Result<(), String> {
     for flag in FLAGS.iter().filter(|flag| flag.state == State::Later) {
         let text = set.text(flag.name);
         if text != flag.default && !same(flag.name, text, flag.default) {
-            return Err(format!(
-                "--{}={text} is not implemented by Quorate yet (see COMPAT.md)",
-                flag.name
-            ));
+            return Err(cli::not_implemented(&format!("--{}={text}", flag.name)));
         }
     }
     for name in ["listen-peer-urls", "listen-client-urls"] {
         if url_list(set, name)?.iter().any(|u| u.scheme().is_secure()) {
-            return Err(format!(
-                "--{name} with TLS is not implemented by Quorate yet (see COMPAT.md)"
-            ));
+            return Err(cli::not_implemented(&format!("--{name} with TLS")));
         }
     }
     Ok(())
@@ -304,6 +307,17 @@ fn local_address(features: &Features, advertised: &[String]) -> Option<IpAddr> {
     let host = |text: &String| Some(Url::parse(text).ok()?.hostname().to_owned());
     let addresses = advertised.iter().filter_map(host).filter_map(|host| host.parse().ok());
     addresses.into_iter().find(|ip: &IpAddr| !ip.is_loopback() && !ip.is_unspecified())
+}
+
+/// Origins are URLs, or `*` for all.
+//= etcd 3.7.3: pkg/flags/unique_urls.go#Set
+fn cors(text: &str) -> Result<Cors, String> {
+    if matches!(text, "" | "*") {
+        return Ok(Cors::Any);
+    }
+    let origins = urls::parse_list(text)
+        .map_err(|e| format!("invalid value {text:?} for flag -cors: {e}"))?;
+    Ok(Cors::Only(origins.iter().map(|url| url.text().to_owned()).collect()))
 }
 
 fn options(set: &Set) -> Result<Options, String> {
@@ -398,6 +412,7 @@ fn options(set: &Set) -> Result<Options, String> {
             interval => interval,
         },
         reuse: (boolean(set, "socket-reuse-port"), boolean(set, "socket-reuse-address")),
+        cors: cors(set.text("cors"))?,
         connections: Settings {
             max_message_bytes: usize::try_from(
                 max_request_bytes.saturating_add(limits::GRPC_OVERHEAD_BYTES),
@@ -483,18 +498,18 @@ mod tests {
         let told = |flags: &[&str]| {
             let args: Vec<String> = flags.iter().map(|&f| f.to_owned()).collect();
             match configure(&args, std::iter::empty()) {
-                Ok(Request::Run(configured)) => (configured.warnings, configured.shown),
+                Ok(Request::Run(configured)) => (configured.notices, configured.shown),
                 other => panic!("{flags:?}: {other:?}"),
             }
         };
-        let (warnings, shown) = told(&["--max-snapshots=10", "--v2-deprecation=gone"]);
+        let (notices, shown) = told(&["--max-snapshots=10", "--v2-deprecation=gone"]);
         let texts = ["--max-snapshots is deprecated", "--v2-deprecation is deprecated"];
-        assert_eq!(warnings.len(), 2);
-        assert!(warnings.iter().zip(texts).all(|(told, text)| told.starts_with(text)));
+        assert_eq!(notices.len(), 2);
+        assert!(notices.iter().zip(texts).all(|(told, text)| told.text.starts_with(text)));
         assert!(shown.contains(&("max-snapshots", 10.into())));
         assert!(shown.contains(&("v2-deprecation", "write-only".into())));
-        let (warnings, shown) = told(&[]);
-        assert!(warnings.is_empty());
+        let (notices, shown) = told(&[]);
+        assert!(notices.is_empty());
         assert!(shown.contains(&("listen-peer-urls", vec!["http://localhost:2380"].into())));
         assert!(shown.contains(&("pre-vote", true.into())));
     }
@@ -508,6 +523,32 @@ mod tests {
         let none = ["--compaction-batch-limit=0", "--compaction-sleep-interval=0s"];
         assert_eq!(pace(&none), CompactionPace::default());
         assert_eq!(pace(&["--compaction-batch-limit=-1"]), CompactionPace::default());
+    }
+
+    #[test]
+    fn who_listens_says_where_clients_find_it() {
+        let listens = "--listen-client-urls=http://127.0.0.1:2379";
+        assert_eq!(refusal(&[listens]), UNADVERTISED);
+        assert!(
+            run(&[listens, "--advertise-client-urls="]).unwrap().advertise_client_urls.is_empty()
+        );
+        assert!(run(&["--advertise-client-urls=http://a:1"]).is_ok());
+    }
+
+    #[test]
+    fn origins_are_urls_or_all() {
+        assert_eq!(run(&[]).unwrap().cors, Cors::Any);
+        let one = Cors::Only(["http://a.example:80".to_owned()].into());
+        assert_eq!(run(&["--cors=http://a.example:80"]).unwrap().cors, one);
+        assert!(refusal(&["--cors=nowhere"]).contains("for flag -cors"));
+    }
+
+    #[test]
+    fn levels_have_all_their_names() {
+        for name in ["INFO", "", "Warn", "warning", "DPANIC", "dpanic", "panic", "Fatal", "debug"] {
+            assert!(run(&[&format!("--log-level={name}")]).is_ok(), "{name}");
+        }
+        assert_eq!(refusal(&["--log-level=loud"]), "unrecognized level: \"loud\"");
     }
 
     #[test]

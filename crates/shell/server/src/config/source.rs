@@ -6,16 +6,39 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use observe::logging::Level;
+
 use super::table::{FLAGS, Flag, IGNORED, Kind, Yaml, flag};
 use super::value::{boolean, check};
 
-/// Texts of flags that were set, and what to warn of.
+/// Texts of flags that were set, and what is told of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Set {
     /// Values by flag, as the command line would have them.
     pub values: BTreeMap<&'static str, String>,
-    /// Lines for the log.
-    pub warnings: Vec<String>,
+    /// Lines for the log, in order.
+    pub notices: Vec<Notice>,
+    /// Whether a file said it, in which no flag takes another's default away.
+    pub is_file: bool,
+}
+
+/// A line for the log about where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// How important it is.
+    pub level: Level,
+    /// etcd's text.
+    pub text: String,
+    /// Its fields.
+    pub fields: Vec<(&'static str, String)>,
+}
+
+impl Notice {
+    /// A warning without fields.
+    #[must_use]
+    pub fn warning(text: impl Into<String>) -> Self {
+        Self { level: Level::Warn, text: text.into(), fields: Vec::new() }
+    }
 }
 
 /// Why the command line, environment or file cannot be used.
@@ -25,6 +48,8 @@ pub enum Refused {
     Usage(String),
     /// `--help`: exit code 0.
     Help,
+    /// A variable of the environment of which a flag says otherwise: its name; exit code 1.
+    Shadowed(String),
     /// Anything else; exit code 1.
     Invalid(String),
 }
@@ -76,7 +101,7 @@ pub fn command_line(args: &[String]) -> Result<Set, Refused> {
         }
         let Some(flag) = flag(name) else {
             if IGNORED.contains(&name) {
-                set.warnings.push(format!("ignored flag --{name} has no effect"));
+                set.notices.push(Notice::warning(format!("ignored flag --{name} has no effect")));
                 continue;
             }
             let text = format!("flag provided but not defined: -{name}");
@@ -113,28 +138,38 @@ pub fn environment(
 ) -> Result<(), Refused> {
     let known: BTreeMap<String, &'static Flag> =
         FLAGS.iter().map(|flag| (variable(flag.name), flag)).collect();
+    let mut unrecognized = Vec::new();
     for (name, text) in variables.filter(|(name, _)| name.starts_with("ETCD_")) {
-        let Some(flag) = known.get(&name) else {
-            let ours = ["ETCD_UNSUPPORTED_ARCH", "ETCD_VERIFY"].contains(&&name[..]);
-            if !ours && !IGNORED.iter().any(|ignored| variable(ignored) == name) {
-                set.warnings.push(format!("unrecognized environment variable {name}={text}"));
+        let flag = known.get(&name).filter(|flag| flag.name != "version");
+        let Some(flag) = flag else {
+            // `--version` is asked for on the command line only; the second is read elsewhere.
+            let silent = ["ETCD_VERSION", "ETCD_UNSUPPORTED_ARCH"].contains(&name.as_str());
+            if !silent && !IGNORED.iter().any(|ignored| variable(ignored) == name) {
+                unrecognized.push((name, text));
             }
             continue;
         };
-        // `--version` is asked for on the command line only.
-        if text.is_empty() || flag.name == "version" {
-            continue;
-        }
         if set.is_set(flag.name) {
-            return Err(Refused::Invalid(format!(
-                "conflicting environment variable is shadowed by corresponding command-line flag \
-                 (either unset environment variable or disable flag)): {name}"
-            )));
+            return Err(Refused::Shadowed(name));
+        }
+        if text.is_empty() {
+            unrecognized.push((name, text));
+            continue;
         }
         check(flag, &text)
             .map_err(|e| Refused::Invalid(format!("invalid value {text:?} for {name}: {e}")))?;
+        set.notices.push(Notice {
+            level: Level::Info,
+            text: "recognized and used environment variable".to_owned(),
+            fields: vec![("variable-name", name), ("variable-value", text.clone())],
+        });
         set.values.insert(flag.name, text);
     }
+    set.notices.extend(unrecognized.into_iter().map(|(name, text)| Notice {
+        level: Level::Warn,
+        text: "unrecognized environment variable".to_owned(),
+        fields: vec![("environment-variable", format!("{name}={text}"))],
+    }));
     Ok(())
 }
 
@@ -148,9 +183,9 @@ fn variable(flag: &str) -> String {
 /// # Errors
 /// [`Refused::Invalid`].
 pub fn file(text: &str) -> Result<Set, Refused> {
-    let document: Value = serde_yaml_ng::from_str(text)
+    let document = super::yaml::read(text)
         .map_err(|e| Refused::Invalid(format!("error converting YAML to JSON: yaml: {e}")))?;
-    let mut set = Set::default();
+    let mut set = Set { is_file: true, ..Set::default() };
     if document.is_null() {
         return Ok(set);
     }
@@ -271,9 +306,15 @@ mod tests {
         let mut set = parse(&["--name=a"]).unwrap();
         environment(&mut set, vars("ETCD_DATA_DIR", "/d")).unwrap();
         assert_eq!(set.text("data-dir"), "/d");
-        assert!(environment(&mut set, vars("ETCD_NAME", "b")).is_err());
-        environment(&mut set, vars("ETCD_NOPE", "b")).unwrap();
-        assert_eq!(set.warnings.len(), 1);
+        let shadowed = environment(&mut set, vars("ETCD_NAME", "b")).unwrap_err();
+        assert_eq!(shadowed, Refused::Shadowed("ETCD_NAME".to_owned()));
+        environment(&mut set, vars("ETCD_ON_K8S", "yes")).unwrap();
+        let used = &set.notices[0];
+        assert_eq!(used.text, "recognized and used environment variable");
+        let fields = [("variable-name", "ETCD_DATA_DIR"), ("variable-value", "/d")];
+        assert_eq!(used.fields, fields.map(|(name, value)| (name, value.to_owned())));
+        let unknown = &set.notices[1];
+        assert_eq!((unknown.level, &*unknown.fields[0].1), (Level::Warn, "ETCD_ON_K8S=yes"));
     }
 
     #[test]

@@ -225,7 +225,7 @@ pub const FLAGS: &[Flag] = &[
     row("cipher-suites", List, "", Same, Later),
     row("tls-min-version", Text, "TLS1.2", Same, Later),
     row("tls-max-version", Text, "", Same, Later),
-    row("cors", Set, "*", Same, Later),
+    row("cors", Set, "*", Same, Works),
     row("host-whitelist", Set, "*", Same, Later),
     row("logger", Text, "zap", Same, Works),
     row("log-outputs", Set, "default", Same, Works),

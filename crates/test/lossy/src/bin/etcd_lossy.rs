@@ -30,7 +30,6 @@ fn main() -> ExitCode {
     if let Some(seed) = variable("WRITEBACK").and_then(|seed| seed.parse().ok()) {
         disk.write_back_at_random(seed);
     }
-    let args: Vec<String> = std::env::args().skip(1).collect();
     let disk: Arc<dyn Disk> = Arc::new(disk);
-    server::program(&args, &disk, &|| {})
+    server::program(std::env::args_os().skip(1), &disk, &|| {})
 }
