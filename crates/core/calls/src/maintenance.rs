@@ -157,7 +157,8 @@ pub(crate) fn hash_kv(
     })))
 }
 
-/// The hash of this member's keys at a revision (0: the newest), to compare it with others.
+/// The hash of this member's keys at a revision (0: the newest), as others are told it: a compaction
+/// at that revision has stored one.
 ///
 /// # Errors
 /// The revision is compacted or to come, or the backend cannot be read.
@@ -165,13 +166,25 @@ pub(crate) async fn hash_at(
     member: &Rc<Member>,
     wanted: Revision,
 ) -> Result<HashKvResponse, Status> {
+    let view = member.view();
+    //= etcd 3.7.3: server/storage/mvcc/hash.go#HashByRev (the stored hash comes first)
+    match view.hashes.get(wanted) {
+        Some(stored) => Ok(hash_response(member, view.store.revision(), stored)),
+        None => compute_hash(member, wanted).await,
+    }
+}
+
+/// As [`hash_at`], but of the keys as they are, whatever was stored.
+///
+/// # Errors
+/// As there.
+pub(crate) async fn compute_hash(
+    member: &Rc<Member>,
+    wanted: Revision,
+) -> Result<HashKvResponse, Status> {
     let began = member.now();
     let view = member.view();
     let revision = view.store.revision();
-    //= etcd 3.7.3: server/storage/mvcc/hash.go#HashByRev (the stored hash comes first)
-    if let Some(stored) = view.hashes.get(wanted) {
-        return Ok(hash_response(member, revision, stored));
-    }
     let mut hasher = view.store.hash_kv(wanted.0).map_err(range_error)?;
     let is_odd = buggify!(member.shared.hooks, "calls: hash in small steps");
     let budget = if is_odd { ODD_HASH_BUDGET_BYTES } else { HASH_BUDGET_BYTES };
