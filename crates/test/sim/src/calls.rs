@@ -47,6 +47,10 @@ impl World {
         self.note_requests(m);
         self.exchange(m);
         let running = self.members[m].running.as_mut().expect("listed while it runs");
+        let id = running.process.id;
+        for line in running.gateway.lines.borrow_mut().drain(..) {
+            self.trace.event(self.now, format_args!("{id} tells {line}"));
+        }
         let done = std::mem::take(&mut running.gateway.done);
         for (call, told) in done {
             let owner =

@@ -17,8 +17,8 @@ use api::method::Method;
 use bytes::Bytes;
 use calls::peers::{Answered, Asked, PeerAnswer, Question, Refusal};
 use calls::{
-    Answer, Body, Call, Caller, Calls, Encoded, Finish, Host, Job, LargeResults, Limits, Local,
-    Member, Outbox, Pieces, Pins, Shared,
+    Answer, Body, Call, Caller, Calls, Encoded, Event, Finish, Host, Job, LargeResults, Limits,
+    Local, Member, Outbox, Pieces, Pins, Shared,
 };
 use env::{Entropy, Failpoints, Hooks, Instant, MayBlock, SplitMix, WallTime};
 use machine::Command;
@@ -39,10 +39,11 @@ const WIDE: usize = 1 << 20;
 /// How old a list's View may become: no list of a simulated client is read so slowly.
 const PIN_AGE: Duration = Duration::from_secs(3_600);
 
-/// The surroundings of the calls: what time it is.
+/// The surroundings of the calls: what time it is, and who listens.
 struct Surroundings {
     now: Rc<Cell<Instant>>,
     wall: Rc<Cell<u64>>,
+    lines: Rc<RefCell<Vec<String>>>,
 }
 
 impl Host for Surroundings {
@@ -52,6 +53,10 @@ impl Host for Surroundings {
 
     fn wall(&self) -> WallTime {
         WallTime(self.wall.get())
+    }
+
+    fn log(&self, event: Event<'_>) {
+        self.lines.borrow_mut().push(format!("{event:?}"));
     }
 }
 
@@ -106,6 +111,8 @@ pub(crate) struct Gateway {
     calls: Rc<Calls>,
     now: Rc<Cell<Instant>>,
     wall: Rc<Cell<u64>>,
+    /// What calls had to tell since this was last looked at.
+    pub(crate) lines: Rc<RefCell<Vec<String>>>,
     executor: Executor,
     next_call: u64,
     /// Calls that are open.
@@ -165,13 +172,16 @@ impl Gateway {
             failpoints: Failpoints::default(),
             hooks: hooks.clone(),
         };
-        let host = Surroundings { now: Rc::clone(&now), wall: Rc::clone(&wall) };
+        let lines = Rc::default();
+        let (now_too, wall_too) = (Rc::clone(&now), Rc::clone(&wall));
+        let host = Surroundings { now: now_too, wall: wall_too, lines: Rc::clone(&lines) };
         let member = Member::new(Arc::new(shared), Rc::new(host), 0, *seed);
         Self {
             calls: Calls::new(Rc::clone(&member)),
             member,
             now,
             wall,
+            lines,
             executor: Executor::default(),
             next_call: *first,
             asks: BTreeMap::new(),

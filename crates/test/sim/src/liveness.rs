@@ -81,8 +81,10 @@ fn divergence_is_found(world: &mut World) -> Result<(), String> {
         return Ok(());
     };
     world.watchers.clear();
-    // What the backend holds is not written anew by the log.
-    ask(world, Ask::Defragment)?.map_err(|e| format!("defragmenting: {e}"))?;
+    // What its backend holds is not written anew by the log, nor compacted.
+    let (call, _) = world.call(follower, LAST, Ask::Defragment);
+    world.collect(follower);
+    until(world, "the backend is complete", |w| w.told.iter().any(|(told, _)| *told == call))?;
     world.checks.diverged = true;
     world.end(follower, false);
     if !plant::change_a_value(&world.members[follower].disk) {

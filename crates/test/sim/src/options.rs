@@ -142,7 +142,7 @@ pub struct Options {
     pub progress_ms: u64,
     /// Whether the calls are careful with changes of the cluster (`--strict-reconfig-check`).
     pub strict_reconfig: bool,
-    /// Milliseconds between comparisons of hashes: none (one in two), or 1-20 s.
+    /// Milliseconds between comparisons of hashes: none (one in two), or 1-10 s.
     pub corrupt_check_ms: Option<u64>,
     /// Milliseconds between comparisons of compaction hashes: none (one in two), or 1-10 s.
     pub compact_check_ms: Option<u64>,
@@ -174,7 +174,7 @@ impl Options {
         options.defragment_permille = within(0, 1) * within(0, 4);
         options.cluster = Some(cluster);
         options.strict_reconfig = within(0, 1) == 1;
-        options.corrupt_check_ms = (within(0, 1) == 1).then_some(within(1_000, 20_000));
+        options.corrupt_check_ms = (within(0, 1) == 1).then_some(within(1_000, 10_000));
         options.compact_check_ms = (within(0, 1) == 1).then_some(within(1_000, 10_000));
         options
     }
