@@ -16,7 +16,10 @@ const GROUPS: [(&str, &[&str]); 4] = [
     ("core", &["handover", "raft", "wal", "bolt", "store", "watch", "machine", "member", "calls"]),
     (
         "shell",
-        &["osenv", "peer", "cli", "observe", "rpc", "server", "client", "ctl", "utl", "bench"],
+        &[
+            "osenv", "net", "grpc", "peer", "cli", "observe", "rpc", "server", "client", "ctl",
+            "utl", "bench",
+        ],
     ),
     ("bin", &["etcd", "etcdctl", "etcdutl", "etcd-bench"]),
 ];

@@ -37,8 +37,7 @@ impl std::fmt::Display for Undecodable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Undecodable::Utf8 => "string field contains invalid UTF-8",
-            // protobuf-go writes a no-break space here.
-            Undecodable::Wire => "proto:\u{a0}cannot parse invalid wire-format data",
+            Undecodable::Wire => "proto: cannot parse invalid wire-format data",
         })
     }
 }

@@ -94,11 +94,11 @@ impl WriteTx<'_> {
         }
     }
 
-    /// Rebalances and spills every changed tree, in memory.
-    fn prepare(&mut self, may: &MayBlock) -> Result<Prepared, CommitError> {
+    /// Rebalances every changed tree, the root's last. Every read comes before the first
+    /// allocation, so that a failure has nothing to undo.
+    fn rebalance(&mut self, may: &MayBlock) -> Result<(), CommitError> {
         let page_size = self.db.source.page_size;
         let hwm = self.db.meta.hwm;
-        // Every read comes before the first allocation, so that a failure has nothing to undo.
         for i in 0..self.open.len() {
             let Self { db, arena, freed, open, fences, .. } = self;
             let bucket = &mut open[i];
@@ -120,7 +120,14 @@ impl WriteTx<'_> {
         let Self { db, arena, freed, root, .. } = self;
         let mut cx = Context { source: &db.source, may, arena, hwm, freed };
         root.rebalance(&mut cx, page_size / 4, None)?;
+        Ok(())
+    }
 
+    /// Rebalances and spills every changed tree, in memory.
+    fn prepare(&mut self, may: &MayBlock) -> Result<Prepared, CommitError> {
+        let page_size = self.db.source.page_size;
+        let hwm = self.db.meta.hwm;
+        self.rebalance(may)?;
         let Self { db, arena, freed, root, open, fences, .. } = self;
         let mut meta = db.meta;
         let mut out = Output {

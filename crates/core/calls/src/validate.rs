@@ -245,9 +245,7 @@ pub fn txn_depth(bytes: &[u8], max_ops: usize) -> Result<(), Status> {
         }
     }
     if deepest > MAX_NESTED_MESSAGES {
-        // protobuf-go writes a no-break space here.
-        let text =
-            "grpc: error unmarshalling request: proto:\u{a0}exceeded maximum recursion depth";
+        let text = "grpc: error unmarshalling request: proto: exceeded maximum recursion depth";
         return Err(Status::new(Code::Internal, text));
     }
     // A level of operations is one transaction and the messages of its operations.

@@ -222,6 +222,18 @@ pub struct Applier {
     hooks: Hooks,
 }
 
+/// What one call of [`Applier::handle`] did.
+#[derive(Debug, Default)]
+struct Turn {
+    effects: Vec<(Index, Effect)>,
+    /// Whether an entry changed the members.
+    conf_changed: bool,
+    /// The last entry that was applied before.
+    before: Index,
+    /// Whether a new View is due.
+    published: bool,
+}
+
 impl Applier {
     /// An applier over a recovered machine, whose database has this storage version. The newest
     /// snapshot covers `snapshot`.
@@ -331,70 +343,10 @@ impl Applier {
         inputs: &mut Vec<ApplierInput>,
         out: &mut ApplierOutput,
     ) -> Result<(), ApplyFailure> {
-        let mut effects: Vec<(Index, Effect)> = Vec::new();
-        let mut conf_changed = false;
-        let mut before = self.applied.0;
-        let mut published = false;
+        let mut turn = Turn { before: self.applied.0, ..Turn::default() };
         self.unwritten.take().into_iter().for_each(|op| self.machine.store.local(op));
         for input in inputs.drain(..) {
-            match input {
-                ApplierInput::Committed(committed) => self.waiting_entries.push_back(committed),
-                ApplierInput::BackendCommitted { batch, backend } => {
-                    self.machine.backend_bytes = backend.size_bytes();
-                    self.committed_batch = batch.number();
-                    self.storage_version.committed(batch.number());
-                    out.released.push(self.machine.store.committed(&batch, backend));
-                    published = true;
-                }
-                ApplierInput::LeaseKeys { token, lease } => {
-                    let keys = self.machine.leases().get(lease);
-                    let keys = keys.map(|l| l.keys().cloned().collect()).unwrap_or_default();
-                    out.replies.push((token, Reply::LeaseKeys(keys)));
-                }
-                ApplierInput::AwaitCompaction(token) => {
-                    self.waiting.push(Waiting { token, batch: None });
-                }
-                ApplierInput::Defragment(token) => {
-                    // One copy serves all who asked before it is done.
-                    out.defragment |= self.defragmenting.is_empty();
-                    self.defragmenting.push(token);
-                }
-                ApplierInput::Defragmented(result) => {
-                    let reply = match result {
-                        Ok(backend) => {
-                            self.machine.backend_bytes = backend.size_bytes();
-                            self.machine.store.replace_backend(backend);
-                            published = true;
-                            None
-                        }
-                        Err(why) => Some(why),
-                    };
-                    for token in self.defragmenting.drain(..) {
-                        let reply = reply.clone().map_or(Reply::Done, Reply::Failed);
-                        out.replies.push((token, reply));
-                    }
-                }
-                ApplierInput::Install(meta) => {
-                    let waits = !self.waiting_entries.is_empty();
-                    sometimes!(self.hooks, probes::RECEIVED_WAITS, waits);
-                    self.received = Some(meta);
-                }
-                ApplierInput::Installed { meta, backend } => {
-                    self.install(may, &meta, backend, out)?;
-                    before = self.applied.0;
-                    published = true;
-                }
-                ApplierInput::SnapshotSaved(index) => {
-                    let op = self.storage_version.snapshot_saved(index);
-                    op.into_iter().for_each(|op| self.machine.store.local(op));
-                }
-                ApplierInput::AwaitApplied { token, index } => self.readers.push((index, token)),
-                ApplierInput::AwaitBackend(token) => {
-                    // What was applied before this question is sealed already.
-                    self.waiting.push(Waiting { token, batch: Some(self.last_batch) });
-                    out.flush = true;
-                }
-            }
+            self.take(may, input, &mut turn, out)?;
         }
         // A copy of the database never looks back: nothing is removed while one is made.
         let may_compact = self.defragmenting.is_empty() && !self.installing;
@@ -404,8 +356,112 @@ impl Applier {
             is_due(self.next_slice) && !self.machine.store.has_pending() && self.hash(may)?;
         if hashed {
             self.next_slice = Some(now + HASH_EVERY);
-            published = true;
+            turn.published = true;
         }
+        self.apply_waiting(may, now, &mut turn, out)?;
+        if self.waiting_entries.is_empty()
+            && let Some(meta) = self.received.take()
+        {
+            self.installing = true;
+            out.install = Some(meta);
+        }
+        // What a compaction is to remove stays until it is hashed; one that this very turn applied is
+        // hashed from the next one on.
+        let is_hashing = self.to_hash.is_some() || self.hashing.is_some();
+        let sliced = is_due(self.next_slice) && !is_hashing;
+        if sliced && self.compact(now) == Step::Done {
+            out.compacted = Some(self.machine.store.compact_revision());
+        }
+        self.give_out(turn, sliced, out);
+        self.wake(now, out);
+        Ok(())
+    }
+
+    /// Takes one input in. Entries only queue here.
+    fn take(
+        &mut self,
+        may: &MayBlock,
+        input: ApplierInput,
+        turn: &mut Turn,
+        out: &mut ApplierOutput,
+    ) -> Result<(), ApplyFailure> {
+        match input {
+            ApplierInput::Committed(committed) => self.waiting_entries.push_back(committed),
+            ApplierInput::BackendCommitted { batch, backend } => {
+                self.machine.backend_bytes = backend.size_bytes();
+                self.committed_batch = batch.number();
+                self.storage_version.committed(batch.number());
+                out.released.push(self.machine.store.committed(&batch, backend));
+                turn.published = true;
+            }
+            ApplierInput::LeaseKeys { token, lease } => {
+                let keys = self.machine.leases().get(lease);
+                let keys = keys.map(|l| l.keys().cloned().collect()).unwrap_or_default();
+                out.replies.push((token, Reply::LeaseKeys(keys)));
+            }
+            ApplierInput::AwaitCompaction(token) => {
+                self.waiting.push(Waiting { token, batch: None });
+            }
+            ApplierInput::Defragment(token) => {
+                // One copy serves all who asked before it is done.
+                out.defragment |= self.defragmenting.is_empty();
+                self.defragmenting.push(token);
+            }
+            ApplierInput::Defragmented(result) => self.defragmented(result, turn, out),
+            ApplierInput::Install(meta) => {
+                let waits = !self.waiting_entries.is_empty();
+                sometimes!(self.hooks, probes::RECEIVED_WAITS, waits);
+                self.received = Some(meta);
+            }
+            ApplierInput::Installed { meta, backend } => {
+                self.install(may, &meta, backend, out)?;
+                turn.before = self.applied.0;
+                turn.published = true;
+            }
+            ApplierInput::SnapshotSaved(index) => {
+                let op = self.storage_version.snapshot_saved(index);
+                op.into_iter().for_each(|op| self.machine.store.local(op));
+            }
+            ApplierInput::AwaitApplied { token, index } => self.readers.push((index, token)),
+            ApplierInput::AwaitBackend(token) => {
+                // What was applied before this question is sealed already.
+                self.waiting.push(Waiting { token, batch: Some(self.last_batch) });
+                out.flush = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// The copy of the database took the place of the old one, or could not be made.
+    fn defragmented(
+        &mut self,
+        result: Result<bolt::ReadTx, String>,
+        turn: &mut Turn,
+        out: &mut ApplierOutput,
+    ) {
+        let failure = match result {
+            Ok(backend) => {
+                self.machine.backend_bytes = backend.size_bytes();
+                self.machine.store.replace_backend(backend);
+                turn.published = true;
+                None
+            }
+            Err(why) => Some(why),
+        };
+        for token in self.defragmenting.drain(..) {
+            let reply = failure.clone().map_or(Reply::Done, Reply::Failed);
+            out.replies.push((token, reply));
+        }
+    }
+
+    /// Applies entries that wait, as many as a turn may.
+    fn apply_waiting(
+        &mut self,
+        may: &MayBlock,
+        now: Instant,
+        turn: &mut Turn,
+        out: &mut ApplierOutput,
+    ) -> Result<(), ApplyFailure> {
         let mut bytes = 0;
         while bytes < TURN_BYTES && self.may_apply() {
             let Some(Committed { entry, token }) = self.waiting_entries.pop_front() else { break };
@@ -421,9 +477,9 @@ impl Applier {
             let mut outcome = self.machine.apply(may, &entry, token.is_some())?;
             self.applied = (entry.index, entry.term);
             for effect in outcome.effects.drain(..) {
-                conf_changed |= matches!(effect, Effect::ConfChange(Some(_)));
+                turn.conf_changed |= matches!(effect, Effect::ConfChange(Some(_)));
                 self.effect(now, entry.index, &effect);
-                effects.push((entry.index, effect));
+                turn.effects.push((entry.index, effect));
             }
             if let Some(token) = token {
                 let raises = matches!(outcome.reply, Err(ApiError::NoSpace));
@@ -437,38 +493,30 @@ impl Applier {
         }
         let over = self.is_over_limit() && !self.waiting_entries.is_empty();
         sometimes!(self.hooks, probes::OVER_LIMIT, over);
-        if self.waiting_entries.is_empty()
-            && let Some(meta) = self.received.take()
-        {
-            self.installing = true;
-            out.install = Some(meta);
-        }
-        // What a compaction is to remove stays until it is hashed; one that this very turn applied is
-        // hashed from the next one on.
-        let is_hashing = self.to_hash.is_some() || self.hashing.is_some();
-        let sliced = is_due(self.next_slice) && !is_hashing;
-        if sliced && self.compact(now) == Step::Done {
-            out.compacted = Some(self.machine.store.compact_revision());
-        }
-        if self.applied.0 > before || sliced || self.machine.store.has_pending() {
+        Ok(())
+    }
+
+    /// Gives out what the turn changed: a batch for the backend, effects for Node, a View.
+    fn give_out(&mut self, mut turn: Turn, sliced: bool, out: &mut ApplierOutput) {
+        let applied = self.applied.0 > turn.before;
+        if applied || sliced || self.machine.store.has_pending() {
             let members = Arc::clone(self.machine.members());
-            let conf_state = conf_changed.then(|| conf_state_json(&members.conf_state()));
+            let conf_state = turn.conf_changed.then(|| conf_state_json(&members.conf_state()));
             let (index, term) = self.applied;
             let batch = self.machine.store.seal(index, term, conf_state);
             self.last_batch = batch.number();
             // The next server may be of another version.
             out.flush |= self.storage_version.sealed(self.last_batch);
             out.batches.push(Sealed { batch, members });
-            published = true;
+            turn.published = true;
         }
-        if self.applied.0 > before {
-            out.node.push(NodeInput::Applied(Applied { index: self.applied.0, effects }));
+        if applied {
+            let applied = Applied { index: self.applied.0, effects: turn.effects };
+            out.node.push(NodeInput::Applied(applied));
         }
-        if published {
+        if turn.published {
             out.view = Some(self.view());
         }
-        self.wake(now, out);
-        Ok(())
     }
 
     /// Everything begins anew from an installed database. Waiting readers and callers stay.

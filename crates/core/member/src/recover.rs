@@ -221,15 +221,10 @@ pub fn start(
     settle(&*disk, may, &config, &db_path)?;
     let (mut db, mut machine, mut storage_version) = state(&disk, may, &config, &db_path)?;
     remove_leftovers(&*disk, &config.snap_dir, may)?;
-    if !Wal::exists(&*disk, &config.wal_dir, may)? {
-        let beginning = beginning(&config.founders);
-        let metadata = wal::writer::metadata(config.member, config.cluster);
-        Wal::create(Arc::clone(&disk), &config.wal_dir, may, metadata, &beginning)?;
-    }
+    found_log(&disk, may, &config)?;
     let snapshot = newest_snapshot(&*disk, &config.wal_dir, may)?;
-    let received = received::path(&config.snap_dir, snapshot.0);
     if snapshot.0 > machine.store.applied_index() {
-        if !disk.exists(may, &received)? {
+        if !disk.exists(may, &received::path(&config.snap_dir, snapshot.0))? {
             return Err(StartError::NoSnapshotDatabase);
         }
         sometimes!(config.hooks, probes::INSTALLED_AT_START);
@@ -261,13 +256,8 @@ pub fn start(
     if config.force_new_cluster {
         expel_others(may, &mut wal, &mut recovered, config.member, consistent.0)?;
     }
-    let mut raft_config = raft::Config::new(config.member);
-    raft_config.election_ticks = config.election_ticks;
-    raft_config.pre_vote = config.pre_vote;
-    raft_config.applied = consistent.0;
-    raft_config.hooks = config.hooks.clone();
     let last_snapshot = recovered.snapshot.0;
-    let raft = Raft::new(raft_config, recovered, entropy)?;
+    let raft = Raft::new(raft_config(&config, consistent.0), recovered, entropy)?;
     let members = machine.members().as_ref().clone();
     let hooks = config.hooks;
     let leases: Vec<_> =
@@ -288,8 +278,7 @@ pub fn start(
         node.force_snapshot();
     }
     let committed = BackendCommitted { index: consistent.0, term: consistent.1, members };
-    let snap_dir = config.snap_dir.clone();
-    let shared = Arc::clone(&disk);
+    let (shared, snap_dir) = (Arc::clone(&disk), config.snap_dir.clone());
     let log_writer =
         LogWriter::new(wal, shared, config.snap_dir, config.unsafe_no_fsync, hooks.clone());
     Ok(Parts {
@@ -300,6 +289,25 @@ pub fn start(
         member: config.member,
         cluster: config.cluster,
     })
+}
+
+/// Creates the log of a member that has none, with the entries that name the founders.
+fn found_log(disk: &Arc<dyn Disk>, may: &MayBlock, config: &StartConfig) -> Result<(), StartError> {
+    if !Wal::exists(&**disk, &config.wal_dir, may)? {
+        let beginning = beginning(&config.founders);
+        let metadata = wal::writer::metadata(config.member, config.cluster);
+        Wal::create(Arc::clone(disk), &config.wal_dir, may, metadata, &beginning)?;
+    }
+    Ok(())
+}
+
+fn raft_config(config: &StartConfig, applied: Index) -> raft::Config {
+    let mut raft_config = raft::Config::new(config.member);
+    raft_config.election_ticks = config.election_ticks;
+    raft_config.pre_vote = config.pre_vote;
+    raft_config.applied = applied;
+    raft_config.hooks = config.hooks.clone();
+    raft_config
 }
 
 /// Opens the database, which must not be in use, and reads the state from it.

@@ -2,10 +2,14 @@
 //!
 //! Never decodes what the load does not ask for.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::Bytes;
+use grpc::{Encoding, Messages, PREFIX_BYTES};
 use h2::client::SendRequest;
 use h2::{RecvStream, SendStream};
+use net::{Dialer, Remote};
 use prost::Message;
+
+pub use grpc::envelope::of as envelope;
 
 /// Bytes that a server may send of one response unasked.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
@@ -36,21 +40,8 @@ pub fn uri(path: &str) -> http::Uri {
     format!("http://localhost{path}").parse().expect("a well-formed path")
 }
 
-/// A message in its envelope.
-///
-/// # Panics
-/// If it is of 4 GiB or more.
-#[must_use]
-pub fn envelope(message: &impl Message) -> Bytes {
-    let mut out = BytesMut::with_capacity(5 + message.encoded_len());
-    out.put_u8(0);
-    out.put_u32(u32::try_from(message.encoded_len()).expect("requests are small"));
-    message.encode_raw(&mut out);
-    out.freeze()
-}
-
 fn is_ok(headers: &http::HeaderMap) -> Option<bool> {
-    headers.get("grpc-status").map(|v| v == "0")
+    headers.get(grpc::status::GRPC_STATUS).map(|v| v == "0")
 }
 
 impl Connection {
@@ -59,8 +50,8 @@ impl Connection {
     /// # Errors
     /// Nobody serves HTTP/2 there.
     pub async fn open(port: u16) -> std::io::Result<Self> {
-        let socket = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
-        socket.set_nodelay(true)?;
+        let remote = Remote::Tcp(format!("127.0.0.1:{port}"));
+        let socket = net::dial(&Dialer::default(), &remote).await?;
         let handshake = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -128,10 +119,10 @@ impl Connection {
         let mut message = Vec::new();
         let answer = self.call(&uri(path), envelope(request), Some(&mut message)).await;
         let answer = answer.map_err(std::io::Error::other)?;
-        if !answer.ok || message.len() < 5 {
+        if !answer.ok || message.len() < PREFIX_BYTES {
             return Err(std::io::Error::other(format!("{path} was refused")));
         }
-        R::decode(&message[5..]).map_err(std::io::Error::other)
+        R::decode(&message[PREFIX_BYTES..]).map_err(std::io::Error::other)
     }
 
     /// Opens a stream in both directions; its first message goes with it.
@@ -142,7 +133,8 @@ impl Connection {
         let (response, mut send) = self.begin(uri).await?;
         send.send_data(first, false)?;
         let receive = response.await?.into_body();
-        Ok(Stream { send, receive, buffer: BytesMut::new() })
+        let messages = Messages::new(Encoding::Identity, usize::MAX);
+        Ok(Stream { send, receive, messages })
     }
 }
 
@@ -150,7 +142,7 @@ impl Connection {
 pub struct Stream {
     send: SendStream<Bytes>,
     receive: RecvStream,
-    buffer: BytesMut,
+    messages: Messages,
 }
 
 impl Stream {
@@ -165,20 +157,16 @@ impl Stream {
     /// Waits for the next message; `None` at the end.
     ///
     /// # Errors
-    /// The stream was reset or the connection is gone.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, h2::Error> {
+    /// The stream was reset, the connection is gone, or what comes is no message.
+    pub async fn next(&mut self) -> std::io::Result<Option<Bytes>> {
         loop {
-            if let Some(head) = self.buffer.first_chunk::<5>() {
-                let len = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
-                if self.buffer.len() >= 5 + len {
-                    self.buffer.advance(5);
-                    return Ok(Some(self.buffer.split_to(len).freeze()));
-                }
+            if let Some(message) = self.messages.take_next().map_err(std::io::Error::other)? {
+                return Ok(Some(message));
             }
             let Some(chunk) = self.receive.data().await else { return Ok(None) };
-            let chunk = chunk?;
+            let chunk = chunk.map_err(std::io::Error::other)?;
             let _ = self.receive.flow_control().release_capacity(chunk.len());
-            self.buffer.extend_from_slice(&chunk);
+            self.messages.push(&chunk);
         }
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use api::error::{Code, Status};
 use api::method::Method;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
+use grpc::{Encoding, Messages};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use prost::Message;
@@ -125,10 +126,7 @@ impl Client {
                 tokio::time::timeout(self.config.dial_timeout, self.endpoints[at].connect()).await;
             match dialed {
                 Ok(Ok(send)) => {
-                    let mut state = self.state();
-                    state.connections[at] = Some(send.clone());
-                    state.unconnected = None;
-                    drop(state);
+                    self.connected(at, send.clone());
                     match send.ready().await {
                         Ok(send) => return Ok((at, send)),
                         Err(e) => last = e.to_string(),
@@ -143,6 +141,12 @@ impl Client {
         }
         self.state().unconnected = Some(last.clone());
         Err(Error::Broken(last))
+    }
+
+    fn connected(&self, at: usize, send: SendRequest<Bytes>) {
+        let mut state = self.state();
+        state.connections[at] = Some(send);
+        state.unconnected = None;
     }
 
     /// As [`Client::connection`], until it succeeds.
@@ -238,7 +242,7 @@ impl Client {
             let text = format!("trying to send message larger than max ({len} vs. {max})");
             return Err(Error::Status(Status::new(Code::ResourceExhausted, text)));
         }
-        Ok(envelope(message))
+        Ok(grpc::envelope::of(message))
     }
 
     async fn open(
@@ -273,11 +277,13 @@ impl Client {
             response: Some(response),
             send: stream,
             body: None,
-            buffer: BytesMut::new(),
-            max: match self.config.max_receive_bytes {
-                0 => i32::MAX as usize,
-                max => max,
-            },
+            messages: Messages::new(
+                Encoding::Identity,
+                match self.config.max_receive_bytes {
+                    0 => i32::MAX as usize,
+                    max => max,
+                },
+            ),
         })
     }
 }
@@ -304,23 +310,13 @@ fn is_unavailable(error: &Error) -> bool {
     }
 }
 
-fn envelope(message: &impl Message) -> Bytes {
-    let len = message.encoded_len();
-    let mut out = BytesMut::with_capacity(5 + len);
-    out.put_u8(0);
-    out.put_u32(u32::try_from(len).expect("checked against the longest request"));
-    message.encode(&mut out).expect("a growing buffer has room");
-    out.freeze()
-}
-
 /// An open call.
 #[derive(Debug)]
 pub struct Stream {
     response: Option<ResponseFuture>,
     send: SendStream<Bytes>,
     body: Option<RecvStream>,
-    buffer: BytesMut,
-    max: usize,
+    messages: Messages,
 }
 
 impl Stream {
@@ -329,7 +325,9 @@ impl Stream {
     /// # Errors
     /// The stream is over.
     pub fn send(&mut self, message: &impl Message) -> Result<(), Error> {
-        self.send.send_data(envelope(message), false).map_err(|e| Error::Broken(e.to_string()))
+        self.send
+            .send_data(grpc::envelope::of(message), false)
+            .map_err(|e| Error::Broken(e.to_string()))
     }
 
     /// The next message; `None` at a good end.
@@ -355,69 +353,30 @@ impl Stream {
             if response.status() != http::StatusCode::OK {
                 return Err(Error::Broken(format!("unexpected HTTP status {}", response.status())));
             }
-            if response.headers().contains_key("grpc-status") {
-                status(response.headers())?;
+            if let Some(status) = grpc::status::stated(response.headers()) {
+                status.map_err(Error::Status)?;
             }
             self.body = Some(response.into_body());
         }
         let body = self.body.as_mut().ok_or_else(|| broken("the stream is over"))?;
         loop {
-            if let Some([flag, a, b, c, d]) = self.buffer.first_chunk() {
-                let len = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
-                if *flag != 0 {
-                    return Err(broken("compressed message"));
-                }
-                if len > self.max {
-                    let text =
-                        format!("grpc: received message larger than max ({len} vs. {})", self.max);
-                    return Err(Error::Status(Status::new(Code::ResourceExhausted, text)));
-                }
-                if self.buffer.len() >= 5 + len {
-                    let _ = self.buffer.split_to(5);
-                    return Ok(Some(self.buffer.split_to(len).freeze()));
-                }
+            if let Some(message) = self.messages.take_next().map_err(Error::Status)? {
+                return Ok(Some(message));
             }
             match body.data().await {
                 Some(chunk) => {
                     let chunk = chunk.map_err(gone)?;
                     let _ = body.flow_control().release_capacity(chunk.len());
-                    self.buffer.extend_from_slice(&chunk);
+                    self.messages.push(&chunk);
                 }
                 None => {
                     let trailers = body.trailers().await.map_err(gone)?;
-                    status(&trailers.unwrap_or_default())?;
+                    grpc::status::at_end(&trailers.unwrap_or_default()).map_err(Error::Status)?;
                     return Ok(None);
                 }
             }
         }
     }
-}
-
-fn status(headers: &http::HeaderMap) -> Result<(), Error> {
-    let text = |name| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let number: u16 = text("grpc-status").parse().unwrap_or(2);
-    if number == 0 {
-        return Ok(());
-    }
-    Err(Error::Status(Status::new(error::code(number), percent_decode(text("grpc-message")))))
-}
-
-fn percent_decode(text: &str) -> String {
-    let (mut out, mut rest) = (Vec::new(), text.as_bytes());
-    while let Some((&byte, after)) = rest.split_first() {
-        let hex = after.get(..2).and_then(|h| std::str::from_utf8(h).ok());
-        match hex.and_then(|h| u8::from_str_radix(h, 16).ok()) {
-            Some(decoded) if byte == b'%' => {
-                out.push(decoded);
-                rest = &after[2..];
-            }
-            _ => {
-                out.push(byte);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 #[cfg(test)]
@@ -428,12 +387,6 @@ mod tests {
     use api::etcdserverpb::{PutRequest, PutResponse, RangeRequest, RangeResponse};
 
     use super::*;
-
-    #[test]
-    fn messages_are_percent_decoded() {
-        assert_eq!(percent_decode("a%20b%"), "a b%");
-        assert_eq!(percent_decode("%zz"), "%zz");
-    }
 
     /// Answers Unavailable `refusals` times and then with an empty message; counts requests.
     async fn server(refusals: usize) -> (Client, Arc<AtomicUsize>) {

@@ -2,18 +2,13 @@
 
 use bytes::Bytes;
 use h2::client::SendRequest;
-use tokio::io::{AsyncRead, AsyncWrite};
+use net::{Dialer, Remote};
 
 use crate::error::Error;
 
-/// Where a server listens.
+/// A server, as users name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Endpoint {
-    /// Host and port.
-    Tcp(String),
-    /// A socket file.
-    Unix(String),
-}
+pub struct Endpoint(Remote);
 
 /// Bytes that may be on their way in one stream and on one connection.
 const WINDOW_BYTES: u32 = 1 << 24;
@@ -33,55 +28,42 @@ impl Endpoint {
             )));
         }
         if let Some(path) = text.strip_prefix("unix://").or_else(|| text.strip_prefix("unix:")) {
-            return Ok(Endpoint::Unix(path.to_owned()));
+            return Ok(Self(Remote::Unix(path.into())));
         }
         let address = text.strip_prefix("http://").unwrap_or(text);
-        Ok(Endpoint::Tcp(address.trim_end_matches('/').to_owned()))
+        Ok(Self(Remote::Tcp(address.trim_end_matches('/').to_owned())))
     }
 
     /// What stands in `:authority`.
     pub(crate) fn authority(&self) -> &str {
-        match self {
-            Endpoint::Tcp(address) => address,
-            Endpoint::Unix(_) => "localhost",
+        match &self.0 {
+            Remote::Tcp(address) => address,
+            Remote::Unix(_) => "localhost",
         }
     }
 
     /// The text of a failed attempt to connect, in gRPC's words.
     pub(crate) fn not_dialed(&self, why: &str) -> String {
-        let (network, address) = match self {
-            Endpoint::Tcp(address) => ("tcp", address),
-            Endpoint::Unix(path) => ("unix", path),
+        let (network, address) = match &self.0 {
+            Remote::Tcp(address) => ("tcp", address.clone()),
+            Remote::Unix(path) => ("unix", path.display().to_string()),
         };
         let text = format!("transport: Error while dialing: dial {network} {address}: {why}");
         format!("connection error: desc = {}", types::quote(text.as_bytes()))
     }
 
     pub(crate) async fn connect(&self) -> std::io::Result<SendRequest<Bytes>> {
-        match self {
-            Endpoint::Tcp(address) => {
-                let socket = tokio::net::TcpStream::connect(address).await?;
-                socket.set_nodelay(true)?;
-                handshake(socket).await
-            }
-            Endpoint::Unix(path) => handshake(tokio::net::UnixStream::connect(path).await?).await,
-        }
+        let socket = net::dial(&Dialer::default(), &self.0).await?;
+        let (send, driver) = h2::client::Builder::new()
+            .initial_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES)
+            .handshake(socket)
+            .await
+            .map_err(std::io::Error::other)?;
+        // It ends with the connection; its error shows in the calls.
+        tokio::spawn(driver);
+        Ok(send)
     }
-}
-
-async fn handshake<T>(socket: T) -> std::io::Result<SendRequest<Bytes>>
-where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (send, driver) = h2::client::Builder::new()
-        .initial_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES)
-        .handshake(socket)
-        .await
-        .map_err(std::io::Error::other)?;
-    // It ends with the connection; its error shows in the calls.
-    tokio::spawn(driver);
-    Ok(send)
 }
 
 #[cfg(test)]
@@ -90,10 +72,10 @@ mod tests {
 
     #[test]
     fn endpoints_are_read_with_and_without_scheme() {
-        let tcp = |text: &str| Ok(Endpoint::Tcp(text.to_owned()));
+        let tcp = |text: &str| Ok(Endpoint(Remote::Tcp(text.to_owned())));
         assert_eq!(Endpoint::parse("localhost:2379"), tcp("localhost:2379"));
         assert_eq!(Endpoint::parse(" http://127.0.0.1:1 "), tcp("127.0.0.1:1"));
-        assert_eq!(Endpoint::parse("unix:///run/e"), Ok(Endpoint::Unix("/run/e".into())));
+        assert_eq!(Endpoint::parse("unix:///run/e"), Ok(Endpoint(Remote::Unix("/run/e".into()))));
         for secure in ["https://a:1", "unixs:///run/e"] {
             let refused = Endpoint::parse(secure).unwrap_err().to_string();
             let expected = format!("is not implemented in {}", types::PRODUCT);

@@ -73,22 +73,9 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// The code with this number; Unknown for others.
-pub(crate) fn code(number: u16) -> Code {
-    Code::ALL.get(usize::from(number)).copied().unwrap_or(Code::Unknown)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn codes_stand_at_their_numbers() {
-        for number in 0..17 {
-            assert_eq!(code(number) as u16, number);
-        }
-        assert_eq!(code(99), Code::Unknown);
-    }
 
     #[test]
     fn known_texts_stand_alone_and_others_carry_their_code() {

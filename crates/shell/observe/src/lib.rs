@@ -9,6 +9,8 @@ mod metered;
 pub mod metrics;
 pub mod report;
 mod report_peers;
+mod report_raft;
+mod writer;
 
 pub use logging::Log;
 pub use metered::MeteredDisk;

@@ -1,15 +1,17 @@
 //! Log lines in etcd's JSON shape: level, ts, caller, msg, then fields.
 //!
-//! Texts that tools and people grep for are etcd's. Lines go to one place at a time; a write that
-//! fails is dropped, because a log must not end a member.
+//! Texts that tools and people grep for are etcd's. Whoever logs never waits for an output: lines
+//! are queued, and a thread per output writes them ([`Log::line`] of a fatal one waits for that, for
+//! a bounded time).
 
 use std::fs::File;
 use std::io::Write;
-use std::sync::Mutex;
 use std::time::{Duration, UNIX_EPOCH};
 
 use osenv::Clock;
 use serde_json::{Map, Value};
+
+use crate::writer::{Urgency, Writer};
 
 /// How important a line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,12 +50,6 @@ impl Level {
     }
 }
 
-enum Output {
-    Stderr,
-    Stdout,
-    File(Mutex<File>),
-}
-
 /// How lines look (`--log-format`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
@@ -64,61 +60,91 @@ pub enum Format {
     Console,
 }
 
-/// Where log lines go.
+/// Where log lines go. Dropping it waits, for a bounded time, until they are written.
 pub struct Log {
     level: Level,
     format: Format,
-    outputs: Vec<Output>,
+    writers: Vec<Writer>,
 }
 
 impl Log {
     /// A log that says nothing.
     #[must_use]
     pub fn none() -> Self {
-        Self { level: Level::Fatal, format: Format::Json, outputs: Vec::new() }
+        Self { level: Level::Fatal, format: Format::Json, writers: Vec::new() }
     }
 
-    /// A log with `--log-level`, `--log-format` and `--log-outputs`. `/dev/null` among the outputs discards all.
+    /// A log with `--log-level`, `--log-format` and `--log-outputs`. `/dev/null` among the outputs
+    /// discards all.
     ///
     /// # Errors
-    /// A file that cannot be opened.
+    /// A file that cannot be opened, or a thread that cannot be had.
     pub fn open(level: &str, format: Format, outputs: &[String]) -> std::io::Result<Self> {
         let level = Level::parse(level).unwrap_or(Level::Info);
-        let mut opened = Vec::new();
+        let mut opened: Vec<Box<dyn Write + Send>> = Vec::new();
         if !outputs.iter().any(|o| o == "/dev/null") {
             for output in outputs {
                 opened.push(match output.as_str() {
-                    "default" | "stderr" | "systemd/journal" => Output::Stderr,
-                    "stdout" => Output::Stdout,
-                    path => {
-                        let file = File::options().create(true).append(true).open(path)?;
-                        Output::File(Mutex::new(file))
-                    }
+                    "default" | "stderr" | "systemd/journal" => Box::new(std::io::stderr()),
+                    "stdout" => Box::new(std::io::stdout()),
+                    path => Box::new(File::options().create(true).append(true).open(path)?),
                 });
             }
         }
-        Ok(Self { level, format, outputs: opened })
+        Self::to(level, format, opened)
     }
 
-    /// Writes a line. `caller` is the file and line that it comes from.
+    /// A log with these outputs.
+    ///
+    /// # Errors
+    /// A thread that cannot be had.
+    pub fn to(
+        level: Level,
+        format: Format,
+        outputs: Vec<Box<dyn Write + Send>>,
+    ) -> std::io::Result<Self> {
+        let start = |output| Writer::start(output, Box::new(move |n| dropped(format, n)));
+        let writers = outputs.into_iter().map(start).collect::<std::io::Result<_>>()?;
+        Ok(Self { level, format, writers })
+    }
+
+    /// Queues a line; a fatal one is written when this returns, if its output takes it within a
+    /// second. `caller` is the file and line that it comes from.
     pub fn line(&self, level: Level, caller: &str, msg: &str, fields: &[(&str, Value)]) {
-        if level < self.level {
+        if level < self.level || self.writers.is_empty() {
             return;
         }
-        let text = match self.format {
-            Format::Json => json_line(level, caller, msg, fields),
-            Format::Console => console_line(level, caller, msg, fields),
-        };
-        for output in &self.outputs {
-            let _ = match output {
-                Output::Stderr => std::io::stderr().write_all(text.as_bytes()),
-                Output::Stdout => std::io::stdout().write_all(text.as_bytes()),
-                Output::File(file) => match file.lock() {
-                    Ok(mut file) => file.write_all(text.as_bytes()),
-                    Err(_) => Ok(()),
-                },
-            };
+        let text = text(self.format, level, caller, msg, fields);
+        let is_fatal = level == Level::Fatal;
+        for writer in &self.writers {
+            writer.push(&text, if is_fatal { Urgency::Urgent } else { Urgency::Normal });
         }
+        if is_fatal {
+            self.flush();
+        }
+    }
+
+    /// Waits until the lines so far are written, a second per output at the longest: for ends of
+    /// the process that drop nothing.
+    pub fn flush(&self) {
+        for writer in &self.writers {
+            writer.flush();
+        }
+    }
+}
+
+/// The line that tells of `count` others which an output did not take in time.
+fn dropped(format: Format, count: u64) -> String {
+    let caller = concat!(file!(), ":", line!()).trim_start_matches("crates/");
+    let fields = [("dropped", Value::from(count))];
+    let msg = "log lines were dropped because this output did not take them in time";
+    text(format, Level::Warn, caller, msg, &fields)
+}
+
+fn text(format: Format, level: Level, caller: &str, msg: &str, fields: &[(&str, Value)]) -> String {
+    match format {
+        Format::Json => json_line(level, caller, msg, fields),
+        Format::Console => console_line(level, caller, msg, fields),
     }
 }
 

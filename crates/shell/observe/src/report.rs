@@ -28,7 +28,7 @@ pub struct Reporter {
     pub log: Arc<Log>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) member: MemberId,
-    cluster: ClusterId,
+    pub(crate) cluster: ClusterId,
     publish_timeout: Duration,
     /// Time of one turn of Applier beyond which it is reported.
     slow_apply: Duration,
@@ -61,7 +61,23 @@ impl Reporter {
             log_line!(self.log, Info, &format!("{me} became leader at term {term}"));
         }
         if before.is_leader && !now.is_leader {
+            if now.term == before.term {
+                let line = format!("{me} stepped down to follower since quorum is not active");
+                log_line!(self.log, Warn, &line);
+            }
             log_line!(self.log, Info, &format!("{me} became follower at term {term}"));
+        }
+        if now.late_heartbeats > before.late_heartbeats {
+            let line = "leader failed to send out heartbeat on time; took too long, leader is \
+                        overloaded likely from slow disk";
+            let more = now.late_heartbeats - before.late_heartbeats;
+            log_line!(self.log, Warn, line, "late-heartbeats" = more);
+        }
+        if now.reads_failed > before.reads_failed {
+            let line = "timed out waiting for read index response (local node might have slow \
+                        network)";
+            let timeout = show_duration(self.publish_timeout);
+            log_line!(self.log, Warn, line, "timeout" = timeout);
         }
         if now.leader == before.leader {
             return;

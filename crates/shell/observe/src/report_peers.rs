@@ -2,11 +2,12 @@
 
 use cli::text::{show_duration, size};
 use member::PeerChange;
-use peer::{Event, Refusal, Side};
+use peer::{Event, Probe, Refusal, Side};
 use raft::{SnapshotMeta, StepError};
 use types::{Index, MemberId};
 
 use crate::log_line;
+use crate::logging::Level;
 use crate::report::Reporter;
 
 impl Reporter {
@@ -23,6 +24,31 @@ impl Reporter {
                 "error" = why.to_string(),
             );
         }
+    }
+
+    /// A request of a peer was refused.
+    //= etcd 3.7.3: server/etcdserver/api/rafthttp/http.go#checkClusterCompatibilityFromHeader
+    fn refused_request(&self, from: &str, why: Refusal) {
+        let text = match why {
+            Refusal::Cluster => "request cluster ID mismatch",
+            Refusal::Version => "failed to check version compatibility",
+            Refusal::Recipient => "ignored streaming request; ID mismatch",
+            Refusal::UnknownSender => "failed to find remote peer in cluster",
+            Refusal::Removed => "rejected stream from remote peer because it was removed",
+            Refusal::Malformed => "failed to decode a request of a peer",
+        };
+        let level = match why {
+            Refusal::Cluster | Refusal::Version | Refusal::Malformed => Level::Error,
+            Refusal::Recipient | Refusal::UnknownSender | Refusal::Removed => Level::Warn,
+        };
+        let fields = [
+            ("local-member-id", self.member.to_string().into()),
+            ("local-member-cluster-id", self.cluster.to_string().into()),
+            ("local-member-server-version", types::SERVER_VERSION.into()),
+            ("remote-peer-server-name", from.into()),
+        ];
+        let caller = concat!(file!(), ":", line!()).trim_start_matches("crates/");
+        self.log.line(level, caller, text, &fields);
     }
 
     /// Raft refused a peer's message.
@@ -119,6 +145,9 @@ impl Reporter {
                 "updated-remote-peer-id" = id.to_string(),
                 "updated-remote-peer-urls" = urls.to_vec(),
             ),
+            Event::PeerStopped(id) => {
+                log_line!(self.log, Info, "stopped remote peer", "remote-peer-id" = id.to_string());
+            }
             Event::PeerRemoved(id, true) => log_line!(
                 self.log,
                 Info,
@@ -215,14 +244,7 @@ impl Reporter {
                     ),
                 }
             }
-            Event::Refused { from, why } => log_line!(
-                self.log,
-                Warn,
-                refusal(*why),
-                "local-member-id" = me(),
-                "remote-peer-id" = *from,
-                "reason" = format!("{why:?}"),
-            ),
+            Event::Refused { from, why } => self.refused_request(from, *why),
             Event::RefusedBy(id, why) => log_line!(
                 self.log,
                 Warn,
@@ -235,10 +257,20 @@ impl Reporter {
                 "remote-peer-id" = id.to_string(),
                 "error" = *why,
             ),
-            Event::ClockDrift(id, _, drift) => log_line!(
+            Event::ProbeFailed(id, probe, rtt, why) => log_line!(
+                self.log,
+                Warn,
+                "prober detected unhealthy status",
+                "round-tripper-name" = round_tripper(*probe),
+                "remote-peer-id" = id.to_string(),
+                "rtt" = show_duration(*rtt),
+                "error" = *why,
+            ),
+            Event::ClockDrift(id, probe, drift) => log_line!(
                 self.log,
                 Warn,
                 "prober found high clock drift",
+                "round-tripper-name" = round_tripper(*probe),
                 "remote-peer-id" = id.to_string(),
                 "clock-drift" = show_duration(*drift),
             ),
@@ -247,13 +279,11 @@ impl Reporter {
     }
 }
 
-/// What is said of a request that was refused.
-//= etcd 3.7.3: server/etcdserver/api/rafthttp/http.go#checkClusterCompatibilityFromHeader
-fn refusal(why: Refusal) -> &'static str {
-    match why {
-        Refusal::Cluster => "request cluster ID mismatch",
-        Refusal::Version => "failed version compatibility check",
-        _ => "rejected a request of a peer",
+//= etcd 3.7.3: server/etcdserver/api/rafthttp/probing_status.go
+fn round_tripper(probe: Probe) -> &'static str {
+    match probe {
+        Probe::Streams => "ROUND_TRIPPER_RAFT_MESSAGE",
+        Probe::Pipeline => "ROUND_TRIPPER_SNAPSHOT",
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use peer::{Answer, Event, Listener, Member, Plane, Refused};
+use peer::{Answer, Event, Member, Plane, Refused};
 use raft::{Body, Entry, EntryKind, Message};
 use types::{Index, MemberId, Term};
 
@@ -60,7 +60,7 @@ fn start(id: u64) -> (Plane, Arc<Counter>, String) {
     let url = format!("http://{}", listener.local_addr().unwrap());
     let config = support::config(id, &url, &std::env::temp_dir());
     let counter = Arc::new(Counter::default());
-    let listeners = vec![Listener::Tcp(listener)];
+    let listeners = vec![net::Bound::Tcp(listener)];
     (Plane::start(config, Arc::clone(&counter) as _, listeners).unwrap(), counter, url)
 }
 

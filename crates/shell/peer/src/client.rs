@@ -20,13 +20,13 @@ use api::odd;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
+use net::Dialer;
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use types::{ClusterId, LeaseId, MemberId, Revision, Url};
 
 use crate::headers::{CLUSTER_ID, parse_id};
 use crate::link::{Link, LinkError, once, repeatable};
-use crate::net::Dialer;
 use crate::reader::describe;
 
 /// Bytes of an answer.
@@ -187,7 +187,8 @@ impl Client {
     /// A client that connects within `dial_timeout`, from `local_address` if there is one.
     #[must_use]
     pub fn new(dial_timeout: Duration, local_address: Option<IpAddr>) -> Self {
-        Self { dialer: Dialer { timeout: dial_timeout, local_address }, kept: Mutex::default() }
+        let dialer = Dialer { timeout: Some(dial_timeout), local_address };
+        Self { dialer, kept: Mutex::default() }
     }
 
     /// Asks one URL; the answer, whatever its status.

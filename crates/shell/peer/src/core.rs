@@ -18,7 +18,6 @@ use types::{MemberId, Url};
 
 use crate::event::{Channel, Event};
 use crate::headers::Identity;
-use crate::net::Dialer;
 use crate::picker::Picker;
 use crate::pipeline::Pipeline;
 use crate::plane::{Active, Config, Member, Refused};
@@ -27,6 +26,7 @@ use crate::reader;
 use crate::snapshot_send::{self, SnapshotSlots};
 use crate::tasks;
 use crate::writer::Writer;
+use net::Dialer;
 
 /// Senders that are no peers but get answers. Ours: etcd has no limit.
 const MAX_REMOTES: usize = 256;
@@ -221,10 +221,22 @@ impl Core {
     pub(crate) fn remove_peer(&self, id: MemberId) {
         let peer = self.peers.borrow_mut().remove(&id);
         if let Some(peer) = &peer {
-            peer.stop();
-            self.active().remove(&id);
+            self.stop_peer(id, peer);
         }
         self.event(Event::PeerRemoved(id, peer.is_some()));
+    }
+
+    fn stop_peer(&self, id: MemberId, peer: &Peer) {
+        peer.stop();
+        self.active().remove(&id);
+        self.event(Event::PeerStopped(id));
+    }
+
+    /// Ends all connections to peers, which go on being members.
+    pub(crate) fn stop_all_peers(&self) {
+        for (id, peer) in self.peers.take() {
+            self.stop_peer(id, &peer);
+        }
     }
 
     pub(crate) fn remove_all_peers(&self) {

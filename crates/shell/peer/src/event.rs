@@ -75,6 +75,8 @@ pub enum Event<'a> {
     RemoteAdded(MemberId, &'a [String]),
     /// A peer has other URLs.
     PeerUpdated(MemberId, &'a [String]),
+    /// All connections to a peer have ended, because it was removed or this member stops.
+    PeerStopped(MemberId),
     /// A peer was removed; `false` if there was none.
     PeerRemoved(MemberId, bool),
     /// Messages pass again.

@@ -26,7 +26,6 @@ mod core;
 mod event;
 mod headers;
 mod link;
-mod net;
 mod picker;
 mod pipeline;
 mod plane;
@@ -44,7 +43,6 @@ pub use client::{
     RemoteMember, Versions,
 };
 pub use event::{Channel, Event, Probe, Refusal, Side};
-pub use net::Listener;
 pub use plane::{Answer, Config, Member, Plane, Refused};
 
 /// Reads arbitrary text as what stands in requests and answers: URLs, ids, versions, times.

@@ -14,7 +14,7 @@ use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 
-use crate::net::{Dialer, Timed, dial};
+use net::{Dialer, Remote, Timed, dial};
 use types::Url;
 
 /// Bytes of the buffer for one read.
@@ -56,7 +56,7 @@ where
         read: Option<Duration>,
         write: Option<Duration>,
     ) -> Result<Self, LinkError> {
-        let stream = Timed::new(dial(dialer, url).await?, read, write);
+        let stream = Timed::new(dial(dialer, &Remote::of(url)?).await?, read, write);
         let (sender, connection) = Builder::new()
             .title_case_headers(true)
             .read_buf_exact_size(Some(READ_BYTES))

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use handover::Inbox;
+use net::{Bound, Dialer, Limit, Listener};
 use raft::{Body, Message};
 use tokio::task::LocalSet;
 use types::{BadUrl, ClusterId, Index, MemberId, Url};
@@ -24,7 +25,6 @@ use types::{BadUrl, ClusterId, Index, MemberId, Url};
 use crate::core::Core;
 use crate::event::Event;
 use crate::headers::Identity;
-use crate::net::{Dialer, Listener, Listening};
 use crate::{serve, tasks};
 
 /// Calls of [`Plane::send`] that wait for the plane's thread; more are lost as if by the network.
@@ -114,7 +114,9 @@ pub struct Config {
     pub write_timeout: Duration,
     /// The address from which connections leave (`--experimental-set-member-localaddr`).
     pub local_address: Option<IpAddr>,
-    /// The version that others are told, such as `3.7.3`.
+    /// Connections of peers at once, on all listeners; more wait.
+    pub connections: usize,
+    /// The version that others are told, such as `3.7.1`.
     pub server_version: String,
 }
 
@@ -158,7 +160,7 @@ impl Plane {
     pub fn start(
         config: Config,
         member: Arc<dyn Member>,
-        listeners: Vec<Listener>,
+        listeners: Vec<Bound>,
     ) -> io::Result<Self> {
         let (id, cluster) = (config.id, config.cluster);
         let identity = Identity::new(id, cluster, &config.server_version, &config.own_urls)
@@ -170,11 +172,14 @@ impl Plane {
             .build()?;
         let listening = {
             let _within = runtime.enter();
-            listeners.into_iter().map(Listening::new).collect::<io::Result<Vec<_>>>()?
+            let limit = Limit::new(config.connections);
+            let listen = |bound| Listener::new(bound, limit.clone());
+            listeners.into_iter().map(listen).collect::<io::Result<Vec<_>>>()?
         };
         let inbox = Arc::new(Inbox::new(QUEUED_SENDS));
         let active = Active::default();
-        let dialer = Dialer { timeout: config.dial_timeout, local_address: config.local_address };
+        let dialer =
+            Dialer { timeout: Some(config.dial_timeout), local_address: config.local_address };
         let thread = {
             let (inbox, active) = (Arc::clone(&inbox), Arc::clone(&active));
             let member = Arc::clone(&member);
@@ -287,7 +292,7 @@ impl Drop for Handle {
     }
 }
 
-async fn run(core: Rc<Core>, inbox: Arc<Inbox<Command>>, listening: Vec<Listening>) {
+async fn run(core: Rc<Core>, inbox: Arc<Inbox<Command>>, listening: Vec<Listener>) {
     for listener in listening {
         tasks::spawn(&core, serve::accept(Rc::clone(&core), listener));
     }
@@ -321,6 +326,6 @@ async fn farewell(core: &Core) {
             break;
         }
     }
-    core.remove_all_peers();
+    core.stop_all_peers();
     core.forget_remotes();
 }

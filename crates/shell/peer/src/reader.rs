@@ -184,6 +184,8 @@ async fn listen(
         Channel::Appends => Decoder::Appends(AppendDecoder::new(core.config.id, peer)),
         _ => Decoder::Messages(MessageDecoder::new()),
     };
+    // What one piece of the body holds.
+    let mut heard = Vec::new();
     while let Some(frame) = link.drive(body.frame()).await {
         let frame = frame.map_err(|e| describe(&e))?;
         let Ok(piece) = frame.into_data() else { continue };
@@ -193,8 +195,7 @@ async fn listen(
             match decoder.next() {
                 Ok(Some(Heard::Message(message, bytes))) => {
                     received += bytes as u64;
-                    // What was refused is lost, as if by the network.
-                    let _ = core.deliver(message);
+                    heard.push(message);
                 }
                 Ok(Some(Heard::LinkHeartbeat)) => {}
                 Ok(Some(Heard::Nonsense(nonsense))) => {
@@ -204,6 +205,11 @@ async fn listen(
                 Err(broken) => break Some(broken),
             }
         };
+        raft::order_appends(&mut heard, |message| Some(message));
+        for message in heard.drain(..) {
+            // What was refused is lost, as if by the network.
+            let _ = core.deliver(message);
+        }
         if received > 0 {
             core.event(Event::Received(peer, received));
         }

@@ -6,7 +6,6 @@
 //! //= etcd 3.7.1: server/etcdserver/api/rafthttp/http.go#pipelineHandler, #streamHandler
 //! //= etcd 3.7.1: server/etcdserver/api/etcdhttp/peer.go#newPeerHandler
 
-use std::cell::Cell;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -18,6 +17,7 @@ use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use net::{Listener, Stream, Timed};
 use raft::Message;
 use types::{MemberId, Url};
 
@@ -29,13 +29,10 @@ use crate::headers::{
     SERVER_VERSION, parse_id,
 };
 use crate::link::read_body;
-use crate::net::{Listening, Stream, Timed};
 use crate::snapshot_receive;
 use crate::writer::AnswerBody;
 use crate::{probe, reader, tasks};
 
-/// Connections of peers at once; more are closed. Ours: etcd has no limit.
-const MAX_CONNECTIONS: usize = 4_096;
 /// Rest after an accept that failed (no more file descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Bytes of a request about leases.
@@ -47,20 +44,13 @@ const SMALL_BYTES: usize = 1 << 20;
 type Reply = Response<AnswerBody>;
 
 /// Serves a listener's connections for as long as the plane lives.
-pub(crate) async fn accept(core: Rc<Core>, listener: Listening) {
-    let open = Rc::new(Cell::new(0_usize));
+pub(crate) async fn accept(core: Rc<Core>, listener: Listener) {
     loop {
         match listener.accept().await {
-            Ok((stream, from)) if open.get() < MAX_CONNECTIONS => {
-                let connection = connection(Rc::clone(&core), stream, from);
-                open.set(open.get() + 1);
-                let open = Rc::clone(&open);
-                tasks::spawn(&core, async move {
-                    connection.await;
-                    open.set(open.get() - 1);
-                });
+            Ok(accepted) => {
+                let from = accepted.from;
+                tasks::spawn(&core, connection(Rc::clone(&core), accepted.stream(), from));
             }
-            Ok(_) => {}
             Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
         }
     }

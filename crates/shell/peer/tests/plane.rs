@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use env::mem::{Fault, MemDisk};
 use env::{Disk as _, IoErrorKind, MayBlock};
-use peer::Listener;
 use samples::{append, database, every_kind, snapshot};
 use support::{CLUSTER, Ours};
 use types::MemberId;
@@ -26,7 +25,7 @@ fn connect(ours: &Ours) -> TcpStream {
 /// The head of a request of member 2 to member 1.
 fn head(method: &str, path: &str, more: &str) -> String {
     format!(
-        "{method} {path} HTTP/1.1\r\nHost: a\r\nX-Server-From: 2\r\nX-Server-Version: 3.7.1\r\n\
+        "{method} {path} HTTP/1.1\r\nHost: a\r\nX-Server-From: 2\r\nX-Server-Version: 3.7.3\r\n\
          X-Min-Cluster-Version: 3.0.0\r\nX-Etcd-Cluster-ID: {CLUSTER:x}\r\nX-Raft-To: 1\r\n\
          {more}\r\n"
     )
@@ -174,7 +173,7 @@ fn fake_peer(answer: &'static [u8]) -> (String, std::sync::mpsc::Receiver<Instan
 }
 
 const CHUNKED: &str =
-    "HTTP/1.1 200 OK\r\nX-Server-Version: 3.7.1\r\nTransfer-Encoding: chunked\r\n";
+    "HTTP/1.1 200 OK\r\nX-Server-Version: 3.7.3\r\nTransfer-Encoding: chunked\r\n";
 
 #[test]
 fn a_peer_that_sends_nonsense_is_asked_again_but_not_often() {
@@ -182,12 +181,12 @@ fn a_peer_that_sends_nonsense_is_asked_again_but_not_often() {
         (b"nonsense\r\n\r\n", "StreamLost|Inactive|"),
         (b"HTTP/1.1 200 OK\r\nX-Server-Version: x\r\n\r\n", ""),
         (
-            b"HTTP/1.1 200 OK\r\nX-Server-Version: 3.7.1\r\nTransfer-Encoding: chunked\r\n\r\n\
+            b"HTTP/1.1 200 OK\r\nX-Server-Version: 3.7.3\r\nTransfer-Encoding: chunked\r\n\r\n\
               a\r\n\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\r\n",
             "error limit exceeded",
         ),
         (
-            b"HTTP/1.1 200 OK\r\nX-Server-Version: 3.7.1\r\nTransfer-Encoding: chunked\r\n\r\n\
+            b"HTTP/1.1 200 OK\r\nX-Server-Version: 3.7.3\r\nTransfer-Encoding: chunked\r\n\r\n\
               a\r\n\0\0\0\0\0\0\0\x02\xff\xff\r\n",
             "cannot parse",
         ),
@@ -218,7 +217,7 @@ fn a_peer_that_says_nothing_is_given_up_after_the_read_timeout() {
         config.read_timeout = Duration::from_millis(300);
     });
     let (url, asked) = fake_peer(
-        b"HTTP/1.1 200 OK\r\nX-Server-Version: 3.7.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX-Server-Version: 3.7.3\r\nTransfer-Encoding: chunked\r\n\r\n",
     );
     one.add(2, &url);
     asked.recv_timeout(Duration::from_secs(5)).unwrap();
@@ -355,7 +354,7 @@ fn peers_meet_on_socket_files_too() {
         local_address: Some("127.0.0.1".parse().unwrap()),
         ..support::config(2, &url, dir.path())
     };
-    let listeners = vec![Listener::Unix(listener)];
+    let listeners = vec![net::Bound::Unix(listener)];
     let two = peer::Plane::start(config, Arc::clone(&member) as _, listeners).unwrap();
     two.add_peer(MemberId(1), &[&one.url]).unwrap();
     one.add(2, &url);

@@ -15,7 +15,7 @@ use support::{Go, Ours, oracle};
 /// Headers of a member that is welcome.
 const WELCOME: &[(&str, &str)] = &[
     ("X-Server-From", "2"),
-    ("X-Server-Version", "3.7.1"),
+    ("X-Server-Version", "3.7.3"),
     ("X-Min-Cluster-Version", "3.0.0"),
     ("X-Etcd-Cluster-ID", "c1"),
     ("X-Raft-To", "1"),

@@ -21,7 +21,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
 use crate::grpc::{self, Activity};
-use crate::io::cork;
+use crate::http1;
+use crate::io::{Answered, cork};
 use crate::ping::{PREFACE, Policy};
 use crate::wakes::Wakes;
 use crate::{Dispatch, HttpResponse};
@@ -97,34 +98,43 @@ where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
     D: Dispatch,
 {
-    let mut first = [0; PREFACE.len()];
+    let mut first = Vec::with_capacity(PREFACE.len());
     let sniffed = tokio::time::timeout(settings.header_timeout, sniff(&mut socket, &mut first));
-    let (have, is_h2) = tokio::select! {
+    let protocol = tokio::select! {
         result = sniffed => result.map_err(|_| io::ErrorKind::TimedOut)??,
         _ = stop.wait_for(|stop| *stop) => return Ok(()),
     };
-    let socket = Rewound { first, at: 0, have, socket };
-    if is_h2 {
-        http2(socket, dispatch, settings, stop).await
-    } else {
-        http1(socket, dispatch, settings, stop).await
+    let socket = Rewound { first: first.into(), socket };
+    match protocol {
+        Protocol::Http2 => http2(socket, dispatch, settings, stop).await,
+        Protocol::Http1 => http1(socket, dispatch, settings, stop).await,
+        // Closed without an answer, as etcd does: it would mean nothing to whoever that is.
+        Protocol::Unknown => Ok(()),
     }
 }
 
-/// Reads until the bytes are the HTTP/2 preface or cannot become it.
-async fn sniff<S: AsyncRead + Unpin>(
-    socket: &mut S,
-    first: &mut [u8; PREFACE.len()],
-) -> io::Result<(usize, bool)> {
-    let mut have = 0;
-    while have < first.len() {
-        let n = socket.read(&mut first[have..]).await?;
-        have += n;
-        if n == 0 || first[..have] != PREFACE[..have] {
-            return Ok((have, false));
+/// What the first bytes of a connection are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protocol {
+    Http2,
+    Http1,
+    Unknown,
+}
+
+/// Reads until it can be told what is spoken; what was read is left in `first`.
+//= etcd 3.7.3: server/embed/serve.go#serve (cmux.HTTP2, cmux.HTTP1)
+async fn sniff<S: AsyncRead + Unpin>(socket: &mut S, first: &mut Vec<u8>) -> io::Result<Protocol> {
+    let mut room = [0; PREFACE.len()];
+    while first.len() < PREFACE.len() {
+        let n = socket.read(&mut room[first.len()..]).await?;
+        let at = first.len();
+        first.extend_from_slice(&room[at..at + n]);
+        if n == 0 || first[..] != PREFACE[..first.len()] {
+            let is_http1 = http1::sniff(socket, first).await?;
+            return Ok(if is_http1 { Protocol::Http1 } else { Protocol::Unknown });
         }
     }
-    Ok((have, true))
+    Ok(Protocol::Http2)
 }
 
 async fn http2<S, D>(
@@ -212,10 +222,10 @@ where
                 break;
             }
         }
-        for _ in 0..cork.take_pings() {
+        for answered in cork.take_pings() {
             keepalive.heard();
             let open = activity.open_calls.get() > 0;
-            if policy.ping(Instant::now(), activity.sent.take(), open) {
+            if policy.ping(Instant::now(), answered == Answered::Yes, open) {
                 cork.append(&too_many_pings());
                 let _ = cork.poll_send(cx);
                 return Poll::Ready(Ok(()));
@@ -318,6 +328,10 @@ where
         let dispatch = Rc::clone(&dispatch);
         async move {
             let (head, body) = request.into_parts();
+            let head = match http1::settle(head) {
+                Ok(head) => head,
+                Err(answer) => return Ok(answer.map(Full::new)),
+            };
             let response = match Limited::new(body, limit).collect().await {
                 Ok(body) => dispatch.http(http::Request::from_parts(head, body.to_bytes())).await,
                 Err(_) => {
@@ -347,9 +361,7 @@ where
 
 /// A socket whose first bytes were read already.
 struct Rewound<S> {
-    first: [u8; PREFACE.len()],
-    at: usize,
-    have: usize,
+    first: Bytes,
     socket: S,
 }
 
@@ -359,10 +371,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.at < self.have {
-            let n = buf.remaining().min(self.have - self.at);
-            buf.put_slice(&self.first[self.at..self.at + n]);
-            self.at += n;
+        if !self.first.is_empty() {
+            let n = buf.remaining().min(self.first.len());
+            buf.put_slice(&self.first.split_to(n));
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.socket).poll_read(cx, buf)

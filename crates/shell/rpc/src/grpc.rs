@@ -18,19 +18,19 @@ use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 
+use ::grpc::envelope::prefix;
+use ::grpc::status;
 use calls::stream::stopped_reading;
-use calls::{Answer, Body, Encoded, Gone, Pieces, Sink, Source, envelope};
+use calls::{Answer, Body, Encoded, Gone, Pieces, Sink, Source};
 
 use crate::message::{self, Encoding, Ended, Reader};
 use crate::metadata::{self, CLIENT_API_VERSION, Metadata};
-use crate::{Call, Dispatch, Settings, status};
+use crate::{Call, Dispatch, Settings};
 use observe::Metrics;
 
 /// What the connection wants to know of its calls.
 #[derive(Debug)]
 pub(crate) struct Activity {
-    /// Whether HEADERS or DATA were sent since the last PING.
-    pub(crate) sent: Cell<bool>,
     pub(crate) open_calls: Cell<u32>,
     /// Those of them that end by themselves.
     pub(crate) finite_calls: Cell<u32>,
@@ -39,12 +39,7 @@ pub(crate) struct Activity {
 
 impl Activity {
     pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
-        Self {
-            sent: Cell::default(),
-            open_calls: Cell::default(),
-            finite_calls: Cell::default(),
-            metrics,
-        }
+        Self { open_calls: Cell::default(), finite_calls: Cell::default(), metrics }
     }
 }
 
@@ -118,7 +113,6 @@ struct Outgoing {
 
 impl Outgoing {
     fn start(&mut self) -> Result<&mut SendStream<Bytes>, Gone> {
-        self.activity.sent.set(true);
         if self.stream.is_none() {
             let response = headers(&self.content_type, self.encoding);
             self.stream = Some(self.respond.send_response(response, false).map_err(|_| Gone)?);
@@ -188,7 +182,6 @@ impl Outgoing {
 
     /// A send that fails now has no one left to tell.
     fn finish(&mut self, status: Option<&Status>) {
-        self.activity.sent.set(true);
         match self.stream.take() {
             Some(mut stream) => {
                 let mut trailers = HeaderMap::with_capacity(2);
@@ -307,7 +300,6 @@ fn begin<D: Dispatch>(
             let grpc = HeaderValue::from_static("application/grpc");
             response.headers_mut().insert(header::CONTENT_TYPE, grpc);
             status::put(response.headers_mut(), Some(&status));
-            activity.sent.set(true);
             let _ = respond.send_response(response, true);
             return None;
         }
@@ -464,7 +456,7 @@ async fn send_pieces(sender: &Sender, mut pieces: Box<dyn Pieces>) -> Result<(),
     if sender.is_plain() {
         let length = usize::try_from(pieces.remaining()).unwrap_or(usize::MAX);
         sender.count(length);
-        sender.send_to_reader(Bytes::copy_from_slice(&envelope(length))).await?;
+        sender.send_to_reader(Bytes::copy_from_slice(&prefix(length))).await?;
         while let Some(piece) = pieces.next().await? {
             sender.send_to_reader(piece).await?;
         }
@@ -565,7 +557,7 @@ fn open(head: &http::request::Parts) -> Result<Opened, (StatusCode, Status)> {
         Some(value) => {
             let text = String::from_utf8_lossy(value);
             let malformed = |e| bad(format!("malformed grpc-timeout: {e}"));
-            Some(metadata::timeout(&text).map_err(malformed)?)
+            Some(::grpc::timeout(&text).map_err(malformed)?)
         }
     };
     if has_binary {

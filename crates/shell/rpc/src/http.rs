@@ -20,7 +20,7 @@ pub async fn answer(member: &Rc<Member>, metrics: &Metrics, request: HttpRequest
     let path = request.uri().path();
     match path {
         "/version" => get_only(&request, |_| version(member)),
-        "/metrics" => scraped(member, metrics),
+        "/metrics" => scraped(member, metrics, &request),
         "/health" if request.method() == Method::GET => {
             let response = health(member, &request).await;
             let good = response.status() == StatusCode::OK;
@@ -85,7 +85,7 @@ pub(crate) fn version_json(member: &Member) -> String {
     )
 }
 
-fn scraped(member: &Member, metrics: &Metrics) -> HttpResponse {
+fn scraped(member: &Member, metrics: &Metrics, request: &HttpRequest) -> HttpResponse {
     let view = member.view();
     let scrape = Scrape {
         view: &view,
@@ -95,10 +95,13 @@ fn scraped(member: &Member, metrics: &Metrics) -> HttpResponse {
         metrics,
         features: &member.shared.features,
     };
-    let Ok(body) = observe::metrics::render(&scrape) else {
-        return text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics contradict each other\n");
-    };
-    let mut response = HttpResponse::new(body.into());
+    let accepted = request.headers().get(header::ACCEPT_ENCODING).and_then(|v| v.to_str().ok());
+    let page = observe::metrics::render(&scrape, accepted.unwrap_or_default());
+    let mut response = HttpResponse::new(page.body.into());
+    if let Some(encoding) = page.encoding {
+        let encoding = HeaderValue::from_static(encoding);
+        response.headers_mut().insert(header::CONTENT_ENCODING, encoding);
+    }
     let content_type =
         HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8; escaping=underscores");
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);

@@ -25,9 +25,23 @@ const KEEP_BYTES: usize = 16 * 1024;
 struct Inner<S> {
     socket: RefCell<S>,
     buffer: RefCell<BytesMut>,
-    sniffer: RefCell<Sniffer>,
-    pings: Cell<u32>,
+    incoming: RefCell<Sniffer>,
+    outgoing: RefCell<Sniffer>,
+    /// Whether a HEADERS or DATA frame was written since the last PING was read.
+    answered: Cell<bool>,
+    pings: RefCell<Vec<Answered>>,
 }
+
+/// Whether HEADERS or DATA left between a PING and the one before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answered {
+    Yes,
+    No,
+}
+
+/// PINGs that are noted between two looks at them. A client that sends more at once has enough
+/// strikes with these, or is allowed any number.
+const PINGS_NOTED: usize = 64;
 
 /// What h2 sees as its socket.
 pub(crate) struct Corked<S>(Rc<Inner<S>>);
@@ -39,8 +53,10 @@ pub(crate) fn cork<S>(socket: S) -> (Corked<S>, Cork<S>) {
     let inner = Rc::new(Inner {
         socket: RefCell::new(socket),
         buffer: RefCell::new(BytesMut::new()),
-        sniffer: RefCell::new(Sniffer::new()),
-        pings: Cell::new(0),
+        incoming: RefCell::new(Sniffer::of_client()),
+        outgoing: RefCell::new(Sniffer::of_server()),
+        answered: Cell::new(false),
+        pings: RefCell::new(Vec::new()),
     });
     (Corked(Rc::clone(&inner)), Cork(inner))
 }
@@ -64,6 +80,19 @@ impl<S: AsyncWrite + Unpin> Inner<S> {
     }
 }
 
+impl<S> Inner<S> {
+    /// Whether the client was answered is settled as a PING is read: what h2 writes behind its
+    /// acknowledgement, even in the same poll, forgives the next one.
+    fn note_pings(&self, count: u32) {
+        let mut pings = self.pings.borrow_mut();
+        for _ in 0..count {
+            if pings.len() < PINGS_NOTED {
+                pings.push(if self.answered.take() { Answered::Yes } else { Answered::No });
+            }
+        }
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Corked<S> {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -72,8 +101,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Corked<S> {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let result = Pin::new(&mut *self.0.socket.borrow_mut()).poll_read(cx, buf);
-        let pings = self.0.sniffer.borrow_mut().pings(&buf.filled()[before..]);
-        self.0.pings.set(self.0.pings.get() + pings);
+        let pings = self.0.incoming.borrow_mut().pings(&buf.filled()[before..]);
+        if pings > 0 {
+            self.0.note_pings(pings);
+        }
         result
     }
 }
@@ -96,7 +127,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Corked<S> {
             std::task::ready!(self.0.poll_send(cx))?;
         }
         let mut buffer = self.0.buffer.borrow_mut();
+        let mut outgoing = self.0.outgoing.borrow_mut();
         for buf in bufs {
+            if outgoing.has_answer(buf) {
+                self.0.answered.set(true);
+            }
             buffer.extend_from_slice(buf);
         }
         Poll::Ready(Ok(bufs.iter().map(|b| b.len()).sum()))
@@ -117,8 +152,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Corked<S> {
 }
 
 impl<S: AsyncWrite + Unpin> Cork<S> {
-    /// PINGs read since the last call.
-    pub(crate) fn take_pings(&self) -> u32 {
+    /// PINGs read since the last call, in order.
+    pub(crate) fn take_pings(&self) -> Vec<Answered> {
         self.0.pings.take()
     }
 
@@ -149,5 +184,57 @@ impl<S: AsyncWrite + Unpin> Cork<S> {
 impl<S> Clone for Cork<S> {
     fn clone(&self) -> Self {
         Self(Rc::clone(&self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+    use super::*;
+    use crate::ping::PREFACE;
+
+    /// A frame of this type with `payload` bytes.
+    fn frame(kind: u8, payload: usize) -> Vec<u8> {
+        let mut out = vec![0, (payload >> 8) as u8, payload as u8, kind, 0, 0, 0, 0, 1];
+        out.resize(9 + payload, 0);
+        out
+    }
+
+    /// What the client sends, read by the server.
+    async fn pass(client: &mut DuplexStream, corked: &mut Corked<DuplexStream>, bytes: &[u8]) {
+        client.write_all(bytes).await.unwrap();
+        corked.read_exact(&mut vec![0; bytes.len()]).await.unwrap();
+    }
+
+    /// A long answer leaves piece by piece, as the window allows: each piece forgives the PING
+    /// that comes behind it, not only the first.
+    #[tokio::test]
+    async fn each_frame_of_an_answer_forgives_the_next_ping() {
+        let (mut client, server) = tokio::io::duplex(1 << 20);
+        let (mut corked, cork) = cork(server);
+        pass(&mut client, &mut corked, PREFACE).await;
+        for answer in [frame(1, 20), frame(0, 16_384), frame(0, 16_384), frame(1, 3)] {
+            // The head of a DATA frame and its payload come as two buffers.
+            let (head, payload) = answer.split_at(9);
+            let bufs = [io::IoSlice::new(head), io::IoSlice::new(payload)];
+            assert_eq!(corked.write_vectored(&bufs).await.unwrap(), answer.len());
+            pass(&mut client, &mut corked, &frame(6, 8)).await;
+            assert_eq!(cork.take_pings(), [Answered::Yes]);
+        }
+        // An acknowledgement, SETTINGS and a window forgive nothing.
+        corked.write_all(&[frame(6, 8), frame(4, 0), frame(8, 4)].concat()).await.unwrap();
+        pass(&mut client, &mut corked, &[frame(6, 8), frame(6, 8)].concat()).await;
+        assert_eq!(cork.take_pings(), [Answered::No, Answered::No]);
+    }
+
+    #[tokio::test]
+    async fn what_is_written_behind_a_ping_forgives_the_next_one() {
+        let (mut client, server) = tokio::io::duplex(1 << 20);
+        let (mut corked, cork) = cork(server);
+        pass(&mut client, &mut corked, &[PREFACE, &frame(6, 8)].concat()).await;
+        corked.write_all(&frame(0, 100)).await.unwrap();
+        pass(&mut client, &mut corked, &frame(6, 8)).await;
+        assert_eq!(cork.take_pings(), [Answered::No, Answered::Yes]);
     }
 }

@@ -10,14 +10,13 @@
 pub mod conn;
 mod cors;
 pub mod grpc;
-mod gunzip;
 pub mod http;
+mod http1;
 mod io;
 pub mod message;
 pub mod metadata;
 pub mod peers;
 mod ping;
-pub mod status;
 mod wakes;
 
 use std::rc::Rc;
@@ -29,9 +28,11 @@ use api::method::Row;
 use bytes::Bytes;
 use calls::{Calls, Local};
 
+pub use crate::grpc::{Requests, Sender};
 pub use conn::{Settings, serve};
 pub use cors::Cors;
-pub use grpc::{Requests, Sender};
+#[doc(hidden)]
+pub use http1::fuzz as fuzz_targets;
 pub use metadata::Metadata;
 #[doc(hidden)]
 pub use ping::fuzz as fuzz_frames;

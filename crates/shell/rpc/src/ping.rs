@@ -1,7 +1,7 @@
 //! The PING policy: a client that pings too often is sent away.
 //!
-//! The sniffer follows frame headers in the byte stream that h2 reads, because h2 answers PINGs
-//! by itself and tells nobody.
+//! The sniffer follows frame headers in the byte streams that h2 reads and writes: h2 answers PINGs
+//! by itself and tells nobody, and only the frames that leave say how long an answer goes on.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 const HEADER_BYTES: usize = 9;
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
 const PING: u8 = 6;
 const ACK: u8 = 1;
 
-/// Counts PING frames in a stream of bytes that is cut anywhere.
+/// Follows the frame headers of one direction in a stream of bytes that is cut anywhere.
 #[derive(Debug)]
 pub(crate) struct Sniffer {
     /// Bytes to skip before the next frame header.
@@ -22,14 +24,18 @@ pub(crate) struct Sniffer {
 }
 
 impl Sniffer {
-    /// For a stream whose preface is still to come.
-    pub(crate) fn new() -> Self {
+    /// For what a client sends, from the preface on.
+    pub(crate) fn of_client() -> Self {
         Self { skip: PREFACE.len(), header: [0; HEADER_BYTES], have: 0 }
     }
 
-    /// PINGs (not their acknowledgements) whose header ended within `bytes`.
-    pub(crate) fn pings(&mut self, mut bytes: &[u8]) -> u32 {
-        let mut pings = 0;
+    /// For what a server sends: frames from the first byte on.
+    pub(crate) fn of_server() -> Self {
+        Self { skip: 0, header: [0; HEADER_BYTES], have: 0 }
+    }
+
+    /// Calls `seen` with type and flags of each frame whose header ended within `bytes`.
+    fn follow(&mut self, mut bytes: &[u8], mut seen: impl FnMut(u8, u8)) {
         while !bytes.is_empty() {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
@@ -42,16 +48,29 @@ impl Sniffer {
                 self.have = 0;
                 let [a, b, c, kind, flags, ..] = self.header;
                 self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-                pings += u32::from(kind == PING && flags & ACK == 0);
+                seen(kind, flags);
             }
         }
+    }
+
+    /// PINGs (not their acknowledgements) whose header ended within `bytes`.
+    pub(crate) fn pings(&mut self, bytes: &[u8]) -> u32 {
+        let mut pings = 0;
+        self.follow(bytes, |kind, flags| pings += u32::from(kind == PING && flags & ACK == 0));
         pings
+    }
+
+    /// Whether a HEADERS or DATA frame begins within `bytes`.
+    pub(crate) fn has_answer(&mut self, bytes: &[u8]) -> bool {
+        let mut found = false;
+        self.follow(bytes, |kind, _| found |= kind == DATA || kind == HEADERS);
+        found
     }
 }
 
 /// Counts strikes as grpc-go does: a PING sooner than `min_time` after the last one (two hours
-/// without open streams) is a strike, anything the server sent in between forgives, and the third
-/// strike is one too many.
+/// without open streams) is a strike, a HEADERS or DATA frame of the server in between forgives, and
+/// the third strike is one too many.
 //= grpc-go 1.82: internal/transport/http2_server.go#handlePing
 #[derive(Debug)]
 pub(crate) struct Policy {
@@ -91,9 +110,9 @@ impl Policy {
 #[doc(hidden)]
 pub fn fuzz(bytes: &[u8]) {
     let cut = usize::from(bytes.first().copied().unwrap_or_default()) + 1;
-    let mut pieces = Sniffer::new();
+    let mut pieces = Sniffer::of_client();
     let counted: u32 = bytes.chunks(cut).map(|chunk| pieces.pings(chunk)).sum();
-    assert_eq!(Sniffer::new().pings(bytes), counted);
+    assert_eq!(Sniffer::of_client().pings(bytes), counted);
 }
 
 #[cfg(test)]
@@ -111,10 +130,24 @@ mod tests {
         let frames = [frame(4, 0, 18), frame(6, 0, 8), frame(0, 0, 700), frame(6, 1, 8)];
         let stream = [PREFACE, &frames.concat(), &frame(6, 0, 8)].concat();
         for cut in 1..stream.len() {
-            let mut sniffer = Sniffer::new();
+            let mut sniffer = Sniffer::of_client();
             let pings: u32 = stream.chunks(cut).map(|c| sniffer.pings(c)).sum();
             assert_eq!(pings, 2, "cut every {cut} bytes");
         }
+    }
+
+    #[test]
+    fn answers_are_found_however_the_stream_is_cut() {
+        let quiet = [frame(4, 0, 18), frame(6, 1, 8), frame(8, 0, 4)].concat();
+        for (kind, payload) in [(DATA, 16_384), (HEADERS, 5), (DATA, 0)] {
+            let stream = [&quiet[..], &frame(kind, 1, payload)].concat();
+            for cut in [1, 2, 8, 9, 10, 17, 4_096, stream.len()] {
+                let mut sniffer = Sniffer::of_server();
+                let found = stream.chunks(cut).filter(|c| sniffer.has_answer(c)).count();
+                assert_eq!(found, 1, "cut every {cut} bytes");
+            }
+        }
+        assert!(!Sniffer::of_server().has_answer(&quiet));
     }
 
     #[test]

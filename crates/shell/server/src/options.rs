@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use env::Failpoints;
 use member::{CommitPolicy, CompactionPace, Retention};
+use net::{Address, Reuse};
 use rpc::{Cors, Settings};
 
 use crate::config::features::Features;
-use crate::listen::Address;
 use crate::threads::Keep;
 use calls::corruption::Checks;
 
@@ -79,7 +79,7 @@ pub struct Options {
     /// `--force-new-cluster`.
     pub force_new_cluster: bool,
     /// `--socket-reuse-port`, `--socket-reuse-address`.
-    pub reuse: (bool, bool),
+    pub reuse: Reuse,
     /// Which members' data is compared, and when.
     pub checks: Checks,
     /// Whether a leader tells what is left of long leases, and whether that is stored whatever the
@@ -143,7 +143,7 @@ impl Default for Options {
             max_learners: 1,
             unsafe_no_fsync: false,
             force_new_cluster: false,
-            reuse: (false, false),
+            reuse: Reuse::default(),
             checks: Checks { initial: false, periodic: Duration::ZERO, compaction: Duration::ZERO },
             lease_checkpoints: (false, false),
             features: Features::default(),

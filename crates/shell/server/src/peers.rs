@@ -30,6 +30,7 @@ pub(crate) struct PeerSide {
 
 impl peer::Member for PeerSide {
     fn receive(&self, message: raft::Message) -> Result<(), Refused> {
+        self.reporter.received(&message);
         self.node.push(NodeInput::Step(message)).map_err(|_| Refused::Full)
     }
 

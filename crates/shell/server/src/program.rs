@@ -137,6 +137,20 @@ fn run(
             return ExitCode::FAILURE;
         }
     };
+    net::limit::raise();
+    let code = run_with(args, configured, &log, disk, ready);
+    // Threads may still hold the log, so that nothing is dropped.
+    log.flush();
+    code
+}
+
+fn run_with(
+    args: &[String],
+    configured: &Configured,
+    log: &Arc<Log>,
+    disk: &Arc<dyn Disk>,
+    ready: &dyn Fn(),
+) -> ExitCode {
     for Notice { level, text, fields } in &configured.notices {
         let fields: Vec<_> =
             fields.iter().map(|(name, value)| (*name, value.as_str().into())).collect();
@@ -152,7 +166,7 @@ fn run(
         ("Initialize and start etcd server", "empty")
     };
     log_line!(log, Info, msg, "data-dir" = data_dir.as_str(), "dir-type" = kind);
-    tell_start(&log, configured, found);
+    tell_start(log, configured, found);
     // Before anything starts, so that a signal in the middle of a start is not missed.
     let mut signals = match Signals::new([SIGINT, SIGTERM]) {
         Ok(signals) => signals,
@@ -161,7 +175,7 @@ fn run(
             return ExitCode::FAILURE;
         }
     };
-    let options = match with_failpoints(&configured.options, &log) {
+    let options = match with_failpoints(&configured.options, log) {
         Ok(options) => options,
         Err(e) => {
             output::out(e + "\n");
@@ -170,7 +184,7 @@ fn run(
     };
     let stop = watch::channel(false).0;
     let (stopper, handle) = (stop.clone(), signals.handle());
-    let told = Arc::clone(&log);
+    let told = Arc::clone(log);
     let received = std::thread::spawn(move || {
         let signal = signals.forever().next();
         if let Some(signal) = signal {
@@ -181,24 +195,25 @@ fn run(
         let _ = stopper.send(true);
         signal
     });
-    let server = match start_until(disk, &log, &options, stop.clone()) {
+    let server = match start_until(disk, log, &options, stop.clone()) {
         Ok(server) => server,
-        Err(e) => return ended(&log, "discovery failed", &e),
+        Err(e) => return ended(log, "discovery failed", &e),
     };
     if !*stop.borrow() {
-        announce(&log, &server);
-        notify_manager(&log);
+        announce(log, &server);
+        notify_manager(log);
         ready();
     }
     let result = server.wait();
     handle.close();
     let signal = received.join().ok().flatten();
     match result {
-        Err(e) => ended(&log, "the member ended", &e),
+        Err(e) => ended(log, "the member ended", &e),
         Ok(()) => {
             log_line!(log, Info, "closed etcd server", "name" = configured.options.name.clone());
             // As etcd: the default action of the signal decides how the process ends.
             if let Some(signal) = signal.filter(|_| std::process::id() != 1) {
+                log.flush();
                 let _ = signal_hook::low_level::emulate_default_handler(signal);
             }
             ExitCode::SUCCESS

@@ -1,6 +1,6 @@
 //! Starting and stopping a member.
 //!
-//! Order of a start: disk (waiting for the lock), automata on their threads, sockets bound,
+//! Order of a start: sockets bound, disk (waiting for the lock), automata on their threads,
 //! readiness (the member has published itself), then clients are served. A stop goes the other
 //! way: no new calls, Node refuses, what is queued is written, the backend is committed.
 
@@ -17,6 +17,8 @@ use env::{Disk, HashSeed, Hooks, MayBlock, SplitMix};
 use handover::Inbox;
 use machine::{ApplyConfig, Members};
 use member::{MemberLimits, NodeConfig, StartConfig, StartError};
+use net::limit::TooFewDescriptors;
+use net::{Address, BindError, Bound, Limit, bind};
 use observe::Metrics;
 use osenv::Clock;
 use peer::Plane;
@@ -26,7 +28,6 @@ use types::{ClusterId, MemberId, RequestId};
 use crate::bootstrap::{Identity, identify};
 use crate::election::Advance;
 use crate::host::ReplyInbox;
-use crate::listen::{Address, Bound, bind};
 use crate::options::Options;
 use crate::peers::PeerSide;
 use crate::pool::Pool;
@@ -43,6 +44,10 @@ pub enum RunError {
     Start(StartError),
     /// A socket or thread.
     Io(String, io::Error),
+    /// An address to listen on.
+    Listen(BindError),
+    /// The process may open too few files.
+    Descriptors(TooFewDescriptors),
     /// The configuration names this member nowhere.
     UnknownName(String),
     /// The cluster cannot be founded or joined.
@@ -56,6 +61,8 @@ impl std::fmt::Display for RunError {
         match self {
             RunError::Start(e) => e.fmt(f),
             RunError::Io(what, e) => write!(f, "{what}: {}", osenv::error_text(e)),
+            RunError::Listen(e) => e.fmt(f),
+            RunError::Descriptors(e) => e.fmt(f),
             RunError::UnknownName(name) => {
                 write!(f, "couldn't find local name {name:?} in the initial cluster configuration")
             }
@@ -170,7 +177,9 @@ pub fn start_until(
     let disk: &Arc<dyn Disk> =
         &(Arc::new(MeteredDisk { disk: Arc::clone(disk), metrics: Arc::clone(&metrics) })
             as Arc<dyn Disk>);
-    // Before anything is founded: a port in use must leave no data directory behind.
+    let connections = net::limit::of_process().map_err(RunError::Descriptors)?;
+    // Before anything is written: an address that somebody else has leaves no directory behind.
+    //= etcd 3.7.3: server/embed/etcd.go#StartEtcd
     let peer_sockets = bind_all(&options.peer_addresses, options)?;
     let bound = bind_all(&options.client_addresses, options)?;
     let identity = identify(&**disk, &may, options)?;
@@ -261,7 +270,8 @@ pub fn start_until(
             Arc::new(move |why| queues.fail(Fatal { message: CANNOT_GO_ON, error: why.to_owned() }))
         },
     };
-    let plane = start_plane(disk, options, &config, (member, cluster), side, peer_sockets)?;
+    let peers = PeerSockets { bound: peer_sockets, connections: connections.peers };
+    let plane = start_plane(disk, options, &config, (member, cluster), side, peers)?;
     introduce(&plane, member, &members, &identity.remotes)?;
     let automata = spawn_all(&queues, parts, &plane, &options.failpoints, options.keep)
         .map_err(thread_error)?;
@@ -272,7 +282,8 @@ pub fn start_until(
         peers: peer::Client::new(dial_timeout(options), options.local_address),
         cors: options.cors.clone(),
     };
-    let sockets = Sockets { bound, calls };
+    let limit = Limit::new(connections.clients);
+    let sockets = Sockets { bound, limit, calls };
     let runtimes = runtimes::start(options, &parts, &inboxes, sockets, &queues, &stopped);
     let runtimes = runtimes.map_err(thread_error)?;
     // Before a first start the members are yet to come through the log.
@@ -328,22 +339,26 @@ fn dial_timeout(options: &Options) -> Duration {
     Duration::from_secs(1) + options.election
 }
 
-/// Listens for peers.
+fn bind_all(addresses: &[Address], options: &Options) -> Result<Vec<Bound>, RunError> {
+    let bound = addresses.iter().map(|address| bind(address, options.reuse));
+    bound.collect::<Result<_, _>>().map_err(RunError::Listen)
+}
+
+/// Where peers come from, and how many connections they may have.
+struct PeerSockets {
+    bound: Vec<Bound>,
+    connections: usize,
+}
+
+/// Serves peers.
 fn start_plane(
     disk: &Arc<dyn Disk>,
     options: &Options,
     config: &StartConfig,
     (id, cluster): (MemberId, ClusterId),
     side: PeerSide,
-    sockets: Vec<Bound>,
+    sockets: PeerSockets,
 ) -> Result<Plane, RunError> {
-    let listeners = sockets
-        .into_iter()
-        .map(|socket| match socket {
-            Bound::Tcp(listener) => peer::Listener::Tcp(listener),
-            Bound::Unix(listener) => peer::Listener::Unix(listener),
-        })
-        .collect();
     let config = peer::Config {
         id,
         cluster,
@@ -354,19 +369,11 @@ fn start_plane(
         read_timeout: options.raft_timeouts.0,
         write_timeout: options.raft_timeouts.1,
         local_address: options.local_address,
+        connections: sockets.connections,
         server_version: types::SERVER_VERSION.to_owned(),
     };
-    Plane::start(config, Arc::new(side), listeners)
+    Plane::start(config, Arc::new(side), sockets.bound)
         .map_err(|e| RunError::Io("start the peer plane".to_owned(), e))
-}
-
-/// Binds addresses, with etcd's text where one cannot be had.
-fn bind_all(addresses: &[Address], options: &Options) -> Result<Vec<Bound>, RunError> {
-    let one = |address: &Address| {
-        bind(address, options.reuse.0, options.reuse.1)
-            .map_err(|e| RunError::Io(format!("listen {address}: bind"), e))
-    };
-    addresses.iter().map(one).collect()
 }
 
 /// Tells the plane of the members that are known at the start; later ones come through the log.

@@ -13,13 +13,14 @@ use calls::corruption::Checks;
 use calls::{Calls, Member, Shared, compact_by_itself, corruption, versions};
 use handover::Inbox;
 use member::Retention;
+use net::listener::Detached;
+use net::{Accepted, Bound, Limit, Listener};
 use observe::{Log, Metrics};
 use rpc::peers::PeerCall;
 use rpc::{Cors, Settings, serve};
 use tokio::sync::watch;
 
 use crate::host::{Doors, Hearing, ReplyInbox, Services, pump};
-use crate::listen::{Accepted, Bound, Listener};
 use crate::options::Options;
 use crate::pool::Pool;
 use crate::threads::{Fatal, Queues};
@@ -40,7 +41,7 @@ pub(crate) fn start(
     queues: &Queues,
     stopped: &watch::Receiver<bool>,
 ) -> io::Result<Vec<JoinHandle<()>>> {
-    let connections: Vec<Arc<Inbox<Accepted>>> =
+    let connections: Vec<Arc<Inbox<Detached>>> =
         inboxes.iter().map(|_| Arc::new(Inbox::new(usize::MAX))).collect();
     let mut sockets = Some(sockets);
     let mut threads = Vec::new();
@@ -79,6 +80,8 @@ pub(crate) struct Parts {
 /// Where clients come from, and other members.
 pub(crate) struct Sockets {
     pub(crate) bound: Vec<Bound>,
+    /// Of clients' connections.
+    pub(crate) limit: Limit,
     pub(crate) calls: Arc<Inbox<PeerCall>>,
 }
 
@@ -89,7 +92,7 @@ struct Seat {
     inbox: Arc<ReplyInbox>,
     settings: Settings,
     /// Accepted connections on their way to each runtime.
-    connections: Vec<Arc<Inbox<Accepted>>>,
+    connections: Vec<Arc<Inbox<Detached>>>,
     /// What to accept from; only the first runtime has any.
     sockets: Option<Sockets>,
     queues: Queues,
@@ -151,38 +154,31 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
                         // Kept alive to the end: how many there are is how many are open.
                         let _open = serving;
                         // A connection that fails concerns its client, who sees it.
-                        let _ = match connection {
-                            Accepted::Tcp(s) => match Accepted::tcp(s) {
-                                Ok(s) => serve(s, services, settings, stopped).await,
-                                Err(e) => Err(e),
-                            },
-                            Accepted::Unix(s) => match Accepted::unix(s) {
-                                Ok(s) => serve(s, services, settings, stopped).await,
-                                Err(e) => Err(e),
-                            },
-                        };
+                        if let Ok(stream) = connection.attach() {
+                            let _ = serve(stream, services, settings, stopped).await;
+                        }
                     });
                 }
             }
         }
     };
     local.spawn_local(accepting);
-    let bound = match sockets {
-        Some(Sockets { bound, calls }) => {
+    let bound: Vec<_> = match sockets {
+        Some(Sockets { bound, limit, calls }) => {
             local.spawn_local(rpc::peers::serve(Rc::clone(&member), calls));
             begin_chores(&local, &member, &queues, checks, downgrade_check);
-            bound
+            bound.into_iter().map(|socket| (socket, limit.clone())).collect()
         }
         None => Vec::new(),
     };
-    for (n, socket) in bound.into_iter().enumerate() {
+    for (n, (socket, limit)) in bound.into_iter().enumerate() {
         let (connections, queues) = (connections.clone(), queues.clone());
         local.spawn_local(async move {
             until_ready(&queues).await;
-            let Ok(listener) = Listener::new(socket) else { return };
+            let Ok(listener) = Listener::new(socket, limit) else { return };
             let mut turn = n;
             loop {
-                match listener.accept().await {
+                match listener.accept().await.and_then(Accepted::detach) {
                     Ok(connection) => {
                         connections[turn % connections.len()].push_event(connection);
                         turn += 1;

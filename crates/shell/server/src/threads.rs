@@ -227,6 +227,7 @@ impl Queues {
         let before = self.view.load();
         if !Arc::ptr_eq(&before.members, &view.members) {
             self.note_learner(&view.members);
+            self.reporter.members(&before.members, &view.members);
         }
         if !Arc::ptr_eq(&before.alarms, &view.alarms) {
             self.reporter.alarms(&before.alarms, &view.alarms);
@@ -323,6 +324,7 @@ fn run_node(
                 true => Failpoint::RaftBeforeLeaderSend,
                 false => Failpoint::RaftBeforeFollowerSend,
             });
+            q.reporter.sent(&out.messages);
             plane.send(std::mem::take(&mut out.messages));
         }
         for (peer, why) in out.refused.drain(..) {

@@ -3,7 +3,9 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use ::grpc::{Encoding, Messages};
+use api::error::Status;
+use bytes::{Bytes, BytesMut};
 use h2::client::SendRequest;
 use h2::{RecvStream, SendStream};
 use prost::Message;
@@ -15,6 +17,12 @@ pub struct Failure {
     pub code: u16,
     /// The text, decoded.
     pub message: String,
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        Self { code: status.code as u16, message: status.message.into_owned() }
+    }
 }
 
 /// A connection.
@@ -119,7 +127,8 @@ impl Client {
         if let Some(body) = body {
             stream.send_data(body, end).map_err(|e| gone(&e))?;
         }
-        Ok(Stream { response: Some(response), send: stream, body: None, buffer: BytesMut::new() })
+        let messages = Messages::new(Encoding::Identity, usize::MAX);
+        Ok(Stream { response: Some(response), send: stream, body: None, messages })
     }
 
     /// A unary call with any message bytes.
@@ -223,18 +232,14 @@ async fn collect(response: h2::client::ResponseFuture) -> Result<Exchange, h2::E
     headers.extend(incoming.trailers().await?.unwrap_or_default());
     let code = headers.get("grpc-status").and_then(|v| v.to_str().ok()?.parse().ok());
     let text = headers.get("grpc-message").and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let text = percent_decode(text);
+    let text = comparable(text);
     Ok(Exchange { http, content_type, encoding, code, text, body: body.freeze() })
 }
 
 /// A message in its envelope.
 #[must_use]
 pub fn envelope(message: &[u8]) -> Bytes {
-    let mut out = BytesMut::with_capacity(5 + message.len());
-    out.put_u8(0);
-    out.put_u32(u32::try_from(message.len()).expect("tests send short messages"));
-    out.put_slice(message);
-    out.freeze()
+    ::grpc::envelope::seal(message, Encoding::Identity)
 }
 
 /// An open call.
@@ -243,7 +248,7 @@ pub struct Stream {
     response: Option<h2::client::ResponseFuture>,
     send: SendStream<Bytes>,
     body: Option<RecvStream>,
-    buffer: BytesMut,
+    messages: Messages,
 }
 
 impl Stream {
@@ -273,30 +278,25 @@ impl Stream {
         if let Some(response) = &mut self.response {
             let response = response.await.map_err(|e| gone(&e))?;
             self.response = None;
-            if response.headers().contains_key("grpc-status") {
-                status(response.headers())?;
+            if let Some(status) = ::grpc::status::stated(response.headers()) {
+                status?;
             }
             self.body = Some(response.into_body());
         }
         let body = self.body.as_mut().expect("set above");
         loop {
-            if let Some([flag, a, b, c, d]) = self.buffer.first_chunk() {
-                assert_eq!(*flag, 0, "nobody asked for compression");
-                let len = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
-                if self.buffer.len() >= 5 + len {
-                    let _ = self.buffer.split_to(5);
-                    return Ok(Some(self.buffer.split_to(len).freeze()));
-                }
+            if let Some(message) = self.messages.take_next().map_err(Failure::from)? {
+                return Ok(Some(message));
             }
             match body.data().await {
                 Some(chunk) => {
                     let chunk = chunk.map_err(|e| gone(&e))?;
                     let _ = body.flow_control().release_capacity(chunk.len());
-                    self.buffer.extend_from_slice(&chunk);
+                    self.messages.push(&chunk);
                 }
                 None => {
                     let trailers = body.trailers().await.map_err(|e| gone(&e))?;
-                    status(&trailers.unwrap_or_default())?;
+                    ::grpc::status::at_end(&trailers.unwrap_or_default())?;
                     return Ok(None);
                 }
             }
@@ -321,29 +321,9 @@ impl Stream {
     }
 }
 
-fn status(headers: &http::HeaderMap) -> Result<(), Failure> {
-    let text = |name| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let code: u16 = text("grpc-status").parse().unwrap_or(2);
-    if code == 0 {
-        return Ok(());
-    }
-    Err(Failure { code, message: percent_decode(text("grpc-message")) })
-}
-
-fn percent_decode(text: &str) -> String {
-    let (mut out, mut rest) = (Vec::new(), text.as_bytes());
-    while let Some((&byte, after)) = rest.split_first() {
-        let hex = after.get(..2).and_then(|h| std::str::from_utf8(h).ok());
-        match hex.and_then(|h| u8::from_str_radix(h, 16).ok()) {
-            Some(decoded) if byte == b'%' => {
-                out.push(decoded);
-                rest = &after[2..];
-            }
-            _ => {
-                out.push(byte);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
+/// A status's text as it can be compared: protobuf-go writes a space or a no-break space behind
+/// `proto:`, whichever a hash of the whole program says, so each build of an oracle has its own.
+//= google.golang.org/protobuf 1.36.11: internal/errors/errors.go#New
+fn comparable(text: &str) -> String {
+    ::grpc::status::percent_decode(text).replace("proto:\u{a0}", "proto: ")
 }

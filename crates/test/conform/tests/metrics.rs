@@ -1,5 +1,5 @@
-//! `/metrics`: what ours shows has etcd's names, types and labels, and the figures that operators
-//! alert on are there and move.
+//! `/metrics`: what ours shows has etcd's names, types, help texts, labels and bounds of buckets,
+//! and the figures that operators alert on are there and move.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,25 +7,44 @@ use api::etcdserverpb as pb;
 use conform::grpc::Client;
 use conform::process::{Kind, Server};
 
-/// A family: its type, and the label names of its samples.
-type Families = BTreeMap<String, (String, BTreeSet<String>)>;
+/// A family: its type, its help text, the label names of its samples, and the bounds of its buckets.
+#[derive(Debug, Default, PartialEq)]
+struct Family {
+    kind: String,
+    help: String,
+    labels: BTreeSet<String>,
+    bounds: BTreeSet<String>,
+}
 
-fn labels(sample: &str) -> impl Iterator<Item = String> + '_ {
+type Families = BTreeMap<String, Family>;
+
+/// Labels of a sample with their values.
+fn labels(sample: &str) -> impl Iterator<Item = (&str, &str)> + '_ {
     let inside = sample.split_once('{').and_then(|(_, rest)| rest.rsplit_once('}'));
     let parts = inside.map_or("", |(inside, _)| inside).split(',');
-    parts.filter_map(|pair| pair.split_once('=').map(|(name, _)| name.to_owned()))
+    parts.filter_map(|pair| pair.split_once('='))
 }
 
 fn families(text: &str) -> Families {
     let mut all = Families::new();
     let mut current = String::new();
     for line in text.lines() {
-        if let Some(rest) = line.strip_prefix("# TYPE ") {
-            let (name, kind) = rest.split_once(' ').unwrap();
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, help) = rest.split_once(' ').unwrap();
             current = name.to_owned();
-            all.insert(current.clone(), (kind.to_owned(), BTreeSet::new()));
-        } else if !line.starts_with('#') {
-            all.get_mut(&current).unwrap().1.extend(labels(line));
+            all.insert(current.clone(), Family { help: help.to_owned(), ..Family::default() });
+            continue;
+        }
+        let family = all.get_mut(&current).unwrap();
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            family.kind = rest.split_once(' ').unwrap().1.to_owned();
+            continue;
+        }
+        for (label, value) in labels(line) {
+            family.labels.insert(label.to_owned());
+            if label == "le" {
+                family.bounds.insert(value.to_owned());
+            }
         }
     }
     all

@@ -50,7 +50,7 @@ impl Place {
     fn headers(&self) -> BTreeMap<&'static str, String> {
         BTreeMap::from([
             ("X-Server-From", format!("{:x}", self.other)),
-            ("X-Server-Version", "3.7.1".to_owned()),
+            ("X-Server-Version", "3.7.3".to_owned()),
             ("X-Min-Cluster-Version", "3.0.0".to_owned()),
             ("X-Etcd-Cluster-ID", format!("{:x}", self.cluster)),
             ("Content-Type", "application/protobuf".to_owned()),

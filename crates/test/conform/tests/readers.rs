@@ -9,7 +9,7 @@ use api::etcdserverpb::{
 };
 use conform::{Client, Failure, Stream, process};
 use prost::Message;
-use server::listen::Address;
+use server::Address;
 
 const KEYS: usize = 300;
 const SIZE: usize = 20_000;

@@ -5,7 +5,7 @@ use server::config;
 /// Headers of a call: its timeout, its content type.
 pub fn metadata(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    if let Ok(timeout) = rpc::metadata::timeout(text) {
+    if let Ok(timeout) = grpc::timeout(text) {
         assert!(text.len() <= 9, "at most eight digits and a unit, not {text:?} for {timeout:?}");
     }
     let _ = rpc::metadata::response_content_type(text);
@@ -15,6 +15,14 @@ pub fn metadata(bytes: &[u8]) {
 #[must_use]
 pub fn metadata_seeds() -> Vec<Vec<u8>> {
     ["5S", "99999999H", "100m", "1n", "application/grpc", "application/grpc+proto;charset=utf-8"]
+        .map(|text| text.as_bytes().to_vec())
+        .to_vec()
+}
+
+/// Targets of HTTP/1.1 requests.
+#[must_use]
+pub fn targets() -> Vec<Vec<u8>> {
+    ["/health?exclude=NOSPACE", "//a/../health", "/%68ealth", "/%2f%zz", "http://h/version", "*"]
         .map(|text| text.as_bytes().to_vec())
         .to_vec()
 }

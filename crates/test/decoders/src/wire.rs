@@ -264,8 +264,8 @@ pub fn raft_messages() -> Vec<Vec<u8>> {
 /// Streams of gRPC messages.
 #[must_use]
 pub fn envelopes() -> Vec<Vec<u8>> {
-    let plain = rpc::message::seal(b"a message", rpc::message::Encoding::Identity);
-    let zipped = rpc::message::seal(&[b'z'; 3_000], rpc::message::Encoding::Gzip);
+    let plain = grpc::envelope::seal(b"a message", grpc::Encoding::Identity);
+    let zipped = grpc::envelope::seal(&[b'z'; 3_000], grpc::Encoding::Gzip);
     // With a comment of no bytes, which is not what encoders send.
     let mut odd = zipped.to_vec();
     odd[8] = 16;

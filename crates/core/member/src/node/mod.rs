@@ -33,7 +33,6 @@ mod forwarded;
 #[cfg(test)]
 mod kit;
 mod leases;
-mod order;
 mod propose;
 mod reads;
 mod snapshots;
@@ -211,7 +210,10 @@ impl Node {
             // Before anything is answered that only a leader may answer.
             self.pause.resumed();
         }
-        order::order_appends(inputs);
+        raft::order_appends(inputs, |input| match input {
+            NodeInput::Step(message) => Some(message),
+            _ => None,
+        });
         for input in inputs.drain(..) {
             match input {
                 NodeInput::Propose(proposal) => proposed.push(proposal),

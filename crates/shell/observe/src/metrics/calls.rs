@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use api::error::Code;
 use api::method::{METHODS, Method, Row};
-use prometheus::{IntCounterVec, Opts, Registry};
+
+use super::Family;
+use super::text::Page;
 
 const CODES: usize = Code::ALL.len();
 
@@ -71,39 +73,28 @@ impl Calls {
         (load(&self.received_bytes), load(&self.sent_bytes))
     }
 
-    /// Adds the series of every method, those without a call too, as etcd does.
+    /// Shows the series of every method, those without a call too, as etcd does.
     //= etcd 3.7.1: server/etcdserver/api/v3rpc/grpc.go (InitializeMetrics)
-    pub(super) fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        let labels = ["grpc_type", "grpc_service", "grpc_method"];
-        let vec = |name, help, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
-        let started = vec("grpc_server_started_total", "Calls that began.", &labels)?;
-        let received =
-            vec("grpc_server_msg_received_total", "Messages received from clients.", &labels)?;
-        let sent = vec("grpc_server_msg_sent_total", "Messages sent to clients.", &labels)?;
-        let [kind, service, method] = labels;
-        let by_code = [kind, service, method, "grpc_code"];
-        let ended = vec("grpc_server_handled_total", "Calls that ended, by code.", &by_code)?;
-        for row in METHODS {
-            let counts = &self.methods[row.method as usize];
-            let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-            if is_late(row) && load(&counts.started) == 0 {
-                continue;
-            }
-            let labels = [row.kind.label(), row.service, row.name];
-            started.with_label_values(&labels).inc_by(load(&counts.started));
-            received.with_label_values(&labels).inc_by(load(&counts.received));
-            sent.with_label_values(&labels).inc_by(load(&counts.sent));
-            for code in Code::ALL {
-                let [kind, service, method] = labels;
-                let labels = [kind, service, method, code.name()];
-                let count = load(&counts.ended[code as usize]);
-                ended.with_label_values(&labels).inc_by(count);
-            }
-        }
-        for family in [started, received, sent, ended] {
-            registry.register(Box::new(family))?;
-        }
-        Ok(())
+    pub(super) fn show(&self, page: &mut Page) {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counts = |row: &Row| &self.methods[row.method as usize];
+        let shown = METHODS.iter().filter(|row| !is_late(row) || load(&counts(row).started) > 0);
+        let series = |of: fn(&Counts) -> &AtomicU64| {
+            shown.clone().map(move |row| {
+                let labels = vec![row.kind.label(), row.service, row.name];
+                (labels, load(of(counts(row))) as f64)
+            })
+        };
+        page.labelled(Family::CallsStarted, series(|counts| &counts.started));
+        page.labelled(Family::CallsReceived, series(|counts| &counts.received));
+        page.labelled(Family::CallsSent, series(|counts| &counts.sent));
+        let ended = shown.clone().flat_map(|row| {
+            Code::ALL.iter().map(move |code| {
+                let labels = vec![row.kind.label(), row.service, row.name, code.name()];
+                (labels, load(&counts(row).ended[*code as usize]) as f64)
+            })
+        });
+        page.labelled(Family::CallsHandled, ended);
     }
 }
 

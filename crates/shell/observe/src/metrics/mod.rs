@@ -1,13 +1,17 @@
 //! Metrics under etcd's names.
 //!
-//! Three sources: what is counted as it happens ([`Metrics`], here), calls by method ([`Calls`]),
-//! and what the member knows, read from its View and raft status when somebody asks ([`scrape`]).
-//! Names, labels, types and buckets are etcd's as of 3.7.3; COMPAT.md says which are missing. As in
+//! [`FAMILIES`] lists what there is. Samples have four sources: what is counted as it happens
+//! ([`Metrics`], here), calls by method ([`Calls`]), what the member knows, read from its View and
+//! raft status when somebody asks ([`scrape`]), and what the kernel knows of the process. As in
 //! etcd, a family with labels appears when one of its label sets is first used.
 
 mod calls;
+mod family;
+mod negotiation;
 mod peers;
+mod process;
 pub mod scrape;
+mod text;
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, OnceLock};
@@ -21,9 +25,10 @@ use prometheus::{
 };
 
 pub use calls::Calls;
+pub use family::{Buckets, FAMILIES, Family, Row, Type};
 pub use peers::PeerMetrics;
 pub use prometheus::IntCounter;
-pub use scrape::{Scrape, render};
+pub use scrape::{Exposition, Scrape, render};
 
 /// Versions of clients that are told apart; the label comes from the client, and more are counted
 /// as `unknown`.
@@ -136,10 +141,10 @@ pub enum Read {
     Txn,
 }
 
-/// Makes families and registers them; names and buckets are constants, so nothing fails.
+/// Makes collectors of families and registers them; rows are constants, so nothing fails.
 struct Maker(Registry);
 
-const CONSTANT: &str = "names, labels and buckets are well-formed constants";
+const CONSTANT: &str = "rows of the table are well-formed and each is made once";
 
 impl Maker {
     fn add<C: prometheus::core::Collector + Clone + 'static>(
@@ -151,144 +156,83 @@ impl Maker {
         collector
     }
 
-    fn histogram(&self, name: &str, help: &str, (start, count): (f64, usize)) -> Histogram {
-        let buckets = exponential_buckets(start, 2.0, count).expect(CONSTANT);
-        self.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)))
+    fn histogram(&self, family: Family) -> Histogram {
+        self.add(Histogram::with_opts(histogram_opts(family)))
     }
 
-    fn histograms(
-        &self,
-        name: &str,
-        help: &str,
-        (start, count): (f64, usize),
-        labels: &[&str],
-    ) -> HistogramVec {
-        let buckets = exponential_buckets(start, 2.0, count).expect(CONSTANT);
-        self.add(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels))
+    fn histograms(&self, family: Family) -> HistogramVec {
+        self.add(HistogramVec::new(histogram_opts(family), family.row().labels))
     }
 
-    fn counter(&self, name: &str, help: &str) -> IntCounter {
-        self.add(IntCounter::new(name, help))
+    fn counter(&self, family: Family) -> IntCounter {
+        self.add(IntCounter::with_opts(opts(family, Type::Counter)))
     }
 
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.add(IntCounterVec::new(Opts::new(name, help), labels))
+    fn counters(&self, family: Family) -> IntCounterVec {
+        self.add(IntCounterVec::new(opts(family, Type::Counter), family.row().labels))
     }
 
-    fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        self.add(IntGauge::new(name, help))
+    fn gauge(&self, family: Family) -> IntGauge {
+        self.add(IntGauge::with_opts(opts(family, Type::Gauge)))
     }
 
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.add(IntGaugeVec::new(Opts::new(name, help), labels))
+    fn gauges(&self, family: Family) -> IntGaugeVec {
+        self.add(IntGaugeVec::new(opts(family, Type::Gauge), family.row().labels))
     }
 }
 
-/// Buckets that begin at a millisecond, by number.
-const FROM_1_MS: (f64, usize) = (0.001, 14);
+fn opts(family: Family, kind: Type) -> Opts {
+    let row = family.row();
+    assert_eq!(row.kind, kind, "{} is counted as what its row says", row.name);
+    Opts::new(row.name, row.help)
+}
+
+fn histogram_opts(family: Family) -> HistogramOpts {
+    let row = family.row();
+    let Type::Histogram(Buckets { from, count }) = row.kind else {
+        panic!("{} is no histogram", row.name)
+    };
+    let buckets = exponential_buckets(from, 2.0, count).expect(CONSTANT);
+    HistogramOpts::new(row.name, row.help).buckets(buckets)
+}
 
 impl Default for Metrics {
     fn default() -> Self {
         let m = Maker(Registry::new());
         let cells = || std::array::from_fn(|_| [OnceLock::new(), OnceLock::new()]);
-        let requests = m.histograms(
-            "etcd_server_request_duration_seconds",
-            "Time from a request's arrival to its outcome.",
-            FROM_1_MS,
-            &["type", "success"],
-        );
-        let apply = m.histograms(
-            "etcd_server_apply_duration_seconds",
-            "Time of applying an entry; entries applied in one turn share its time evenly.",
-            (0.0001, 20),
-            &["version", "op", "success"],
-        );
+        let requests = m.histograms(Family::RequestDuration);
+        // Entries that are applied in one turn share its time evenly.
+        let apply = m.histograms(Family::ApplyDuration);
         Self {
             calls: Calls::default(),
-            wal_fsync: m.histogram(
-                "etcd_disk_wal_fsync_duration_seconds",
-                "Flushes of the log.",
-                FROM_1_MS,
-            ),
-            wal_write: m.histogram(
-                "etcd_disk_wal_write_duration_seconds",
-                "Writes to the log.",
-                FROM_1_MS,
-            ),
-            wal_bytes: m.gauge("etcd_disk_wal_write_bytes_total", "Bytes written to the log."),
-            snap_fsync: m.histogram(
-                "etcd_snap_fsync_duration_seconds",
-                "Flushes of .snap files.",
-                FROM_1_MS,
-            ),
-            backend_commit: m.histogram(
-                "etcd_disk_backend_commit_duration_seconds",
-                "Commits of the backend.",
-                FROM_1_MS,
-            ),
-            defrag: m.histogram(
-                "etcd_disk_backend_defrag_duration_seconds",
-                "Defragmentations of the backend.",
-                (0.1, 13),
-            ),
-            defrag_inflight: m
-                .gauge("etcd_disk_defrag_inflight", "Whether a defragmentation runs."),
-            snapshot: m.histogram(
-                "etcd_disk_backend_snapshot_duration_seconds",
-                "Snapshots sent to clients.",
-                (0.01, 17),
-            ),
-            hash: m.histogram(
-                "etcd_mvcc_hash_duration_seconds",
-                "Hashes of the whole backend.",
-                (0.01, 15),
-            ),
-            hash_rev: m.histogram(
-                "etcd_mvcc_hash_rev_duration_seconds",
-                "Hashes of keys and values at a revision.",
-                (0.01, 15),
-            ),
-            lease_granted: m.counter("etcd_debugging_lease_granted_total", "Leases granted."),
-            lease_revoked: m.counter("etcd_debugging_lease_revoked_total", "Leases revoked."),
-            lease_renewed: m.counter("etcd_debugging_lease_renewed_total", "Leases renewed."),
-            lease_ttl: m.histogram(
-                "etcd_debugging_lease_ttl_total",
-                "Times to live of granted leases, in seconds.",
-                (1.0, 24),
-            ),
-            watch_streams: m.gauge("etcd_debugging_mvcc_watch_stream_total", "Open watch streams."),
-            watchers: m.gauge("etcd_debugging_mvcc_watcher_total", "Watchers."),
-            slow_watchers: m
-                .gauge("etcd_debugging_mvcc_slow_watcher_total", "Watchers that read history."),
-            events: m.counter("etcd_debugging_mvcc_events_total", "Events sent to watchers."),
-            ranges: IntCounter::new("ranges", "added to those within transactions")
-                .expect(CONSTANT),
-            last_compaction: m.gauge(
-                "etcd_debugging_mvcc_db_compaction_last",
-                "When the last compaction was asked for, in seconds since 1970.",
-            ),
-            health_success: m.counter("etcd_server_health_success", "Good answers of /health."),
-            health_failures: m.counter("etcd_server_health_failures", "Bad answers of /health."),
+            wal_fsync: m.histogram(Family::WalFsync),
+            wal_write: m.histogram(Family::WalWrite),
+            wal_bytes: m.gauge(Family::WalWriteBytes),
+            snap_fsync: m.histogram(Family::SnapFsync),
+            backend_commit: m.histogram(Family::BackendCommit),
+            defrag: m.histogram(Family::BackendDefrag),
+            defrag_inflight: m.gauge(Family::DefragInflight),
+            snapshot: m.histogram(Family::BackendSnapshot),
+            hash: m.histogram(Family::Hash),
+            hash_rev: m.histogram(Family::HashRev),
+            lease_granted: m.counter(Family::LeaseGranted),
+            lease_revoked: m.counter(Family::LeaseRevoked),
+            lease_renewed: m.counter(Family::LeaseRenewed),
+            lease_ttl: m.histogram(Family::LeaseTtl),
+            watch_streams: m.gauge(Family::WatchStreams),
+            watchers: m.gauge(Family::Watchers),
+            slow_watchers: m.gauge(Family::SlowWatchers),
+            events: m.counter(Family::Events),
+            // Not registered: what is shown adds those within transactions.
+            ranges: IntCounter::with_opts(opts(Family::Ranges, Type::Counter)).expect(CONSTANT),
+            last_compaction: m.gauge(Family::LastCompaction),
+            health_success: m.counter(Family::HealthSuccess),
+            health_failures: m.counter(Family::HealthFailures),
             peers: PeerMetrics::new(&m),
-            snapshot_installing: m.gauge(
-                "etcd_server_snapshot_apply_in_progress_total",
-                "Whether a snapshot of another member is being installed.",
-            ),
-            healthcheck: m.gauges(
-                "etcd_server_healthcheck",
-                "Last outcome of each health check.",
-                &["type", "name"],
-            ),
-            healthchecks: m.counters(
-                "etcd_server_healthchecks_total",
-                "Outcomes of health checks.",
-                &["type", "name", "status"],
-            ),
-            client_requests: m.counters(
-                "etcd_server_client_requests_total",
-                "Calls by the version that the client states.",
-                &["type", "client_api_version"],
-            ),
+            snapshot_installing: m.gauge(Family::SnapshotApplyInProgress),
+            healthcheck: m.gauges(Family::Healthcheck),
+            healthchecks: m.counters(Family::Healthchecks),
+            client_requests: m.counters(Family::ClientRequests),
             client_versions: Mutex::default(),
             apply: ByKind { family: apply, before: &["v3"], cells: cells() },
             request: ByKind { family: requests.clone(), before: &[], cells: cells() },
@@ -296,12 +240,7 @@ impl Default for Metrics {
                 requests,
                 range: Default::default(),
                 txn: Default::default(),
-                from_view: m.histograms(
-                    "etcd_server_range_duration_seconds",
-                    "Time of answering a range from the state.",
-                    (0.0001, 20),
-                    &["success"],
-                ),
+                from_view: m.histograms(Family::RangeDuration),
                 ranged: Default::default(),
             },
             registry: m.0,

@@ -1,10 +1,10 @@
 //! Metrics of the traffic between members.
 
-use peer::{Event, Probe};
+use peer::Event;
 use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec};
 use types::MemberId;
 
-use super::Maker;
+use super::{Family, Maker};
 
 /// What is counted of peers. Families appear with their first peer, as in etcd.
 #[derive(Debug)]
@@ -29,97 +29,30 @@ pub struct PeerMetrics {
     promote_failed: IntCounterVec,
 }
 
-/// Buckets of snapshot transfers: from 0.1 s.
-const FROM_100_MS: (f64, usize) = (0.1, 10);
 /// The label of a sender that is not known.
 const UNKNOWN_SENDER: &str = "UNKNOWN_SNAPSHOT_SENDER";
 
 impl PeerMetrics {
     pub(super) fn new(m: &Maker) -> Self {
-        let both = ["Local", "Remote"];
         Self {
-            known: m.gauges("etcd_network_known_peers", "Members that are peers.", &both),
-            active: m.gauges("etcd_network_active_peers", "Peers that messages reach.", &both),
-            disconnected: m.counters(
-                "etcd_network_disconnected_peers_total",
-                "Times that a peer was lost.",
-                &both,
-            ),
-            sent: m.counters(
-                "etcd_network_peer_sent_bytes_total",
-                "Bytes of messages to a peer.",
-                &["To"],
-            ),
-            received: m.counters(
-                "etcd_network_peer_received_bytes_total",
-                "Bytes of messages from a peer.",
-                &["From"],
-            ),
-            sent_failures: m.counters(
-                "etcd_network_peer_sent_failures_total",
-                "Messages to a peer that were lost.",
-                &["To"],
-            ),
-            received_failures: m.counters(
-                "etcd_network_peer_received_failures_total",
-                "Messages from a peer that could not be taken.",
-                &["From"],
-            ),
-            snapshot_sent: m.counters(
-                "etcd_network_snapshot_send_success",
-                "Snapshots that arrived at a peer.",
-                &["To"],
-            ),
-            snapshot_sending: m.gauges(
-                "etcd_network_snapshot_send_inflights_total",
-                "Snapshots on their way to a peer.",
-                &["To"],
-            ),
-            snapshot_send_failed: m.counters(
-                "etcd_network_snapshot_send_failures",
-                "Snapshots that did not arrive at a peer.",
-                &["To"],
-            ),
-            snapshot_send_took: m.histograms(
-                "etcd_network_snapshot_send_total_duration_seconds",
-                "Time of sending a snapshot.",
-                FROM_100_MS,
-                &["To"],
-            ),
-            snapshot_received: m.counters(
-                "etcd_network_snapshot_receive_success",
-                "Snapshots received from a peer.",
-                &["From"],
-            ),
-            snapshot_receiving: m.gauges(
-                "etcd_network_snapshot_receive_inflights_total",
-                "Snapshots that are arriving from a peer.",
-                &["From"],
-            ),
-            snapshot_receive_failed: m.counters(
-                "etcd_network_snapshot_receive_failures",
-                "Snapshots from a peer that could not be received.",
-                &["From"],
-            ),
-            snapshot_receive_took: m.histograms(
-                "etcd_network_snapshot_receive_total_duration_seconds",
-                "Time of receiving a snapshot.",
-                FROM_100_MS,
-                &["From"],
-            ),
-            round_trip: m.histograms(
-                "etcd_network_peer_round_trip_time_seconds",
-                "Round trips to a peer.",
-                (0.0001, 16),
-                &["To"],
-            ),
-            promoted: m
-                .counter("etcd_server_learner_promote_successes", "Learners that were promoted."),
-            promote_failed: m.counters(
-                "etcd_server_learner_promote_failures",
-                "Learners that were not promoted.",
-                &["Reason"],
-            ),
+            known: m.gauges(Family::KnownPeers),
+            active: m.gauges(Family::ActivePeers),
+            disconnected: m.counters(Family::DisconnectedPeers),
+            sent: m.counters(Family::PeerSentBytes),
+            received: m.counters(Family::PeerReceivedBytes),
+            sent_failures: m.counters(Family::PeerSentFailures),
+            received_failures: m.counters(Family::PeerReceivedFailures),
+            snapshot_sent: m.counters(Family::SnapshotSendSuccess),
+            snapshot_sending: m.gauges(Family::SnapshotSendInflights),
+            snapshot_send_failed: m.counters(Family::SnapshotSendFailures),
+            snapshot_send_took: m.histograms(Family::SnapshotSendDuration),
+            snapshot_received: m.counters(Family::SnapshotReceiveSuccess),
+            snapshot_receiving: m.gauges(Family::SnapshotReceiveInflights),
+            snapshot_receive_failed: m.counters(Family::SnapshotReceiveFailures),
+            snapshot_receive_took: m.histograms(Family::SnapshotReceiveDuration),
+            round_trip: m.histograms(Family::PeerRoundTrip),
+            promoted: m.counter(Family::LearnerPromoteSuccesses),
+            promote_failed: m.counters(Family::LearnerPromoteFailures),
         }
     }
 
@@ -191,7 +124,8 @@ impl PeerMetrics {
             Event::SnapshotReceived { peer: None, .. } => {
                 self.snapshot_receive_failed.with_label_values(&[UNKNOWN_SENDER]).inc();
             }
-            Event::RoundTrip(id, Probe::Streams, took) => {
+            // Both kinds of probe: one shows what streams see, the other what snapshots see.
+            Event::RoundTrip(id, _, took) => {
                 self.round_trip.with_label_values(&one(id)).observe(took.as_secs_f64());
             }
             _ => {}

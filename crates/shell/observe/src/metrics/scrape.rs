@@ -2,12 +2,12 @@
 
 use api::etcdserverpb::AlarmType;
 use member::{MemberView, NodeStatus};
-use prometheus::core::Collector;
-use prometheus::{Encoder, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 use store::RangeQuery;
 use types::MemberId;
 
-use super::Metrics;
+use super::negotiation::{self, Coding};
+use super::text::Page;
+use super::{FAMILIES, Family, Metrics, process};
 
 /// What a scrape shows besides the metrics that are counted as they happen.
 #[derive(Debug)]
@@ -26,185 +26,136 @@ pub struct Scrape<'a> {
     pub features: &'a [(&'static str, &'static str, bool)],
 }
 
-fn add(registry: &Registry, collector: impl Collector + 'static) -> Result<(), prometheus::Error> {
-    registry.register(Box::new(collector))
+/// A page for a scraper.
+#[derive(Debug)]
+pub struct Exposition {
+    /// Its bytes, in that coding.
+    pub body: Vec<u8>,
+    /// `Content-Encoding`, if it has one.
+    pub encoding: Option<&'static str>,
 }
 
-fn int(n: u64) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
-}
-
-/// The text exposition.
+/// The text exposition, with gzip if `accepted` (`Accept-Encoding`) prefers it.
 ///
-/// # Errors
-/// The library's, which none of these names and labels gives rise to.
-pub fn render(scrape: &Scrape<'_>) -> Result<Vec<u8>, prometheus::Error> {
-    let registry = Registry::new();
-    gauges(&registry, scrape)?;
-    counters(&registry, scrape)?;
-    labelled(&registry, scrape)?;
-    scrape.metrics.calls.register(&registry)?;
-    add(&registry, prometheus::process_collector::ProcessCollector::for_self())?;
-    let mut families = registry.gather();
-    // The library's own; Go's has none.
-    families.retain(|family| family.name() != "process_threads");
-    families.extend(scrape.metrics.registry.gather());
-    families.sort_by(|a, b| a.name().cmp(b.name()));
-    let mut out = Vec::new();
-    TextEncoder::new().encode(&families, &mut out)?;
-    Ok(out)
+/// # Panics
+/// If a family was counted that is not in the table.
+#[must_use]
+pub fn render(scrape: &Scrape<'_>, accepted: &str) -> Exposition {
+    let text = page(scrape).finish();
+    match negotiation::coding(accepted) {
+        Coding::Identity => Exposition { body: text, encoding: None },
+        Coding::Gzip => Exposition { body: gzip(&text), encoding: Some("gzip") },
+    }
 }
 
-fn gauges(registry: &Registry, scrape: &Scrape<'_>) -> Result<(), prometheus::Error> {
+fn gzip(text: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(text).expect("writing to memory does not fail");
+    encoder.finish().expect("writing to memory does not fail")
+}
+
+fn page(scrape: &Scrape<'_>) -> Page {
+    let mut page = Page::default();
+    member(&mut page, scrape);
+    store(&mut page, scrape);
+    labelled(&mut page, scrape);
+    scrape.metrics.calls.show(&mut page);
+    process::show(&mut page);
+    for family in scrape.metrics.registry.gather() {
+        let row = FAMILIES.iter().find(|row| row.name == family.name());
+        page.collected(row.expect("all are made from rows").family, &family);
+    }
+    page
+}
+
+/// Raft's state and this member's.
+fn member(page: &mut Page, scrape: &Scrape<'_>) {
     let (view, status) = (scrape.view, scrape.status);
+    let is_learner = view.members.get(scrape.member).is_some_and(|m| m.is_learner);
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let used = std::fs::read_dir("/proc/self/fd").map_or(0, |dir| dir.count());
+    let truth = |is: bool| f64::from(u8::from(is));
+    let (received, sent) = scrape.metrics.calls.bytes();
+    let all = [
+        (Family::HasLeader, truth(status.leader.is_some())),
+        (Family::IsLeader, truth(status.is_leader)),
+        (Family::IsLearner, truth(is_learner)),
+        (Family::ProposalsCommitted, status.commit.0 as f64),
+        (Family::ProposalsApplied, view.store.applied_index().0 as f64),
+        (Family::ProposalsPending, status.pending as f64),
+        (Family::ProposalsFailed, status.proposals_failed as f64),
+        (Family::LeaderChanges, status.leader_changes as f64),
+        (Family::HeartbeatSendFailures, status.late_heartbeats as f64),
+        (Family::ReadIndexesFailed, status.reads_failed as f64),
+        (Family::LeaseExpired, status.leases_expired as f64),
+        (Family::QuotaBytes, scrape.quota_bytes as f64),
+        (Family::ClientReceivedBytes, received as f64),
+        (Family::ClientSentBytes, sent as f64),
+        (Family::FdLimit, limit.unwrap_or(u64::MAX) as f64),
+        (Family::FdUsed, used as f64),
+    ];
+    for (family, value) in all {
+        page.plain(family, value);
+    }
+}
+
+/// Keys, revisions and the backend.
+fn store(page: &mut Page, scrape: &Scrape<'_>) {
+    let (view, counts) = (scrape.view, scrape.view.counts);
     let backend = view.store.backend();
     let every = RangeQuery { key: b"\0", range_end: b"\0", ..RangeQuery::default() };
     let keys = view.store.count(&every).unwrap_or_default();
-    let is_learner = view.members.get(scrape.member).is_some_and(|m| m.is_learner);
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let used = std::fs::read_dir("/proc/self/fd").map_or(0, |dir| dir.count() as u64);
+    let ranges = counts.ranges.saturating_add(scrape.metrics.ranges.get());
     let all = [
-        ("etcd_server_has_leader", "Whether a leader is known.", status.leader.is_some().into()),
-        ("etcd_server_is_leader", "Whether this member leads.", status.is_leader.into()),
-        ("etcd_server_is_learner", "Whether this member is a learner.", is_learner.into()),
-        (
-            "etcd_server_proposals_committed_total",
-            "The last committed entry.",
-            int(status.commit.0),
-        ),
-        (
-            "etcd_server_proposals_applied_total",
-            "The last applied entry.",
-            int(view.store.applied_index().0),
-        ),
-        (
-            "etcd_server_proposals_pending",
-            "Proposals that wait for their outcome.",
-            int(status.pending),
-        ),
-        ("etcd_server_quota_backend_bytes", "The backend's quota.", scrape.quota_bytes),
-        (
-            "etcd_mvcc_db_total_size_in_bytes",
-            "The backend's size.",
-            int(backend.map_or(0, bolt::ReadTx::size_bytes)),
-        ),
-        (
-            "etcd_mvcc_db_total_size_in_use_in_bytes",
-            "The backend's pages in use.",
-            int(backend.map_or(0, bolt::ReadTx::size_in_use_bytes)),
-        ),
-        ("etcd_debugging_mvcc_current_revision", "The current revision.", view.store.revision().0),
-        (
-            "etcd_debugging_mvcc_compact_revision",
-            "The last compaction's revision.",
-            view.store.compact_revision().0,
-        ),
-        ("etcd_debugging_mvcc_keys_total", "Keys.", int(keys)),
-        ("etcd_debugging_mvcc_pending_events_total", "Events in queues: there are none.", 0),
-        (
-            "etcd_debugging_mvcc_total_put_size_in_bytes",
-            "Bytes of keys and values put.",
-            int(view.counts.put_bytes),
-        ),
-        ("os_fd_limit", "File descriptors allowed.", limit.map_or(i64::MAX, int)),
-        ("os_fd_used", "File descriptors open.", int(used)),
+        (Family::DbSize, backend.map_or(0, bolt::ReadTx::size_bytes) as f64),
+        (Family::DbSizeInUse, backend.map_or(0, bolt::ReadTx::size_in_use_bytes) as f64),
+        (Family::CurrentRevision, view.store.revision().0 as f64),
+        (Family::CompactRevision, view.store.compact_revision().0 as f64),
+        (Family::Keys, keys as f64),
+        // Events wait in no queue: each watcher reads them from the history.
+        (Family::PendingEvents, 0.0),
+        (Family::TotalPutSize, counts.put_bytes as f64),
+        (Family::Ranges, ranges as f64),
+        (Family::Puts, counts.puts as f64),
+        (Family::Deletes, counts.deletes as f64),
+        (Family::Txns, counts.txns as f64),
+        (Family::CompactedKeys, counts.compacted as f64),
     ];
-    for (name, help, value) in all {
-        let gauge = IntGauge::new(name, help)?;
-        gauge.set(value);
-        add(registry, gauge)?;
+    for (family, value) in all {
+        page.plain(family, value);
     }
-    Ok(())
 }
 
-fn counters(registry: &Registry, scrape: &Scrape<'_>) -> Result<(), prometheus::Error> {
-    let (status, counts) = (scrape.status, scrape.view.counts);
-    let (received, sent) = scrape.metrics.calls.bytes();
-    let all = [
-        (
-            "etcd_server_leader_changes_seen_total",
-            "Times the leader changed.",
-            status.leader_changes,
-        ),
-        (
-            "etcd_server_proposals_failed_total",
-            "Proposals that timed out.",
-            status.proposals_failed,
-        ),
-        (
-            "etcd_server_heartbeat_send_failures_total",
-            "Heartbeats of this leader that were late.",
-            status.late_heartbeats,
-        ),
-        (
-            "etcd_server_read_indexes_failed_total",
-            "Linearizable reads without an index.",
-            status.reads_failed,
-        ),
-        (
-            "etcd_debugging_server_lease_expired_total",
-            "Leases found expired.",
-            status.leases_expired,
-        ),
-        (
-            "etcd_mvcc_range_total",
-            "Ranges.",
-            counts.ranges.saturating_add(scrape.metrics.ranges.get()),
-        ),
-        ("etcd_mvcc_put_total", "Puts.", counts.puts),
-        ("etcd_mvcc_delete_total", "Deletes.", counts.deletes),
-        ("etcd_mvcc_txn_total", "Transactions of several operations.", counts.txns),
-        (
-            "etcd_debugging_mvcc_db_compaction_keys_total",
-            "Dead versions that compactions removed.",
-            counts.compacted,
-        ),
-        (
-            "etcd_network_client_grpc_received_bytes_total",
-            "Bytes of messages from clients.",
-            received,
-        ),
-        ("etcd_network_client_grpc_sent_bytes_total", "Bytes of messages to clients.", sent),
-    ];
-    for (name, help, value) in all {
-        let counter = IntCounter::new(name, help)?;
-        counter.inc_by(value);
-        add(registry, counter)?;
-    }
-    Ok(())
-}
-
-fn labelled(registry: &Registry, scrape: &Scrape<'_>) -> Result<(), prometheus::Error> {
-    let family = |name, help, labels: &[&str]| IntGaugeVec::new(Opts::new(name, help), labels);
-    let member = scrape.member.to_string();
-    let id = family("etcd_server_id", "This member.", &["server_id"])?;
-    id.with_label_values(&[&member]).set(1);
-    add(registry, id)?;
-    let version = family("etcd_server_version", "The version.", &["server_version"])?;
-    version.with_label_values(&[types::SERVER_VERSION]).set(1);
-    add(registry, version)?;
-    let features =
-        family("etcd_server_feature_enabled", "Whether a feature is enabled.", &["name", "stage"])?;
-    for (name, stage, enabled) in scrape.features {
-        features.with_label_values(&[*name, *stage]).set((*enabled).into());
-    }
-    add(registry, features)?;
+fn labelled(page: &mut Page, scrape: &Scrape<'_>) {
+    let one = |label: &str| std::iter::once((vec![label.to_owned()], 1.0));
+    let mut show = |family, samples: &mut dyn Iterator<Item = (Vec<String>, f64)>| {
+        let samples: Vec<_> = samples.collect();
+        let borrowed = samples
+            .iter()
+            .map(|(labels, n)| (labels.iter().map(String::as_str).collect::<Vec<_>>(), *n));
+        page.labelled(family, borrowed);
+    };
+    show(Family::ServerId, &mut one(&scrape.member.to_string()));
+    show(Family::ServerVersion, &mut one(types::SERVER_VERSION));
+    show(
+        Family::FeatureEnabled,
+        &mut scrape.features.iter().map(|(name, stage, enabled)| {
+            (vec![(*name).to_owned(), (*stage).to_owned()], f64::from(u8::from(*enabled)))
+        }),
+    );
     if let Some(version) = &scrape.view.members.cluster_version {
         let short = version.rsplit_once('.').map_or(&version[..], |(short, _)| short);
-        let cluster = family("etcd_cluster_version", "The cluster version.", &["cluster_version"])?;
-        cluster.with_label_values(&[short]).set(1);
-        add(registry, cluster)?;
+        show(Family::ClusterVersion, &mut one(short));
     }
-    let alarms = scrape.view.alarms.list(AlarmType::None as i32);
-    if !alarms.is_empty() {
-        let labels = ["server_id", "alarm_type"];
-        let set = family("etcd_debugging_server_alarms", "Alarms that are set.", &labels)?;
-        for alarm in alarms {
+    show(
+        Family::Alarms,
+        &mut scrape.view.alarms.list(AlarmType::None as i32).into_iter().map(|alarm| {
             let name = AlarmType::try_from(alarm.alarm).map_or("UNKNOWN", |a| a.as_str_name());
-            let member = MemberId(alarm.member_id).to_string();
-            set.with_label_values(&[&member[..], name]).set(1);
-        }
-        add(registry, set)?;
-    }
-    Ok(())
+            (vec![MemberId(alarm.member_id).to_string(), name.to_owned()], 1.0)
+        }),
+    );
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,8 +43,7 @@ impl std::fmt::Display for Broken {
         match self {
             Broken::TooLarge => f.write_str("rafthttp: error limit exceeded"),
             Broken::FrameType(kind) => write!(f, "failed to parse type {kind} in msgappv2 stream"),
-            // protobuf-go writes a no-break space here.
-            Broken::Message => f.write_str("proto:\u{a0}cannot parse invalid wire-format data"),
+            Broken::Message => f.write_str("proto: cannot parse invalid wire-format data"),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use peer::{Answer, Config, Event, Listener, Member, Plane, Refused};
+use peer::{Answer, Config, Event, Member, Plane, Refused};
 use raft::Message;
 use types::{ClusterId, MemberId};
 
@@ -148,7 +148,8 @@ pub fn config(id: u64, url: &str, snap_dir: &Path) -> Config {
         read_timeout: Duration::from_secs(5),
         write_timeout: Duration::from_secs(5),
         local_address: None,
-        server_version: "3.7.1".to_owned(),
+        connections: 64,
+        server_version: "3.7.3".to_owned(),
     }
 }
 
@@ -175,8 +176,8 @@ impl Ours {
         let mut config = config(id, &url, dir.path());
         change(&mut config);
         let member = Arc::new(Recorder::default());
-        let plane =
-            Plane::start(config, Arc::clone(&member) as _, vec![Listener::Tcp(listener)]).unwrap();
+        let plane = Plane::start(config, Arc::clone(&member) as _, vec![net::Bound::Tcp(listener)])
+            .unwrap();
         Self { plane, member, url, dir }
     }
 

@@ -342,9 +342,9 @@ fn options(set: &Set) -> Result<Options, String> {
     };
     let features = Features::parse(set.text("feature-gates"))?;
     let client_urls = url_list(set, "listen-client-urls")?;
-    let client_addresses: Result<Vec<_>, _> = client_urls.iter().map(urls::address).collect();
+    let client_addresses: Result<Vec<_>, _> = client_urls.iter().map(net::Address::of).collect();
     let peer_urls = url_list(set, "listen-peer-urls")?;
-    let peer_addresses: Result<Vec<_>, _> = peer_urls.iter().map(urls::address).collect();
+    let peer_addresses: Result<Vec<_>, _> = peer_urls.iter().map(net::Address::of).collect();
     let max_request_bytes = number(set, "max-request-bytes");
     let or = |n: u64, default: u64| if n == 0 { default } else { n };
     let interval = match duration(set, "backend-batch-interval") {
@@ -357,9 +357,9 @@ fn options(set: &Set) -> Result<Options, String> {
         name,
         data_dir,
         wal_dir,
-        client_addresses: client_addresses?,
+        client_addresses: client_addresses.map_err(|e| e.to_string())?,
         advertise_client_urls: texts("advertise-client-urls")?,
-        peer_addresses: peer_addresses?,
+        peer_addresses: peer_addresses.map_err(|e| e.to_string())?,
         local_address: local_address(&features, &advertised_peers),
         advertise_peer_urls: advertised_peers,
         checks: Checks {
@@ -411,8 +411,11 @@ fn options(set: &Set) -> Result<Options, String> {
             Duration::ZERO => Duration::from_millis(limits::WATCH_PROGRESS_MS),
             interval => interval,
         },
-        reuse: (boolean(set, "socket-reuse-port"), boolean(set, "socket-reuse-address")),
         cors: cors(set.text("cors"))?,
+        reuse: net::Reuse {
+            port: boolean(set, "socket-reuse-port"),
+            address: boolean(set, "socket-reuse-address"),
+        },
         connections: Settings {
             max_message_bytes: usize::try_from(
                 max_request_bytes.saturating_add(limits::GRPC_OVERHEAD_BYTES),

@@ -2,11 +2,9 @@
 //!
 //! //= etcd 3.7.1: client/pkg/types/urls.go#NewURLs
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::net::IpAddr;
 
 use types::Url;
-
-use crate::listen::Address;
 
 /// Parses a list of URLs; the result is sorted, as etcd sorts it.
 ///
@@ -33,27 +31,6 @@ pub fn check_bind(url: &Url) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("expected IP in URL for binding ({})", url.text()))
-}
-
-/// Where to listen.
-///
-/// # Errors
-/// The name does not resolve.
-pub fn address(url: &Url) -> Result<Address, String> {
-    if url.scheme().is_socket() {
-        return Ok(Address::Unix(url.host().to_owned().into()));
-    }
-    let host = match url.host().strip_prefix("localhost:") {
-        Some(port) => format!("127.0.0.1:{port}"),
-        None => url.host().to_owned(),
-    };
-    if let Some(port) = host.strip_prefix(':') {
-        let port = port.parse().map_err(|_| format!("invalid port in {}", url.text()))?;
-        return Ok(Address::Tcp(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port)));
-    }
-    let resolved = host.to_socket_addrs().map_err(|e| format!("listen tcp {host}: {e}"))?;
-    let first = resolved.into_iter().next();
-    first.map(Address::Tcp).ok_or_else(|| format!("listen tcp {host}: no address"))
 }
 
 #[cfg(test)]

@@ -164,6 +164,7 @@ impl Registry {
             log_line!(self.log, Fatal, "unexpected panic during defrag", "panic" = why);
             std::process::exit(1);
         }
+        self.log.flush();
         let _ = writeln!(std::io::stderr(), "panic: {why}");
         std::process::exit(PANIC_CODE);
     }

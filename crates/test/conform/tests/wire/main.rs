@@ -1,6 +1,8 @@
 //! What either server answers to bytes and headers that no proper client sends.
 
 mod gzip;
+mod http1;
+mod pings;
 
 use api::etcdserverpb::{PutResponse, RangeRequest, TxnResponse};
 use bytes::{BufMut, Bytes, BytesMut};
