@@ -13,12 +13,12 @@ use crate::shell::{cargo, root};
 /// The crates, lowest first. A crate may use those of lower groups and those above it in its own.
 const GROUPS: [(&str, &[&str]); 4] = [
     ("base", &["types", "api", "env"]),
-    ("core", &["raft", "wal", "bolt", "store", "watch", "machine", "member"]),
+    ("core", &["handover", "raft", "wal", "bolt", "store", "watch", "machine", "member", "calls"]),
     (
         "shell",
         &[
-            "handover", "osenv", "net", "grpc", "peer", "cli", "observe", "rpc", "server",
-            "client", "ctl", "utl", "bench",
+            "osenv", "net", "grpc", "peer", "cli", "observe", "rpc", "server", "client", "ctl",
+            "utl", "bench",
         ],
     ),
     ("bin", &["etcd", "etcdctl", "etcdutl", "etcd-bench"]),

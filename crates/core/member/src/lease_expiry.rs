@@ -182,7 +182,9 @@ impl LeaseClock {
     /// What is left of a lease while the clock runs.
     pub(crate) fn time_to_live(&self, now: Instant, id: LeaseId) -> Option<LeaseTime> {
         let clock = self.leases.get(&id)?;
-        let left = clock.deadline.since(now).as_secs();
+        // The clock of a turn stands still, that of etcd does not: a grant and a question in one
+        // turn are a moment apart all the same.
+        let left = clock.deadline.since(now).saturating_sub(Duration::from_nanos(1)).as_secs();
         Some(LeaseTime { granted: clock.ttl, remaining: i64::try_from(left).unwrap_or(i64::MAX) })
     }
 
@@ -269,12 +271,21 @@ mod tests {
         clock.checkpointed(at(0), LeaseId(1), 3);
         assert_eq!(clock.renew(at(9), LeaseId(1)), Renewed::Ttl(10));
         assert_eq!(
-            clock.time_to_live(at(12), LeaseId(1)),
-            Some(LeaseTime { granted: 10, remaining: 7 })
+            clock.time_to_live(at(12) + Duration::from_millis(1), LeaseId(1)),
+            Some(LeaseTime { granted: 10, remaining: 6 })
         );
         clock.stop();
         clock.start(at(20), Duration::ZERO);
         assert_eq!(clock.next_deadline(), Some(at(30)));
+    }
+
+    #[test]
+    fn what_is_left_is_less_than_what_was_granted_from_the_first_moment_on() {
+        let mut clock = LeaseClock::default();
+        clock.start(at(0), Duration::ZERO);
+        clock.granted(at(0), LeaseId(1), 90, 0);
+        let left = |seconds| clock.time_to_live(at(seconds), LeaseId(1)).unwrap().remaining;
+        assert_eq!((left(0), left(1), left(89), left(90), left(91)), (89, 88, 0, 0, 0));
     }
 
     #[test]

@@ -14,57 +14,6 @@ pub enum Encoding {
     Gzip,
 }
 
-/// A message being written, with room for its envelope's prefix in front: sealing it copies nothing.
-#[derive(Debug)]
-pub struct Draft(Vec<u8>);
-
-impl Draft {
-    /// An empty message with room for so many bytes.
-    #[must_use]
-    pub fn with_capacity(bytes: usize) -> Self {
-        let mut room = Vec::with_capacity(PREFIX_BYTES + bytes);
-        room.extend_from_slice(&[0; PREFIX_BYTES]);
-        Self(room)
-    }
-
-    /// A message as it is encoded.
-    #[must_use]
-    pub fn of(message: &impl prost::Message) -> Self {
-        let mut draft = Self::with_capacity(message.encoded_len());
-        message.encode_raw(&mut draft.0);
-        draft
-    }
-
-    /// Where the message is appended to. What is there already must stay.
-    pub fn body(&mut self) -> &mut Vec<u8> {
-        &mut self.0
-    }
-
-    /// What is written so far.
-    #[must_use]
-    pub fn message(&self) -> &[u8] {
-        &self.0[PREFIX_BYTES..]
-    }
-
-    /// What is written so far, to be sent otherwise.
-    #[must_use]
-    pub fn into_message(mut self) -> Vec<u8> {
-        self.0.drain(..PREFIX_BYTES);
-        self.0
-    }
-
-    /// The message in its envelope, compressed if the call is.
-    #[must_use]
-    pub fn seal(mut self, encoding: Encoding) -> Bytes {
-        if encoding != Encoding::Identity {
-            return seal(self.message(), encoding);
-        }
-        let length = self.0.len() - PREFIX_BYTES;
-        self.0[..PREFIX_BYTES].copy_from_slice(&prefix(length));
-        self.0.into()
-    }
-}
-
 /// The prefix of a message of `length` bytes that is not compressed.
 #[must_use]
 pub fn prefix(length: usize) -> [u8; PREFIX_BYTES] {
@@ -99,5 +48,9 @@ pub fn seal(message: &[u8], encoding: Encoding) -> Bytes {
 /// A message in its envelope, not compressed.
 #[must_use]
 pub fn of(message: &impl prost::Message) -> Bytes {
-    Draft::of(message).seal(Encoding::Identity)
+    let length = message.encoded_len();
+    let mut out = Vec::with_capacity(PREFIX_BYTES + length);
+    out.extend_from_slice(&prefix(length));
+    message.encode_raw(&mut out);
+    out.into()
 }

@@ -11,6 +11,6 @@ pub mod messages;
 pub mod status;
 mod timeout;
 
-pub use envelope::{Draft, Encoding, PREFIX_BYTES};
+pub use envelope::{Encoding, PREFIX_BYTES};
 pub use messages::Messages;
 pub use timeout::timeout;

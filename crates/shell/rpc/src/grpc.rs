@@ -18,10 +18,14 @@ use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 
-use crate::message::{self, Draft, Encoding, Ended, Reader};
-use crate::metadata::{self, Metadata};
-use crate::{Body, Call, Dispatch, Pieces, Settings};
+use ::grpc::envelope::prefix;
 use ::grpc::status;
+use calls::stream::stopped_reading;
+use calls::{Answer, Body, Encoded, Gone, Pieces, Sink, Source};
+
+use crate::message::{self, Encoding, Ended, Reader};
+use crate::metadata::{self, CLIENT_API_VERSION, Metadata};
+use crate::{Call, Dispatch, Settings};
 use observe::Metrics;
 
 /// What the connection wants to know of its calls.
@@ -47,13 +51,9 @@ pub struct Requests {
     activity: Rc<Activity>,
 }
 
-impl Requests {
-    /// Waits for the next message; `None` at the client's half-close.
-    ///
-    /// # Errors
-    /// The status to end the call with. A reset stream is `Canceled`, but nobody will see it.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, Status> {
-        match self.reader.next().await {
+impl Source for Requests {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Status>> {
+        Poll::Ready(match ready!(self.reader.poll_next(cx)) {
             Ok(message) => {
                 self.activity.metrics.calls.received(self.row.method, message.len());
                 Ok(Some(message))
@@ -61,28 +61,22 @@ impl Requests {
             Err(Ended::Eof) => Ok(None),
             Err(Ended::Cut) => Err(Status::new(Code::Internal, "unexpected EOF")),
             Err(Ended::Refused(status)) => Err(status),
-            Err(Ended::Gone) => Err(Status::new(Code::Canceled, "context canceled")),
-        }
-    }
-
-    /// The next message if it has come already: `None` if one would have to wait for it, else as
-    /// [`Requests::next`].
-    pub async fn next_now(&mut self) -> Option<Result<Option<Bytes>, Status>> {
-        let mut next = pin!(self.next());
-        poll_fn(|cx| {
-            Poll::Ready(match next.as_mut().poll(cx) {
-                Poll::Ready(message) => Some(message),
-                Poll::Pending => None,
-            })
+            // Nobody will see it.
+            Err(Ended::Gone) => Err(context_canceled()),
         })
-        .await
+    }
+}
+
+impl Requests {
+    async fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        poll_fn(|cx| self.poll_next(cx)).await
     }
 
     /// Waits for the one message of a server-streaming call.
     ///
     /// # Errors
     /// grpc-go's texts for none or several.
-    pub async fn only(&mut self) -> Result<Bytes, Status> {
+    async fn only(&mut self) -> Result<Bytes, Status> {
         debug_assert_eq!(self.row.kind, Kind::ServerStream);
         let Some(message) = self.next().await? else {
             return Err(Status::new(
@@ -100,10 +94,6 @@ impl Requests {
         Ok(message)
     }
 }
-
-/// The client is gone: its stream was reset or the connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gone;
 
 /// Sends the messages of a response. Clones send to the same call.
 #[derive(Clone)]
@@ -207,65 +197,47 @@ impl Outgoing {
     }
 }
 
+impl Sink for Sender {
+    fn try_send(&self, sealed: &mut Bytes) -> Result<(), Gone> {
+        self.0.borrow_mut().try_send(sealed)
+    }
+
+    fn poll_send(&self, cx: &mut Context<'_>, sealed: &mut Bytes) -> Poll<Result<(), Gone>> {
+        self.0.borrow_mut().poll_send(cx, sealed)
+    }
+
+    fn begin_send(&self) {
+        self.0.borrow_mut().forget_gone();
+    }
+
+    fn is_plain(&self) -> bool {
+        self.0.borrow().encoding == Encoding::Identity
+    }
+
+    fn compress(&self, message: &[u8]) -> Bytes {
+        message::seal(message, self.0.borrow().encoding)
+    }
+
+    fn count(&self, bytes: usize) {
+        let out = self.0.borrow();
+        if let Some(method) = out.method {
+            out.activity.metrics.calls.sent(method, bytes);
+        }
+    }
+}
+
 impl Sender {
-    /// Sends the response headers now, ahead of the first message.
-    ///
-    /// # Errors
-    /// [`Gone`].
-    pub fn send_headers(&self) -> Result<(), Gone> {
-        self.0.borrow_mut().start().map(|_| ())
-    }
-
-    /// Sends one message, waiting for window as needed.
-    ///
-    /// # Errors
-    /// [`Gone`].
-    pub async fn send(&self, message: &[u8]) -> Result<(), Gone> {
-        let encoding = self.0.borrow().encoding;
-        self.count(message.len());
-        self.send_sealed(message::seal(message, encoding)).await
-    }
-
     /// Sends the only message of a call.
-    ///
-    /// # Errors
-    /// [`Gone`].
-    pub fn send_only(&self, message: Draft) -> Result<(), Gone> {
+    fn send_only(&self, message: Encoded) -> Result<(), Gone> {
         self.count(message.message().len());
         let mut out = self.0.borrow_mut();
-        let sealed = message.seal(out.encoding);
+        let sealed = message::seal_encoded(message, out.encoding);
         out.send_whole(sealed)
     }
 
-    /// Appends a message in its envelope to others that go out together.
-    pub fn seal_into(&self, out: &mut Vec<u8>, message: &impl prost::Message) {
-        let length = message.encoded_len();
-        self.count(length);
-        match self.0.borrow().encoding {
-            Encoding::Identity => {
-                out.extend_from_slice(&message::prefix(length));
-                message.encode_raw(out);
-            }
-            gzip => out.extend_from_slice(&message::seal(&message.encode_to_vec(), gzip)),
-        }
-    }
-
-    /// Sends bytes of messages that are in their envelopes already. A message may come in several
-    /// calls; the window is awaited in each. Only for the call's own future.
-    ///
-    /// # Errors
-    /// [`Gone`].
-    pub async fn send_sealed(&self, mut sealed: Bytes) -> Result<(), Gone> {
-        self.0.borrow_mut().forget_gone();
-        poll_fn(|cx| self.0.borrow_mut().poll_send(cx, &mut sealed)).await
-    }
-
-    /// As [`Sender::send_sealed`], for answers that hold something of the database meanwhile: a
-    /// client that takes nothing for long is given up.
-    ///
-    /// # Errors
-    /// `Canceled`: the client is gone, or has stopped reading.
-    pub async fn send_to_reader(&self, mut sealed: Bytes) -> Result<(), Status> {
+    /// Sends bytes of an answer that holds something of the database meanwhile: a client that takes
+    /// nothing for long is given up.
+    async fn send_to_reader(&self, mut sealed: Bytes) -> Result<(), Status> {
         let progress = self.0.borrow().progress;
         loop {
             let left = sealed.len();
@@ -273,54 +245,9 @@ impl Sender {
             match tokio::time::timeout(progress, sending).await {
                 Ok(sent) => return sent.map_err(|Gone| context_canceled()),
                 Err(_) if sealed.len() < left => {}
-                Err(_) => {
-                    let text = "etcdserver: the client has stopped reading";
-                    return Err(Status::new(Code::Canceled, text));
-                }
+                Err(_) => return Err(stopped_reading()),
             }
         }
-    }
-
-    /// As [`Sender::send_to_reader`], for one message not yet in its envelope.
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn message_to_reader(&self, message: &[u8]) -> Result<(), Status> {
-        let encoding = self.0.borrow().encoding;
-        self.count(message.len());
-        self.send_to_reader(message::seal(message, encoding)).await
-    }
-
-    /// As [`Sender::send_sealed`], but never waits: what the window does not allow stays in
-    /// `sealed`.
-    ///
-    /// # Errors
-    /// [`Gone`].
-    pub fn try_send_sealed(&self, sealed: &mut Bytes) -> Result<(), Gone> {
-        self.0.borrow_mut().try_send(sealed)
-    }
-
-    /// As [`Sender::send_sealed`], to be polled.
-    pub fn poll_send_sealed(
-        &self,
-        cx: &mut Context<'_>,
-        sealed: &mut Bytes,
-    ) -> Poll<Result<(), Gone>> {
-        self.0.borrow_mut().poll_send(cx, sealed)
-    }
-
-    /// Counts a message of this length, which goes out sealed.
-    pub fn count(&self, bytes: usize) {
-        let out = self.0.borrow();
-        if let Some(method) = out.method {
-            out.activity.metrics.calls.sent(method, bytes);
-        }
-    }
-
-    /// Whether messages of this call go out uncompressed, as [`Sender::send_sealed`] needs it.
-    #[must_use]
-    pub fn is_plain(&self) -> bool {
-        self.0.borrow().encoding == Encoding::Identity
     }
 }
 
@@ -424,7 +351,7 @@ async fn run<D: Dispatch>(begun: Begun<D>) {
         }
         Kind::ServerStream | Kind::BidiStream => {
             let requests = Requests { reader, row, activity: Rc::clone(&activity) };
-            let mut work = Rc::clone(&dispatch).stream(call, requests, sender.clone());
+            let mut work = Box::pin(stream(&dispatch, call, requests, sender.clone()));
             until(work.as_mut(), deadline, gone).await
         }
     };
@@ -460,6 +387,17 @@ impl Drop for Open<'_> {
     }
 }
 
+/// The call as its handler sees it. Tokens and certificates make callers here; so far there are
+/// none, and everybody is nobody.
+fn seen(call: &Call) -> calls::Call<'_> {
+    calls::Call {
+        row: call.row,
+        caller: calls::Caller::default(),
+        requires_leader: call.metadata.requires_leader(),
+        client_version: call.metadata.get(&CLIENT_API_VERSION),
+    }
+}
+
 async fn unary<D: Dispatch>(
     dispatch: &Rc<D>,
     call: Call,
@@ -470,21 +408,55 @@ async fn unary<D: Dispatch>(
         Ended::Eof => Status::new(Code::Unknown, "EOF"),
         Ended::Cut => Status::new(Code::Unknown, "unexpected EOF"),
         Ended::Refused(status) => status,
-        Ended::Gone => Status::new(Code::Canceled, "context canceled"),
+        Ended::Gone => context_canceled(),
     })?;
     dispatch.metrics().calls.received(call.row.method, message.len());
-    let gone = |_: Gone| context_canceled();
-    match Rc::clone(dispatch).unary(call, message).await? {
-        Body::Whole(message) => sender.send_only(message).map_err(gone),
-        Body::Pieces(pieces) => Box::pin(send_pieces(sender, pieces)).await,
+    let calls = dispatch.calls();
+    let mut out = Encoded::default();
+    let mut answer = calls.unary(&seen(&call), message, &mut out)?;
+    loop {
+        answer = match answer {
+            Answer::Now => break,
+            Answer::Later(token, finish) => {
+                let reply = calls.member().wait(token).await;
+                calls.finish(finish, reply, &mut out)?
+            }
+            Answer::Waits(waiting) => match waiting.await? {
+                Body::Whole(message) => {
+                    out = message;
+                    break;
+                }
+                Body::Pieces(pieces) => return Box::pin(send_pieces(sender, pieces)).await,
+            },
+        }
     }
+    sender.send_only(out).map_err(|_: Gone| context_canceled())
+}
+
+async fn stream<D: Dispatch>(
+    dispatch: &Rc<D>,
+    call: Call,
+    mut requests: Requests,
+    sender: Sender,
+) -> Result<(), Status> {
+    let calls = dispatch.calls();
+    calls.check(&seen(&call))?;
+    let sink: calls::stream::Out = Rc::new(sender);
+    let serving = match call.row.kind {
+        Kind::ServerStream => {
+            let request = requests.only().await?;
+            calls.one_request(&seen(&call), request, sink)
+        }
+        Kind::BidiStream | Kind::Unary => calls.stream(&seen(&call), Box::new(requests), sink),
+    };
+    serving.await
 }
 
 async fn send_pieces(sender: &Sender, mut pieces: Box<dyn Pieces>) -> Result<(), Status> {
     if sender.is_plain() {
         let length = usize::try_from(pieces.remaining()).unwrap_or(usize::MAX);
         sender.count(length);
-        sender.send_to_reader(Bytes::copy_from_slice(&message::prefix(length))).await?;
+        sender.send_to_reader(Bytes::copy_from_slice(&prefix(length))).await?;
         while let Some(piece) = pieces.next().await? {
             sender.send_to_reader(piece).await?;
         }
@@ -495,7 +467,11 @@ async fn send_pieces(sender: &Sender, mut pieces: Box<dyn Pieces>) -> Result<(),
     while let Some(piece) = pieces.next().await? {
         message.extend_from_slice(&piece);
     }
-    sender.send(&message).await.map_err(|_: Gone| context_canceled())
+    sender.count(message.len());
+    let mut sealed = sender.compress(&message);
+    sender.begin_send();
+    let sending = poll_fn(|cx| sender.poll_send(cx, &mut sealed));
+    sending.await.map_err(|_: Gone| context_canceled())
 }
 
 /// Runs `work` until it ends, `deadline` passes (a status), or the client is gone (`None`).

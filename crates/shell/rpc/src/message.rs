@@ -1,12 +1,16 @@
 //! The messages of a request, from its body.
 
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+
 use api::error::Status;
 use bytes::Bytes;
+use calls::Encoded;
 use grpc::Messages;
 use h2::RecvStream;
 
-pub use grpc::envelope::{prefix, seal};
-pub use grpc::{Draft, Encoding, PREFIX_BYTES};
+pub use grpc::Encoding;
+pub use grpc::envelope::seal;
 
 /// Why there is no (further) message.
 #[derive(Debug)]
@@ -34,41 +38,46 @@ impl Reader {
         Self { body, messages: Messages::new(encoding, limit), ended: false }
     }
 
-    /// Waits for the next message, decompressed.
+    /// The next message, decompressed.
     ///
     /// # Errors
     /// [`Ended`].
-    pub async fn next(&mut self) -> Result<Bytes, Ended> {
-        self.next_of(false).await
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Ended>> {
+        self.poll_next_of(false, cx)
     }
 
-    /// As [`Reader::next`], but the message may share the memory of the connection's read buffer:
-    /// for messages that are not kept.
+    /// As [`Reader::poll_next`], but the message may share the memory of the connection's read
+    /// buffer: for messages that are not kept.
     ///
     /// # Errors
     /// [`Ended`].
     pub(crate) async fn next_to_use(&mut self) -> Result<Bytes, Ended> {
-        self.next_of(true).await
+        poll_fn(|cx| self.poll_next_of(true, cx)).await
     }
 
-    async fn next_of(&mut self, may_share: bool) -> Result<Bytes, Ended> {
+    fn poll_next_of(
+        &mut self,
+        may_share: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Bytes, Ended>> {
         loop {
             if let Some(message) = self.messages.take_next().map_err(Ended::Refused)? {
-                return Ok(message);
+                return Poll::Ready(Ok(message));
             }
             if self.ended {
-                return Err(if self.messages.is_within_one() { Ended::Cut } else { Ended::Eof });
+                let is_cut = self.messages.is_within_one();
+                return Poll::Ready(Err(if is_cut { Ended::Cut } else { Ended::Eof }));
             }
-            match self.body.data().await {
+            match ready!(self.body.poll_data(cx)) {
                 Some(Ok(chunk)) => {
                     // The window is given back at once: what is buffered is bounded by the limit.
                     let _ = self.body.flow_control().release_capacity(chunk.len());
                     if may_share && let Some(message) = self.messages.whole(&chunk) {
-                        return Ok(message);
+                        return Poll::Ready(Ok(message));
                     }
                     self.messages.push(&chunk);
                 }
-                Some(Err(_)) => return Err(Ended::Gone),
+                Some(Err(_)) => return Poll::Ready(Err(Ended::Gone)),
                 None => self.ended = true,
             }
         }
@@ -77,5 +86,14 @@ impl Reader {
     /// Whether the client has sent all it will send and all of it was read.
     pub fn is_finished(&self) -> bool {
         self.messages.is_empty() && (self.ended || self.body.is_end_stream())
+    }
+}
+
+/// A message behind its envelope, compressed if the call is.
+#[must_use]
+pub fn seal_encoded(message: Encoded, encoding: Encoding) -> Bytes {
+    match encoding {
+        Encoding::Identity => message.seal(),
+        gzip @ Encoding::Gzip => seal(message.message(), gzip),
     }
 }

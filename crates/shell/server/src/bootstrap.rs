@@ -8,10 +8,10 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::time::Duration;
 
+use calls::identity::{cluster_id, member_id};
 use env::{Disk, MayBlock};
 use machine::Member;
 use peer::{Client, RemoteCluster, RemoteMember};
-use rpc::identity::{cluster_id, member_id};
 use types::{CLUSTER_VERSION, ClusterId, MemberId, Url, Version};
 
 use crate::options::Options;

@@ -6,25 +6,27 @@
 
 mod bootstrap;
 pub mod config;
-mod corruption;
+
 mod election;
 mod failpoints;
+mod host;
 mod notify;
 pub mod options;
 mod peers;
+mod pool;
 mod program;
+
 pub mod run;
 mod runtimes;
 pub mod threads;
-mod versions;
 
 pub use bootstrap::refuse_shared_urls;
-pub use corruption::Checks;
+pub use calls::corruption::Checks;
+pub use calls::identity;
 pub use net::Address;
 pub use observe::Log;
 pub use options::Options;
 pub use program::program;
-pub use rpc::identity;
 pub use run::{RunError, Server, start, start_until};
 
 /// The operating system's disk.

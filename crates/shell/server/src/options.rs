@@ -10,8 +10,8 @@ use net::{Address, Reuse};
 use rpc::{Cors, Settings};
 
 use crate::config::features::Features;
-use crate::corruption::Checks;
 use crate::threads::Keep;
+use calls::corruption::Checks;
 
 /// What a member is run with: the configuration after parsing and checking.
 #[derive(Clone, Debug)]

@@ -8,7 +8,7 @@ use env::{Disk, MayBlock};
 use handover::{Inbox, Slot};
 use member::{MemberView, NodeInput, NodeStatus};
 use peer::{Answer, Event, Refused};
-use rpc::services::peers::PeerCall;
+use rpc::peers::PeerCall;
 use types::{Index, MemberId};
 
 use observe::Reporter;
@@ -68,7 +68,7 @@ impl peer::Member for PeerSide {
             match wait.await {
                 Ok(response) if !refused => response,
                 // The queue is full, or the member stops.
-                _ => rpc::services::peers::unavailable(),
+                _ => rpc::peers::unavailable(),
             }
         })
     }

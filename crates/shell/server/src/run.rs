@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use api::membershippb;
+use calls::{LargeResults, Limits, Pins, Shared};
 use cli::text::show_duration;
 use env::{Disk, HashSeed, Hooks, MayBlock, SplitMix};
 use handover::Inbox;
@@ -21,16 +22,16 @@ use net::{Address, BindError, Bound, Limit, bind};
 use observe::Metrics;
 use osenv::Clock;
 use peer::Plane;
-use rpc::pool::Pool;
-use rpc::runtime::{Handle, ReplyInbox, RequestLimits, WatchLimits};
 use tokio::sync::watch;
 use types::{ClusterId, MemberId, RequestId};
 
 use crate::bootstrap::{Identity, identify};
 use crate::election::Advance;
+use crate::host::ReplyInbox;
 use crate::options::Options;
 use crate::peers::PeerSide;
-use crate::runtimes::{self, READY_STEP, Sockets};
+use crate::pool::Pool;
+use crate::runtimes::{self, Parts, READY_STEP, Sockets};
 use crate::threads::{CANNOT_GO_ON, Fatal, Queues, spawn_all};
 use observe::MeteredDisk;
 use observe::Reporter;
@@ -274,40 +275,16 @@ pub fn start_until(
     introduce(&plane, member, &members, &identity.remotes)?;
     let automata = spawn_all(&queues, parts, &plane, &options.failpoints, options.keep)
         .map_err(thread_error)?;
-    let handle = Arc::new(Handle {
-        member,
-        cluster,
-        node: Arc::clone(&queues.node),
-        applier: Arc::clone(&queues.applier),
-        view: Arc::clone(&queues.view),
-        status: Arc::clone(&queues.status),
-        pool: Pool::new(cores).map_err(thread_error)?,
-        limits: RequestLimits {
-            max_request_bytes: options.max_request_bytes,
-            max_txn_ops: options.max_txn_ops,
-            quota_bytes: options.quota_bytes,
-        },
+    let parts = Parts {
+        shared: Arc::new(shared(options, &config, (member, cluster), &queues, &plane)),
+        pool: Arc::new(Pool::new(cores).map_err(thread_error)?),
         metrics,
-        ids: AtomicU64::new(first_request_id(member)),
-        bells: Arc::clone(&queues.bells),
-        hash_seed: config.apply.hash_seed,
-        watch: WatchLimits {
-            progress_interval: options.watch_progress,
-            election: options.election,
-        },
-        pins: rpc::runtime::Pins { age: options.list_pin, ..Default::default() },
-        plane: plane.clone(),
         peers: peer::Client::new(dial_timeout(options), options.local_address),
-        learner: Arc::clone(&queues.learner),
         cors: options.cors.clone(),
-        strict_reconfig: options.strict_reconfig,
-        features: options.features.iter().collect(),
-        request_timeout: config.node.request_timeout(),
-        failpoints: options.failpoints.clone(),
-    });
+    };
     let limit = Limit::new(connections.clients);
     let sockets = Sockets { bound, limit, calls };
-    let runtimes = runtimes::start(options, &handle, &inboxes, sockets, &queues, &stopped);
+    let runtimes = runtimes::start(options, &parts, &inboxes, sockets, &queues, &stopped);
     let runtimes = runtimes.map_err(thread_error)?;
     // Before a first start the members are yet to come through the log.
     let count = members.iter().count().max(options.initial_cluster.len());
@@ -315,6 +292,44 @@ pub fn start_until(
     wait_ready(&queues, &plane, advance, &fatal, &stopped)?;
     let patience = config.node.request_timeout();
     Ok(Server { queues, plane, automata, runtimes, stop, fatal, addresses, member, patience })
+}
+
+/// What the calls of all runtimes share.
+fn shared(
+    options: &Options,
+    config: &StartConfig,
+    (id, cluster): (MemberId, ClusterId),
+    queues: &Queues,
+    plane: &Plane,
+) -> Shared {
+    let plane = plane.clone();
+    Shared {
+        id,
+        cluster,
+        view: Arc::clone(&queues.view),
+        status: Arc::clone(&queues.status),
+        bells: Arc::clone(&queues.bells),
+        learner: Arc::clone(&queues.learner),
+        limits: Limits {
+            max_request_bytes: options.max_request_bytes,
+            max_txn_ops: options.max_txn_ops,
+            quota_bytes: options.quota_bytes,
+            request_timeout: config.node.request_timeout(),
+            reader_progress: options.connections.reader_progress,
+            progress_interval: options.watch_progress,
+            //= etcd 3.7.3: server/etcdserver/api/v3rpc/watch.go#NewWatchServer
+            fragment_bytes: options.max_request_bytes + types::limits::GRPC_OVERHEAD_BYTES as usize,
+            election: options.election,
+        },
+        ids: AtomicU64::new(first_request_id(id)),
+        features: options.features.iter().collect(),
+        strict_reconfig: options.strict_reconfig,
+        pins: Pins { age: options.list_pin, ..Pins::default() },
+        large: LargeResults::default(),
+        connected: Box::new(move |id| plane.active_since(id).map(|since| since.elapsed())),
+        failpoints: options.failpoints.clone(),
+        hooks: Hooks::default(),
+    }
 }
 
 /// Requests of other members that wait for an answer.

@@ -9,26 +9,21 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use api::error::ApiError;
-use api::etcdserverpb::CompactionRequest;
+use calls::corruption::Checks;
+use calls::{Calls, Member, Shared, compact_by_itself, corruption, versions};
 use handover::Inbox;
-use machine::CommandKind;
-use member::{AutoCompaction, Retention};
+use member::Retention;
 use net::listener::Detached;
 use net::{Accepted, Bound, Limit, Listener};
-use osenv::Clock;
-use prost::Message;
-use rpc::runtime::{Handle, ReplyInbox, Runtime};
-use rpc::services::Services;
-use rpc::services::peers::PeerCall;
-use rpc::{Settings, serve};
+use observe::{Log, Metrics};
+use rpc::peers::PeerCall;
+use rpc::{Cors, Settings, serve};
 use tokio::sync::watch;
 
-use crate::corruption::{self, Checks};
+use crate::host::{Doors, Hearing, ReplyInbox, Services, pump};
 use crate::options::Options;
+use crate::pool::Pool;
 use crate::threads::{Fatal, Queues};
-use crate::versions;
-use observe::Log;
 
 /// How long a stop waits for open calls, besides two election timeouts.
 //= etcd 3.7.1: server/config/config.go#ReqTimeout
@@ -40,7 +35,7 @@ pub(crate) const READY_STEP: Duration = Duration::from_millis(1);
 /// Starts them, one per inbox.
 pub(crate) fn start(
     options: &Options,
-    handle: &Arc<Handle>,
+    parts: &Parts,
     inboxes: &[Arc<ReplyInbox>],
     sockets: Sockets,
     queues: &Queues,
@@ -53,7 +48,7 @@ pub(crate) fn start(
     for (number, inbox) in inboxes.iter().enumerate() {
         let seat = Seat {
             number: u8::try_from(number).expect("at most 255 runtimes"),
-            handle: Arc::clone(handle),
+            parts: parts.clone(),
             inbox: Arc::clone(inbox),
             settings: options.connections.clone(),
             connections: connections.clone(),
@@ -71,6 +66,17 @@ pub(crate) fn start(
     Ok(threads)
 }
 
+/// What all runtimes share.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Asks other members; each runtime has connections of its own.
+    pub(crate) peers: peer::Client,
+    pub(crate) cors: Cors,
+}
+
 /// Where clients come from, and other members.
 pub(crate) struct Sockets {
     pub(crate) bound: Vec<Bound>,
@@ -82,7 +88,7 @@ pub(crate) struct Sockets {
 /// What one runtime thread is given.
 struct Seat {
     number: u8,
-    handle: Arc<Handle>,
+    parts: Parts,
     inbox: Arc<ReplyInbox>,
     settings: Settings,
     /// Accepted connections on their way to each runtime.
@@ -99,7 +105,7 @@ struct Seat {
 fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
     let Seat {
         number,
-        handle,
+        parts,
         inbox,
         settings,
         connections,
@@ -115,15 +121,23 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
         .build()
         .expect("a runtime needs an epoll descriptor");
     let local = tokio::task::LocalSet::new();
-    let election = handle.watch.election;
-    let rt = Runtime::new(handle, number, inbox);
-    let services = Services::new(Rc::clone(&rt));
+    let Parts { shared, pool, metrics, peers, cors } = parts;
+    let election = shared.limits.election;
+    let hearing = Hearing::new(shared.id, log, Arc::clone(&metrics));
+    let member = Member::new(shared, Rc::new(hearing), number, osenv::seed());
+    let services = Rc::new(Services { calls: Calls::new(Rc::clone(&member)), metrics, cors });
     let settings = Rc::new(settings);
     if let Some(retention) = retention {
-        local.spawn_local(compact_by_itself(Rc::clone(&rt), retention));
+        local.spawn_local(compact_by_itself(Rc::clone(&member), retention));
     }
-    let rt_for_peers = Rc::clone(&rt);
-    local.spawn_local(rt.pump());
+    let doors = Doors {
+        replies: inbox,
+        node: Arc::clone(&queues.node),
+        applier: Arc::clone(&queues.applier),
+        pool,
+        peers: Rc::new(peers),
+    };
+    local.spawn_local(pump(Rc::clone(&member), doors));
     let serving = Rc::new(tokio::sync::Semaphore::new(0));
     let own = Arc::clone(&connections[usize::from(number)]);
     let accepting = {
@@ -151,22 +165,8 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
     local.spawn_local(accepting);
     let bound: Vec<_> = match sockets {
         Some(Sockets { bound, limit, calls }) => {
-            local.spawn_local(rpc::services::peers::serve(Rc::clone(&rt_for_peers), calls));
-            let (rt, checked) = (Rc::clone(&rt_for_peers), Arc::clone(&log));
-            local.spawn_local(corruption::watch_over(rt, checked, checks));
-            if !queues.is_checked() {
-                let (rt, log, queues) =
-                    (Rc::clone(&rt_for_peers), Arc::clone(&log), queues.clone());
-                local.spawn_local(async move {
-                    match corruption::initial(rt, log).await {
-                        Ok(()) => queues.set_checked(),
-                        Err(error) => {
-                            queues.fail(Fatal { message: "checkInitialHashKV failed", error });
-                        }
-                    }
-                });
-            }
-            local.spawn_local(versions::watch_over(rt_for_peers, log, downgrade_check));
+            local.spawn_local(rpc::peers::serve(Rc::clone(&member), calls));
+            begin_chores(&local, &member, &queues, checks, downgrade_check);
             bound.into_iter().map(|socket| (socket, limit.clone())).collect()
         }
         None => Vec::new(),
@@ -201,29 +201,31 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
     });
 }
 
+/// Begins what a member does by itself besides compacting: comparing hashes, deciding on versions.
+fn begin_chores(
+    local: &tokio::task::LocalSet,
+    member: &Rc<Member>,
+    queues: &Queues,
+    checks: Checks,
+    downgrade_check: Duration,
+) {
+    local.spawn_local(corruption::watch_over(Rc::clone(member), checks));
+    local.spawn_local(versions::watch_over(Rc::clone(member), downgrade_check));
+    if queues.is_checked() {
+        return;
+    }
+    let (member, queues) = (Rc::clone(member), queues.clone());
+    local.spawn_local(async move {
+        match corruption::initial(member).await {
+            Ok(()) => queues.set_checked(),
+            Err(error) => queues.fail(Fatal { message: "checkInitialHashKV failed", error }),
+        }
+    });
+}
+
 /// Waits until clients may be served; until then their connections wait in the socket's queue.
 async fn until_ready(queues: &Queues) {
     while !queues.is_ready() {
         tokio::time::sleep(READY_STEP).await;
-    }
-}
-
-/// Compacts as the policy says, for ever.
-async fn compact_by_itself(rt: Rc<Runtime>, retention: Retention) {
-    let mut auto = AutoCompaction::new(retention, Clock.now());
-    loop {
-        let revision = rt.view().store.revision();
-        let is_leader = rt.handle.status.load().is_leader;
-        if let Some(target) = auto.step(Clock.now(), revision, is_leader) {
-            let request = CompactionRequest { revision: target.0, physical: false };
-            let done = match rt.propose(CommandKind::Compaction, &request.encode_to_vec()).await {
-                Ok(outcome) => matches!(outcome.reply, Ok(_) | Err(ApiError::Compacted)),
-                Err(_) => false,
-            };
-            if done {
-                auto.succeeded(Clock.now(), target);
-            }
-        }
-        tokio::time::sleep(auto.interval()).await;
     }
 }

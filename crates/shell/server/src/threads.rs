@@ -23,11 +23,12 @@ use member::{
     CommitterOutput, LogFailure, LogInput, LogWriter, MemberView, Node, NodeInput, NodeOutput,
     NodeStatus, PeerChange, Reply,
 };
-use osenv::Clock;
+use osenv::{Clock, RecvBlocking};
 use peer::Plane;
 use raft::StepError;
-use rpc::runtime::ReplyInbox;
 use types::{MemberId, ReplyToken, Revision};
+
+use crate::host::ReplyInbox;
 
 use observe::{Reporter, Turn};
 

@@ -109,6 +109,19 @@ impl Client {
             .header("te", "trailers")
             .body(())
             .expect("a well-formed request");
+        self.try_begin(request, body, end).await
+    }
+
+    /// As [`Client::try_open`], with a request of any headers.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn try_begin(
+        &self,
+        request: http::Request<()>,
+        body: Option<Bytes>,
+        end: bool,
+    ) -> Result<Stream, Failure> {
         let mut send = self.send.clone().ready().await.map_err(|e| gone(&e))?;
         let (response, mut stream) = send.send_request(request, false).map_err(|e| gone(&e))?;
         if let Some(body) = body {

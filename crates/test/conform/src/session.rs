@@ -36,7 +36,7 @@ macro_rules! masked {
 masked! {
     RangeResponse PutResponse DeleteRangeResponse TxnResponse CompactionResponse HashKvResponse
     LeaseGrantResponse LeaseRevokeResponse LeaseTimeToLiveResponse LeaseLeasesResponse
-    LeaseKeepAliveResponse SnapshotResponse WatchResponse
+    LeaseKeepAliveResponse SnapshotResponse WatchResponse AuthStatusResponse AuthenticateResponse
 }
 
 impl Masked for pb::HashResponse {

@@ -7,12 +7,12 @@ use api::etcdserverpb::{
 };
 use api::odd;
 use bytes::Bytes;
+use calls::validate;
 use env::MayBlock;
 use machine::Machine;
 use machine::command::{self, CommandKind, Header};
 use prost::Message;
 use raft::{Entry, EntryKind};
-use rpc::services::validate;
 use store::Piece;
 use types::{Index, RequestId, Term};
 

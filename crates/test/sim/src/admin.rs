@@ -8,7 +8,8 @@ use api::error::Status;
 use env::Entropy;
 use types::MemberId;
 
-use crate::gateway::{Ask, Change, Told};
+use crate::process::peer_url;
+use crate::wire::{Ask, Change, Told};
 use crate::world::{MS, Part, World};
 
 /// Machines that there are in all.
@@ -44,9 +45,8 @@ impl World {
             0..=1 if learner.is_some() => learner.map(|id| Ask::Change(Change::Promote(id))),
             0..=3 if all.len() < cluster.most && self.members.len() < MACHINES => {
                 let place = self.add_member(Part::Joiner);
-                let id = self.members[place].id;
-                let voter = self.entropy.below(2) == 0;
-                Some(Ask::Change(if voter { Change::Add(id) } else { Change::AddLearner(id) }))
+                let (url, voter) = (peer_url(place), self.entropy.below(2) == 0);
+                Some(Ask::Change(if voter { Change::Add(url) } else { Change::AddLearner(url) }))
             }
             4..=5 if voters.len() >= 3 => Some(Ask::Change(Change::Remove(some(self, &all)))),
             6 => {

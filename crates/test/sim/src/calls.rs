@@ -2,16 +2,18 @@
 //! is written down of it.
 
 use api::error::Status;
-use api::etcdserverpb::CompactionRequest;
-use env::{Entropy, Instant};
+use env::Entropy;
+use machine::Command;
 use model::{Operation, Outcome, Request};
 
 use crate::clients::Busy;
-use crate::gateway::{Ask, Told};
 use crate::plant::Plant;
+use crate::wire::{self, Ask, Told};
 use crate::workload::{self, Known};
 use crate::world::{MS, World};
 
+/// Bytes of a watch's window for each step of the option.
+const WINDOW_BYTES: usize = 100;
 /// The client that stands for the member's own compactions.
 const COMPACTOR: u32 = 1_000;
 
@@ -27,27 +29,30 @@ impl World {
         self.collect(m);
     }
 
+    /// Lets a task of the calls go on.
+    pub(crate) fn turn(&mut self, m: usize) {
+        let running = self.members[m].running.as_mut().expect("listed while it runs");
+        running.gateway.turn(self.now, &mut running.process, &mut self.entropy);
+        self.collect(m);
+    }
+
+    /// Lets timers of the calls end.
+    pub(crate) fn fire(&mut self, m: usize) {
+        let running = self.members[m].running.as_mut().expect("listed while it runs");
+        running.gateway.fire(self.now, &running.process);
+    }
+
     /// Writes down what calls were told.
     pub(crate) fn collect(&mut self, m: usize) {
-        self.send_answers(m);
+        self.note_requests(m);
+        self.exchange(m);
         let running = self.members[m].running.as_mut().expect("listed while it runs");
+        let id = running.process.id;
+        for line in running.gateway.lines.borrow_mut().drain(..) {
+            self.trace.event(self.now, format_args!("{id} tells {line}"));
+        }
         let done = std::mem::take(&mut running.gateway.done);
         for (call, told) in done {
-            let running = self.members[m].running.as_mut().expect("it runs throughout");
-            let by_itself = running.auto_call.filter(|(own, ..)| *own == call);
-            if let Some((_, place, target)) = by_itself {
-                running.auto_call = None;
-                let compacted = api::error::ApiError::Compacted;
-                let done = match &told {
-                    Ok(_) => true,
-                    Err(status) => status.message == compacted.text(),
-                };
-                if let Some(auto) = running.auto.as_mut().filter(|_| done) {
-                    auto.succeeded(Instant(self.now), target);
-                }
-                note(&mut self.history.operations[place], self.now, told, &mut self.known);
-                continue;
-            }
             let owner =
                 self.clients.iter_mut().find(|c| c.busy.is_some_and(|busy| busy.call == call));
             let Some(client) = owner else {
@@ -95,17 +100,42 @@ impl World {
         };
         self.trace.event(self.now, format_args!("client {client} asks {ask:?}"));
         let running = self.members[m].running.as_mut().expect("called while it runs");
-        let call = running.gateway.call(&mut running.process, ask);
-        self.note_requests(m, call, place);
+        let call = running.gateway.call(self.now, &mut running.process, ask);
+        if let Some(place) = place {
+            self.places.insert(call, place);
+        }
+        self.note_requests(m);
         (call, place)
     }
 
-    /// Remembers which request belongs to which operation.
-    fn note_requests(&mut self, m: usize, call: u64, place: Option<usize>) {
+    /// Remembers which request belongs to which operation. What a member compacts by itself is an
+    /// operation of its own.
+    fn note_requests(&mut self, m: usize) {
         let Some(running) = &mut self.members[m].running else { return };
-        for (id, token) in running.gateway.proposed.drain(..) {
-            if let Some(place) = place.filter(|_| token == call) {
-                self.requests.insert(id, place);
+        for proposed in std::mem::take(&mut running.gateway.proposed) {
+            let place = match (proposed.call, proposed.command) {
+                (Some(call), command) => {
+                    let asked = self.places.get(&call).copied();
+                    asked.filter(|place| {
+                        let ask = Ask::Kv(self.history.operations[*place].request.clone());
+                        wire::command(&ask) == Some(command.kind())
+                    })
+                }
+                (None, Command::Compaction(request)) => {
+                    self.history.operations.push(Operation {
+                        client: COMPACTOR,
+                        call: self.now,
+                        returned: None,
+                        request: Request::Compact(request),
+                        outcome: Outcome::Unknown,
+                    });
+                    self.counts.compactions += 1;
+                    Some(self.history.operations.len() - 1)
+                }
+                (None, _) => None,
+            };
+            if let Some(place) = place {
+                self.requests.insert(proposed.id, place);
             }
         }
     }
@@ -157,27 +187,12 @@ impl World {
             return;
         }
         let running = self.members[member].running.as_mut().expect("it serves");
-        let call = running.gateway.call(&mut running.process, Ask::Kv(request));
-        self.note_requests(member, call, Some(place));
+        let call = running.gateway.call(self.now, &mut running.process, Ask::Kv(request));
+        self.places.insert(call, place);
+        self.note_requests(member);
         let until = self.now + 5_000 * MS;
         self.clients[c].busy = Some(Busy { call, place: Some(place), member, until });
         self.collect(member);
-    }
-
-    pub(crate) fn compact_by_itself(&mut self, m: usize) {
-        let running = self.members[m].running.as_mut().expect("listed while it runs");
-        let auto = running.auto.as_mut().expect("listed if there is one");
-        // By revisions it looks only every five minutes: here time passes faster.
-        let interval = u64::try_from(auto.interval().as_nanos()).unwrap_or(u64::MAX);
-        running.next_auto = self.now + interval.min(1_000 * MS);
-        let revision = running.process.view.store.revision();
-        let leads = running.process.status.is_leader;
-        let Some(target) = auto.step(Instant(self.now), revision, leads) else { return };
-        let request = CompactionRequest { revision: target.0, physical: false };
-        let (call, place) = self.call(m, COMPACTOR, Ask::Kv(Request::Compact(request)));
-        let running = self.members[m].running.as_mut().expect("it still runs");
-        running.auto_call = place.map(|place| (call, place, target));
-        self.collect(m);
     }
 
     pub(crate) fn step_watcher(&mut self, w: usize) {
@@ -194,18 +209,21 @@ impl World {
         }
         let running = self.members[watcher.member].running.as_mut();
         let running = running.expect("a stream ends with its process");
-        let Some(stream) = watcher.stream else {
-            watcher.connect(self.now, &running.process.view, &mut running.watches);
+        if watcher.stream.is_none() {
+            watcher.connect(self.now, self.options.window * WINDOW_BYTES, &mut running.gateway);
             return;
-        };
+        }
         let roll = self.entropy.below(if self.chaos { 200 } else { 20 });
         // The first of them is asked for nothing that could disturb it in vain.
         let mut again = self.chaos && roll == 199;
         if roll < 10 {
-            running.watches.want_progress(stream);
+            watcher.want_progress();
         }
         for _ in 0..1 + self.entropy.below(4) {
-            let Some(response) = running.watches.take(stream) else { break };
+            let Some(response) = watcher.next() else { break };
+            if self.plant == Some(Plant::SkippedTombstone) && watcher.swallow(&response) {
+                continue;
+            }
             let revision = response.header.as_ref().map_or(0, |h| h.revision);
             self.trace.event(
                 self.now,
@@ -214,8 +232,10 @@ impl World {
             self.known.revision = self.known.revision.max(revision);
             again |= watcher.take(self.now, &response);
         }
+        let Some((task, stream)) = &watcher.stream else { return };
+        again |= stream.ended.borrow().is_some() && stream.is_drained();
         if again {
-            running.watches.close(stream);
+            running.gateway.close(self.now, &mut running.process, *task);
             watcher.disconnected();
         }
     }

@@ -1,10 +1,13 @@
 //! Clients: who is asking, who is watching, and what they write down.
 
+use api::etcdserverpb::watch_request::RequestUnion;
+use api::etcdserverpb::{WatchCancelRequest, WatchProgressRequest, WatchRequest};
 use api::etcdserverpb::{WatchCreateRequest, WatchResponse};
 use model::{Leg, Watch};
-use watch::StreamId;
+use prost::Message;
 
-use crate::watches::Watches;
+use crate::gateway::Gateway;
+use crate::streams::Stream;
 
 /// A client that has one call in flight at most.
 #[derive(Debug)]
@@ -38,6 +41,18 @@ pub(crate) struct Lane {
     pub(crate) id: Option<i64>,
     /// Where it goes on.
     pub(crate) next: i64,
+    /// Planted: responses that are kept from the client.
+    hidden: Hidden,
+}
+
+/// Planted: what is left to be kept from a client whose cancelled watch was made anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hidden {
+    Nothing,
+    /// The answer to a cancellation, and to a new request.
+    CancelAndCreate,
+    /// The answer to a new request.
+    Create,
 }
 
 impl Lane {
@@ -51,7 +66,7 @@ impl Lane {
 #[derive(Debug)]
 pub(crate) struct Watcher {
     pub(crate) lanes: Vec<Lane>,
-    pub(crate) stream: Option<StreamId>,
+    pub(crate) stream: Option<(u64, Stream)>,
     pub(crate) next_at: u64,
     /// Whose stream it is, by place.
     pub(crate) member: usize,
@@ -64,6 +79,7 @@ impl Watcher {
             request,
             watch: Watch { client, legs: Vec::new() },
             id: None,
+            hidden: Hidden::Nothing,
         };
         Self {
             lanes: requests.into_iter().map(lane).collect(),
@@ -74,18 +90,64 @@ impl Watcher {
     }
 
     /// Opens a stream and goes on where each watch was.
-    pub(crate) fn connect(&mut self, now: u64, view: &member::MemberView, watches: &mut Watches) {
-        let stream = watches.open();
-        self.stream = Some(stream);
+    pub(crate) fn connect(&mut self, now: u64, window: usize, gateway: &mut Gateway) {
+        let (task, stream) = gateway.watch(window);
         for (place, lane) in self.lanes.iter_mut().enumerate() {
             let request = WatchCreateRequest {
                 start_revision: lane.next,
                 watch_id: place as i64 + 1,
                 ..lane.request.clone()
             };
-            let id = watches.create(view, stream, &request);
-            lane.id = id.map(|id| id.0);
+            lane.id = Some(request.watch_id);
+            stream.send(message(RequestUnion::CreateRequest(request.clone())));
             lane.watch.legs.push(Leg { request, opened: now, ..Leg::default() });
+        }
+        self.stream = Some((task, stream));
+    }
+
+    /// Asks how far the stream is.
+    pub(crate) fn want_progress(&self) {
+        if let Some((_, stream)) = &self.stream {
+            stream.send(message(RequestUnion::ProgressRequest(WatchProgressRequest {})));
+        }
+    }
+
+    /// The next response, if one has come.
+    pub(crate) fn next(&self) -> Option<WatchResponse> {
+        let (_, stream) = self.stream.as_ref()?;
+        let message = stream.take()?;
+        Some(WatchResponse::decode(message).expect("calls encode responses"))
+    }
+
+    /// Planted: a watch that a compaction has cancelled goes on behind the compaction, and its
+    /// client is told nothing. Whether this response is one of those that it is not told.
+    pub(crate) fn swallow(&mut self, response: &WatchResponse) -> bool {
+        let Some((_, stream)) = &self.stream else { return false };
+        let lane = self.lanes.iter_mut().find(|lane| lane.id == Some(response.watch_id));
+        let Some(lane) = lane else { return false };
+        match lane.hidden {
+            Hidden::Nothing if response.canceled && response.compact_revision > 0 => {
+                let watch_id = response.watch_id;
+                let cancel = WatchCancelRequest { watch_id };
+                stream.send(message(RequestUnion::CancelRequest(cancel)));
+                let create = WatchCreateRequest {
+                    start_revision: response.compact_revision,
+                    watch_id,
+                    ..lane.request.clone()
+                };
+                stream.send(message(RequestUnion::CreateRequest(create)));
+                lane.hidden = Hidden::CancelAndCreate;
+                true
+            }
+            Hidden::CancelAndCreate if response.canceled => {
+                lane.hidden = Hidden::Create;
+                true
+            }
+            Hidden::Create if response.created => {
+                lane.hidden = Hidden::Nothing;
+                true
+            }
+            _ => false,
         }
     }
 
@@ -93,7 +155,7 @@ impl Watcher {
     pub(crate) fn disconnected(&mut self) {
         self.stream = None;
         for lane in &mut self.lanes {
-            lane.id = None;
+            (lane.id, lane.hidden) = (None, Hidden::Nothing);
         }
     }
 
@@ -129,4 +191,8 @@ impl Watcher {
         }
         cancelled
     }
+}
+
+fn message(union: RequestUnion) -> bytes::Bytes {
+    WatchRequest { request_union: Some(union) }.encode_to_vec().into()
 }

@@ -1,623 +1,547 @@
-//! The shell's side of calls: what `rpc/src/services` does with them, without sockets.
+//! An executor under the seed for the calls of one process.
 //!
-//! Requests are checked and encoded, and answers rendered, by the functions of `rpc` itself; what
-//! is here is only the waiting in between, which the server writes as futures. Reads take the
-//! newest View when their turn comes and may finish on the pool later, with that View.
+//! What calls do is `calls`; here is what carries them: futures whose turn the seed decides, pool
+//! jobs run one at a time, timers on the member's clock, and the way between the outbox and the
+//! automata, the network and the clients. Around the calls, never within, bugs are planted.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
+use std::time::Duration;
 
-use api::error::{ApiError, Code, Status};
-use api::etcdserverpb::alarm_request::AlarmAction;
-use api::etcdserverpb::{
-    AlarmRequest, AlarmType, CompactionResponse, HashKvResponse, LeaseGrantResponse,
-    LeaseKeepAliveResponse, LeaseRevokeResponse, PutResponse, RangeRequest, RangeResponse,
-    ResponseHeader, TxnRequest, TxnResponse,
+use api::error::{ApiError, Status};
+use api::method::Method;
+use bytes::Bytes;
+use calls::peers::{Answered, Asked, PeerAnswer, Question, Refusal};
+use calls::{
+    Answer, Body, Call, Caller, Calls, Encoded, Event, Finish, Host, Job, LargeResults, Limits,
+    Local, Member, Outbox, Pieces, Pins, Shared,
 };
-use env::{Entropy, MayBlock, SplitMix};
-use machine::Outcome as Applied;
-use machine::command::{self, CommandKind, Header};
-use machine::kv::{query, range_error};
-use member::{ApplierInput, MemberView, NodeInput, Proposal, Reply};
-use model::{Request, Response};
-use prost::Message;
-use raft::{ConfChange, ConfChangeKind};
-use rpc::services::{kv, render, validate};
-use store::compact::Step;
-use store::{KvHasher, Piece, RangeBody, Ranged, ValueError};
-use types::{LeaseId, MemberId, ReplyToken, RequestId, Revision};
+use env::{Entropy, Failpoints, Hooks, Instant, MayBlock, SplitMix, WallTime};
+use machine::Command;
+use member::{ApplierInput, NodeInput, Reply};
+use types::{ClusterId, Index, MemberId, ReplyToken};
 
-use crate::plant::Plant;
-use crate::process::{Process, peer_url, request_ids};
+use crate::executor::Executor;
+use crate::options::Options;
+use crate::plant::{self, Plant};
+use crate::process::{Process, request_ids};
+use crate::streams::Stream;
+use crate::wire::{self, Ask, Told};
 
-/// How long a keep-alive is tried on the leader, how long for each attempt, and the pause between
-/// attempts.
-const FORWARD_NS: u64 = 7_000_000_000;
-const FORWARD_PATIENCE_NS: u64 = 2_000_000_000;
-const FORWARD_RETRY_NS: u64 = 50_000_000;
+/// The runtime whose replies are for the world itself, not for calls.
+const WORLD: u64 = 255 << 56;
+/// Bytes of the window of a stream with one response.
+const WIDE: usize = 1 << 20;
+/// How old a list's View may become: no list of a simulated client is read so slowly.
+const PIN_AGE: Duration = Duration::from_secs(3_600);
 
-/// Operations per level of a transaction.
-const MAX_TXN_OPS: usize = 128;
-
-/// What is asked of the member.
-#[derive(Clone, Debug)]
-pub(crate) enum Ask {
-    /// Something that the model knows.
-    Kv(Request),
-    /// A fresh copy of the database.
-    Defragment,
-    /// Takes the NOSPACE alarm back.
-    Disarm,
-    /// Which leases there are.
-    Leases,
-    /// When no compaction has work left.
-    AwaitCompaction,
-    /// A membership change.
-    Change(Change),
-    /// Another leader.
-    Transfer(MemberId),
-    /// The cluster's version, as the leader decides it among several.
-    ClusterVersion,
-    /// A keep-alive of another member's client: from where, and the call there.
-    KeepAliveFor(usize, u64, LeaseId),
+/// The surroundings of the calls: what time it is, and who listens.
+struct Surroundings {
+    now: Rc<Cell<Instant>>,
+    wall: Rc<Cell<u64>>,
+    lines: Rc<RefCell<Vec<String>>>,
 }
 
-/// What becomes of a member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Change {
-    Add(MemberId),
-    AddLearner(MemberId),
-    Promote(MemberId),
-    Remove(MemberId),
+impl Host for Surroundings {
+    fn now(&self) -> Instant {
+        self.now.get()
+    }
+
+    fn wall(&self) -> WallTime {
+        WallTime(self.wall.get())
+    }
+
+    fn log(&self, event: Event<'_>) {
+        self.lines.borrow_mut().push(format!("{event:?}"));
+    }
 }
 
-/// What came of it.
-#[derive(Clone, Debug)]
-pub(crate) enum Told {
-    Kv(Response),
-    Done,
-    Leases(Vec<LeaseId>),
+/// A call, and its response or what was wrong.
+type Response = (u64, Result<Bytes, Status>);
+
+/// Where a call is.
+enum Way {
+    /// It waits for a reply.
+    Later(ReplyToken),
+    /// A task carries it out.
+    Task(u64),
 }
 
-/// What a call waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Waits {
-    Entry,
-    Index,
-    Apply,
-    /// The physical end of a compaction that was answered at this revision.
-    Compaction(Revision),
-    /// The leader, which another member must ask.
-    Leader,
-    Other,
-    Pool,
+/// A request on its way into the log.
+#[derive(Debug)]
+pub(crate) struct Proposed {
+    pub(crate) id: u64,
+    /// The call that it belongs to; none for what the member does by itself.
+    pub(crate) call: Option<u64>,
+    pub(crate) command: Command,
 }
 
-/// A keep-alive that the leader must be asked for.
+/// A question of another member, and its answer.
+pub(crate) type ForPeer = (Asker, Answered);
+
+/// Who asks: the place and the boot of the member, and its token.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Forward {
-    pub(crate) call: u64,
-    pub(crate) lease: LeaseId,
-    /// When it is sent on next, and when it is given up.
-    pub(crate) due: u64,
-    pub(crate) until: u64,
+pub(crate) struct Asker {
+    pub(crate) place: usize,
+    pub(crate) boot: u64,
+    pub(crate) token: ReplyToken,
 }
 
-struct Call {
-    ask: Ask,
-    waits: Waits,
+/// What a process of a member is given.
+pub(crate) struct Settings<'a> {
+    pub(crate) options: &'a Options,
+    pub(crate) boot: u64,
+    /// The number of its first call.
+    pub(crate) first: u64,
+    pub(crate) seed: u64,
+    pub(crate) hooks: Hooks,
+    pub(crate) plant: Option<Plant>,
 }
 
-enum Job {
-    Plan { view: Arc<MemberView>, ranged: Ranged },
-    Body { view: Arc<MemberView>, body: RangeBody, out: Vec<u8>, more: bool, count: i64 },
-    Txn { view: Arc<MemberView>, request: TxnRequest },
-    Hash { view: Arc<MemberView>, hasher: KvHasher },
-}
+/// Since when each other member is connected, by the world's time.
+type Connected = Arc<Mutex<BTreeMap<MemberId, u64>>>;
 
 /// The calls of one process.
 pub(crate) struct Gateway {
-    calls: BTreeMap<u64, Call>,
-    jobs: Vec<(u64, Job)>,
-    next_token: u64,
-    next_id: u64,
-    quota_bytes: Option<u64>,
-    id: MemberId,
-    plant: Option<Plant>,
+    pub(crate) member: Rc<Member>,
+    calls: Rc<Calls>,
+    now: Rc<Cell<Instant>>,
+    wall: Rc<Cell<u64>>,
+    /// What calls had to tell since this was last looked at.
+    pub(crate) lines: Rc<RefCell<Vec<String>>>,
+    executor: Executor,
+    next_call: u64,
+    /// Calls that are open.
+    asks: BTreeMap<u64, Ask>,
+    ways: BTreeMap<u64, Way>,
+    later: BTreeMap<ReplyToken, (u64, Finish)>,
+    /// What the world asked the automata.
+    own: BTreeMap<ReplyToken, u64>,
+    /// What tasks have to tell of calls.
+    told: Rc<RefCell<Vec<Response>>>,
+    jobs: Vec<Job>,
+    outbox: Outbox,
+    /// Questions for other members that have yet to leave.
+    pub(crate) asked: Vec<Asked>,
+    /// Until when an answer is waited for.
+    questions: Vec<(u64, ReplyToken)>,
+    /// Answers for other members.
+    pub(crate) answers: Rc<RefCell<Vec<ForPeer>>>,
     pub(crate) done: Vec<(u64, Result<Told, Status>)>,
-    /// Requests that were proposed for calls since this was last looked at.
-    pub(crate) proposed: Vec<(u64, u64)>,
-    pub(crate) forwards: Vec<Forward>,
-    /// Answers for other members: to where, which call, and the time to live.
-    pub(crate) answers: Vec<(usize, u64, Option<i64>)>,
-}
-
-fn header(revision: Revision) -> ResponseHeader {
-    ResponseHeader { revision: revision.0, ..ResponseHeader::default() }
-}
-
-fn broken(error: ValueError) -> Status {
-    match error {
-        ValueError::Compacted => ApiError::Compacted.into(),
-        other => Status::new(Code::DataLoss, format!("etcdserver: {other}")),
-    }
-}
-
-fn count(ranged: &Ranged) -> i64 {
-    i64::try_from(ranged.count).expect("keys are counted in memory")
-}
-
-fn decoded<M: Message + Default>(bytes: &[u8]) -> M {
-    M::decode(bytes).expect("the services encode responses")
+    /// Requests that were proposed since this was last looked at.
+    pub(crate) proposed: Vec<Proposed>,
+    connected: Connected,
+    world_now: Arc<AtomicU64>,
+    plant: Option<Plant>,
+    /// Whether this process has ever led, for a planted bug.
+    pub(crate) has_led: bool,
+    quota: Option<u64>,
+    /// What a call did that none may do.
+    pub(crate) violation: Option<String>,
 }
 
 impl Gateway {
-    /// The calls of a boot of the member `id`; they are numbered from `first`.
-    pub(crate) fn new(
-        id: MemberId,
-        boot: u64,
-        first: u64,
-        quota_bytes: Option<u64>,
-        plant: Option<Plant>,
-    ) -> Self {
+    /// The calls of a boot of a member.
+    pub(crate) fn new(p: &Process, settings: &Settings<'_>) -> Self {
+        let Settings { options, boot, first, seed, hooks, plant } = settings;
+        let (now, wall) = (Rc::new(Cell::new(Instant(0))), Rc::new(Cell::new(0)));
+        let (connected, world_now) = (Connected::default(), Arc::new(AtomicU64::new(0)));
+        let skips_quota = *plant == Some(Plant::QuotaSkipped);
+        let quota = options.quota_bytes.filter(|_| !skips_quota);
+        let shared = Shared {
+            id: p.id,
+            cluster: ClusterId(9),
+            view: Arc::clone(&p.shared.view),
+            status: Arc::clone(&p.shared.status),
+            bells: Arc::clone(&p.shared.bells),
+            learner: Arc::clone(&p.shared.learner),
+            limits: limits(options, quota),
+            ids: AtomicU64::new(request_ids(p.id, *boot)),
+            features: Vec::new(),
+            strict_reconfig: options.strict_reconfig,
+            pins: Pins { age: PIN_AGE, ..Pins::default() },
+            large: LargeResults::default(),
+            connected: {
+                let (connected, now) = (Arc::clone(&connected), Arc::clone(&world_now));
+                Box::new(move |id| connected_for(&connected, &now, id))
+            },
+            failpoints: Failpoints::default(),
+            hooks: hooks.clone(),
+        };
+        let lines = Rc::default();
+        let (now_too, wall_too) = (Rc::clone(&now), Rc::clone(&wall));
+        let host = Surroundings { now: now_too, wall: wall_too, lines: Rc::clone(&lines) };
+        let member = Member::new(Arc::new(shared), Rc::new(host), 0, *seed);
         Self {
-            calls: BTreeMap::new(),
+            calls: Calls::new(Rc::clone(&member)),
+            member,
+            now,
+            wall,
+            lines,
+            executor: Executor::default(),
+            next_call: *first,
+            asks: BTreeMap::new(),
+            ways: BTreeMap::new(),
+            later: BTreeMap::new(),
+            own: BTreeMap::new(),
+            told: Rc::default(),
             jobs: Vec::new(),
-            next_token: first,
-            next_id: request_ids(id, boot),
-            quota_bytes,
-            id,
-            plant,
+            outbox: Outbox::default(),
+            asked: Vec::new(),
+            questions: Vec::new(),
+            answers: Rc::default(),
             done: Vec::new(),
             proposed: Vec::new(),
-            forwards: Vec::new(),
-            answers: Vec::new(),
+            connected,
+            world_now,
+            plant: *plant,
+            has_led: false,
+            quota: options.quota_bytes,
+            violation: None,
         }
     }
 
-    /// The client has gone: what comes for the call is dropped.
-    pub(crate) fn abandon(&mut self, token: u64) {
-        self.calls.remove(&token);
-        self.jobs.retain(|(own, _)| *own != token);
-        self.forwards.retain(|forward| forward.call != token);
+    /// Shows calls what time it is.
+    fn set_clock(&mut self, now: u64, p: &Process) {
+        self.now.set(p.clock.at(now));
+        self.wall.set(now);
+        self.world_now.store(now, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Which other members are connected now.
+    pub(crate) fn set_connected(&mut self, now: u64, peers: &BTreeSet<MemberId>) {
+        let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
+        connected.retain(|id, _| peers.contains(id));
+        for id in peers {
+            connected.entry(*id).or_insert(now);
+        }
+    }
+
+    /// Lets a future run beside the calls.
+    pub(crate) fn spawn(&mut self, future: Local<'static, ()>) {
+        self.executor.spawn(future, None);
     }
 
     /// Begins a call. Its number comes back, and later in `done`.
-    pub(crate) fn call(&mut self, p: &mut Process, ask: Ask) -> u64 {
-        let token = self.next_token;
-        self.next_token += 1;
-        self.calls.insert(token, Call { ask: ask.clone(), waits: Waits::Other });
-        if let Err(error) = self.begin(p, token, ask) {
-            self.finish(token, Err(error.into()));
-        }
-        token
-    }
-
-    fn begin(&mut self, p: &mut Process, token: u64, ask: Ask) -> Result<(), ApiError> {
-        match ask {
-            Ask::Kv(request) => return self.begin_kv(p, token, request),
-            Ask::Disarm => {
-                let alarm = AlarmRequest {
-                    action: AlarmAction::Deactivate as i32,
-                    member_id: self.id.0,
-                    alarm: AlarmType::Nospace as i32,
-                };
-                self.propose(p, token, CommandKind::Alarm, &alarm.encode_to_vec());
-            }
-            Ask::Leases => p.to_node.push(NodeInput::Leases(ReplyToken(token))),
-            Ask::Defragment => {
-                p.to_applier.push(ApplierInput::Defragment(ReplyToken(token)));
-            }
-            Ask::AwaitCompaction => {
-                p.to_applier.push(ApplierInput::AwaitCompaction(ReplyToken(token)));
-            }
-            Ask::Change(Change::Promote(learner)) => {
-                let token = ReplyToken(token);
-                p.to_node.push(NodeInput::IsLearnerReady { token, learner });
-            }
-            Ask::Change(change) => self.change(p, token, change),
-            Ask::Transfer(to) => {
-                p.to_node.push(NodeInput::TransferLeader { token: ReplyToken(token), to });
-            }
-            Ask::ClusterVersion => {
-                let ver = types::CLUSTER_VERSION.to_owned();
-                let request = api::membershippb::ClusterVersionSetRequest { ver };
-                self.propose(p, token, CommandKind::ClusterVersionSet, &request.encode_to_vec());
-            }
-            Ask::KeepAliveFor(_, _, lease) => {
-                p.to_node.push(NodeInput::KeepAlive {
-                    token: ReplyToken(token),
-                    lease,
-                    for_peer: false,
-                });
-            }
-        }
-        Ok(())
-    }
-
-    fn begin_kv(&mut self, p: &mut Process, token: u64, request: Request) -> Result<(), ApiError> {
+    pub(crate) fn call(&mut self, now: u64, p: &mut Process, ask: Ask) -> u64 {
+        self.set_clock(now, p);
+        let call = self.next_call;
+        self.next_call += 1;
+        let request = wire::encode(&ask);
+        self.asks.insert(call, ask);
         match request {
-            Request::Range(r) => {
-                validate::range(&r)?;
-                self.read(p, token, r.serializable);
+            None => {
+                let token = ReplyToken(WORLD | call);
+                self.own.insert(token, call);
+                p.to_applier.push(ApplierInput::AwaitCompaction(token));
             }
-            Request::Txn(r) if validate::is_read_only(&r) => {
-                validate::txn(&r, MAX_TXN_OPS)?;
-                self.read(p, token, validate::is_serializable(&r));
+            Some((Method::LeaseKeepAlive, message)) => {
+                let stream = Stream::new(WIDE);
+                stream.send(message);
+                stream.half_close();
+                let serving = self.serve(Method::LeaseKeepAlive, &stream);
+                let told = Rc::clone(&self.told);
+                let future = Box::pin(async move {
+                    let ended = serving.await;
+                    let answer = stream
+                        .take()
+                        .ok_or_else(|| ended.err().unwrap_or_else(|| ApiError::Stopped.into()));
+                    told.borrow_mut().push((call, answer));
+                });
+                let task = self.executor.spawn(future, Some(call));
+                self.ways.insert(call, Way::Task(task));
             }
-            Request::Put(r) => {
-                validate::put(&r)?;
-                self.check_quota(p, machine::command::put_cost(&r))?;
-                self.propose(p, token, CommandKind::Put, &r.encode_to_vec());
+            Some((method, message)) => {
+                let mut out = Encoded::default();
+                let answer = self.calls.unary(&made(method), message, &mut out);
+                self.go_on(call, answer, out);
             }
-            Request::DeleteRange(r) => {
-                validate::delete(&r)?;
-                self.propose(p, token, CommandKind::DeleteRange, &r.encode_to_vec());
-            }
-            Request::Txn(r) => {
-                validate::txn(&r, MAX_TXN_OPS)?;
-                let cost = machine::command::txn_cost(&r);
-                if cost > 0 {
-                    self.check_quota(p, cost)?;
-                }
-                self.propose(p, token, CommandKind::Txn, &r.encode_to_vec());
-            }
-            Request::Compact(r) => {
-                self.propose(p, token, CommandKind::Compaction, &r.encode_to_vec())
-            }
-            Request::LeaseGrant(r) => {
-                self.check_quota(p, machine::command::LEASE_COST)?;
-                self.propose(p, token, CommandKind::LeaseGrant, &r.encode_to_vec());
-            }
-            Request::LeaseRevoke(r) => {
-                self.propose(p, token, CommandKind::LeaseRevoke, &r.encode_to_vec())
-            }
-            Request::LeaseKeepAlive(lease) => {
-                let (token, lease) = (ReplyToken(token), LeaseId(lease));
-                p.to_node.push(NodeInput::KeepAlive { token, lease, for_peer: true });
-            }
-            Request::HashKv(revision) => {
-                let view = Arc::clone(&p.view);
-                if let Some(stored) = view.hashes.get(Revision(revision)) {
-                    self.hashed(token, &view, stored);
-                    return Ok(());
-                }
-                let hasher = view.store.hash_kv(revision).map_err(range_error)?;
-                self.pool(token, Job::Hash { view, hasher });
-            }
-            Request::LeaseExpire(_) => unreachable!("nobody asks for it"),
         }
-        Ok(())
+        let before = self.proposed.len();
+        self.hand_out(p, Some(call));
+        self.check_quota(p, before);
+        call
     }
 
-    fn change(&mut self, p: &mut Process, token: u64, change: Change) {
-        let added = |id: MemberId, is_learner| {
-            let peer_urls = Some(vec![peer_url(id)]);
-            machine::Member { id: id.0, peer_urls, is_learner, ..Default::default() }.to_json()
-        };
-        let (kind, node, context) = match change {
-            Change::Add(id) => (ConfChangeKind::AddNode, id, added(id, false)),
-            Change::AddLearner(id) => (ConfChangeKind::AddLearner, id, added(id, true)),
-            Change::Promote(id) => {
-                let context = format!(r#"{{"id":{},"peerURLs":null,"isPromote":true}}"#, id.0);
-                (ConfChangeKind::AddNode, id, context.into())
-            }
-            Change::Remove(id) => (ConfChangeKind::RemoveNode, id, bytes::Bytes::new()),
-        };
-        self.waits(token, Waits::Entry);
-        let id = self.next_id;
-        self.next_id += 1;
-        let change = ConfChange { id, kind, node, context };
-        p.to_node.push(NodeInput::ChangeMembers { token: ReplyToken(token), change });
-    }
-
-    fn waits(&mut self, token: u64, waits: Waits) {
-        if let Some(call) = self.calls.get_mut(&token) {
-            call.waits = waits;
+    /// What has just been proposed at once must fit into the quota by the View of this moment.
+    fn check_quota(&mut self, p: &Process, before: usize) {
+        let Some(quota) = self.quota else { return };
+        let size = p.view.store.backend().map_or(0, bolt::ReadTx::size_bytes);
+        let costs = self.proposed[before..].iter().map(|proposed| proposed.command.cost());
+        if let Some(cost) = costs.filter(|cost| *cost > 0 && size + cost >= quota).max() {
+            let what = format!("a write of {cost} goes into the log at {size} of {quota} bytes");
+            self.violation.get_or_insert(what);
         }
     }
 
-    fn pool(&mut self, token: u64, job: Job) {
-        self.waits(token, Waits::Pool);
-        self.jobs.push((token, job));
-    }
-
-    fn finish(&mut self, token: u64, told: Result<Told, Status>) {
-        if self.calls.remove(&token).is_some() {
-            self.done.push((token, told));
+    /// A stream of a client, and what serves it.
+    fn serve(&self, method: Method, stream: &Stream) -> Local<'static, Result<(), Status>> {
+        let call = made(method);
+        if let Err(status) = self.calls.check(&call) {
+            return Box::pin(std::future::ready(Err(status)));
         }
+        self.calls.stream(&call, Box::new(stream.clone()), Rc::new(stream.clone()))
     }
 
-    fn answer(&mut self, token: u64, response: Response) {
-        self.finish(token, Ok(Told::Kv(response)));
+    /// Opens a stream of watches, whose client takes `window` bytes before it reads. The number is
+    /// for [`Gateway::close`].
+    pub(crate) fn watch(&mut self, window: usize) -> (u64, Stream) {
+        let stream = Stream::new(window);
+        let serving = self.serve(Method::Watch, &stream);
+        let ended = Rc::clone(&stream.ended);
+        let future = Box::pin(async move {
+            let status = serving.await;
+            *ended.borrow_mut() = Some(status);
+        });
+        (self.executor.spawn(future, None), stream)
     }
 
-    fn propose(&mut self, p: &mut Process, token: u64, kind: CommandKind, body: &[u8]) {
-        let id = RequestId(self.next_id);
-        self.next_id += 1;
-        self.proposed.push((id.0, token));
-        self.waits(token, Waits::Entry);
-        let data = command::encode(kind, body, Header { id, ..Header::default() });
-        let token = ReplyToken(token);
-        p.to_node.push(NodeInput::Propose(Proposal { token, id, data }));
+    /// The client has gone from a stream.
+    pub(crate) fn close(&mut self, now: u64, p: &mut Process, task: u64) {
+        self.set_clock(now, p);
+        self.executor.drop_task(task);
+        self.hand_out(p, None);
     }
 
-    /// As `rpc/src/services/kv.rs#check_quota`; the alarm goes its way without anyone waiting.
-    fn check_quota(&mut self, p: &mut Process, cost: u64) -> Result<(), ApiError> {
-        let Some(quota) = self.quota_bytes else { return Ok(()) };
-        let size = p.view.store.backend().map_or(0, |b| b.size_bytes());
-        if size.saturating_add(cost) < quota {
-            return Ok(());
-        }
-        if !p.view.alarms.is_set(AlarmType::Nospace) {
-            let alarm = AlarmRequest {
-                action: AlarmAction::Activate as i32,
-                member_id: self.id.0,
-                alarm: AlarmType::Nospace as i32,
-            };
-            self.next_token += 1;
-            self.propose(p, self.next_token - 1, CommandKind::Alarm, &alarm.encode_to_vec());
-        }
-        Err(ApiError::NoSpace)
-    }
-
-    fn read(&mut self, p: &mut Process, token: u64, serializable: bool) {
-        let trusts_itself = self.plant == Some(Plant::ReadWithoutQuorum) && p.status.is_leader;
-        if serializable || trusts_itself {
-            self.read_view(p, token);
-        } else {
-            self.waits(token, Waits::Index);
-            p.to_node.push(NodeInput::ReadIndex(ReplyToken(token)));
-        }
-    }
-
-    /// Answers a read from the newest View, at once or on the pool.
-    fn read_view(&mut self, p: &Process, token: u64) {
-        let view = Arc::clone(&p.view);
-        let Some(Call { ask: Ask::Kv(request), .. }) = self.calls.get(&token) else { return };
-        match request.clone() {
-            Request::Range(r) => {
-                if let Err(status) = self.read_range(view, token, &r) {
-                    self.finish(token, Err(status));
-                }
+    /// The client has gone: what comes for the call is dropped.
+    pub(crate) fn abandon(&mut self, call: u64) {
+        self.asks.remove(&call);
+        match self.ways.remove(&call) {
+            Some(Way::Later(token)) => {
+                self.later.remove(&token);
+                self.member.release(token);
             }
-            Request::Txn(request) => self.pool(token, Job::Txn { view, request }),
-            other => unreachable!("not a read: {other:?}"),
+            Some(Way::Task(task)) => self.executor.drop_task(task),
+            None => {}
         }
     }
 
-    fn read_range(
-        &mut self,
-        view: Arc<MemberView>,
-        token: u64,
-        r: &RangeRequest,
-    ) -> Result<(), Status> {
-        let ranged = view.store.range(&query(r)).map_err(range_error)?;
-        let mut out = render::with_header(&header(ranged.revision));
-        if view.store.try_render(&ranged, 4_096, &mut out).map_err(broken)? {
-            render::range_end(&mut out, ranged.more, count(&ranged));
-            self.answer(token, Response::Range(decoded(&out)));
-        } else {
-            self.pool(token, Job::Plan { view, ranged });
-        }
-        Ok(())
+    /// Answers another member.
+    pub(crate) fn answer(&mut self, asker: Asker, question: Question) {
+        let (member, answers) = (Rc::clone(&self.member), Rc::clone(&self.answers));
+        let future = Box::pin(async move {
+            let answer = calls::peers::answer(&member, question).await;
+            answers.borrow_mut().push((asker, answer));
+        });
+        self.spawn(future);
     }
 
-    /// Takes a reply of the member.
-    pub(crate) fn reply(&mut self, now: u64, p: &mut Process, token: ReplyToken, reply: Reply) {
-        let token = token.0;
-        let Some(call) = self.calls.get(&token) else { return };
-        if let Ask::KeepAliveFor(from, theirs, _) = call.ask {
-            // As `rpc/src/services/peers.rs#keep_alive`: all but an answer is asked again.
-            let ttl = match reply {
-                Reply::KeepAlive(ttl) => Some(ttl),
-                Reply::Refused(ApiError::LeaseNotFound) => Some(0),
-                _ => None,
-            };
-            self.calls.remove(&token);
-            return self.answers.push((from, theirs, ttl));
-        }
-        match (call.waits, reply) {
-            (_, Reply::Elsewhere(_)) => match call.ask {
-                Ask::Kv(Request::LeaseKeepAlive(lease)) => {
-                    self.waits(token, Waits::Leader);
-                    let until = now + FORWARD_NS;
-                    let lease = LeaseId(lease);
-                    self.forwards.push(Forward { call: token, lease, due: now, until });
-                }
-                // Whoever wants to promote asks the leader.
-                _ => self.finish(token, Err(ApiError::NotLeader.into())),
-            },
-            (Waits::Other, Reply::Done) if matches!(call.ask, Ask::Change(_)) => {
-                let Ask::Change(change) = call.ask else { return };
-                self.change(p, token, change);
-            }
-            (_, Reply::Refused(error)) => {
-                let keeps_alive = matches!(call.ask, Ask::Kv(Request::LeaseKeepAlive(_)));
-                if keeps_alive && error == ApiError::LeaseNotFound {
-                    self.kept_alive(p, token, 0);
-                } else {
-                    self.finish(token, Err(error.into()));
-                }
-            }
-            (_, Reply::Failed(why)) => {
-                self.finish(token, Err(Status::new(Code::Unknown, why)));
-            }
-            (Waits::Entry, Reply::Applied(outcome)) => self.applied(p, token, *outcome),
-            (Waits::Index, Reply::ReadIndex(index)) => {
-                if p.view.store.applied_index() >= index {
-                    self.read_view(p, token);
-                } else {
-                    self.waits(token, Waits::Apply);
-                    let token = ReplyToken(token);
-                    p.to_applier.push(ApplierInput::AwaitApplied { token, index });
-                }
-            }
-            (Waits::Apply, Reply::Done) => self.read_view(p, token),
-            (Waits::Compaction(revision), Reply::Done) => {
-                let header = Some(header(revision));
-                self.answer(token, Response::Compact(CompactionResponse { header }));
-            }
-            (_, Reply::Done) => self.finish(token, Ok(Told::Done)),
-            (_, Reply::KeepAlive(ttl)) => self.kept_alive(p, token, ttl),
-            (_, Reply::Leases(leases)) => self.finish(token, Ok(Told::Leases(leases))),
-            (waits, other) => panic!("{other:?} for a call that waits for {waits:?}"),
-        }
+    /// Waits for the answer to a question until `until`.
+    pub(crate) fn expect_answer(&mut self, token: ReplyToken, until: u64) {
+        self.questions.push((until, token));
     }
 
-    /// The leader, or nobody, has answered a keep-alive that was sent on.
-    pub(crate) fn forwarded(&mut self, now: u64, p: &Process, call: u64, ttl: Option<i64>) {
-        let Some(place) = self.forwards.iter().position(|f| f.call == call) else { return };
-        match ttl {
-            Some(ttl) => {
-                self.forwards.swap_remove(place);
-                self.kept_alive(p, call, ttl);
-            }
-            None => self.forwards[place].due = now + FORWARD_RETRY_NS,
-        }
-    }
-
-    /// Those that are to be sent on now; those whose time is over end.
-    pub(crate) fn send_on(&mut self, now: u64) -> Vec<Forward> {
-        let late: Vec<u64> =
-            self.forwards.iter().filter(|f| f.until <= now).map(|f| f.call).collect();
-        for call in late {
-            self.forwards.retain(|f| f.call != call);
-            self.finish(call, Err(ApiError::Timeout.into()));
-        }
-        let mut due = Vec::new();
-        for forward in self.forwards.iter_mut().filter(|f| f.due <= now) {
-            due.push(*forward);
-            forward.due = now + FORWARD_PATIENCE_NS;
-        }
-        due
-    }
-
-    fn kept_alive(&mut self, p: &Process, token: u64, ttl: i64) {
-        let Some(Call { ask: Ask::Kv(Request::LeaseKeepAlive(id)), .. }) = self.calls.get(&token)
-        else {
+    /// Another member has answered, or will not.
+    pub(crate) fn answered(&mut self, now: u64, p: &Process, token: ReplyToken, answer: Answered) {
+        self.set_clock(now, p);
+        let Some(place) = self.questions.iter().position(|(_, known)| *known == token) else {
             return;
         };
-        let header = Some(header(p.view.store.revision()));
-        let response = LeaseKeepAliveResponse { header, id: *id, ttl };
-        self.answer(token, Response::LeaseKeepAlive(response));
+        self.questions.swap_remove(place);
+        let answer = match (self.plant, answer) {
+            // Planted: the others are taken for older than they are.
+            (Some(Plant::WrongVersion), Ok(PeerAnswer::Versions(mut versions))) => {
+                "3.6.0".clone_into(&mut versions.server);
+                Ok(PeerAnswer::Versions(versions))
+            }
+            // Planted: nobody's hash is ever looked at.
+            (Some(Plant::HashSkipped), Ok(PeerAnswer::Hash(_))) => {
+                Err(Refusal::Other("skipped".to_owned()))
+            }
+            (_, answer) => answer,
+        };
+        self.member.answered(token, answer);
     }
 
-    fn applied(&mut self, p: &mut Process, token: u64, outcome: Applied) {
-        let Some(Call { ask, .. }) = self.calls.get(&token) else { return };
-        let revision = outcome.revision;
-        let reply = match outcome.reply {
-            Ok(reply) => reply,
-            Err(error) => return self.finish(token, Err(error.into())),
-        };
-        let mut out = render::with_header(&header(revision));
-        let response = match (ask, reply) {
-            (Ask::Disarm | Ask::ClusterVersion | Ask::Change(_), _) => {
-                return self.finish(token, Ok(Told::Done));
-            }
-            (_, machine::Reply::Put(reply)) => {
-                render::put(&mut out, &reply);
-                Response::Put(decoded::<PutResponse>(&out))
-            }
-            (_, machine::Reply::Delete(reply)) => {
-                render::delete(&mut out, &reply);
-                Response::DeleteRange(decoded(&out))
-            }
-            (_, machine::Reply::Txn(reply)) => {
-                render::txn(&mut out, &reply);
-                Response::Txn(decoded::<TxnResponse>(&out))
-            }
-            (Ask::Kv(Request::Compact(r)), _) if r.physical => {
-                self.waits(token, Waits::Compaction(revision));
-                let wait = ApplierInput::AwaitCompaction(ReplyToken(token));
-                return p.to_applier.push(wait);
-            }
-            (Ask::Kv(Request::Compact(_)), _) => {
-                Response::Compact(CompactionResponse { header: Some(header(revision)) })
-            }
-            (_, machine::Reply::LeaseGrant { id, ttl }) => {
-                Response::LeaseGrant(LeaseGrantResponse {
-                    header: Some(header(revision)),
-                    id: id.0,
-                    ttl,
-                    error: String::new(),
-                })
-            }
-            (Ask::Kv(Request::LeaseRevoke(_)), _) => {
-                Response::LeaseRevoke(LeaseRevokeResponse { header: Some(header(revision)) })
-            }
-            (ask, other) => panic!("{ask:?} was answered by {other:?}"),
-        };
-        self.answer(token, response);
+    /// When timers, or the patience with other members, are due.
+    pub(crate) fn due(&self, p: &Process) -> Option<u64> {
+        let timer = self.member.next_deadline().map(|deadline| p.clock.when(deadline));
+        let question = self.questions.iter().map(|(until, _)| *until).min();
+        timer.into_iter().chain(question).min()
     }
 
-    fn hashed(&mut self, token: u64, view: &MemberView, hash: store::KvHash) {
-        let response = HashKvResponse {
-            header: Some(header(view.store.revision())),
-            hash: hash.hash,
-            compact_revision: hash.compact_revision.0,
-            hash_revision: hash.revision.0,
-        };
-        self.answer(token, Response::HashKv(response));
+    /// Lets everything end that is due.
+    pub(crate) fn fire(&mut self, now: u64, p: &Process) {
+        self.set_clock(now, p);
+        self.member.fire(self.now.get());
+        let late: Vec<ReplyToken> =
+            self.questions.iter().filter(|(until, _)| *until <= now).map(|(_, t)| *t).collect();
+        for token in late {
+            let answer = Err(Refusal::Other("no answer in time".to_owned()));
+            self.answered(now, p, token, answer);
+        }
+    }
+
+    pub(crate) fn has_turns(&self) -> bool {
+        self.executor.has_turns()
+    }
+
+    /// Lets one task go on that was woken.
+    pub(crate) fn turn(&mut self, now: u64, p: &mut Process, entropy: &mut SplitMix) {
+        self.set_clock(now, p);
+        let call = self.executor.turn(entropy);
+        self.hand_out(p, call);
+        let told = std::mem::take(&mut *self.told.borrow_mut());
+        for (call, answer) in told {
+            self.end(call, answer);
+        }
     }
 
     pub(crate) fn has_jobs(&self) -> bool {
         !self.jobs.is_empty()
     }
 
-    /// Runs one piece of one job on the pool.
+    /// Runs one job on the pool.
     pub(crate) fn run_job(&mut self, entropy: &mut SplitMix) {
         let at = entropy.below(self.jobs.len() as u64) as usize;
-        let (token, job) = self.jobs.swap_remove(at);
-        let budget = 1 + entropy.below(4_000) as usize;
-        match run(job, budget) {
-            Ok(Ran::More(job)) => self.jobs.push((token, *job)),
-            Ok(Ran::Answer(response)) => self.answer(token, *response),
-            Ok(Ran::Hash(view, hash)) => self.hashed(token, &view, hash),
-            Err(status) => self.finish(token, Err(status)),
+        self.jobs.swap_remove(at)(&MayBlock::on_this_thread());
+    }
+
+    /// Takes a reply of the automata.
+    pub(crate) fn reply(&mut self, now: u64, p: &mut Process, token: ReplyToken, reply: Reply) {
+        self.set_clock(now, p);
+        let reply = match reply {
+            // Planted: whatever the newest View holds will do.
+            Reply::ReadIndex(_) if self.plant == Some(Plant::ViewBeforeIndex) => {
+                Reply::ReadIndex(Index(0))
+            }
+            reply => reply,
+        };
+        if let Some(call) = self.own.remove(&token) {
+            return self.end(call, Ok(Bytes::new()));
+        }
+        let Some((call, finish)) = self.later.remove(&token) else {
+            self.member.resolve(token, reply);
+            return;
+        };
+        self.member.release(token);
+        let mut out = Encoded::default();
+        let answer = self.calls.finish(finish, reply, &mut out);
+        self.go_on(call, answer, out);
+        self.hand_out(p, Some(call));
+    }
+
+    /// Goes on with a call as its answer says.
+    fn go_on(&mut self, call: u64, answer: Result<Answer, Status>, out: Encoded) {
+        match answer {
+            Err(status) => self.end(call, Err(status)),
+            Ok(Answer::Now) => self.end(call, Ok(out.into_message().into())),
+            Ok(Answer::Later(token, finish)) => {
+                self.ways.insert(call, Way::Later(token));
+                self.later.insert(token, (call, finish));
+            }
+            Ok(Answer::Waits(waiting)) => {
+                let told = Rc::clone(&self.told);
+                let future = Box::pin(async move {
+                    let answer = whole(waiting).await;
+                    told.borrow_mut().push((call, answer));
+                });
+                let task = self.executor.spawn(future, Some(call));
+                self.ways.insert(call, Way::Task(task));
+            }
+        }
+    }
+
+    fn end(&mut self, call: u64, answer: Result<Bytes, Status>) {
+        self.ways.remove(&call);
+        if let Some(ask) = self.asks.remove(&call) {
+            self.done.push((call, answer.map(|bytes| wire::decode(&ask, &bytes))));
+        }
+    }
+
+    /// Carries what is in the outbox to where it is wanted; `call` has put it there.
+    fn hand_out(&mut self, p: &mut Process, call: Option<u64>) {
+        let mut outbox = std::mem::take(&mut self.outbox);
+        self.member.take_all_but_node(&mut outbox);
+        self.member.take_for_node(&mut outbox.node);
+        for mut input in outbox.node.drain(..) {
+            if let NodeInput::Propose(proposal) = &mut input {
+                self.note(call, proposal.id.0, &proposal.data);
+                if self.plant == Some(Plant::WrongField) {
+                    proposal.data = plant::put_as_delete(&proposal.data);
+                }
+            }
+            match self.instead_of(p, &input) {
+                Some((token, reply)) => p.replies.push_back((token, reply)),
+                None => p.to_node.push(input),
+            }
+        }
+        outbox.applier.drain(..).for_each(|question| p.to_applier.push(question));
+        self.jobs.append(&mut outbox.jobs);
+        self.asked.append(&mut outbox.peers);
+        for task in outbox.tasks.drain(..) {
+            self.spawn(task);
+        }
+        outbox.yielded.drain(..).for_each(Waker::wake);
+        self.outbox = outbox;
+    }
+
+    fn note(&mut self, call: Option<u64>, id: u64, data: &Bytes) {
+        let decoded = machine::command::decode(data.clone()).expect("calls encode requests");
+        let command = decoded.command.expect("calls propose commands");
+        self.proposed.push(Proposed { id, call, command });
+    }
+
+    /// Planted: what a member answers by itself that it must ask Node for.
+    fn instead_of(&self, p: &Process, input: &NodeInput) -> Option<(ReplyToken, Reply)> {
+        match (self.plant?, input) {
+            (Plant::ReadWithoutQuorum, NodeInput::ReadIndex(token)) if p.status.is_leader => {
+                Some((*token, Reply::ReadIndex(Index(0))))
+            }
+            (Plant::DeposedKeepAlive, NodeInput::KeepAlive { token, lease, .. })
+                if self.has_led =>
+            {
+                let ttl = p.ttl(*lease)?;
+                Some((*token, Reply::KeepAlive(ttl)))
+            }
+            _ => None,
         }
     }
 }
 
-enum Ran {
-    More(Box<Job>),
-    Answer(Box<Response>),
-    Hash(Arc<MemberView>, store::KvHash),
+fn connected_for(connected: &Connected, now: &AtomicU64, id: MemberId) -> Option<Duration> {
+    let since = connected.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied()?;
+    let now = now.load(std::sync::atomic::Ordering::Relaxed);
+    Some(Duration::from_nanos(now.saturating_sub(since)))
 }
 
-fn run(job: Job, budget: usize) -> Result<Ran, Status> {
-    let may = MayBlock::on_this_thread();
-    Ok(match job {
-        Job::Plan { view, ranged } => {
-            let ranged = view.store.resolve(&may, ranged).map_err(broken)?;
-            let out = render::with_header(&header(ranged.revision));
-            let (more, count) = (ranged.more, count(&ranged));
-            let body = view.store.body(ranged);
-            Ran::More(Box::new(Job::Body { view, body, out, more, count }))
-        }
-        Job::Body { view, mut body, mut out, more, count } => {
-            let upto = out.len() + budget;
-            let piece = body.next_blocking(&may, &view.store, upto, &mut out).map_err(broken)?;
-            if piece != Piece::Done {
-                return Ok(Ran::More(Box::new(Job::Body { view, body, out, more, count })));
-            }
-            render::range_end(&mut out, more, count);
-            Ran::Answer(Box::new(Response::Range(decoded::<RangeResponse>(&out))))
-        }
-        Job::Txn { view, request } => {
-            let reply = kv::read_txn(&may, &view, &request)?;
-            let mut out = render::with_header(&header(view.store.revision()));
-            render::txn(&mut out, &reply);
-            Ran::Answer(Box::new(Response::Txn(decoded(&out))))
-        }
-        Job::Hash { view, mut hasher } => {
-            match hasher.step(&may, &view.store, budget).map_err(broken)? {
-                Step::More => Ran::More(Box::new(Job::Hash { view, hasher })),
-                Step::Done => {
-                    let hash = hasher.finish();
-                    Ran::Hash(view, hash)
-                }
-            }
-        }
-    })
+fn limits(options: &Options, quota: Option<u64>) -> Limits {
+    let election = options.election();
+    Limits {
+        max_request_bytes: 3 << 19,
+        max_txn_ops: 128,
+        quota_bytes: quota.map_or(-1, |bytes| i64::try_from(bytes).expect("a small quota")),
+        request_timeout: Duration::from_secs(5) + election * 2,
+        reader_progress: Duration::from_secs(60),
+        progress_interval: Duration::from_millis(options.progress_ms),
+        fragment_bytes: options.fragment_bytes,
+        election,
+    }
+}
+
+fn made(method: Method) -> Call<'static> {
+    Call {
+        row: method.row(),
+        caller: Caller::default(),
+        requires_leader: false,
+        client_version: None,
+    }
+}
+
+/// All of a response, whichever way it comes.
+async fn whole(waiting: Local<'static, Result<Body, Status>>) -> Result<Bytes, Status> {
+    let mut pieces: Box<dyn Pieces> = match waiting.await? {
+        Body::Whole(message) => return Ok(message.into_message().into()),
+        Body::Pieces(pieces) => pieces,
+    };
+    let (total, mut bytes) = (pieces.remaining(), Vec::new());
+    while let Some(piece) = pieces.next().await? {
+        bytes.extend_from_slice(&piece);
+    }
+    assert!(bytes.len() as u64 == total, "a list is as long as it says");
+    Ok(bytes.into())
 }

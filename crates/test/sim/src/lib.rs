@@ -1,8 +1,8 @@
 //! Clusters, or one member, under a seeded scheduler.
 //!
-//! The production automata of `core/member`, the production `WatchHub`, and the checks and
-//! renderings of `shell/rpc` run on disks in memory that lose and tear what was not synced, and talk
-//! over a network that loses, repeats, delays and cuts. The seed draws the options ([`Options`]) and
+//! The production automata of `core/member` and the production calls of `core/calls` run on disks in
+//! memory that lose and tear what was not synced, and talk over a network that loses, repeats,
+//! delays and cuts. The seed draws the options ([`Options`]) and
 //! every choice of the schedule: whose turn it is, what of its inbox an automaton finds, which
 //! outputs have left it when the power goes, how slow each is, how clocks differ, who joins and
 //! leaves. Clients write, read, hold leases and watch; what they saw goes to the checkers of
@@ -10,16 +10,17 @@
 //! the same event log, byte for byte.
 //!
 //! Owns: the schedule, faults, clients. Never: decides what a right answer is, that is `model`'s;
-//! never re-implements what the product has: only the futures and threads of the shell, and the
-//! sockets of its peer plane, are replaced, by [`world`]'s steps.
+//! never re-implements what the product has: only the threads of the shell and its sockets are
+//! replaced, by [`world`]'s steps and the executor of `gateway.rs`.
 //!
-//! Read next: [`options`], `world.rs`, `process.rs`, `members.rs`, `mail.rs`, [`plant`].
+//! Read next: [`options`], `world.rs`, `process.rs`, `gateway.rs`, `members.rs`, `mail.rs`, [`plant`].
 
 mod admin;
 mod calls;
 mod checks;
 mod clients;
 mod clock;
+mod executor;
 mod faults;
 mod gateway;
 mod inbox;
@@ -31,9 +32,10 @@ pub mod options;
 pub mod plant;
 pub mod probes;
 mod process;
+mod streams;
 mod trace;
 mod transfers;
-mod watches;
+mod wire;
 mod workload;
 mod world;
 

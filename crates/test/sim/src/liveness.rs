@@ -1,17 +1,19 @@
 //! The second phase: nothing goes wrong any more, and all that is waited for must happen.
 
 use api::error::{ApiError, Status};
-use api::etcdserverpb::PutRequest;
+use api::etcdserverpb::{AlarmType, PutRequest};
 use model::{Outcome, Request, Response};
 
 use machine::membership::v2_store_json;
 
 use crate::checks;
 use crate::clients::{Busy, Client, Watcher};
-use crate::gateway::{Ask, Told};
+use crate::plant;
 use crate::process::Process;
+use crate::wire::{Ask, Told};
 use crate::workload;
 use crate::world::{MS, Running, World};
+use types::MemberId;
 
 /// Simulated time within which everything that was waited for must have happened: longer than the
 /// longest timeout of a request and the longest lease.
@@ -34,7 +36,9 @@ pub(crate) fn run(world: &mut World) -> Result<(), String> {
     caught_up(world)?;
     // Twice: the first may be overtaken by an alarm that was on its way.
     for _ in 0..2 {
-        ask(world, Ask::Disarm)?.map_err(|e| format!("disarming: {e}"))?;
+        let Some(member) = world.some_server() else { return Err("nobody serves".to_owned()) };
+        let member = world.members[member].id;
+        ask(world, Ask::Disarm(member))?.map_err(|e| format!("disarming: {e}"))?;
     }
     write(world)?;
     until_no_lease(world)?;
@@ -53,7 +57,43 @@ pub(crate) fn run(world: &mut World) -> Result<(), String> {
     ask(world, Ask::Defragment)?.map_err(|e| format!("defragmenting: {e}"))?;
     write(world)?;
     read(world)?;
-    equal(world)
+    equal(world)?;
+    version_is_decided(world)?;
+    divergence_is_found(world)
+}
+
+/// The cluster comes to speak what all its members do.
+fn version_is_decided(world: &mut World) -> Result<(), String> {
+    until(world, "the cluster's version is that of its members", |w| {
+        let decided = newest(w).and_then(|p| p.view.members.cluster_version.as_deref());
+        decided == Some(types::CLUSTER_VERSION)
+    })
+}
+
+/// Last of all one member's data is made different: comparing hashes must find it. Nobody reads
+/// any more.
+fn divergence_is_found(world: &mut World) -> Result<(), String> {
+    let follower = (0..world.members.len()).find(|m| {
+        let running = world.members[*m].running.as_ref();
+        running.is_some_and(|r| r.serving && !r.process.status.is_leader)
+    });
+    let Some(follower) = follower.filter(|_| world.options.corrupt_check_ms.is_some()) else {
+        return Ok(());
+    };
+    world.watchers.clear();
+    // What its backend holds is not written anew by the log, nor compacted.
+    let (call, _) = world.call(follower, LAST, Ask::Defragment);
+    world.collect(follower);
+    until(world, "the backend is complete", |w| w.told.iter().any(|(told, _)| *told == call))?;
+    world.checks.diverged = true;
+    world.end(follower, false);
+    if !plant::change_a_value(&world.members[follower].disk) {
+        return Ok(());
+    }
+    until(world, "the changed member serves", all_serve)?;
+    until(world, "the alarm for corrupt data is raised", |w| {
+        newest(w).is_some_and(|p| p.view.alarms.is_set(AlarmType::Corrupt))
+    })
 }
 
 /// Who runs and knows most.
@@ -78,6 +118,7 @@ fn all_serve(world: &World) -> bool {
     let leads = in_cluster(world).any(|p| Some(p.id) == leader && p.status.is_leader);
     led && leads
         && !members.is_empty()
+        && members.iter().all(|known| world.place(MemberId(known.id)).is_some())
         && world.members.iter().all(|member| match (members.get(member.id), &member.running) {
             // One that was removed before it heard anything waits for ever, in etcd too.
             (None, running) => running.as_ref().is_none_or(|r| r.process.view.members.is_empty()),

@@ -1,16 +1,21 @@
 //! What travels between members: handed over by one, delivered to another.
 
 use bytes::Bytes;
+use calls::peers::Question;
 use env::Entropy;
 use member::NodeInput;
 use raft::{Body, Message};
 use types::MemberId;
 
-use crate::gateway::Ask;
+use crate::gateway::Asker;
 use crate::network::{Content, Packet};
+use crate::process::place_of;
 use crate::transfers::{Moved, Transfer};
+use crate::wire::Ask;
 use crate::world::{MS, World};
 
+/// How long a connection without an answer lasts at most.
+const MOST_PATIENCE_NS: u64 = 4_000_000_000;
 /// One in so many members crashes when it has voted.
 const VOTERS_CRASH: u64 = 6;
 
@@ -75,7 +80,7 @@ impl World {
         let member = &mut self.members[m];
         let Some(running) = &mut member.running else { return };
         match self.entropy.below(3) {
-            0 => drop(running.gateway.call(&mut running.process, Ask::Defragment)),
+            0 => drop(running.gateway.call(self.now, &mut running.process, Ask::Defragment)),
             // It crashes soon, its disk being as good as ever.
             1 => member.doomed = member.doomed.or(Some(steps)),
             _ => self.slow_down(m, lasts),
@@ -153,15 +158,16 @@ impl World {
         }
         match content {
             Content::Raft(bytes, _) => self.deliver_raft(from, to, bytes),
-            Content::KeepAlive(call, lease) => {
+            Content::Question(asker, question) => {
                 let running = self.members[to].running.as_mut().expect("looked at above");
-                let ask = Ask::KeepAliveFor(from, call, lease);
-                running.gateway.call(&mut running.process, ask);
+                running.gateway.answer(asker, question);
             }
-            Content::KeptAlive(call, ttl) => {
+            Content::Answer(asker, answer) => {
                 let running = self.members[to].running.as_mut().expect("looked at above");
-                running.gateway.forwarded(self.now, &running.process, call, ttl);
-                self.collect(to);
+                // The connection ended with the process that asked.
+                if running.boot == asker.boot {
+                    running.gateway.answered(self.now, &running.process, asker.token, answer);
+                }
             }
         }
     }
@@ -187,33 +193,33 @@ impl World {
         process.to_node.push(NodeInput::Step(message));
     }
 
-    /// Sends keep-alives on to the leader.
-    pub(crate) fn forward(&mut self, m: usize) {
-        let running = self.members[m].running.as_mut().expect("listed while it runs");
-        let due = running.gateway.send_on(self.now);
-        let leader = running.process.status.leader.filter(|id| *id != running.process.id);
-        for forward in due {
-            let to = leader.and_then(|leader| self.place(leader));
-            let to = to.filter(|to| self.members[*to].running.is_some());
-            let content = Content::KeepAlive(forward.call, forward.lease);
+    /// Sends what members ask each other on its way, and the answers back.
+    pub(crate) fn exchange(&mut self, m: usize) {
+        let Some(running) = &mut self.members[m].running else { return };
+        let boot = running.boot;
+        let asked = std::mem::take(&mut running.gateway.asked);
+        let answers = std::mem::take(&mut *running.gateway.answers.borrow_mut());
+        for asked in asked {
+            let place = asked.urls.iter().find_map(|url| place_of(url));
+            let to = place
+                .filter(|to| self.members.get(*to).is_some_and(|member| member.running.is_some()));
+            let asker = Asker { place: m, boot, token: asked.token };
+            let content = Content::Question(asker, asked.question);
             let left = to.is_some_and(|to| {
-                self.counts.forwarded += 1;
+                self.counts.forwarded += u64::from(matches!(asked.question, Question::Renew(_)));
                 let packet = Packet { from: m, to, content };
                 self.network.send(self.now, packet, &mut self.entropy)
             });
-            if !left {
-                let running = self.members[m].running.as_mut().expect("it still runs");
-                running.gateway.forwarded(self.now, &running.process, forward.call, None);
-            }
+            // A connection that breaks is noticed sooner than the patience ends, mostly.
+            let patience = u64::try_from(asked.patience.as_nanos()).unwrap_or(u64::MAX);
+            let breaks = self.entropy.below(MOST_PATIENCE_NS);
+            let until = self.now + if left { patience.min(breaks) } else { 0 };
+            let running = self.members[m].running.as_mut().expect("it runs throughout");
+            running.gateway.expect_answer(asked.token, until);
         }
-        self.collect(m);
-    }
-
-    /// Sends back what other members asked for.
-    pub(crate) fn send_answers(&mut self, m: usize) {
-        let running = self.members[m].running.as_mut().expect("the caller has it");
-        for (to, call, ttl) in std::mem::take(&mut running.gateway.answers) {
-            let packet = Packet { from: m, to, content: Content::KeptAlive(call, ttl) };
+        for (asker, answer) in answers {
+            let content = Content::Answer(asker, answer);
+            let packet = Packet { from: m, to: asker.place, content };
             self.network.send(self.now, packet, &mut self.entropy);
         }
     }

@@ -1,18 +1,24 @@
 //! Processes of members: how they start, run and end.
 
+use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
+use calls::corruption::{self, Checks};
+use calls::{compact_by_itself, versions};
 use env::mem::{Fault, MemDisk};
-use env::{Disk, Entropy, Hook, Hooks, Instant, IoErrorKind, MayBlock, SplitMix};
-use member::AutoCompaction;
+use env::{Disk, Entropy, Hook, Hooks, IoErrorKind, MayBlock, SplitMix};
 use types::MemberId;
 
 use crate::clock::Clock;
-use crate::gateway::{Ask, Gateway};
+use crate::gateway::{Gateway, Settings};
 use crate::plant::{self, Plant};
-use crate::process::{Automaton, Identity, Process, wal_dir};
-use crate::watches::Watches;
+use crate::process::{Automaton, Identity, Process, founder_id, peer_url, wal_dir};
+use crate::wire::Ask;
 use crate::world::{MS, Member, Part, Running, World};
+
+/// `--downgrade-check-time`.
+const DOWNGRADE_CHECK: Duration = Duration::from_secs(5);
 
 /// As `shell/server/src/bootstrap.rs#has_log`.
 fn has_log(disk: &MemDisk) -> bool {
@@ -30,7 +36,7 @@ impl World {
         disk.set_lying((self.plant == Some(Plant::SkippedFsync)).then_some("wal"));
         let loss =
             self.options.cluster.as_ref().map_or(0, |c| self.entropy.below(c.clock_loss + 1));
-        let mut member = Member::new(MemberId(7 + place as u64), part, disk, 1_000 - loss);
+        let mut member = Member::new(founder_id(place), part, disk, 1_000 - loss);
         if self.options.cluster.is_some() {
             member.start_at = self.now + self.entropy.below(1_000) * MS;
         }
@@ -43,29 +49,34 @@ impl World {
         self.members.iter().position(|m| m.id == id)
     }
 
-    /// The members of the cluster that one joins, if some member that runs knows it already.
-    fn to_join(&self, id: MemberId) -> Option<Vec<MemberId>> {
-        let mut views = self.members.iter().filter_map(|m| m.running.as_ref());
-        let view = views.find(|r| r.process.view.members.get(id).is_some())?;
-        Some(view.process.view.members.iter().map(|m| MemberId(m.id)).collect())
+    /// The own id of one who joins, and the members of the cluster, if some member that runs knows
+    /// of it already.
+    fn to_join(&self, m: usize) -> Option<(MemberId, Vec<MemberId>)> {
+        let url = peer_url(m);
+        let running = self.members.iter().filter_map(|m| m.running.as_ref());
+        let mut found = running.filter_map(|r| {
+            let members = &r.process.view.members;
+            let own = members.iter().find(|m| m.peer_urls.iter().flatten().any(|u| *u == url))?;
+            Some((MemberId(own.id), members.iter().map(|m| MemberId(m.id)).collect()))
+        });
+        found.next()
     }
 
     pub(crate) fn start(&mut self, m: usize) -> Result<(), String> {
         let founders = self.options.cluster.as_ref().map_or(1, |c| c.founders) as usize;
-        let founders: Vec<MemberId> = self.members[..founders].iter().map(|m| m.id).collect();
-        let (id, part) = (self.members[m].id, self.members[m].part);
-        let mut identity = Identity { id, founders, remotes: Vec::new() };
-        if part == Part::Joiner {
-            identity.founders.clear();
-            // Whoever has a log asks nobody.
-            if !has_log(&self.members[m].disk) {
-                let Some(remotes) = self.to_join(id) else {
-                    self.members[m].start_at = self.now + 100 * MS;
-                    return Ok(());
-                };
-                identity.remotes = remotes;
-            }
+        let mut remotes = Vec::new();
+        // Whoever has a log asks nobody.
+        let joins = self.members[m].part == Part::Joiner;
+        if joins && !has_log(&self.members[m].disk) {
+            let Some((own, others)) = self.to_join(m) else {
+                self.members[m].start_at = self.now + 100 * MS;
+                return Ok(());
+            };
+            self.members[m].id = own;
+            remotes = others;
         }
+        let id = self.members[m].id;
+        let identity = Identity { id, founders: if joins { 0 } else { founders }, remotes };
         let faulty = self.chaos && self.entropy.below(100) < self.options.recovery_fault_percent;
         let member = &mut self.members[m];
         if self.plant == Some(Plant::AppliedTwice) && self.entropy.below(2) == 0 {
@@ -91,33 +102,7 @@ impl World {
         let started = Process::start(options, &identity, &member.disk, boot, begin, entropy, hooks);
         match started {
             Ok(process) => {
-                let window = self.options.window;
-                let watches =
-                    Watches::new(&process.view, window, self.options.fragment_bytes, self.plant);
-                self.trace.event(
-                    self.now,
-                    format_args!(
-                        "{id} starts {boot} at revision {}, entry {}",
-                        process.view.store.revision(),
-                        process.view.store.applied_index()
-                    ),
-                );
-                let now = Instant(self.now);
-                let (first, quota) = (self.boots << 32, self.options.quota_bytes);
-                member.running = Some(Running {
-                    process,
-                    boot,
-                    gateway: Gateway::new(id, boot, first, quota, self.plant),
-                    watches,
-                    serving: false,
-                    learns: false,
-                    stop_at: None,
-                    revokes: Vec::new(),
-                    auto: self.options.retention.map(|r| AutoCompaction::new(r, now)),
-                    next_auto: self.now,
-                    next_progress: self.now,
-                    auto_call: None,
-                });
+                self.begin(m, boot, process);
                 Ok(())
             }
             Err(why) if member.doomed.is_some() => {
@@ -126,6 +111,55 @@ impl World {
                 Ok(())
             }
             Err(why) => Err(format!("{id} cannot start: {why}")),
+        }
+    }
+
+    /// Lets a process that has started run.
+    fn begin(&mut self, m: usize, boot: u64, process: Process) {
+        let settings = Settings {
+            options: &self.options,
+            boot,
+            first: self.boots << 32,
+            seed: self.entropy.next_u64(),
+            hooks: Hooks::new(Arc::clone(&self.probes) as Arc<dyn Hook>),
+            plant: self.plant,
+        };
+        let gateway = Gateway::new(&process, &settings);
+        let (id, view) = (process.id, &process.view.store);
+        let (revision, index) = (view.revision(), view.applied_index());
+        self.trace.event(
+            self.now,
+            format_args!("{id} starts {boot} at revision {revision}, entry {index}"),
+        );
+        self.members[m].running = Some(Running {
+            process,
+            boot,
+            gateway,
+            serving: false,
+            learns: false,
+            stop_at: None,
+            revokes: Vec::new(),
+            next_dial: self.now,
+        });
+        self.begin_chores(m);
+    }
+
+    /// Begins what a member does by itself, as `shell/server/src/runtimes.rs#run_runtime`.
+    fn begin_chores(&mut self, m: usize) {
+        let retention = self.options.retention.filter(|_| self.chaos);
+        let millis = |ms: Option<u64>| Duration::from_millis(ms.unwrap_or(0));
+        let checks = Checks {
+            initial: false,
+            periodic: millis(self.options.corrupt_check_ms),
+            compaction: millis(self.options.compact_check_ms),
+        };
+        let running = self.members[m].running.as_mut().expect("it has just begun");
+        let member = Rc::clone(&running.gateway.member);
+        let (own, gateway) = (|| Rc::clone(&member), &mut running.gateway);
+        gateway.spawn(Box::pin(versions::watch_over(own(), DOWNGRADE_CHECK)));
+        gateway.spawn(Box::pin(corruption::watch_over(own(), checks)));
+        if let Some(retention) = retention {
+            gateway.spawn(Box::pin(compact_by_itself(own(), retention)));
         }
     }
 
@@ -181,6 +215,7 @@ impl World {
         let member = &mut self.members[m];
         let running = member.running.as_mut().expect("listed while it runs");
         let led = running.process.status.is_leader;
+        running.gateway.has_led |= led;
         let result = running.process.step(
             which,
             self.now,
@@ -231,7 +266,9 @@ impl World {
         let running = self.members[m].running.as_mut().expect("listed while it runs");
         let (_, lease) = running.revokes.remove(0);
         let request = api::etcdserverpb::LeaseRevokeRequest { id: lease };
-        running.gateway.call(&mut running.process, Ask::Kv(model::Request::LeaseRevoke(request)));
+        let ask = Ask::Kv(model::Request::LeaseRevoke(request));
+        running.gateway.call(self.now, &mut running.process, ask);
+        self.collect(m);
     }
 
     /// A member keeps streams to its peers, and is refused by those that know of its removal: so one
@@ -239,27 +276,20 @@ impl World {
     pub(crate) fn dial(&mut self, m: usize) {
         let Some(running) = &self.members[m].running else { return };
         let id = running.process.id;
-        let refuses = |peer: &MemberId| {
+        let reached = |peer: &MemberId| {
             let to = self
                 .place(*peer)
                 .filter(|to| !self.network.is_blocked(m, *to) && !self.network.is_blocked(*to, m));
             let member = to.map(|to| &self.members[to]).filter(|p| p.paused_until <= self.now);
-            let peer = member.and_then(|member| member.running.as_ref());
-            peer.is_some_and(|peer| peer.process.view.members.is_removed(id))
+            member.and_then(|member| member.running.as_ref())
         };
-        if running.process.peers.iter().any(refuses) {
-            self.retire(m);
+        let peers = &running.process.peers;
+        let refuses = |peer: &Running| peer.process.view.members.is_removed(id);
+        if peers.iter().filter_map(reached).any(refuses) {
+            return self.retire(m);
         }
-    }
-
-    /// Among several members the leader decides on the cluster's version, as
-    /// `shell/server/src/versions.rs` does.
-    pub(crate) fn decide_version(&mut self, m: usize) {
-        let running = self.members[m].running.as_mut().expect("listed while it runs");
-        let view = &running.process.view;
-        let is_alone = view.members.iter().count() == 1;
-        if running.process.status.is_leader && view.members.cluster_version.is_none() && !is_alone {
-            running.gateway.call(&mut running.process, Ask::ClusterVersion);
-        }
+        let connected = peers.iter().copied().filter(|peer| reached(peer).is_some()).collect();
+        let running = self.members[m].running.as_mut().expect("looked at above");
+        running.gateway.set_connected(self.now, &connected);
     }
 }

@@ -1,14 +1,15 @@
 //! The network between members: packets that get lost, come twice, come late, or find no way.
 //!
 //! A packet is what one member's peer plane hands over for another's: a raft message as bytes, or a
-//! question that only the leader can answer. Snapshots are in `transfers.rs`.
+//! question that is no part of raft. Snapshots are in `transfers.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use calls::peers::{Answered, Question};
 use env::{Entropy, SplitMix};
-use types::LeaseId;
 
+use crate::gateway::Asker;
 use crate::options::ClusterOptions;
 
 /// What a packet carries.
@@ -17,10 +18,10 @@ pub(crate) enum Content {
     /// A raft message, and whether it may come twice: planes say nothing twice, so proposals that are
     /// sent on never do, and raft would take each for one of its own; other messages may.
     Raft(Bytes, bool),
-    /// A keep-alive that another member sends on, with its call's number.
-    KeepAlive(u64, LeaseId),
-    /// The answer: the new time to live, or nothing if the asked member cannot tell.
-    KeptAlive(u64, Option<i64>),
+    /// A question between members, and who asks.
+    Question(Asker, Question),
+    /// Its answer.
+    Answer(Asker, Answered),
 }
 
 /// Something on its way.
@@ -111,7 +112,7 @@ impl Network {
             self.harmed += 1;
             return true;
         }
-        let once = matches!(packet.content, Content::Raft(_, false));
+        let once = !matches!(packet.content, Content::Raft(_, true));
         let copies = 1 + u64::from(!once && entropy.below(1_000) < weather.twice_permille);
         self.harmed += copies - 1;
         for _ in 0..copies {

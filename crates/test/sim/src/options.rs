@@ -6,6 +6,9 @@ use env::{Entropy, SplitMix};
 use member::{CommitPolicy, CompactionPace, MemberLimits, Retention};
 use store::StoreLimits;
 
+/// Milliseconds of an election timeout where the options do not say.
+const ELECTION_MS: u64 = 1_000;
+
 /// What a seed simulates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Shape {
@@ -131,12 +134,18 @@ pub struct Options {
     pub txn_percent: u64,
     /// Whether nothing is in the page cache, so that reads go to the pool: one in four.
     pub cold: bool,
-    /// Responses that a watch stream takes before it is full: 1-6.
+    /// Hundreds of bytes that a watch stream takes before it is full: 1-6.
     pub window: usize,
     /// Bytes of a watch response from which on it is fragmented where that was asked for: 64-600.
     pub fragment_bytes: usize,
     /// Milliseconds between progress notifications: 100-1,500.
     pub progress_ms: u64,
+    /// Whether the calls are careful with changes of the cluster (`--strict-reconfig-check`).
+    pub strict_reconfig: bool,
+    /// Milliseconds between comparisons of hashes: none (one in two), or 1-10 s.
+    pub corrupt_check_ms: Option<u64>,
+    /// Milliseconds between comparisons of compaction hashes: none (one in two), or 1-10 s.
+    pub compact_check_ms: Option<u64>,
 }
 
 impl Options {
@@ -164,6 +173,9 @@ impl Options {
         options.compact_percent = within(0, 3);
         options.defragment_permille = within(0, 1) * within(0, 4);
         options.cluster = Some(cluster);
+        options.strict_reconfig = within(0, 1) == 1;
+        options.corrupt_check_ms = (within(0, 1) == 1).then_some(within(1_000, 10_000));
+        options.compact_check_ms = (within(0, 1) == 1).then_some(within(1_000, 10_000));
         options
     }
 
@@ -216,6 +228,15 @@ impl Options {
             window: within(1, 6) as usize,
             fragment_bytes: within(64, 600) as usize,
             progress_ms: within(100, 1_500),
+            strict_reconfig: false,
+            corrupt_check_ms: None,
+            compact_check_ms: None,
         }
+    }
+
+    /// The election timeout.
+    #[must_use]
+    pub fn election(&self) -> Duration {
+        Duration::from_millis(self.cluster.as_ref().map_or(ELECTION_MS, |c| c.election_ms))
     }
 }

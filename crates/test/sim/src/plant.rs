@@ -1,14 +1,18 @@
 //! Bugs that are planted on purpose, to see that they are found.
 //!
-//! All of them are planted around the automata: in the disk, in what is delivered when, and in
-//! what the shell does. The automata are those of the product, unchanged.
+//! All of them are planted around the automata and the calls: in the disk, in what is delivered when,
+//! in what surrounds the calls. Automata and calls are those of the product, unchanged.
 
 use std::fmt;
+use std::ops::Bound;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use api::mvccpb::KeyValue;
+use bytes::Bytes;
 use env::mem::MemDisk;
-use env::{Disk, MayBlock};
+use env::{Access, Disk, MayBlock};
+use prost::Message;
 use store::Bucket;
 
 use crate::process::snap_dir;
@@ -42,11 +46,23 @@ pub enum Plant {
     AppliedTwice,
     /// A client whose put was not answered asks again (against invariant 15).
     RetriedPut,
+    /// Writes are not held against the quota before they go into the log.
+    QuotaSkipped,
+    /// Puts go into the log under the number of another request.
+    WrongField,
+    /// A linearizable read does not wait until its read index is applied (against invariant 7).
+    ViewBeforeIndex,
+    /// Who led once goes on answering keep-alives (against invariant 9).
+    DeposedKeepAlive,
+    /// The leader takes the other members' programs for older than they are.
+    WrongVersion,
+    /// Members' hashes are not compared, and one member's data differs.
+    HashSkipped,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Plant; 12] = [
+    pub const ALL: [Plant; 18] = [
         Plant::SkippedFsync,
         Plant::EarlyAcknowledgement,
         Plant::IndexApart,
@@ -59,6 +75,12 @@ impl Plant {
         Plant::ApplyAhead,
         Plant::AppliedTwice,
         Plant::RetriedPut,
+        Plant::QuotaSkipped,
+        Plant::WrongField,
+        Plant::ViewBeforeIndex,
+        Plant::DeposedKeepAlive,
+        Plant::WrongVersion,
+        Plant::HashSkipped,
     ];
 
     /// Its name on the command line.
@@ -77,6 +99,12 @@ impl Plant {
             Plant::ApplyAhead => "apply-ahead",
             Plant::AppliedTwice => "applied-twice",
             Plant::RetriedPut => "retried-put",
+            Plant::QuotaSkipped => "quota-skipped",
+            Plant::WrongField => "wrong-field",
+            Plant::ViewBeforeIndex => "view-before-index",
+            Plant::DeposedKeepAlive => "deposed-keep-alive",
+            Plant::WrongVersion => "wrong-version",
+            Plant::HashSkipped => "hash-skipped",
         }
     }
 }
@@ -115,4 +143,42 @@ pub(crate) fn set_index_back(disk: &MemDisk) {
         // A disk that fails now fails the start as well.
         drop(tx.commit(&may));
     }
+}
+
+/// Makes one value in a member's database another one; whether there was any.
+pub(crate) fn change_a_value(disk: &MemDisk) -> bool {
+    /// Bytes of the key of a revision that is no tombstone.
+    const REVISION_BYTES: usize = 17;
+    let may = MayBlock::on_this_thread();
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let path = snap_dir().join("db");
+    let opened = bolt::Db::open(shared, &path, &may, store::database_options());
+    let Ok(mut db) = opened else { return false };
+    let reader = db.begin_read();
+    let bucket = Bucket::Key.name();
+    let all = (Bound::Unbounded, Bound::Unbounded);
+    let mut scan = reader.scan(&may, bucket, all, Access::Scan);
+    let mut newest = None;
+    while let Ok(Some((key, value))) = scan.next_ref() {
+        if key.len() == REVISION_BYTES {
+            newest = Some((key.to_vec(), value.to_vec()));
+        }
+    }
+    let Some((key, value)) = newest else { return false };
+    let Ok(mut changed) = KeyValue::decode(&value[..]) else { return false };
+    changed.value = [&changed.value[..], b"!"].concat().into();
+    let mut tx = db.begin_write();
+    tx.put(&may, bucket, &key, &changed.encode_to_vec()).is_ok() && tx.commit(&may).is_ok()
+}
+
+/// Planted: a put that goes into the log under another number.
+pub(crate) fn put_as_delete(data: &Bytes) -> Bytes {
+    const PUT: u8 = 4 << 3 | 2;
+    const DELETE_RANGE: u8 = 5 << 3 | 2;
+    if data.first() != Some(&PUT) {
+        return data.clone();
+    }
+    let mut changed = data.to_vec();
+    changed[0] = DELETE_RANGE;
+    changed.into()
 }

@@ -7,11 +7,13 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use api::membershippb;
 use env::mem::MemDisk;
 use env::{Disk, HashSeed, Hooks, Instant, MayBlock, SplitMix};
+use handover::{Bell, Slot};
 use machine::{ApplyConfig, Member};
 use member::{
     Applier, ApplierInput, ApplierOutput, BackendCommitted, Committed, Committer, CommitterInput,
@@ -20,7 +22,7 @@ use member::{
 };
 use raft::Message;
 use store::Store;
-use types::{ClusterId, Index, MemberId, ReplyToken, RequestId, WriteId};
+use types::{ClusterId, Index, LeaseId, MemberId, ReplyToken, RequestId, WriteId};
 
 use crate::checks::Checks;
 use crate::clock::Clock;
@@ -33,8 +35,6 @@ use crate::trace::Trace;
 const DIR: &str = "/d/member";
 /// Ticks in an election timeout.
 const ELECTION_TICKS: u32 = 10;
-/// Milliseconds of an election timeout where the options do not say.
-const ELECTION_MS: u64 = 1_000;
 
 /// One of the automata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,10 +69,18 @@ enum Send {
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
     pub(crate) id: MemberId,
-    /// The members that found the cluster; none if this one joins.
-    pub(crate) founders: Vec<MemberId>,
+    /// How many members found the cluster; none if this one joins.
+    pub(crate) founders: usize,
     /// Members of the cluster that this one joins.
     pub(crate) remotes: Vec<MemberId>,
+}
+
+/// What is published to the calls, as in the server.
+pub(crate) struct Published {
+    pub(crate) view: Arc<Slot<MemberView>>,
+    pub(crate) status: Arc<Slot<NodeStatus>>,
+    pub(crate) bells: Arc<[Bell]>,
+    pub(crate) learner: Arc<AtomicBool>,
 }
 
 /// What leaves a process for its peer plane.
@@ -100,6 +108,7 @@ pub(crate) struct Process {
     /// The published View and state, as the shell sees them.
     pub(crate) view: Arc<MemberView>,
     pub(crate) status: NodeStatus,
+    pub(crate) shared: Published,
     pub(crate) replies: VecDeque<(ReplyToken, Reply)>,
     /// The monotonic clock of this boot.
     pub(crate) clock: Clock,
@@ -170,9 +179,19 @@ pub(crate) fn snap_dir() -> PathBuf {
     PathBuf::from(DIR).join("snap")
 }
 
-/// The URL at which members reach a member. Nobody dials it.
-pub(crate) fn peer_url(id: MemberId) -> String {
-    format!("http://m{}:2380", id.0)
+/// The URL at which members reach the machine at a place. Nobody dials it.
+pub(crate) fn peer_url(place: usize) -> String {
+    format!("http://m{place}:2380")
+}
+
+/// The machine of a URL.
+pub(crate) fn place_of(url: &str) -> Option<usize> {
+    url.strip_prefix("http://m")?.strip_suffix(":2380")?.parse().ok()
+}
+
+/// The id of a founding member, by its place.
+pub(crate) fn founder_id(place: usize) -> MemberId {
+    MemberId(7 + place as u64)
 }
 
 /// Where the request ids of a boot begin: no two boots of all members share any.
@@ -191,23 +210,24 @@ fn config(options: &Options, identity: &Identity, boot: u64, hooks: Hooks) -> St
         name: format!("m{}", member.0),
         client_urls: vec![format!("http://m{}:2379", member.0)],
     };
-    let founder = |id: &MemberId| Member {
-        id: id.0,
-        peer_urls: Some(vec![peer_url(*id)]),
-        name: format!("m{}", id.0),
+    let founder = |place: usize| Member {
+        id: founder_id(place).0,
+        peer_urls: Some(vec![peer_url(place)]),
+        name: format!("m{}", founder_id(place).0),
         ..Member::default()
     };
-    let election_ms = options.cluster.as_ref().map_or(ELECTION_MS, |c| c.election_ms);
+    let election = options.election();
+    let election_ms = election.as_millis() as u64;
     StartConfig {
         snap_dir: snap_dir(),
         wal_dir: wal_dir(),
         member,
         cluster: ClusterId(9),
-        founders: identity.founders.iter().map(founder).collect(),
+        founders: (0..identity.founders).map(founder).collect(),
         node: NodeConfig {
             id: member,
             tick: Duration::from_millis(election_ms / u64::from(ELECTION_TICKS)),
-            election: Duration::from_millis(election_ms),
+            election,
             snapshot_count: options.snapshot_count,
             catchup_entries: options.catchup_entries,
             attributes,
@@ -246,12 +266,18 @@ impl Process {
         (plant, hooks): (Option<Plant>, Hooks),
     ) -> Result<Self, StartError> {
         let may = MayBlock::on_this_thread();
-        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let disk: Arc<dyn Disk> = Arc::new(disk.clone());
         let begin = clock.at(now);
         let config = config(options, identity, boot, hooks);
-        let parts = start(shared, &may, begin, config, Box::new(entropy))?;
+        let parts = start(disk, &may, begin, config, Box::new(entropy))?;
         let Parts { node, log_writer, applier, committer, .. } = parts;
-        let view = Arc::new(applier.view());
+        let shared = Published {
+            view: Arc::new(Slot::new(applier.view())),
+            status: Arc::new(Slot::new(NodeStatus::default())),
+            bells: [Bell::default()].into(),
+            learner: Arc::default(),
+        };
+        let view = shared.view.load();
         let own = identity.id;
         let peers = view.members.iter().map(|m| MemberId(m.id)).filter(|id| *id != own).collect();
         let remotes = identity.remotes.iter().copied().filter(|id| *id != own).collect();
@@ -276,6 +302,7 @@ impl Process {
             sending: Default::default(),
             stalled: [0; 4],
             view,
+            shared,
             status: NodeStatus::default(),
             replies: VecDeque::new(),
             clock,
@@ -413,6 +440,12 @@ impl Process {
         ends
     }
 
+    /// A lease's time to live as granted, if there is such a lease.
+    pub(crate) fn ttl(&self, lease: LeaseId) -> Option<i64> {
+        let mut leases = self.applier.machine().leases().iter();
+        leases.find(|(id, _)| *id == lease).map(|(_, lease)| lease.ttl)
+    }
+
     fn handle_log(&mut self, clock: Instant, inputs: &mut Vec<LogInput>) -> Result<(), String> {
         let may = MayBlock::on_this_thread();
         let mut done = Vec::new();
@@ -534,12 +567,19 @@ impl Process {
             }
             Send::ToCommitter(input) => self.send_to_committer(input),
             Send::View(view) => {
-                // The old View is dropped here, outside the slot, as in the server.
-                self.view = Arc::new(*view);
+                let before = self.view.store.revision();
+                let own = view.members.get(self.id);
+                self.shared.learner.store(own.is_some_and(|m| m.is_learner), Ordering::Relaxed);
+                drop(self.shared.view.store(*view));
+                self.view = self.shared.view.load();
+                if self.view.store.revision() > before {
+                    self.shared.bells.iter().for_each(Bell::ring);
+                }
             }
             Send::Status(status) => {
                 checks.status(self.id, &self.status, &status)?;
                 self.status = status;
+                self.shared.status.store(status);
             }
             Send::Replies(replies) => self.replies.extend(replies),
             Send::ToPeers(messages) => {

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use env::{Entropy, SplitMix};
 use model::Request;
 
-use crate::gateway::Ask;
 use crate::options::Options;
+use crate::wire::Ask;
 
 /// What clients know of the store.
 #[derive(Debug, Default)]

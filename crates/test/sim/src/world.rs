@@ -14,15 +14,14 @@ use std::sync::Arc;
 use api::error::Status;
 use env::mem::MemDisk;
 use env::{Entropy, SplitMix};
-use member::AutoCompaction;
 use model::History;
-use types::{MemberId, Revision};
+use types::MemberId;
 
 use crate::admin::Admin;
 use crate::checks::Checks;
 use crate::clients::{Client, Watcher};
 use crate::faults::Heal;
-use crate::gateway::{Gateway, Told};
+use crate::gateway::Gateway;
 use crate::network::{Network, Weather};
 use crate::options::{Options, Shape};
 use crate::plant::Plant;
@@ -30,9 +29,11 @@ use crate::probes::Probes;
 use crate::process::{Automaton, Process};
 use crate::trace::Trace;
 use crate::transfers::Transfer;
-use crate::watches::Watches;
+use crate::wire::Told;
 use crate::workload::{self, Known};
 
+/// Milliseconds between looks at who is connected.
+const DIAL_MS: u64 = 500;
 /// Nanoseconds in a millisecond.
 pub(crate) const MS: u64 = 1_000_000;
 
@@ -95,7 +96,6 @@ pub(crate) struct Running {
     pub(crate) process: Process,
     pub(crate) boot: u64,
     pub(crate) gateway: Gateway,
-    pub(crate) watches: Watches,
     /// Whether clients may call: the member is ready, and the View shows that.
     pub(crate) serving: bool,
     /// Whether it is a learner by its own View: those serve no clients here.
@@ -104,10 +104,8 @@ pub(crate) struct Running {
     pub(crate) stop_at: Option<u64>,
     /// Planted: leases that it will end, and when.
     pub(crate) revokes: Vec<(u64, i64)>,
-    pub(crate) auto: Option<AutoCompaction>,
-    pub(crate) next_auto: u64,
-    pub(crate) next_progress: u64,
-    pub(crate) auto_call: Option<(u64, usize, Revision)>,
+    /// When it looks next who is connected.
+    pub(crate) next_dial: u64,
 }
 
 /// Counters for the summary.
@@ -168,6 +166,8 @@ pub(crate) struct World {
     /// When the next fault comes, and what ends when.
     pub(crate) next_fault: u64,
     pub(crate) heals: Vec<(u64, Heal)>,
+    /// The operations that calls belong to.
+    pub(crate) places: BTreeMap<u64, usize>,
     /// The operations that requests in the log belong to.
     pub(crate) requests: BTreeMap<u64, usize>,
     /// What the members' hooks have told.
@@ -184,12 +184,10 @@ enum Act {
     Start(usize),
     Automaton(usize, Automaton),
     Replies(usize),
-    PoolCall(usize),
-    PoolWatch(usize),
-    WatchTurn(usize),
-    Progress(usize),
-    Compact(usize),
-    Forward(usize),
+    Turn(usize),
+    Job(usize),
+    Timer(usize),
+    Dial(usize),
     Stop(usize),
     Revoke(usize),
     Client(usize),
@@ -245,6 +243,7 @@ impl World {
             next_fault,
             heals: Vec::new(),
             probes: Arc::new(Probes::new(seed)),
+            places: BTreeMap::new(),
             requests: BTreeMap::new(),
             last_error: None,
             boots: 0,
@@ -290,13 +289,16 @@ impl World {
             self.go_wrong();
         }
         // What was about to happen may be gone.
-        if self.counts.crashes > crashes { Ok(()) } else { self.act(act) }
+        if self.counts.crashes == crashes {
+            self.act(act)?;
+        }
+        let mut running = self.members.iter_mut().filter_map(|m| m.running.as_mut());
+        running.find_map(|running| running.gateway.violation.take()).map_or(Ok(()), Err)
     }
 
     /// Everything that can happen, and from when on.
     fn each_act(&self, each: &mut dyn FnMut(Act, u64, u64)) {
         let now = self.now;
-        let mut serving = false;
         for (m, member) in self.members.iter().enumerate() {
             let Some(running) = &member.running else {
                 if member.part != Part::Gone {
@@ -304,7 +306,6 @@ impl World {
                 }
                 continue;
             };
-            serving |= member.serves();
             if member.paused_until > now {
                 each(Act::Replies(m), member.paused_until, now);
                 continue;
@@ -321,16 +322,12 @@ impl World {
                 }
             };
             if_any(!process.replies.is_empty(), Act::Replies(m));
-            if_any(running.gateway.has_jobs(), Act::PoolCall(m));
-            if_any(running.watches.has_jobs(), Act::PoolWatch(m));
-            if_any(running.watches.has_news(&process.view), Act::WatchTurn(m));
-            each(Act::Progress(m), running.next_progress, now);
-            if running.auto.is_some() && running.auto_call.is_none() && self.chaos {
-                each(Act::Compact(m), running.next_auto, now);
+            if_any(running.gateway.has_turns(), Act::Turn(m));
+            if_any(running.gateway.has_jobs(), Act::Job(m));
+            if let Some(at) = running.gateway.due(process) {
+                each(Act::Timer(m), at, now);
             }
-            if let Some(at) = running.gateway.forwards.iter().map(|f| f.due.min(f.until)).min() {
-                each(Act::Forward(m), at, now);
-            }
+            each(Act::Dial(m), running.next_dial, now);
             if let Some(at) = running.stop_at {
                 each(Act::Stop(m), at, now);
             }
@@ -355,7 +352,7 @@ impl World {
                 each(Act::Heal(h), *at, now);
             }
         }
-        if !serving {
+        if !self.members.iter().any(Member::serves) {
             return;
         }
         if self.chaos {
@@ -394,84 +391,34 @@ impl World {
     }
 
     fn act(&mut self, act: Act) -> Result<(), String> {
-        let member = match act {
-            Act::Replies(m)
-            | Act::PoolCall(m)
-            | Act::PoolWatch(m)
-            | Act::WatchTurn(m)
-            | Act::Progress(m) => m,
+        match act {
             Act::Start(m) => return self.start(m),
             Act::Automaton(m, which) => return self.step_automaton(m, which),
-            Act::Compact(m) => {
-                self.compact_by_itself(m);
-                return Ok(());
+            Act::Replies(m) => self.deliver(m),
+            Act::Turn(m) => self.turn(m),
+            Act::Job(m) => {
+                let running = self.members[m].running.as_mut().expect("listed while it runs");
+                running.gateway.run_job(&mut self.entropy);
             }
-            Act::Forward(m) => {
-                self.forward(m);
-                return Ok(());
+            Act::Timer(m) => self.fire(m),
+            Act::Dial(m) => {
+                let running = self.members[m].running.as_mut().expect("listed while it runs");
+                running.next_dial = self.now + DIAL_MS * MS;
+                self.dial(m);
             }
-            Act::Stop(m) => {
-                self.end(m, false);
-                return Ok(());
-            }
-            Act::Revoke(m) => {
-                self.revoke_as_deposed(m);
-                return Ok(());
-            }
-            Act::Client(c) => {
-                self.step_client(c);
-                return Ok(());
-            }
-            Act::GiveUp(c) => {
-                self.give_up(c);
-                return Ok(());
-            }
-            Act::Watcher(w) => {
-                self.step_watcher(w);
-                return Ok(());
-            }
-            Act::Packet => {
-                self.deliver_packet();
-                return Ok(());
-            }
-            Act::Transfer(t) => {
-                self.step_transfer(t);
-                return Ok(());
-            }
-            Act::Admin => {
-                self.step_admin();
-                return Ok(());
-            }
-            Act::Fault => {
-                self.inflict();
-                return Ok(());
-            }
+            Act::Stop(m) => self.end(m, false),
+            Act::Revoke(m) => self.revoke_as_deposed(m),
+            Act::Client(c) => self.step_client(c),
+            Act::GiveUp(c) => self.give_up(c),
+            Act::Watcher(w) => self.step_watcher(w),
+            Act::Packet => self.deliver_packet(),
+            Act::Transfer(t) => self.step_transfer(t),
+            Act::Admin => self.step_admin(),
+            Act::Fault => self.inflict(),
             Act::Heal(h) => {
                 let (_, heal) = self.heals.swap_remove(h);
                 self.heal(heal);
-                return Ok(());
             }
-        };
-        let running = self.members[member].running.as_mut().expect("listed while it runs");
-        match act {
-            Act::PoolWatch(_) => {
-                running.watches.run_job(&running.process.view, &mut self.entropy);
-            }
-            Act::WatchTurn(_) => {
-                let view = Arc::clone(&running.process.view);
-                running.watches.turn(&view, &mut self.entropy);
-            }
-            Act::Progress(_) => {
-                running.next_progress = self.now + self.options.progress_ms * MS;
-                running.watches.tick();
-                self.decide_version(member);
-                self.dial(member);
-            }
-            Act::PoolCall(_) => {
-                running.gateway.run_job(&mut self.entropy);
-                self.collect(member);
-            }
-            _ => self.deliver(member),
         }
         Ok(())
     }

@@ -20,9 +20,9 @@ use member::{CommitPolicy, CompactionPace, Retention};
 use rpc::{Cors, Settings};
 use types::{Url, limits};
 
-use crate::corruption::Checks;
 use crate::options::Options;
 use crate::threads::Keep;
+use calls::corruption::Checks;
 use observe::logging::{Format, Level};
 
 use features::Features;

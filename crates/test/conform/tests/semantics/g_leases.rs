@@ -144,6 +144,21 @@ fn g9_time_to_live_tells_time_and_keys() {
 }
 
 #[test]
+fn g9_a_second_of_a_lease_is_gone_from_the_first_moment_on() {
+    on_shared_pair(async |s| {
+        let told = async |s: &mut Session, id: i64| {
+            s.grant(id, 90).await.unwrap();
+            let left = time_to_live(s, id, false).await.ttl;
+            s.revoke(id).await.unwrap();
+            left
+        };
+        for id in 300..340 {
+            assert_eq!(told(s, id).await, 89);
+        }
+    });
+}
+
+#[test]
 fn g11_leases_are_listed_by_the_time_they_have_left() {
     on_fresh_pair(&[], async |s| {
         // For who does not lead, no lease ever ends (G17): the order is nobody's.

@@ -77,7 +77,7 @@ fn k2_k18_a_new_member_has_an_id_of_its_time_and_no_name() {
         let added = added.unwrap();
         let mut times = before..=now();
         let member = added.member.clone().unwrap();
-        let is_it = |time| rpc::identity::added_member_id(&urls, time).0 == member.id;
+        let is_it = |time| calls::identity::added_member_id(&urls, time).0 == member.id;
         assert!(times.any(is_it), "{member:?}");
         assert_eq!((member.name.as_str(), member.client_ur_ls.len()), ("", 0));
         assert_eq!(member.peer_ur_ls, urls);

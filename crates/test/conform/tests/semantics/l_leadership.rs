@@ -248,6 +248,36 @@ fn f21_a_stream_that_asked_for_a_leader_ends_without_one() {
 }
 
 #[test]
+fn f21_a_keep_alive_stream_that_asked_for_a_leader_ends_without_one_too() {
+    on_both_clusters(&[], async |c| {
+        let leader = c.leader().await;
+        let client = c.client(leader).await;
+        let request = http::Request::post("http://localhost/etcdserverpb.Lease/LeaseKeepAlive")
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("hasleader", "true")
+            .body(())
+            .unwrap();
+        let message = pb::LeaseKeepAliveRequest { id: 77 };
+        let body = conform::grpc::envelope(&prost::Message::encode_to_vec(&message));
+        let mut stream = client.try_begin(request, Some(body), false).await.unwrap();
+        let patience = Duration::from_secs(8);
+        let first = stream.next::<pb::LeaseKeepAliveResponse>(patience).await.unwrap();
+        assert_eq!(
+            first.map(|answer| answer.ttl),
+            Some(0),
+            "no such lease, and the stream is open"
+        );
+        for other in (0..3).filter(|&other| other != leader) {
+            c.nodes[other].kill();
+        }
+        let ended = stream.next::<pb::LeaseKeepAliveResponse>(patience).await.unwrap_err();
+        c.note(format!("{ended:?}"));
+        assert_eq!((ended.code, ended.message.as_str()), (UNAVAILABLE, "etcdserver: no leader"));
+    });
+}
+
+#[test]
 fn f23_every_member_shows_every_event_once() {
     on_both_clusters(&[], async |c| {
         let mut streams = Vec::new();

@@ -12,6 +12,7 @@ mod d_txn;
 mod e_compaction;
 mod f_watch;
 mod g_leases;
+mod h_auth;
 mod i_alarms;
 mod j_limits;
 mod k_members;

@@ -1,0 +1,306 @@
+//! Every method on the client port, arm by arm.
+//!
+//! [`handler`] names each method: one that is added to the table without an arm here does not
+//! compile (`tests/exhaustive.rs` sees that), nor does a row without a rule of authorization.
+
+use std::rc::Rc;
+
+use api::error::{ApiError, Code, Status};
+use api::method::{Learner, Method, Row};
+use bytes::Bytes;
+use member::Reply;
+
+use crate::answer::{Answer, Encoded, Finish, Then};
+use crate::caller::{Allowed, Caller, Wish, authorize};
+use crate::host::Measure;
+use crate::leaderless::Leaderless;
+use crate::member::Member;
+use crate::stream::{Out, Serving, Source};
+use crate::watch::Watches;
+use crate::{auth, cluster, downgrade, health, kv, lease, maintenance, range_stream};
+
+/// What a call brings besides its messages. The transport makes it.
+#[derive(Clone, Debug)]
+pub struct Call<'a> {
+    /// The method's row in the table.
+    pub row: &'static Row,
+    /// Who calls.
+    pub caller: Caller,
+    /// Whether the client wants to be refused when there is no leader (`hasleader`).
+    pub requires_leader: bool,
+    /// The version of the API that the client states (`client-api-version`).
+    pub client_version: Option<&'a [u8]>,
+}
+
+/// Answers the calls of one runtime.
+pub struct Calls {
+    member: Rc<Member>,
+    watches: Rc<Watches>,
+    leaderless: Rc<Leaderless>,
+}
+
+impl Calls {
+    /// The calls of a runtime.
+    #[must_use]
+    pub fn new(member: Rc<Member>) -> Rc<Self> {
+        let watches = Watches::new(Rc::clone(&member));
+        Rc::new(Self { member, watches, leaderless: Rc::default() })
+    }
+
+    /// The member that answers.
+    #[must_use]
+    pub fn member(&self) -> &Rc<Member> {
+        &self.member
+    }
+
+    /// Checks that hold for every call, before its first message is looked at: whether a learner
+    /// serves the method, the client's version text and its wish for a leader.
+    ///
+    /// # Errors
+    /// The client's, or that this member cannot serve it now.
+    //= etcd 3.7.3: server/etcdserver/api/v3rpc/interceptor.go#newUnaryInterceptor
+    pub fn check(&self, call: &Call<'_>) -> Result<(), Status> {
+        // A range is looked at when it is decoded.
+        if call.row.learner == Learner::Never && self.member.shared.is_learner() {
+            return Err(ApiError::NotSupportedForLearner.into());
+        }
+        let version = call.client_version.unwrap_or(b"unknown");
+        match std::str::from_utf8(version) {
+            Ok(version) => {
+                self.member.measure(Measure::Client { kind: call.row.kind, version });
+            }
+            Err(_) => return Err(ApiError::InvalidClientApiVersion.into()),
+        }
+        if call.requires_leader && self.member.status().leader.is_none() {
+            return Err(ApiError::NoLeader.into());
+        }
+        Ok(())
+    }
+
+    /// Answers a unary call: the encoded request in, the encoded response in `out`, which is empty.
+    ///
+    /// # Errors
+    /// The status to end the call with; what `out` holds then is worthless.
+    pub fn unary(
+        &self,
+        call: &Call<'_>,
+        message: Bytes,
+        out: &mut Encoded,
+    ) -> Result<Answer, Status> {
+        self.check(call)?;
+        match handler(call.row.method) {
+            Handler::Now(answer) => answer(&self.member, call, message, out),
+            Handler::Later(answer) => answer(&self.member, call, message),
+            Handler::NotImplemented => Err(not_implemented(call.row)),
+            Handler::OneRequest(_) | Handler::Stream(_) => {
+                unreachable!("{} is a stream", call.row.name)
+            }
+        }
+    }
+
+    /// Goes on with a call that was [`Answer::Later`], when its reply is there.
+    ///
+    /// # Errors
+    /// As [`Calls::unary`].
+    pub fn finish(
+        &self,
+        finish: Finish,
+        reply: Reply,
+        out: &mut Encoded,
+    ) -> Result<Answer, Status> {
+        let member = &self.member;
+        match finish.then {
+            Then::Range(..) => kv::finish_range(member, finish, reply, out),
+            Then::Members(_) => cluster::finish_member_list(member, finish, reply, out),
+            Then::Applied(kind, applied) => {
+                kv::finish_write(member, (kind, applied), finish, reply, out)
+            }
+            Then::Compacted(revision) => kv::finish_compaction(member, revision, reply, out),
+            Then::Defragmented => maintenance::finish_defragment(member, &finish, reply, out),
+            Then::Leases => lease::finish_leases(member, reply, out),
+            Then::TimeToLive(lease, keys) => {
+                lease::finish_time_to_live(member, lease, keys, reply, out)
+            }
+            Then::Moved => cluster::finish_move_leader(reply, out),
+        }
+    }
+
+    /// Serves a call with one request and a stream of responses until its status. It must have
+    /// passed [`Calls::check`] before its request was read.
+    #[must_use]
+    pub fn one_request(&self, call: &Call<'_>, request: Bytes, sink: Out) -> Serving {
+        let serving = match handler(call.row.method) {
+            Handler::OneRequest(serve) => serve(self, call, request, sink),
+            Handler::NotImplemented => refused(not_implemented(call.row)),
+            Handler::Now(_) | Handler::Later(_) | Handler::Stream(_) => {
+                unreachable!("{} has no stream of responses only", call.row.name)
+            }
+        };
+        self.guard(call, serving)
+    }
+
+    /// Serves a call with streams both ways until its status. It must have passed
+    /// [`Calls::check`].
+    #[must_use]
+    pub fn stream(&self, call: &Call<'_>, requests: Box<dyn Source>, sink: Out) -> Serving {
+        let serving = match handler(call.row.method) {
+            Handler::Stream(serve) => serve(self, call, requests, sink),
+            Handler::NotImplemented => refused(not_implemented(call.row)),
+            Handler::Now(_) | Handler::Later(_) | Handler::OneRequest(_) => {
+                unreachable!("{} has no streams both ways", call.row.name)
+            }
+        };
+        self.guard(call, serving)
+    }
+
+    /// Ends a stream that requires a leader when there is none for long.
+    fn guard(&self, call: &Call<'_>, serving: Serving) -> Serving {
+        if !call.requires_leader {
+            return serving;
+        }
+        Box::pin(Rc::clone(&self.leaderless).guard(Rc::clone(&self.member), serving))
+    }
+}
+
+impl Call<'_> {
+    /// Whether the method is allowed to the caller, where its rule looks at nothing else.
+    ///
+    /// # Errors
+    /// As [`authorize`].
+    pub(crate) fn permit(&self, member: &Member) -> Result<Allowed, Status> {
+        authorize(self.row, &self.caller, &member.view(), Wish::Method)
+    }
+}
+
+/// What answers the calls of a method.
+enum Handler {
+    /// One request; the response may be written at once.
+    Now(fn(&Rc<Member>, &Call<'_>, Bytes, &mut Encoded) -> Result<Answer, Status>),
+    /// One request whose response never is: something must be waited for.
+    Later(fn(&Rc<Member>, &Call<'_>, Bytes) -> Result<Answer, Status>),
+    /// One request, many responses.
+    OneRequest(fn(&Calls, &Call<'_>, Bytes, Out) -> Serving),
+    /// Many of both.
+    Stream(fn(&Calls, &Call<'_>, Box<dyn Source>, Out) -> Serving),
+    /// This version has no answer yet (COMPAT.md lists these methods).
+    NotImplemented,
+}
+
+/// The handler of each method. No arm stands for methods that it does not name.
+fn handler(method: Method) -> Handler {
+    use Handler::{Later, NotImplemented, Now, OneRequest, Stream};
+    match method {
+        Method::Range => Now(kv::range),
+        Method::RangeStream => OneRequest(range_stream),
+        Method::Put => Later(kv::put),
+        Method::DeleteRange => Later(kv::delete),
+        Method::Txn => Later(kv::txn),
+        Method::Compact => Later(kv::compact),
+        Method::Watch => Stream(watch),
+        Method::LeaseGrant => Later(lease::grant),
+        Method::LeaseRevoke => Later(lease::revoke),
+        Method::LeaseKeepAlive => Stream(keep_alive),
+        Method::LeaseTimeToLive => Later(lease::time_to_live),
+        Method::LeaseLeases => Later(lease::leases),
+        Method::MemberAdd => Later(cluster::member_add),
+        Method::MemberRemove => Later(cluster::member_remove),
+        Method::MemberUpdate => Later(cluster::member_update),
+        Method::MemberList => Now(cluster::member_list),
+        Method::MemberPromote => Later(cluster::member_promote),
+        Method::Alarm => Later(maintenance::alarm),
+        Method::Status => Now(maintenance::status),
+        Method::Defragment => Later(maintenance::defragment),
+        Method::Hash => Later(maintenance::hash),
+        Method::HashKV => Later(maintenance::hash_kv),
+        Method::Snapshot => OneRequest(snapshot),
+        Method::MoveLeader => Later(cluster::move_leader),
+        Method::Downgrade => Later(downgrade::downgrade),
+        Method::AuthStatus => Now(auth::status),
+        Method::Authenticate => Later(auth::authenticate),
+        Method::HealthCheck => Now(health::check),
+        Method::HealthList => Now(health::list),
+        Method::HealthWatch => OneRequest(health_watch),
+        Method::AuthEnable
+        | Method::AuthDisable
+        | Method::UserAdd
+        | Method::UserGet
+        | Method::UserList
+        | Method::UserDelete
+        | Method::UserChangePassword
+        | Method::UserGrantRole
+        | Method::UserRevokeRole
+        | Method::RoleAdd
+        | Method::RoleGet
+        | Method::RoleList
+        | Method::RoleDelete
+        | Method::RoleGrantPermission
+        | Method::RoleRevokePermission => NotImplemented,
+        Method::Lock | Method::Unlock => NotImplemented,
+        Method::Campaign | Method::Proclaim | Method::Leader | Method::Observe | Method::Resign => {
+            NotImplemented
+        }
+    }
+}
+
+fn watch(calls: &Calls, call: &Call<'_>, requests: Box<dyn Source>, sink: Out) -> Serving {
+    Box::pin(Rc::clone(&calls.watches).stream(call.caller.clone(), requests, sink))
+}
+
+fn keep_alive(calls: &Calls, call: &Call<'_>, requests: Box<dyn Source>, sink: Out) -> Serving {
+    let member = Rc::clone(&calls.member);
+    Box::pin(lease::keep_alive(member, call.caller.clone(), requests, sink))
+}
+
+fn range_stream(calls: &Calls, call: &Call<'_>, request: Bytes, sink: Out) -> Serving {
+    let member = Rc::clone(&calls.member);
+    Box::pin(range_stream::range_stream(member, call.caller.clone(), request, sink))
+}
+
+fn snapshot(calls: &Calls, call: &Call<'_>, _: Bytes, sink: Out) -> Serving {
+    match call.permit(&calls.member) {
+        Ok(allowed) => Box::pin(maintenance::snapshot(Rc::clone(&calls.member), allowed, sink)),
+        Err(status) => refused(status),
+    }
+}
+
+fn health_watch(calls: &Calls, call: &Call<'_>, request: Bytes, sink: Out) -> Serving {
+    match call.permit(&calls.member) {
+        Ok(allowed) => Box::pin(health::watch(allowed, request, sink)),
+        Err(status) => refused(status),
+    }
+}
+
+/// A stream that ends at once.
+fn refused(status: Status) -> Serving {
+    Box::pin(std::future::ready(Err(status)))
+}
+
+fn not_implemented(row: &Row) -> Status {
+    Status::new(
+        Code::Unimplemented,
+        format!("method {} of {} is not implemented in Quorate {VERSION}", row.name, row.service),
+    )
+}
+
+/// The product's version.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+#[cfg(test)]
+mod tests {
+    use api::method::{Kind, METHODS};
+
+    use super::*;
+
+    #[test]
+    fn handlers_are_of_their_methods_kind() {
+        for row in METHODS {
+            let fits = match handler(row.method) {
+                Handler::Now(_) | Handler::Later(_) => row.kind == Kind::Unary,
+                Handler::OneRequest(_) => row.kind == Kind::ServerStream,
+                Handler::Stream(_) => row.kind == Kind::BidiStream,
+                Handler::NotImplemented => true,
+            };
+            assert!(fits, "{row:?}");
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! The Lease service.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use api::error::{ApiError, Status};
+use api::etcdserverpb::{
+    LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesResponse,
+    LeaseRevokeRequest, LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+};
+use api::method::Method;
+use bytes::Bytes;
+use env::Failpoint;
+use machine::CommandKind;
+use member::{ApplierInput, LeaseTime, NodeInput, Reply};
+use prost::Message;
+use types::{LeaseId, Revision};
+
+use crate::answer::{Answer, Applied, Body, Encoded, Finish, LeaseKeys, Then};
+use crate::caller::{Allowed, Caller, Wish, authorize};
+use crate::decode::{decode, decode_in_stream, unchanged};
+use crate::host::Measure;
+use crate::kv::{Write, check_quota, write};
+use crate::member::Member;
+use crate::replies::Wait;
+use crate::stream::{Out, Source, next, next_now, seal_into, send_sealed};
+use crate::{Call, peers};
+
+pub(crate) fn grant(
+    member: &Rc<Member>,
+    call: &Call<'_>,
+    message: Bytes,
+) -> Result<Answer, Status> {
+    let mut request: LeaseGrantRequest = decode(message.clone())?;
+    let allowed = call.permit(member)?;
+    if let Some(refused) = check_quota(member, machine::command::LEASE_COST) {
+        return Ok(refused);
+    }
+    let body = if request.id == 0 {
+        //= etcd 3.7.3: server/etcdserver/v3_server.go#LeaseGrant
+        while request.id == 0 {
+            request.id = (member.next_id().0 & (u64::MAX >> 1)) as i64;
+        }
+        request.encode_to_vec().into()
+    } else {
+        unchanged(message, &request)
+    };
+    write(member, Write::new(call, CommandKind::LeaseGrant, Applied::Grant, body, allowed), None)
+}
+
+pub(crate) fn revoke(
+    member: &Rc<Member>,
+    call: &Call<'_>,
+    message: Bytes,
+) -> Result<Answer, Status> {
+    let request: LeaseRevokeRequest = decode(message.clone())?;
+    let wish = Wish::Lease(LeaseId(request.id));
+    let allowed = authorize(call.row, &call.caller, &member.view(), wish)?;
+    let body = unchanged(message, &request);
+    write(member, Write::new(call, CommandKind::LeaseRevoke, Applied::Revoke, body, allowed), None)
+}
+
+pub(crate) fn time_to_live(
+    member: &Rc<Member>,
+    call: &Call<'_>,
+    message: Bytes,
+) -> Result<Answer, Status> {
+    let request: LeaseTimeToLiveRequest = decode(message)?;
+    let lease = LeaseId(request.id);
+    let wish = Wish::LeaseTime { lease, keys: request.keys };
+    let _: Allowed = authorize(call.row, &call.caller, &member.view(), wish)?;
+    let token = member.begin(|token| NodeInput::TimeToLive { token, lease });
+    let keys = if request.keys { LeaseKeys::Told } else { LeaseKeys::Untold };
+    let then = Then::TimeToLive(lease, keys);
+    Ok(Answer::Later(token, Finish { began: member.now(), caller: call.caller.clone(), then }))
+}
+
+fn time_response(lease: LeaseId, time: LeaseTime) -> LeaseTimeToLiveResponse {
+    LeaseTimeToLiveResponse {
+        id: lease.0,
+        ttl: time.remaining,
+        granted_ttl: time.granted,
+        ..LeaseTimeToLiveResponse::default()
+    }
+}
+
+fn no_such_lease(lease: LeaseId) -> LeaseTimeToLiveResponse {
+    LeaseTimeToLiveResponse { id: lease.0, ttl: -1, ..LeaseTimeToLiveResponse::default() }
+}
+
+fn now(member: &Member) -> Revision {
+    member.view().store.revision()
+}
+
+/// Node has told what is left of a lease.
+pub(crate) fn finish_time_to_live(
+    member: &Rc<Member>,
+    lease: LeaseId,
+    keys: LeaseKeys,
+    reply: Reply,
+    out: &mut Encoded,
+) -> Result<Answer, Status> {
+    let mut response = match reply {
+        Reply::TimeToLive(None) => no_such_lease(lease),
+        Reply::TimeToLive(Some(time)) if keys == LeaseKeys::Told => {
+            return Ok(waits_for_keys(member, lease, time));
+        }
+        Reply::TimeToLive(Some(time)) => time_response(lease, time),
+        Reply::Elsewhere(_) => return Ok(waits_for_leader(member, lease, keys)),
+        Reply::Refused(error) => return Err(error.into()),
+        other => unreachable!("a time to live is answered by one, not {other:?}"),
+    };
+    response.header = Some(member.header(now(member)));
+    out.put(&response);
+    Ok(Answer::Now)
+}
+
+/// What is committed may be on its way to apply: etcd waits for it as well.
+fn waits_for_keys(member: &Rc<Member>, lease: LeaseId, time: LeaseTime) -> Answer {
+    let member = Rc::clone(member);
+    Answer::Waits(Box::pin(async move {
+        let mut response = time_response(lease, time);
+        if member.view_at(member.status().commit).await.is_ok() {
+            match member.ask_applier(|token| ApplierInput::LeaseKeys { token, lease }).await {
+                Reply::LeaseKeys(keys) => response.keys = keys,
+                Reply::Refused(error) => return Err(error.into()),
+                other => unreachable!("keys are answered by keys, not {other:?}"),
+            }
+        }
+        response.header = Some(member.header(now(&member)));
+        Ok(Body::of(&response))
+    }))
+}
+
+fn waits_for_leader(member: &Rc<Member>, lease: LeaseId, keys: LeaseKeys) -> Answer {
+    let member = Rc::clone(member);
+    Answer::Waits(Box::pin(async move {
+        let wants = keys == LeaseKeys::Told;
+        let told = peers::time_to_live_on_leader(&member, lease, wants).await?;
+        let mut response = told.unwrap_or_else(|| no_such_lease(lease));
+        response.header = Some(member.header(now(&member)));
+        Ok(Body::of(&response))
+    }))
+}
+
+pub(crate) fn leases(member: &Rc<Member>, call: &Call<'_>, _: Bytes) -> Result<Answer, Status> {
+    let _: Allowed = call.permit(member)?;
+    let token = member.begin(NodeInput::Leases);
+    let caller = call.caller.clone();
+    Ok(Answer::Later(token, Finish { began: member.now(), caller, then: Then::Leases }))
+}
+
+pub(crate) fn finish_leases(
+    member: &Member,
+    reply: Reply,
+    out: &mut Encoded,
+) -> Result<Answer, Status> {
+    let leases = match reply {
+        Reply::Leases(leases) => leases,
+        Reply::Refused(error) => return Err(error.into()),
+        other => unreachable!("a list of leases is answered by one, not {other:?}"),
+    };
+    out.put(&LeaseLeasesResponse {
+        header: Some(member.header(now(member))),
+        leases: leases.into_iter().map(|id| LeaseStatus { id: id.0 }).collect(),
+    });
+    Ok(Answer::Now)
+}
+
+/// Keep-alives of a stream that are asked and answered together at most.
+const KEEP_ALIVES_AT_ONCE: usize = 64;
+/// Bytes of an answer in its envelope, about.
+const RESPONSE_BYTES: usize = 64;
+
+/// A keep-alive that waits for its answer: the lease, and the revision before the renewal.
+type Asked = (LeaseId, Revision, Wait<Reply>);
+
+/// How a stream goes on.
+type Next = Option<Result<(), Status>>;
+
+/// Renews leases until the client ends the stream. What has come already is asked together and
+/// answered together, in order.
+pub(crate) async fn keep_alive(
+    member: Rc<Member>,
+    caller: Caller,
+    mut requests: Box<dyn Source>,
+    sink: Out,
+) -> Result<(), Status> {
+    let mut asked = VecDeque::new();
+    while let Some(message) = next(&mut *requests).await? {
+        let mut end = gather(&member, &caller, message, &mut *requests, &mut asked).await;
+        let mut responses = Vec::with_capacity(asked.len() * RESPONSE_BYTES);
+        while let Some((lease, revision, wait)) = asked.pop_front() {
+            match renewed(&member, lease, wait.await).await {
+                Ok(ttl) => {
+                    let header = Some(member.header(revision));
+                    let response = LeaseKeepAliveResponse { header, id: lease.0, ttl };
+                    seal_into(&*sink, &mut responses, &response);
+                }
+                Err(status) => {
+                    end = Some(Err(status));
+                    asked.clear();
+                }
+            }
+        }
+        if send_sealed(&*sink, responses.into()).await.is_err() {
+            break;
+        }
+        if let Some(end) = end {
+            return end;
+        }
+    }
+    Ok(())
+}
+
+/// Asks for what has come; how the stream ends behind that, if it does.
+async fn gather(
+    member: &Member,
+    caller: &Caller,
+    first: Bytes,
+    requests: &mut dyn Source,
+    asked: &mut VecDeque<Asked>,
+) -> Next {
+    let mut message = first;
+    loop {
+        match ask(member, caller, message).await {
+            Ok(one) => asked.push_back(one),
+            Err(status) => return Some(Err(status)),
+        }
+        if asked.len() >= KEEP_ALIVES_AT_ONCE {
+            return None;
+        }
+        match next_now(requests).await? {
+            Ok(Some(next)) => message = next,
+            Ok(None) => return Some(Ok(())),
+            Err(status) => return Some(Err(status)),
+        }
+    }
+}
+
+async fn ask(member: &Member, caller: &Caller, message: Bytes) -> Result<Asked, Status> {
+    let request: LeaseKeepAliveRequest = decode_in_stream(message)?;
+    let lease = LeaseId(request.id);
+    let row = Method::LeaseKeepAlive.row();
+    let view = member.view();
+    let _: Allowed = authorize(row, caller, &view, Wish::Lease(lease))?;
+    // The revision is that from before the renewal, which may wait for the end of the lease.
+    //= etcd 3.7.3: server/etcdserver/api/v3rpc/lease.go#leaseKeepAlive
+    let revision = view.store.revision();
+    let delay = member.shared.failpoints.delay(Failpoint::BeforeCheckpointInLeaseRenew);
+    if !delay.is_zero() {
+        member.sleep(delay).await;
+    }
+    let wait = member.ask(|token| NodeInput::KeepAlive { token, lease, for_peer: false });
+    Ok((lease, revision, wait))
+}
+
+/// The lease's new time to live; 0 if there is no such lease.
+async fn renewed(member: &Member, lease: LeaseId, reply: Reply) -> Result<i64, Status> {
+    match reply {
+        Reply::KeepAlive(ttl) => {
+            member.measure(Measure::LeaseRenewed);
+            Ok(ttl)
+        }
+        Reply::Elsewhere(_) => peers::renew_on_leader(member, lease).await,
+        Reply::Refused(ApiError::LeaseNotFound) => Ok(0),
+        Reply::Refused(error) => Err(error.into()),
+        other => unreachable!("a keep-alive is answered by one, not {other:?}"),
+    }
+}

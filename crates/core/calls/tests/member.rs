@@ -1,0 +1,374 @@
+//! Calls over a member that nobody runs: what they hand out, and what they make of what comes back.
+
+use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use api::error::{ApiError, Code, Status};
+use api::etcdserverpb::{
+    AlarmRequest, InternalRaftRequest, LeaseKeepAliveRequest, MemberListRequest, PutRequest,
+    PutResponse, RangeRequest, RangeResponse, StatusResponse,
+};
+use api::membershippb;
+use api::method::Method;
+use bytes::Bytes;
+use calls::{
+    Answer, Call, Caller, Calls, Encoded, Gone, Host, Identity, LargeResults, Limits, Member,
+    Outbox, Pins, Shared, Sink, Source,
+};
+use env::mem::MemDisk;
+use env::{Failpoints, HashSeed, Hooks, Instant, MayBlock, SplitMix, WallTime};
+use handover::{Bell, Slot};
+use machine::{ApplyConfig, CommandKind, Outcome, PutReply};
+use member::{CommitPolicy, MemberLimits, NodeConfig, NodeInput, NodeStatus, Reply, StartConfig};
+use prost::Message;
+use types::{ClusterId, Index, MemberId, ReplyToken, RequestId, Revision, Term};
+
+const ELECTION: Duration = Duration::from_secs(1);
+
+#[derive(Default)]
+struct Clock(Cell<Instant>);
+
+impl Host for Clock {
+    fn now(&self) -> Instant {
+        self.0.get()
+    }
+
+    fn wall(&self) -> WallTime {
+        WallTime(0)
+    }
+}
+
+fn start_config() -> StartConfig {
+    let founder = machine::Member {
+        id: 7,
+        name: "m".to_owned(),
+        peer_urls: Some(vec!["http://m:2380".to_owned()]),
+        ..machine::Member::default()
+    };
+    StartConfig {
+        snap_dir: PathBuf::from("/d/snap"),
+        wal_dir: PathBuf::from("/d/wal"),
+        member: MemberId(7),
+        cluster: ClusterId(9),
+        founders: vec![founder],
+        node: NodeConfig {
+            id: MemberId(7),
+            tick: ELECTION / 10,
+            election: ELECTION,
+            snapshot_count: 100,
+            catchup_entries: 100,
+            attributes: membershippb::Attributes::default(),
+            cluster_version: types::CLUSTER_VERSION.to_owned(),
+            lease_checkpoints: false,
+            first_request_id: RequestId(1),
+        },
+        apply: ApplyConfig {
+            id: MemberId(7),
+            min_lease_ttl: 2,
+            max_learners: 1,
+            quota_bytes: None,
+            persist_checkpoints: false,
+            hash_seed: HashSeed::draw(&mut SplitMix::new(1)),
+        },
+        commit: CommitPolicy { interval: ELECTION, operations: 100 },
+        limits: MemberLimits::default(),
+        election_ticks: 10,
+        pre_vote: true,
+        unsafe_no_fsync: false,
+        force_new_cluster: false,
+        hooks: Hooks::default(),
+    }
+}
+
+/// A member as it is after its first start, and its calls.
+struct Fixture {
+    calls: Rc<Calls>,
+    clock: Rc<Clock>,
+    shared: Arc<Shared>,
+}
+
+fn fixture(max_request_bytes: usize) -> Fixture {
+    let may = MayBlock::on_this_thread();
+    let entropy = Box::new(SplitMix::new(1));
+    let disk = Arc::new(MemDisk::new());
+    let parts = member::start(disk, &may, Instant(0), start_config(), entropy);
+    let view = parts.expect("a new disk").applier.view();
+    let shared = Arc::new(Shared {
+        id: MemberId(7),
+        cluster: ClusterId(9),
+        view: Arc::new(Slot::new(view)),
+        status: Arc::new(Slot::new(NodeStatus::default())),
+        bells: [Bell::default()].into(),
+        learner: Arc::new(AtomicBool::new(false)),
+        limits: Limits {
+            max_request_bytes,
+            max_txn_ops: 128,
+            quota_bytes: -1,
+            request_timeout: Duration::from_secs(7),
+            reader_progress: Duration::from_secs(60),
+            progress_interval: Duration::from_secs(600),
+            fragment_bytes: 1 << 20,
+            election: ELECTION,
+        },
+        ids: AtomicU64::new(100),
+        features: Vec::new(),
+        strict_reconfig: true,
+        pins: Pins::default(),
+        large: LargeResults::default(),
+        connected: Box::new(|_| None),
+        failpoints: Failpoints::default(),
+        hooks: Hooks::default(),
+    });
+    let clock = Rc::new(Clock::default());
+    let member = Member::new(Arc::clone(&shared), Rc::clone(&clock) as Rc<dyn Host>, 0, 1);
+    Fixture { calls: Calls::new(member), clock, shared }
+}
+
+fn call(method: Method, caller: Caller) -> Call<'static> {
+    Call { row: method.row(), caller, requires_leader: false, client_version: None }
+}
+
+impl Fixture {
+    fn unary(
+        &self,
+        method: Method,
+        request: &impl Message,
+        out: &mut Encoded,
+    ) -> Result<Answer, Status> {
+        let call = call(method, Caller::default());
+        self.calls.unary(&call, request.encode_to_vec().into(), out)
+    }
+
+    /// What went out for Node.
+    fn for_node(&self) -> Vec<NodeInput> {
+        let mut out = Vec::new();
+        self.calls.member().take_for_node(&mut out);
+        out
+    }
+
+    /// What else went out.
+    fn outbox(&self) -> Outbox {
+        let mut out = Outbox::default();
+        self.calls.member().take_all_but_node(&mut out);
+        out
+    }
+}
+
+fn a_put() -> PutRequest {
+    PutRequest { key: "k".into(), value: "v".into(), ..PutRequest::default() }
+}
+
+fn later(answer: Result<Answer, Status>) -> (ReplyToken, calls::Finish) {
+    match answer {
+        Ok(Answer::Later(token, finish)) => (token, finish),
+        Ok(_) => panic!("it must wait for one reply"),
+        Err(status) => panic!("{status}"),
+    }
+}
+
+fn put_applied() -> Reply {
+    Reply::Applied(Box::new(Outcome {
+        index: Index(9),
+        term: Term(2),
+        kind: Some(CommandKind::Put),
+        revision: Revision(5),
+        reply: Ok(machine::Reply::Put(PutReply::default())),
+        effects: Vec::new(),
+    }))
+}
+
+#[test]
+fn who_calls_is_in_the_entry_as_etcd_writes_it() {
+    let f = fixture(1 << 20);
+    let known = Identity { user: "alice".into(), auth_revision: 7, ..Identity::default() };
+    for (caller, user, revision) in [(Caller::default(), "", 0), (Caller::known(known), "alice", 7)]
+    {
+        let request = Bytes::from(a_put().encode_to_vec());
+        let mut out = Encoded::default();
+        let (token, _) = later(f.calls.unary(&call(Method::Put, caller), request, &mut out));
+        let proposed = f.for_node();
+        let [NodeInput::Propose(proposal)] = &proposed[..] else { panic!("{proposed:?}") };
+        assert_eq!(proposal.token, token);
+        let entry = InternalRaftRequest::decode(&proposal.data[..]).unwrap();
+        let header = entry.header.clone().unwrap();
+        assert_eq!((&*header.username, header.auth_revision), (user, revision));
+        assert_eq!((header.id, entry.put.clone()), (proposal.id.0, Some(a_put())));
+        assert_eq!(entry.encode_to_vec(), proposal.data, "what is empty has no field");
+    }
+}
+
+#[test]
+fn a_put_is_answered_by_its_token_and_nothing_is_left_of_it() {
+    let f = fixture(1 << 20);
+    let mut out = Encoded::default();
+    let (token, finish) = later(f.unary(Method::Put, &a_put(), &mut out));
+    assert_eq!(f.calls.member().waiting(), 1);
+    f.calls.member().release(token);
+    assert!(matches!(f.calls.finish(finish, put_applied(), &mut out), Ok(Answer::Now)));
+    let response = PutResponse::decode(out.message()).unwrap();
+    assert_eq!(response.header.map(|h| (h.revision, h.member_id, h.cluster_id)), Some((5, 7, 9)));
+    assert_eq!(f.calls.member().waiting(), 0);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_before_it_goes_anywhere() {
+    let f = fixture(40);
+    let large = PutRequest { value: vec![0; 64].into(), ..a_put() };
+    let answer = f.unary(Method::Put, &large, &mut Encoded::default());
+    assert_eq!(answer.err(), Some(ApiError::RequestTooLarge.into()));
+    assert!(f.for_node().is_empty() && f.calls.member().waiting() == 0);
+    // Node has no room: whoever waits is told.
+    let (token, finish) = later(f.unary(Method::Put, &a_put(), &mut Encoded::default()));
+    let member = f.calls.member();
+    f.for_node().into_iter().for_each(|request| member.refuse(request));
+    let mut waits = Box::pin(member.wait(token));
+    let std::task::Poll::Ready(reply) =
+        waits.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+    else {
+        panic!("it was refused")
+    };
+    let answer = f.calls.finish(finish, reply, &mut Encoded::default());
+    assert_eq!(answer.err(), Some(ApiError::TooManyRequests.into()));
+}
+
+#[test]
+fn what_needs_no_wait_is_answered_now() {
+    let f = fixture(1 << 20);
+    let mut out = Encoded::default();
+    let local = RangeRequest { key: "k".into(), serializable: true, ..RangeRequest::default() };
+    assert!(matches!(f.unary(Method::Range, &local, &mut out), Ok(Answer::Now)));
+    assert_eq!(RangeResponse::decode(out.message()).unwrap().count, 0);
+    let mut out = Encoded::default();
+    assert!(matches!(
+        f.unary(Method::Status, &MemberListRequest::default(), &mut out),
+        Ok(Answer::Now)
+    ));
+    let status = StatusResponse::decode(out.message()).unwrap();
+    assert_eq!(status.errors, ["etcdserver: no leader"]);
+    let mut out = Encoded::default();
+    let members = MemberListRequest { linearizable: false };
+    assert!(matches!(f.unary(Method::MemberList, &members, &mut out), Ok(Answer::Now)));
+    assert!(f.for_node().is_empty() && f.outbox().is_empty());
+    // A learner serves no more than that.
+    f.shared.learner.store(true, Ordering::Relaxed);
+    let answer = f.unary(Method::Alarm, &AlarmRequest::default(), &mut out);
+    assert_eq!(answer.err(), Some(ApiError::NotSupportedForLearner.into()));
+    assert!(matches!(f.unary(Method::Range, &local, &mut Encoded::default()), Ok(Answer::Now)));
+}
+
+#[test]
+fn a_linearizable_read_waits_until_its_index_is_applied() {
+    let f = fixture(1 << 20);
+    let request = RangeRequest { key: "k".into(), ..RangeRequest::default() };
+    let mut out = Encoded::default();
+    let (token, finish) = later(f.unary(Method::Range, &request, &mut out));
+    assert!(matches!(&f.for_node()[..], [NodeInput::ReadIndex(asked)] if *asked == token));
+    f.calls.member().release(token);
+    let ahead = Index(f.shared.view.load().store.applied_index().0 + 1);
+    let (token, finish) = later(f.calls.finish(finish, Reply::ReadIndex(ahead), &mut out));
+    let asked = f.outbox().applier;
+    assert!(matches!(&asked[..], [member::ApplierInput::AwaitApplied { token: t, index }]
+            if (*t, *index) == (token, ahead)));
+    f.calls.member().release(token);
+    assert!(matches!(f.calls.finish(finish, Reply::Done, &mut out), Ok(Answer::Now)));
+    assert!(!out.message().is_empty());
+}
+
+#[test]
+fn what_is_not_there_says_the_products_name_and_version() {
+    let f = fixture(1 << 20);
+    let answer = f.calls.unary(
+        &call(Method::UserAdd, Caller::default()),
+        Bytes::new(),
+        &mut Encoded::default(),
+    );
+    let Err(status) = answer else { panic!("it must be refused") };
+    assert_eq!(status.code, Code::Unimplemented);
+    assert!(status.message.contains("not implemented in Quorate 0."), "{status}");
+}
+
+/// A stream whose client says one thing and then nothing.
+#[derive(Default)]
+struct Quiet {
+    first: RefCell<Option<Bytes>>,
+    sent: RefCell<Vec<u8>>,
+}
+
+struct From(Rc<Quiet>);
+
+impl Source for From {
+    fn poll_next(&mut self, _: &mut Context<'_>) -> std::task::Poll<Result<Option<Bytes>, Status>> {
+        match self.0.first.borrow_mut().take() {
+            Some(message) => std::task::Poll::Ready(Ok(Some(message))),
+            None => std::task::Poll::Pending,
+        }
+    }
+}
+
+impl Sink for Quiet {
+    fn try_send(&self, sealed: &mut Bytes) -> Result<(), Gone> {
+        self.sent.borrow_mut().extend_from_slice(&sealed.split_to(sealed.len()));
+        Ok(())
+    }
+
+    fn poll_send(
+        &self,
+        _: &mut Context<'_>,
+        sealed: &mut Bytes,
+    ) -> std::task::Poll<Result<(), Gone>> {
+        std::task::Poll::Ready(self.try_send(sealed))
+    }
+
+    fn is_plain(&self) -> bool {
+        true
+    }
+
+    fn compress(&self, _: &[u8]) -> Bytes {
+        unreachable!("it is plain")
+    }
+
+    fn count(&self, _: usize) {}
+}
+
+#[test]
+fn every_stream_that_asks_for_a_leader_ends_after_three_election_timeouts_without_one() {
+    let f = fixture(1 << 20);
+    let led = NodeStatus { leader: Some(MemberId(8)), ..NodeStatus::default() };
+    f.shared.status.store(led);
+    let cx = &mut Context::from_waker(Waker::noop());
+    let mut streams = Vec::new();
+    for method in [Method::LeaseKeepAlive, Method::Watch] {
+        let mut call = call(method, Caller::default());
+        call.requires_leader = true;
+        f.calls.check(&call).unwrap();
+        let quiet = Rc::new(Quiet::default());
+        let message = LeaseKeepAliveRequest { id: 1 }.encode_to_vec();
+        if method == Method::LeaseKeepAlive {
+            *quiet.first.borrow_mut() = Some(message.into());
+        }
+        streams.push(f.calls.stream(&call, Box::new(From(Rc::clone(&quiet))), quiet));
+    }
+    assert!(streams.iter_mut().all(|stream| stream.as_mut().poll(cx).is_pending()));
+    let mut tasks = f.outbox().tasks;
+    let mut turn = |seconds: u64| {
+        let now = Instant(0) + Duration::from_secs(seconds);
+        f.clock.0.set(now);
+        f.calls.member().fire(now);
+        tasks.retain_mut(|task| task.as_mut().poll(cx).is_pending());
+        streams.iter_mut().map(|stream| stream.as_mut().poll(cx)).collect::<Vec<_>>()
+    };
+    for second in 0..3 {
+        assert!(turn(second).iter().all(|end| end.is_pending()));
+    }
+    f.shared.status.store(NodeStatus::default());
+    assert!(turn(3).iter().all(|end| end.is_pending()));
+    assert!(turn(4).iter().all(|end| end.is_pending()));
+    for end in turn(5) {
+        assert_eq!(end, std::task::Poll::Ready(Err(ApiError::NoLeader.into())));
+    }
+}
