@@ -6,7 +6,7 @@
 
 /// How many messages travel each way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum CallType {
     /// One request, one response.
     Unary,
     /// One request, a stream of responses.
@@ -15,14 +15,14 @@ pub enum Kind {
     BidiStream,
 }
 
-impl Kind {
+impl CallType {
     /// The `grpc_type` label of metrics.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
-            Kind::Unary => "unary",
-            Kind::ServerStream => "server_stream",
-            Kind::BidiStream => "bidi_stream",
+            CallType::Unary => "unary",
+            CallType::ServerStream => "server_stream",
+            CallType::BidiStream => "bidi_stream",
         }
     }
 }
@@ -94,7 +94,7 @@ pub struct Row {
     /// `/service/name`, the HTTP/2 path.
     pub path: &'static str,
     /// How many messages travel each way.
-    pub kind: Kind,
+    pub kind: CallType,
     /// Name of the request message.
     pub request: &'static str,
     /// Name of the response message.
@@ -124,7 +124,7 @@ macro_rules! table {
                 service: $service,
                 name: $name,
                 path: concat!("/", $service, "/", $name),
-                kind: Kind::$kind,
+                kind: CallType::$kind,
                 request: $request,
                 response: $response,
                 rule: $rule,
@@ -231,9 +231,9 @@ mod tests {
             for service in &file.service {
                 for method in &service.method {
                     let kind = match (method.client_streaming(), method.server_streaming()) {
-                        (false, false) => Kind::Unary,
-                        (false, true) => Kind::ServerStream,
-                        (true, _) => Kind::BidiStream,
+                        (false, false) => CallType::Unary,
+                        (false, true) => CallType::ServerStream,
+                        (true, _) => CallType::BidiStream,
                     };
                     let last = |t: &str| t.rsplit('.').next().unwrap_or_default().to_owned();
                     defined.push((

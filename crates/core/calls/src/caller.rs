@@ -74,7 +74,7 @@ pub enum Wish<'a> {
     Lease(LeaseId),
     /// Looking at a lease, and perhaps at its keys.
     LeaseTime {
-        /// Which.
+        /// The lease that is looked at.
         lease: LeaseId,
         /// Whether its keys are asked for.
         keys: bool,

@@ -287,7 +287,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 #[cfg(test)]
 mod tests {
-    use api::method::{Kind, METHODS};
+    use api::method::{CallType, METHODS};
 
     use super::*;
 
@@ -295,9 +295,9 @@ mod tests {
     fn handlers_are_of_their_methods_kind() {
         for row in METHODS {
             let fits = match handler(row.method) {
-                Handler::Now(_) | Handler::Later(_) => row.kind == Kind::Unary,
-                Handler::OneRequest(_) => row.kind == Kind::ServerStream,
-                Handler::Stream(_) => row.kind == Kind::BidiStream,
+                Handler::Now(_) | Handler::Later(_) => row.kind == CallType::Unary,
+                Handler::OneRequest(_) => row.kind == CallType::ServerStream,
+                Handler::Stream(_) => row.kind == CallType::BidiStream,
                 Handler::NotImplemented => true,
             };
             assert!(fits, "{row:?}");

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use api::method::Kind as MethodKind;
+use api::method::CallType;
 use env::{Instant, WallTime};
 use machine::CommandKind;
 use types::{MemberId, Revision, Version};
@@ -43,7 +43,7 @@ pub enum Measure<'a> {
     /// A call began, of a client that states this version.
     Client {
         /// Whether it is a stream.
-        kind: MethodKind,
+        kind: CallType,
         /// The version's text.
         version: &'a str,
     },
@@ -58,7 +58,7 @@ pub enum Measure<'a> {
     },
     /// A read was answered, its wait for an index included.
     Read {
-        /// Which.
+        /// What kind of read it was.
         read: Read,
         /// Whether it had an answer.
         success: bool,
@@ -112,7 +112,7 @@ pub enum Event<'a> {
     InitialCheckBegan,
     /// A peer's data differs, or is of another compaction.
     HashDiffers {
-        /// How.
+        /// In what the data differs.
         how: HashDiffers,
         /// The peer.
         peer: MemberId,
@@ -125,7 +125,7 @@ pub enum Event<'a> {
     NoHash {
         /// The peer.
         peer: MemberId,
-        /// Why.
+        /// What the peer said, or why nothing came of it.
         why: &'a crate::peers::Refusal,
     },
     /// The comparison before serving found nothing.

@@ -19,7 +19,7 @@ use std::time::Duration;
 use api::error::{ApiError, Status};
 use api::etcdserverpb::ResponseHeader;
 use env::{Entropy, HashSeed, Instant, SplitMix};
-use handover::Bell;
+use handover::Notifier;
 use machine::Outcome;
 use machine::command::{self, CommandKind, Header};
 use member::{ApplierInput, MemberView, NodeInput, NodeStatus, Proposal, Reply};
@@ -279,9 +279,9 @@ impl Member {
         self.host.measure(measured);
     }
 
-    /// This runtime's bell.
-    pub(crate) fn bell(&self) -> &Bell {
-        &self.shared.bells[usize::from(self.number)]
+    /// What wakes this runtime's watchers.
+    pub(crate) fn notifier(&self) -> &Notifier {
+        &self.shared.notifiers[usize::from(self.number)]
     }
 
     /// The newest View, whatever its age.

@@ -26,7 +26,7 @@ pub enum Question {
     Renew(LeaseId),
     /// Tell what is left of a lease.
     TimeToLive {
-        /// Which.
+        /// The lease asked about.
         lease: LeaseId,
         /// Whether its keys are wanted.
         keys: bool,
@@ -127,7 +127,7 @@ pub struct Asked {
     pub to: MemberId,
     /// Where it is.
     pub urls: Vec<String>,
-    /// What.
+    /// What it is asked.
     pub question: Question,
     /// How long an answer is waited for.
     pub patience: Duration,

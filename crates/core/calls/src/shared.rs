@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use env::{Failpoints, Hooks};
-use handover::{Bell, Slot};
+use handover::{Notifier, Slot};
 use member::{MemberView, NodeStatus};
 use types::{ClusterId, MemberId};
 
@@ -71,8 +71,8 @@ pub struct Shared {
     pub view: Arc<Slot<MemberView>>,
     /// The newest state of raft.
     pub status: Arc<Slot<NodeStatus>>,
-    /// Rung for each runtime when a View has a new revision.
-    pub bells: Arc<[Bell]>,
+    /// Notified, one per runtime, when a View has a new revision.
+    pub notifiers: Arc<[Notifier]>,
     /// Whether this member is a learner; see [`Shared::is_learner`].
     pub learner: Arc<AtomicBool>,
     /// Limits of requests and answers.

@@ -22,7 +22,7 @@ use calls::{
 };
 use env::mem::MemDisk;
 use env::{Failpoints, HashSeed, Hooks, Instant, MayBlock, SplitMix, WallTime};
-use handover::{Bell, Slot};
+use handover::{Notifier, Slot};
 use machine::{ApplyConfig, CommandKind, Outcome, PutReply};
 use member::{CommitPolicy, MemberLimits, NodeConfig, NodeInput, NodeStatus, Reply, StartConfig};
 use prost::Message;
@@ -103,7 +103,7 @@ fn fixture(max_request_bytes: usize) -> Fixture {
         cluster: ClusterId(9),
         view: Arc::new(Slot::new(view)),
         status: Arc::new(Slot::new(NodeStatus::default())),
-        bells: [Bell::default()].into(),
+        notifiers: [Notifier::default()].into(),
         learner: Arc::new(AtomicBool::new(false)),
         limits: Limits {
             max_request_bytes,

@@ -1,16 +1,16 @@
 //! How work passes between threads.
 //!
 //! Owns the three ways: [`Inbox`] (many producers, one consumer that takes everything at once),
-//! [`Slot`] (the newest value of something, published whole) and [`Bell`] (wakes whoever waits for
+//! [`Slot`] (the newest value of something, published whole) and [`Notifier`] (wakes whoever waits for
 //! such a value). Never knows what is passed, and never owns a thread: who blocks on an inbox does
 //! so by `osenv::RecvBlocking`. Measured: handing over in batches instead of one by one is worth a
 //! factor of 2-3 under load, the thread layout hardly anything.
 
-mod bell;
 mod inbox;
+mod notifier;
 mod slot;
 mod sync;
 
-pub use bell::Bell;
 pub use inbox::{Full, Inbox};
+pub use notifier::Notifier;
 pub use slot::Slot;

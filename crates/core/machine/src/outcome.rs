@@ -127,7 +127,7 @@ pub enum Effect {
     ConfChange(Option<ConfChange>),
     /// A member told its name and client URLs.
     Attributes {
-        /// Who.
+        /// The member.
         id: MemberId,
         /// Its name.
         name: String,

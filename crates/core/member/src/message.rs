@@ -177,9 +177,9 @@ pub struct OutgoingSnapshot {
 pub enum PeerChange {
     /// Another member is reached at these URLs from now on.
     Set {
-        /// Who.
+        /// The member.
         id: MemberId,
-        /// Where.
+        /// Its peer URLs, each `http://host:port` or `https://host:port`.
         urls: Vec<String>,
     },
     /// It is no member any more.

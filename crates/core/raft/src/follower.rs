@@ -61,7 +61,7 @@ impl Raft {
 
     fn heard_from_leader(&mut self, leader: MemberId) {
         self.election_elapsed = 0;
-        self.mourning = None;
+        self.early_campaign_at = None;
         self.leader = Some(leader);
     }
 

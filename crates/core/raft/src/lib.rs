@@ -81,7 +81,7 @@ pub use error::{ConfigError, NotLeader, ProposeError, StepError, WireError};
 pub use message::{Body, Message, Proposal, Rejection};
 pub use order::order_appends;
 pub use probes::PROBES;
-pub use raft::{MOURNING_TICKS, Raft};
+pub use raft::{EARLY_CAMPAIGN_TICKS, Raft};
 pub use ready::{Persist, ReadState, Ready, SoftState};
 pub use status::{PeerStatus, ReplicationState, Role, Status};
 #[doc(hidden)]

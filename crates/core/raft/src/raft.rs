@@ -25,7 +25,7 @@ use crate::unstable::Unstable;
 
 /// Ticks within which a member campaigns that knows its leader's process to have ended: several, or
 /// all would at once.
-pub const MOURNING_TICKS: u64 = 3;
+pub const EARLY_CAMPAIGN_TICKS: u64 = 3;
 
 /// One member of a raft group. See the crate's documentation.
 pub struct Raft {
@@ -56,7 +56,7 @@ pub struct Raft {
     pub(crate) heartbeat_elapsed: u32,
     /// Set while this member knows of no leader but one whose process has ended: when it campaigns
     /// ahead of its timeout.
-    pub(crate) mourning: Option<u64>,
+    pub(crate) early_campaign_at: Option<u64>,
     /// This election's timeout, drawn from `election_ticks..2 * election_ticks`.
     pub(crate) election_timeout: u32,
     /// Whom this leader hands over to.
@@ -104,7 +104,7 @@ impl Raft {
             ticks: 0,
             election_elapsed: 0,
             heartbeat_elapsed: 0,
-            mourning: None,
+            early_campaign_at: None,
             election_timeout: 0,
             transferee: None,
             pending_conf_index: Index(0),
@@ -126,7 +126,7 @@ impl Raft {
         } else if self.promotable() && self.is_election_due() {
             self.election_elapsed = 0;
             self.campaign();
-        } else if self.role == Role::Follower && self.mourning == Some(self.ticks) {
+        } else if self.role == Role::Follower && self.early_campaign_at == Some(self.ticks) {
             // The timeout runs on: those who know better do not answer.
             self.campaign();
         }
@@ -154,14 +154,15 @@ impl Raft {
     }
 
     /// The process of `peer` has ended: its connections broke and nobody listens there. If it led,
-    /// this member asks for pre-votes within [`MOURNING_TICKS`] and grants them, instead of waiting
+    /// this member asks for pre-votes within [`EARLY_CAMPAIGN_TICKS`] and grants them, instead of waiting
     /// out the timeout that tells a dead leader from a slow one. Whoever still hears from that
     /// leader grants none, so a report that is wrong changes no leader; a restarted process is a
     /// follower anyway. Ours: etcd waits for the timeout.
     pub fn peer_ended(&mut self, peer: MemberId) {
         let led = self.role == Role::Follower && self.leader == Some(peer);
-        if led && self.config.pre_vote && self.mourning.is_none() {
-            self.mourning = Some(self.ticks + 1 + self.entropy.below(MOURNING_TICKS));
+        if led && self.config.pre_vote && self.early_campaign_at.is_none() {
+            self.early_campaign_at =
+                Some(self.ticks + 1 + self.entropy.below(EARLY_CAMPAIGN_TICKS));
         }
     }
 
@@ -487,7 +488,7 @@ impl Raft {
         self.leader = None;
         self.election_elapsed = 0;
         self.heartbeat_elapsed = 0;
-        self.mourning = None;
+        self.early_campaign_at = None;
         let jitter = self.entropy.below(u64::from(self.config.election_ticks));
         self.election_timeout = self.config.election_ticks.saturating_add(jitter as u32);
         self.transferee = None;

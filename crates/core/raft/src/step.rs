@@ -72,7 +72,7 @@ impl Raft {
                 // Who hears from a leader disturbs nobody (thesis, 4.2.3).
                 let in_lease = self.config.check_quorum
                     && self.leader.is_some()
-                    && self.mourning.is_none()
+                    && self.early_campaign_at.is_none()
                     && self.election_elapsed < self.config.election_ticks;
                 if in_lease && !transfer {
                     return false;

@@ -386,7 +386,7 @@ fn when_the_leaders_process_has_ended_the_others_elect_within_a_few_ticks() {
     for id in [2, 3] {
         cluster.member(id).raft.peer_ended(MemberId(1));
     }
-    for _ in 0..raft::MOURNING_TICKS {
+    for _ in 0..raft::EARLY_CAMPAIGN_TICKS {
         for id in [2, 3] {
             cluster.tick(id, 1);
             cluster.settle();
@@ -402,7 +402,7 @@ fn a_report_that_the_leader_ended_changes_nothing_while_others_hear_from_it() {
     cluster.elect(1);
     let term = cluster.members[&1].raft.term();
     cluster.member(2).raft.peer_ended(MemberId(1));
-    cluster.tick(2, raft::MOURNING_TICKS as u32);
+    cluster.tick(2, raft::EARLY_CAMPAIGN_TICKS as u32);
     cluster.settle();
     assert_eq!(cluster.members[&2].role(), Role::PreCandidate);
     // The leader lives, as its next heartbeat shows.
@@ -414,7 +414,7 @@ fn a_report_that_the_leader_ended_changes_nothing_while_others_hear_from_it() {
     }
     // Nor do reports about others, or old ones.
     cluster.member(2).raft.peer_ended(MemberId(3));
-    cluster.tick(2, raft::MOURNING_TICKS as u32);
+    cluster.tick(2, raft::EARLY_CAMPAIGN_TICKS as u32);
     assert_eq!(cluster.members[&2].role(), Role::Follower);
 }
 
@@ -425,11 +425,11 @@ fn an_early_campaign_that_nobody_answers_does_not_put_off_the_one_in_time() {
     cluster.isolate(1);
     cluster.member(2).raft.peer_ended(MemberId(1));
     // 3 still believes in its leader: it does not answer.
-    cluster.tick(2, raft::MOURNING_TICKS as u32);
+    cluster.tick(2, raft::EARLY_CAMPAIGN_TICKS as u32);
     cluster.settle();
     assert_eq!(cluster.members[&2].role(), Role::PreCandidate);
     cluster.tick(3, 10);
-    cluster.tick(2, 20 - raft::MOURNING_TICKS as u32);
+    cluster.tick(2, 20 - raft::EARLY_CAMPAIGN_TICKS as u32);
     cluster.settle();
     assert!([2, 3].iter().any(|id| cluster.members[id].role() == Role::Leader));
 }

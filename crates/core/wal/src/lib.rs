@@ -14,5 +14,5 @@ pub mod writer;
 
 pub use error::{ReadError, WriteError};
 pub use reader::{Log, read_all, repair, snapshots};
-pub use record::{Kind, Record};
+pub use record::{Record, RecordType};
 pub use writer::Wal;

@@ -12,7 +12,7 @@ use env::{Access, Disk, File, IoErrorKind, MayBlock, Open};
 use prost::Message;
 
 use crate::error::ReadError;
-use crate::record::{self, Kind, LENGTH_BYTES, Record, Refusal};
+use crate::record::{self, LENGTH_BYTES, Record, RecordError, RecordType};
 use crate::segment::{self, Name};
 
 /// Bytes read at once; records are small beside it.
@@ -150,10 +150,10 @@ impl<'a> Decoder<'a> {
                 Ok(Some(record))
             }
             Err(_) if last && record::is_torn(&framed, start) => Err(self.torn()),
-            Err(Refusal::Crc) => {
+            Err(RecordError::Crc) => {
                 Err(ReadError::CrcMismatch { segment: self.segment_name(), offset: self.valid })
             }
-            Err(Refusal::Malformed) => {
+            Err(RecordError::Malformed) => {
                 Err(ReadError::Malformed { segment: self.segment_name(), offset: self.valid })
             }
         }
@@ -194,8 +194,8 @@ pub fn read_all(
     let mut log = Log { segments: names.to_vec(), ..Log::default() };
     let mut metadata: Option<Bytes> = None;
     while let Some(record) = decoder.next()? {
-        match Kind::from_number(record.kind) {
-            Some(Kind::Entry) => {
+        match RecordType::from_number(record.kind) {
+            Some(RecordType::Entry) => {
                 let entry = raftpb::Entry::decode(record.data).map_err(|_| decoder.malformed())?;
                 let at = entry.index.unwrap_or(0);
                 if at > index {
@@ -209,17 +209,17 @@ pub fn read_all(
                 }
                 log.last_index = at;
             }
-            Some(Kind::State) => {
+            Some(RecordType::State) => {
                 let state =
                     raftpb::HardState::decode(record.data).map_err(|_| decoder.malformed())?;
                 log.hard_state = Some(state);
             }
-            Some(Kind::Metadata) => match &metadata {
+            Some(RecordType::Metadata) => match &metadata {
                 Some(known) if *known != record.data => return Err(ReadError::MetadataConflict),
                 _ => metadata = Some(record.data),
             },
-            Some(Kind::Crc) => decoder.reseed(&record)?,
-            Some(Kind::Snapshot) => {
+            Some(RecordType::Crc) => decoder.reseed(&record)?,
+            Some(RecordType::Snapshot) => {
                 let snapshot =
                     walpb::Snapshot::decode(record.data).map_err(|_| decoder.malformed())?;
                 if snapshot.index.unwrap_or(0) == index {
@@ -261,19 +261,19 @@ pub fn snapshots(
             Ok(None) | Err(ReadError::TornTail { .. }) => break,
             Err(e) => return Err(e),
         };
-        match Kind::from_number(record.kind) {
-            Some(Kind::Snapshot) => {
+        match RecordType::from_number(record.kind) {
+            Some(RecordType::Snapshot) => {
                 let snapshot =
                     walpb::Snapshot::decode(record.data).map_err(|_| decoder.malformed())?;
                 found.push(snapshot);
             }
-            Some(Kind::State) => {
+            Some(RecordType::State) => {
                 let state =
                     raftpb::HardState::decode(record.data).map_err(|_| decoder.malformed())?;
                 commit = state.commit.unwrap_or(0);
             }
-            Some(Kind::Crc) => decoder.reseed(&record)?,
-            Some(Kind::Metadata | Kind::Entry) | None => {}
+            Some(RecordType::Crc) => decoder.reseed(&record)?,
+            Some(RecordType::Metadata | RecordType::Entry) | None => {}
         }
     }
     found.retain(|s| s.index.unwrap_or(0) <= commit);
@@ -294,7 +294,7 @@ pub fn repair(disk: &dyn Disk, dir: &Path, may: &MayBlock) -> Result<bool, ReadE
     let mut decoder = Decoder::open(disk, dir, std::slice::from_ref(last), may)?;
     loop {
         match decoder.next() {
-            Ok(Some(record)) if record.kind == Kind::Crc as i64 => {
+            Ok(Some(record)) if record.kind == RecordType::Crc as i64 => {
                 if decoder.reseed(&record).is_err() {
                     return Ok(false);
                 }

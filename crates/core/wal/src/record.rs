@@ -15,8 +15,8 @@ pub const SECTOR_BYTES: u64 = 512;
 /// What a record carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i64)]
-pub enum Kind {
-    /// Whose log it is.
+pub enum RecordType {
+    /// The member and the cluster that the log belongs to.
     Metadata = 1,
     /// A raft entry.
     Entry = 2,
@@ -28,16 +28,16 @@ pub enum Kind {
     Snapshot = 5,
 }
 
-impl Kind {
+impl RecordType {
     /// The kind with this number.
     #[must_use]
     pub fn from_number(number: i64) -> Option<Self> {
         match number {
-            1 => Some(Kind::Metadata),
-            2 => Some(Kind::Entry),
-            3 => Some(Kind::State),
-            4 => Some(Kind::Crc),
-            5 => Some(Kind::Snapshot),
+            1 => Some(RecordType::Metadata),
+            2 => Some(RecordType::Entry),
+            3 => Some(RecordType::State),
+            4 => Some(RecordType::Crc),
+            5 => Some(RecordType::Snapshot),
             _ => None,
         }
     }
@@ -46,7 +46,7 @@ impl Kind {
 /// A record as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Its type number; [`Kind::from_number`] names it.
+    /// Its type number; [`RecordType::from_number`] names it.
     pub kind: i64,
     /// The running checksum it carries.
     pub crc: u32,
@@ -75,7 +75,7 @@ impl Encoder {
     }
 
     /// Appends a record whose payload is a message.
-    pub fn message(&mut self, out: &mut Vec<u8>, kind: Kind, message: &impl Message) {
+    pub fn message(&mut self, out: &mut Vec<u8>, kind: RecordType, message: &impl Message) {
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
         message.encode_raw(&mut scratch);
@@ -83,8 +83,8 @@ impl Encoder {
         self.scratch = scratch;
     }
 
-    /// Appends a record. The payload of [`Kind::Crc`] is empty by definition.
-    pub fn record(&mut self, out: &mut Vec<u8>, kind: Kind, data: &[u8]) {
+    /// Appends a record. The payload of [`RecordType::Crc`] is empty by definition.
+    pub fn record(&mut self, out: &mut Vec<u8>, kind: RecordType, data: &[u8]) {
         self.crc = crc32c::crc32c_append(self.crc, data);
         let start = out.len();
         out.extend_from_slice(&[0; LENGTH_BYTES as usize]);
@@ -93,7 +93,7 @@ impl Encoder {
         out.push(kind as u8);
         out.push(0x10);
         prost::encoding::encode_varint(u64::from(self.crc), out);
-        if kind != Kind::Crc {
+        if kind != RecordType::Crc {
             out.push(0x1a);
             prost::encoding::encode_varint(data.len() as u64, out);
             out.extend_from_slice(data);
@@ -115,9 +115,9 @@ pub fn frame_size(field: u64) -> (u64, u64) {
     (length, padding)
 }
 
-/// Why [`parse`] refused a record.
+/// Why bytes are not a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum RecordError {
     /// Not a walpb.Record.
     Malformed,
     /// The checksum differs.
@@ -127,13 +127,13 @@ pub enum Refusal {
 /// Parses a record and advances the running checksum `crc`.
 ///
 /// # Errors
-/// [`Refusal`]; the checksum has then advanced over what was parsed and must not be used again.
-pub fn parse(bytes: &Bytes, crc: &mut u32) -> Result<Record, Refusal> {
-    let record = fields(bytes).ok_or(Refusal::Malformed)?;
-    if record.kind != Kind::Crc as i64 {
+/// [`RecordError`]; the checksum has then advanced over what was parsed and must not be used again.
+pub fn parse(bytes: &Bytes, crc: &mut u32) -> Result<Record, RecordError> {
+    let record = fields(bytes).ok_or(RecordError::Malformed)?;
+    if record.kind != RecordType::Crc as i64 {
         *crc = crc32c::crc32c_append(*crc, &record.data);
         if record.crc != *crc {
-            return Err(Refusal::Crc);
+            return Err(RecordError::Crc);
         }
     }
     Ok(record)
@@ -219,7 +219,7 @@ mod tests {
             let data = vec![0xab; len];
             let mut out = Vec::new();
             let mut encoder = Encoder::new(7);
-            encoder.record(&mut out, Kind::Entry, &data);
+            encoder.record(&mut out, RecordType::Entry, &data);
             assert_eq!(out.len() % 8, 0);
             let (length, padding) = frame_size(u64::from_le_bytes(*out.first_chunk().unwrap()));
             assert_eq!(out.len() as u64, LENGTH_BYTES + length + padding);
@@ -233,13 +233,13 @@ mod tests {
     #[test]
     fn any_flipped_payload_bit_is_noticed() {
         let mut out = Vec::new();
-        Encoder::new(0).record(&mut out, Kind::Entry, b"payload of an entry");
+        Encoder::new(0).record(&mut out, RecordType::Entry, b"payload of an entry");
         let (length, _) = frame_size(u64::from_le_bytes(*out.first_chunk().unwrap()));
         let at = out.len() - 19 - (out.len() - 8 - length as usize);
         for bit in 0..19 * 8 {
             let mut bytes = out[8..8 + length as usize].to_vec();
             bytes[at - 8 + bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(parse(&bytes.into(), &mut 0), Err(Refusal::Crc));
+            assert_eq!(parse(&bytes.into(), &mut 0), Err(RecordError::Crc));
         }
     }
 

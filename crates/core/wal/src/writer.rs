@@ -15,7 +15,7 @@ use types::limits::WAL_SEGMENT_BYTES;
 
 use crate::error::{ReadError, WriteError};
 use crate::reader::{self, Log};
-use crate::record::{Encoder, Kind};
+use crate::record::{Encoder, RecordType};
 use crate::segment::{self, Name};
 
 /// Zeroes are written in whole blocks of the file system.
@@ -126,10 +126,10 @@ impl Wal {
             zeroed: 0,
             poisoned: false,
         };
-        wal.encoder.record(&mut wal.buffer, Kind::Crc, &[]);
-        wal.encoder.record(&mut wal.buffer, Kind::Metadata, &wal.metadata);
+        wal.encoder.record(&mut wal.buffer, RecordType::Crc, &[]);
+        wal.encoder.record(&mut wal.buffer, RecordType::Metadata, &wal.metadata);
         let origin = walpb::Snapshot { index: Some(0), term: Some(0), conf_state: None };
-        wal.encoder.message(&mut wal.buffer, Kind::Snapshot, &origin);
+        wal.encoder.message(&mut wal.buffer, RecordType::Snapshot, &origin);
         for entry in &beginning.entries {
             wal.append(entry);
         }
@@ -231,13 +231,13 @@ impl Wal {
     /// Adds an entry to what [`Wal::write`] will write.
     pub fn append(&mut self, entry: &raftpb::Entry) {
         self.last_index = entry.index.unwrap_or(0);
-        self.encoder.message(&mut self.buffer, Kind::Entry, entry);
+        self.encoder.message(&mut self.buffer, RecordType::Entry, entry);
     }
 
     /// Adds a hard state.
     pub fn append_hard_state(&mut self, state: &raftpb::HardState) {
         self.hard_state = Some(*state);
-        self.encoder.message(&mut self.buffer, Kind::State, state);
+        self.encoder.message(&mut self.buffer, RecordType::State, state);
     }
 
     /// Adds a snapshot record. Invariant 3 is the caller's: what the record vouches for must be
@@ -246,7 +246,7 @@ impl Wal {
         let index = snapshot.index.unwrap_or(0);
         assert!(index == 0 || snapshot.conf_state.is_some(), "etcd refuses a record without it");
         self.last_index = self.last_index.max(index);
-        self.encoder.message(&mut self.buffer, Kind::Snapshot, snapshot);
+        self.encoder.message(&mut self.buffer, RecordType::Snapshot, snapshot);
     }
 
     /// Writes what was appended to the file, without syncing it. Cuts the segment if it is full.
@@ -374,10 +374,10 @@ impl Wal {
         let file = self.disk.open(may, &tmp, Open::CreateTruncate)?;
         file.try_lock()?;
         file.allocate(may, WAL_SEGMENT_BYTES)?;
-        self.encoder.record(&mut self.buffer, Kind::Crc, &[]);
-        self.encoder.record(&mut self.buffer, Kind::Metadata, &self.metadata);
+        self.encoder.record(&mut self.buffer, RecordType::Crc, &[]);
+        self.encoder.record(&mut self.buffer, RecordType::Metadata, &self.metadata);
         if let Some(state) = &self.hard_state {
-            self.encoder.message(&mut self.buffer, Kind::State, state);
+            self.encoder.message(&mut self.buffer, RecordType::State, state);
         }
         file.write_at(may, &self.buffer, 0)?;
         file.sync_all(may)?;

@@ -1,4 +1,4 @@
-//! The bytes of events: each encoded once per revision and wish for `prev_kv`, then shared.
+//! The bytes of events: each encoded once per revision with and without `prev_kv`, then shared.
 
 use bytes::Bytes;
 use store::{KeyValue, Lookup, Rev, ValueError, View};

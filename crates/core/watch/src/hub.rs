@@ -83,7 +83,7 @@ impl std::error::Error for Refused {}
 pub enum Response<'a> {
     /// Events, whole revisions.
     Events {
-        /// Whose.
+        /// The watch that asked for them, by the id its client knows.
         watch: WatchId,
         /// For the header.
         revision: Revision,
@@ -94,7 +94,7 @@ pub enum Response<'a> {
     },
     /// The watch needs a revision that was compacted; it is over.
     Compacted {
-        /// Which.
+        /// The watch that ends, by the id its client knows.
         watch: WatchId,
         /// The compact revision.
         compact: Revision,
@@ -194,7 +194,7 @@ pub struct WatchHub {
     /// The watchers that each job reads for.
     pub(crate) jobs: BTreeMap<u64, Vec<u32>>,
     pub(crate) hash_seed: HashSeed,
-    pub(crate) progress_wishes: Vec<u32>,
+    pub(crate) progress_requests: Vec<u32>,
     pub(crate) bodies: Bodies,
     pub(crate) found: Vec<u32>,
     pub(crate) pairs: Vec<(u32, u32)>,
@@ -217,7 +217,7 @@ impl WatchHub {
             ready: BTreeMap::new(),
             tickets: 0,
             jobs: BTreeMap::new(),
-            progress_wishes: Vec::new(),
+            progress_requests: Vec::new(),
             bodies: Bodies::default(),
             found: Vec::new(),
             pairs: Vec::new(),
@@ -270,7 +270,7 @@ impl WatchHub {
             self.watchers[watcher as usize] = None;
             self.free_watchers.push(watcher);
         }
-        self.progress_wishes.retain(|s| *s != stream.0);
+        self.progress_requests.retain(|s| *s != stream.0);
         let closed = std::mem::take(&mut self.streams[stream.0 as usize]);
         assert!(closed.open && closed.live == 0, "a stream is closed once, without watchers");
         self.free_streams.push(stream.0);
@@ -352,7 +352,7 @@ impl WatchHub {
     pub fn want_progress(&mut self, stream: StreamId) {
         let at = &mut self.streams[stream.0 as usize];
         if !std::mem::replace(&mut at.wants_progress, true) {
-            self.progress_wishes.push(stream.0);
+            self.progress_requests.push(stream.0);
         }
     }
 
@@ -387,11 +387,11 @@ impl WatchHub {
         }
     }
 
-    /// Answers the wishes for progress of whole streams.
+    /// Answers the progress requests of whole streams.
     //= etcd 3.7.1: server/storage/mvcc/watchable_store.go#progressIfSync
     pub(crate) fn answer_progress(&mut self, sink: &mut impl Sink) {
         let revision = self.revision();
-        for stream in std::mem::take(&mut self.progress_wishes) {
+        for stream in std::mem::take(&mut self.progress_requests) {
             let at = &mut self.streams[stream as usize];
             at.wants_progress = false;
             let at = &self.streams[stream as usize];

@@ -557,7 +557,7 @@ fn watchers_of_one_event_share_its_bytes() {
     let mut places: Vec<_> = kept.0.iter().map(|k| k.3.as_ref().unwrap().as_ptr()).collect();
     places.sort();
     places.dedup();
-    assert_eq!(places.len(), 2, "one encoding per wish for prev_kv");
+    assert_eq!(places.len(), 2, "one encoding with and one without prev_kv");
 }
 
 #[test]

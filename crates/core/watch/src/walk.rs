@@ -82,7 +82,7 @@ fn next_seen<'v>(tail: &mut store::Tail<'v>) -> Option<Seen<'v>> {
 }
 
 impl WatchHub {
-    /// Gives synced watchers what is new in `view`, and answers wishes for progress at its end.
+    /// Gives synced watchers what is new in `view`, and answers progress requests at its end.
     /// `budget` is in events and responses; one revision may exceed it.
     pub fn advance(&mut self, view: &View, budget: usize, sink: &mut impl Sink) -> Step {
         let end = view.revision().0 + 1;

@@ -42,7 +42,7 @@ pub enum Bound {
 /// An address that cannot be had; shown as Go shows it.
 #[derive(Debug)]
 pub struct BindError {
-    /// Which.
+    /// The address that could not be bound.
     pub address: Address,
     /// Why not.
     pub error: io::Error,

@@ -89,7 +89,7 @@ pub enum Event<'a> {
         channel: Channel,
         /// What failed: `dial`, `read`, `write`, `heartbeat` or `post`.
         action: &'static str,
-        /// Why.
+        /// The cause, in the words of the system or of HTTP/2.
         reason: &'a str,
     },
     /// A stream was opened.

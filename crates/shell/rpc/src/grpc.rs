@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use api::error::{Code, Status};
-use api::method::{self, Kind, Method as GrpcMethod, Row};
+use api::method::{self, CallType, Method as GrpcMethod, Row};
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
@@ -77,7 +77,7 @@ impl Requests {
     /// # Errors
     /// grpc-go's texts for none or several.
     async fn only(&mut self) -> Result<Bytes, Status> {
-        debug_assert_eq!(self.row.kind, Kind::ServerStream);
+        debug_assert_eq!(self.row.kind, CallType::ServerStream);
         let Some(message) = self.next().await? else {
             return Err(Status::new(
                 Code::Internal,
@@ -345,11 +345,11 @@ async fn run<D: Dispatch>(begun: Begun<D>) {
     let deadline = call.timeout.map(|t| tokio::time::Instant::now() + t);
     let gone = |cx: &mut Context<'_>| sender.0.borrow_mut().poll_gone(cx);
     let end = match row.kind {
-        Kind::Unary => {
+        CallType::Unary => {
             let work = pin!(unary(&dispatch, call, reader, &sender));
             until(work, deadline, gone).await
         }
-        Kind::ServerStream | Kind::BidiStream => {
+        CallType::ServerStream | CallType::BidiStream => {
             let requests = Requests { reader, row, activity: Rc::clone(&activity) };
             let mut work = Box::pin(stream(&dispatch, call, requests, sender.clone()));
             until(work.as_mut(), deadline, gone).await
@@ -373,7 +373,7 @@ struct Open<'a> {
 
 impl<'a> Open<'a> {
     fn new(activity: &'a Activity, row: &Row) -> Self {
-        let is_finite = row.kind != Kind::BidiStream && row.method != GrpcMethod::HealthWatch;
+        let is_finite = row.kind != CallType::BidiStream && row.method != GrpcMethod::HealthWatch;
         activity.open_calls.update(|n| n + 1);
         activity.finite_calls.update(|n| n + u32::from(is_finite));
         Self { activity, is_finite }
@@ -443,11 +443,13 @@ async fn stream<D: Dispatch>(
     calls.check(&seen(&call))?;
     let sink: calls::stream::Out = Rc::new(sender);
     let serving = match call.row.kind {
-        Kind::ServerStream => {
+        CallType::ServerStream => {
             let request = requests.only().await?;
             calls.one_request(&seen(&call), request, sink)
         }
-        Kind::BidiStream | Kind::Unary => calls.stream(&seen(&call), Box::new(requests), sink),
+        CallType::BidiStream | CallType::Unary => {
+            calls.stream(&seen(&call), Box::new(requests), sink)
+        }
     };
     serving.await
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use api::error::{Code, Status};
-use api::method::{Kind, Row};
+use api::method::{CallType, Row};
 use calls::{
     Calls, CompactionHash, Event, HashDiffers, Host, Local, Measure, Member, Outbox, Read,
 };
@@ -179,13 +179,13 @@ impl Hearing {
     }
 
     /// Counts a call by its client's version.
-    fn count_client(&self, kind: Kind, version: &str) {
+    fn count_client(&self, kind: CallType, version: &str) {
         let mut last = self.client.borrow_mut();
         if last.as_ref().is_none_or(|(known, _)| known != version) {
             *last = Some((version.to_owned(), self.metrics.clients(version)));
         }
         if let Some((_, counters)) = &*last {
-            counters[usize::from(kind != Kind::Unary)].inc();
+            counters[usize::from(kind != CallType::Unary)].inc();
         }
     }
 

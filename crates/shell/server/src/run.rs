@@ -308,7 +308,7 @@ fn shared(
         cluster,
         view: Arc::clone(&queues.view),
         status: Arc::clone(&queues.status),
-        bells: Arc::clone(&queues.bells),
+        notifiers: Arc::clone(&queues.notifiers),
         learner: Arc::clone(&queues.learner),
         limits: Limits {
             max_request_bytes: options.max_request_bytes,

@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use env::{Failpoint, Failpoints, Instant, MayBlock};
-use handover::{Bell, Inbox, Slot};
+use handover::{Inbox, Notifier, Slot};
 use machine::Members;
 use member::{
     Applier, ApplierInput, ApplierOutput, CommitFailure, Committer, CommitterInput,
@@ -60,8 +60,8 @@ pub struct Queues {
     pub learner: Arc<AtomicBool>,
     checked: Arc<AtomicBool>,
     runtimes: Arc<Vec<Arc<ReplyInbox>>>,
-    /// Per runtime, rung when a View has a new revision.
-    pub bells: Arc<[Bell]>,
+    /// One per runtime, notified when a View has a new revision.
+    pub notifiers: Arc<[Notifier]>,
     pub(crate) reporter: Arc<Reporter>,
     /// Called with the reason when the member cannot go on.
     fatal: Arc<dyn Fn(Fatal) + Send + Sync>,
@@ -128,13 +128,13 @@ impl Queues {
         fatal: Arc<dyn Fn(Fatal) + Send + Sync>,
         removed: Arc<dyn Fn() + Send + Sync>,
     ) -> Self {
-        let bells = runtimes.iter().map(|_| Bell::default()).collect();
+        let notifiers = runtimes.iter().map(|_| Notifier::default()).collect();
         let members = Arc::clone(&view.members);
         let queues = Self {
             member,
             learner: Arc::default(),
             checked: Arc::default(),
-            bells,
+            notifiers,
             node: Arc::new(Inbox::new(NODE_INBOX)),
             applier: Arc::new(Inbox::new(APPLIER_INBOX)),
             log: Arc::new(Inbox::new(LOG_INBOX)),
@@ -466,7 +466,7 @@ fn run_applier(q: &Queues, mut applier: Applier, tell_at: usize) -> Result<(), F
         }
         q.reply(&mut out.replies, &mut sorted);
         if news {
-            q.bells.iter().for_each(Bell::ring);
+            q.notifiers.iter().for_each(Notifier::notify);
         }
         if let Some(holds) = out.holds.take() {
             q.reporter.installed(holds.index);

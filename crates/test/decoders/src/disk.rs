@@ -87,7 +87,7 @@ pub fn segments() -> Vec<Vec<u8>> {
 #[must_use]
 pub fn records() -> Vec<Vec<u8>> {
     let mut encoder = wal::record::Encoder::new(0);
-    [wal::Kind::Entry, wal::Kind::State, wal::Kind::Crc]
+    [wal::RecordType::Entry, wal::RecordType::State, wal::RecordType::Crc]
         .into_iter()
         .map(|kind| {
             let mut out = Vec::new();

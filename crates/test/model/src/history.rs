@@ -117,7 +117,7 @@ impl Outcome {
 pub struct Operation {
     /// Who called.
     pub client: u32,
-    /// When.
+    /// When the call began, on the history's clock.
     pub call: u64,
     /// When the outcome was known; `None` if it never was.
     pub returned: Option<u64>,

@@ -157,7 +157,7 @@ impl Gateway {
             cluster: ClusterId(9),
             view: Arc::clone(&p.shared.view),
             status: Arc::clone(&p.shared.status),
-            bells: Arc::clone(&p.shared.bells),
+            notifiers: Arc::clone(&p.shared.notifiers),
             learner: Arc::clone(&p.shared.learner),
             limits: limits(options, quota),
             ids: AtomicU64::new(request_ids(p.id, *boot)),

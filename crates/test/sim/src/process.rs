@@ -13,7 +13,7 @@ use std::time::Duration;
 use api::membershippb;
 use env::mem::MemDisk;
 use env::{Disk, HashSeed, Hooks, Instant, MayBlock, SplitMix};
-use handover::{Bell, Slot};
+use handover::{Notifier, Slot};
 use machine::{ApplyConfig, Member};
 use member::{
     Applier, ApplierInput, ApplierOutput, BackendCommitted, Committed, Committer, CommitterInput,
@@ -79,7 +79,7 @@ pub(crate) struct Identity {
 pub(crate) struct Published {
     pub(crate) view: Arc<Slot<MemberView>>,
     pub(crate) status: Arc<Slot<NodeStatus>>,
-    pub(crate) bells: Arc<[Bell]>,
+    pub(crate) notifiers: Arc<[Notifier]>,
     pub(crate) learner: Arc<AtomicBool>,
 }
 
@@ -274,7 +274,7 @@ impl Process {
         let shared = Published {
             view: Arc::new(Slot::new(applier.view())),
             status: Arc::new(Slot::new(NodeStatus::default())),
-            bells: [Bell::default()].into(),
+            notifiers: [Notifier::default()].into(),
             learner: Arc::default(),
         };
         let view = shared.view.load();
@@ -480,7 +480,7 @@ impl Process {
         }
         let sending = &mut self.sending[Automaton::Applier as usize];
         // The server's order: events, then the View, then the replies. Watchers look at the View
-        // when it is their turn; the server's bell only wakes them.
+        // when it is their turn; the notifier of the server only wakes them.
         sending.extend(out.node.into_iter().map(Send::ToNode));
         let view = out.view.map(|view| Send::View(Box::new(view)));
         let replies = (!out.replies.is_empty()).then_some(Send::Replies(out.replies));
@@ -573,7 +573,7 @@ impl Process {
                 drop(self.shared.view.store(*view));
                 self.view = self.shared.view.load();
                 if self.view.store.revision() > before {
-                    self.shared.bells.iter().for_each(Bell::ring);
+                    self.shared.notifiers.iter().for_each(Notifier::notify);
                 }
             }
             Send::Status(status) => {

@@ -136,10 +136,10 @@ impl Watches {
         }
         let hub = self.hub.borrow();
         if hub.synced() == 0 {
-            self.member.bell().disarm();
+            self.member.notifier().disarm();
             return Poll::Pending;
         }
-        self.member.bell().arm(cx.waker());
+        self.member.notifier().arm(cx.waker());
         if self.member.view().store.revision() > hub.revision() {
             return Poll::Ready(());
         }

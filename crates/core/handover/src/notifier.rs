@@ -1,27 +1,27 @@
-//! Wakes a task that asked for it; a ring that nobody asked for is one exchange.
+//! Wakes a task that asked for it; a notice that nobody asked for is one exchange.
 //!
-//! Invariant: a task that arms the bell and then finds nothing new will be woken by the next
-//! ring. The pairing: the ringer publishes, then rings; the task arms, then looks.
+//! Invariant: a task that arms its notifier and then finds nothing new will be woken by the next
+//! notice. The pairing: one side publishes, then notifies; the task arms, then looks.
 
 use std::task::Waker;
 
 use crate::sync::{AtomicBool, Mutex, Ordering, lock};
 
-/// One task's bell. Any thread may ring it.
+/// Wakes one task. Any thread may notify it.
 #[derive(Debug)]
-pub struct Bell {
-    /// Written by every ring, so that arming synchronises with the ring before it.
+pub struct Notifier {
+    /// Written by every notice, so that arming synchronises with the one before it.
     armed: AtomicBool,
     waker: Mutex<Option<Waker>>,
 }
 
-impl Default for Bell {
+impl Default for Notifier {
     fn default() -> Self {
         Self { armed: AtomicBool::new(false), waker: Mutex::new(None) }
     }
 }
 
-impl Bell {
+impl Notifier {
     /// Asks for one wake-up. Look for news after this, not before.
     pub fn arm(&self, waker: &Waker) {
         {
@@ -40,7 +40,7 @@ impl Bell {
     }
 
     /// Wakes the task if it asked. Publish what is new before this.
-    pub fn ring(&self) {
+    pub fn notify(&self) {
         if self.armed.swap(false, Ordering::AcqRel) {
             let waker = lock(&self.waker).clone();
             if let Some(waker) = waker {
@@ -68,19 +68,19 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_wakes_once_per_arming() {
-        let (bell, count) = (Bell::default(), Arc::new(Count::default()));
+    fn a_notice_wakes_once_per_arming() {
+        let (notifier, count) = (Notifier::default(), Arc::new(Count::default()));
         let waker = Waker::from(Arc::clone(&count));
         let woken = || count.0.load(std::sync::atomic::Ordering::SeqCst);
-        bell.ring();
+        notifier.notify();
         assert_eq!(woken(), 0);
-        bell.arm(&waker);
-        bell.ring();
-        bell.ring();
+        notifier.arm(&waker);
+        notifier.notify();
+        notifier.notify();
         assert_eq!(woken(), 1);
-        bell.arm(&waker);
-        bell.disarm();
-        bell.ring();
+        notifier.arm(&waker);
+        notifier.disarm();
+        notifier.notify();
         assert_eq!(woken(), 1);
     }
 }
@@ -103,18 +103,18 @@ mod loom_tests {
     #[test]
     fn news_are_seen_or_the_task_is_woken() {
         loom::model(|| {
-            let (bell, news) = (Arc::new(Bell::default()), Arc::new(AtomicUsize::new(0)));
+            let (notifier, news) = (Arc::new(Notifier::default()), Arc::new(AtomicUsize::new(0)));
             let woken = std::sync::Arc::new(Woken(false.into()));
-            let ringer = {
-                let (bell, news) = (Arc::clone(&bell), Arc::clone(&news));
+            let other = {
+                let (notifier, news) = (Arc::clone(&notifier), Arc::clone(&news));
                 loom::thread::spawn(move || {
                     news.store(1, Ordering::Relaxed);
-                    bell.ring();
+                    notifier.notify();
                 })
             };
-            bell.arm(&Waker::from(std::sync::Arc::clone(&woken)));
+            notifier.arm(&Waker::from(std::sync::Arc::clone(&woken)));
             let seen = news.load(Ordering::Relaxed) == 1;
-            ringer.join().unwrap();
+            other.join().unwrap();
             assert!(seen || woken.0.load(std::sync::atomic::Ordering::SeqCst));
         });
     }
