@@ -153,12 +153,14 @@ impl Checker {
     //= etcd 3.7.3: server/etcdserver/corrupt.go#PeriodicCheck
     async fn periodic(&self) {
         let Some(before) = self.own().await else { return };
-        let empty = self.nothing_alive(before.hash_revision);
+        let nothing_alive = self.nothing_alive(before.hash_revision);
         let answers = self.ask(before.hash_revision).await;
         let Ok(view) = self.member.linearizable_view().await else { return };
         let newest = view.store.revision();
         drop(view);
         let Some(after) = self.own().await else { return };
+        // A peer may have told what a compaction at this very revision has stored.
+        let is_stored = nothing_alive && after.compact_revision >= before.hash_revision;
         let mut bad = None;
         let place = |h: &PeerHash| (h.hash_revision, h.compact_revision);
         if after.hash != before.hash && place(&after) == place(&before) {
@@ -175,7 +177,7 @@ impl Checker {
                 HashDiffers::Compaction
             } else if theirs.compact_revision == before.compact_revision
                 && theirs.hash != before.hash
-                && !empty
+                && !is_stored
             {
                 HashDiffers::Hash
             } else {
