@@ -43,6 +43,11 @@ const HELP: &str = "cargo xtask WORD
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let asks_for_help = |word: &&str| ["help", "--help", "-h"].contains(word);
+    if words.is_empty() || words.iter().any(asks_for_help) {
+        println!("{HELP}");
+        return ExitCode::SUCCESS;
+    }
     let result = match words[..] {
         ["test"] => test::run(false),
         ["test", "--ci"] => test::run(true),

@@ -191,6 +191,11 @@ fn raw_requests_are_answered_as_by_go() {
                 reply.body = before.to_owned();
                 reply.headers.remove("Content-Length");
             }
+            // protobuf-go draws the kind of the space here by a hash of the program.
+            if reply.body.contains("proto:") {
+                reply.body = reply.body.replace("proto:\u{a0}", "proto: ");
+                reply.headers.remove("Content-Length");
+            }
             if reply.body.contains("error processing raft message") {
                 reply.body = "error processing raft message".to_owned();
                 for name in ["Content-Length", "Transfer-Encoding", "Connection"] {
