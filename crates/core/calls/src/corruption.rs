@@ -130,13 +130,13 @@ impl Checker {
         answers
     }
 
-    /// Whether nothing was alive at a revision. What a compaction at it stores then differs from what
-    /// is computed before it, in etcd as well: a peer that has yet to compact is healthy all the
-    /// same.
-    fn nothing_alive(&self, revision: Revision) -> bool {
+    /// Whether something is known to have been alive at a revision. Where nothing was, what a
+    /// compaction at it stores differs from what is computed before it, in etcd as well: a peer that
+    /// has yet to compact is healthy all the same.
+    fn was_alive(&self, revision: Revision) -> bool {
         let all = RangeQuery { key: b"\0", range_end: b"\0", ..RangeQuery::default() };
         let at = RangeQuery { revision: revision.0, ..all };
-        self.member.view().store.count(&at) == Ok(0)
+        self.member.view().store.count(&at).is_ok_and(|keys| keys > 0)
     }
 
     async fn alarm(&self, member: MemberId) {
@@ -153,12 +153,14 @@ impl Checker {
     //= etcd 3.7.3: server/etcdserver/corrupt.go#PeriodicCheck
     async fn periodic(&self) {
         let Some(before) = self.own().await else { return };
-        let empty = self.nothing_alive(before.hash_revision);
+        let was_alive = self.was_alive(before.hash_revision);
         let answers = self.ask(before.hash_revision).await;
         let Ok(view) = self.member.linearizable_view().await else { return };
         let newest = view.store.revision();
         drop(view);
         let Some(after) = self.own().await else { return };
+        // A peer may have told what a compaction at this very revision has stored.
+        let is_stored = !was_alive && after.compact_revision >= before.hash_revision;
         let mut bad = None;
         let place = |h: &PeerHash| (h.hash_revision, h.compact_revision);
         if after.hash != before.hash && place(&after) == place(&before) {
@@ -175,7 +177,7 @@ impl Checker {
                 HashDiffers::Compaction
             } else if theirs.compact_revision == before.compact_revision
                 && theirs.hash != before.hash
-                && !empty
+                && !is_stored
             {
                 HashDiffers::Hash
             } else {
@@ -194,7 +196,7 @@ impl Checker {
     //= etcd 3.7.3: server/etcdserver/corrupt.go#CompactHashCheck
     async fn compactions(&mut self) {
         let mut hashes = self.member.view().hashes.all().to_vec();
-        hashes.retain(|hash| hash.revision > self.checked && !self.nothing_alive(hash.revision));
+        hashes.retain(|hash| hash.revision > self.checked && self.was_alive(hash.revision));
         hashes.sort_unstable_by_key(|hash| std::cmp::Reverse(hash.revision));
         let mut looked_at = 0;
         for hash in hashes {

@@ -131,10 +131,16 @@ fn a_vote_that_is_not_in_the_log_is_found() {
     found_by(Shape::Cluster, Plant::VoteNotPersisted, 1..=60);
 }
 
+/// Whether a read was answered from too old a state: a client's, or that of a leader that compares
+/// hashes and takes whoever is ahead of it for corrupt.
+fn is_stale(what: &str) -> bool {
+    what.starts_with("RealTime") || what.contains("holds data for corrupt that is not")
+}
+
 #[test]
 fn a_read_that_no_quorum_confirmed_is_found() {
     let what = found_by(Shape::Cluster, Plant::ReadWithoutQuorum, 1..=20);
-    assert!(what.starts_with("RealTime"), "{what}");
+    assert!(is_stale(&what), "{what}");
 }
 
 #[test]
@@ -158,4 +164,39 @@ fn an_entry_applied_twice_after_a_restart_is_found() {
 #[test]
 fn a_put_that_a_client_asks_for_twice_is_found() {
     found_by(Shape::Cluster, Plant::RetriedPut, 1..=10);
+}
+
+#[test]
+fn a_write_that_is_not_held_against_the_quota_is_found() {
+    let what = found_by(Shape::Cluster, Plant::QuotaSkipped, 1..=20);
+    assert!(what.contains("goes into the log"), "{what}");
+}
+
+#[test]
+fn a_put_under_the_number_of_another_request_is_found() {
+    found_by(Shape::Cluster, Plant::WrongField, 1..=5);
+}
+
+#[test]
+fn a_read_that_does_not_wait_for_its_index_is_found() {
+    let what = found_by(Shape::Cluster, Plant::ViewBeforeIndex, 1..=10);
+    assert!(is_stale(&what), "{what}");
+}
+
+#[test]
+fn keep_alives_that_a_deposed_leader_answers_are_found() {
+    let what = found_by(Shape::Cluster, Plant::DeposedKeepAlive, 1..=30);
+    assert!(what.starts_with("Leases"), "{what}");
+}
+
+#[test]
+fn a_cluster_version_that_no_member_runs_is_found() {
+    let what = found_by(Shape::Cluster, Plant::WrongVersion, 1..=5);
+    assert!(what.contains("the cluster's version"), "{what}");
+}
+
+#[test]
+fn hashes_that_are_not_compared_are_found_by_data_that_differs() {
+    let what = found_by(Shape::Cluster, Plant::HashSkipped, 1..=20);
+    assert!(what.contains("the alarm for corrupt data"), "{what}");
 }
