@@ -196,7 +196,7 @@ impl Checker {
     //= etcd 3.7.3: server/etcdserver/corrupt.go#CompactHashCheck
     async fn compactions(&mut self) {
         let mut hashes = self.member.view().hashes.all().to_vec();
-        hashes.retain(|hash| hash.revision > self.checked && self.was_alive(hash.revision));
+        hashes.retain(|hash| hash.revision > self.checked && hash.was_alive);
         hashes.sort_unstable_by_key(|hash| std::cmp::Reverse(hash.revision));
         let mut looked_at = 0;
         for hash in hashes {

@@ -36,6 +36,9 @@ pub struct KvHash {
     pub revision: Revision,
     /// The compact revision it counts from; -1 before the first compaction.
     pub compact_revision: Revision,
+    /// Whether anything was alive at that revision. Where nothing was, the hash depends on whether it
+    /// was made before or by a compaction, in etcd as well: it says nothing of a member's health.
+    pub was_alive: bool,
 }
 
 /// A HashKV in progress. It takes the newest View for each step, so it pins nothing in between.
@@ -160,6 +163,7 @@ impl KvHasher {
             hash: self.crc,
             revision: Revision(self.revision),
             compact_revision: Revision(self.compact),
+            was_alive: self.keep.as_ref().is_some_and(|keep| keep.was_alive),
         }
     }
 
@@ -195,6 +199,8 @@ impl KvHasher {
 struct Keep {
     /// Those that are alive at this revision.
     at: u64,
+    /// Whether anything is alive at the hashed revision.
+    was_alive: bool,
     /// But not these: a transaction at the hashed revision deleted the key and put it again, and
     /// etcd then keeps nothing of it. Ascending.
     lost: Vec<(u64, u64)>,
@@ -204,7 +210,7 @@ impl Keep {
     fn find(may: &MayBlock, view: &View, hasher: &KvHasher) -> Result<Self, ValueError> {
         let (Ok(compact), Ok(at)) = (u64::try_from(hasher.compact), u64::try_from(hasher.revision))
         else {
-            return Ok(Self { at: 0, lost: Vec::new() });
+            return Ok(Self { at: 0, was_alive: false, lost: Vec::new() });
         };
         let reader = view.index.reader();
         let (mut lost, mut tombstones) = (Vec::new(), false);
@@ -220,14 +226,13 @@ impl Keep {
         lost.sort_unstable();
         lost.dedup();
         // A compaction's keep set has the tombstones at its revision, too.
-        let mut any = hasher.of_compaction && tombstones;
-        if !any {
-            reader.visit(Bounds::ALL, at, &mut |_, record| {
-                any = lost.binary_search(&(record.main, u64::from(record.sub()))).is_err();
-                !any
-            });
-        }
-        Ok(Self { at: if any { at } else { compact }, lost })
+        let mut was_alive = false;
+        reader.visit(Bounds::ALL, at, &mut |_, record| {
+            was_alive = lost.binary_search(&(record.main, u64::from(record.sub()))).is_err();
+            !was_alive
+        });
+        let any = was_alive || (hasher.of_compaction && tombstones);
+        Ok(Self { at: if any { at } else { compact }, was_alive, lost })
     }
 }
 

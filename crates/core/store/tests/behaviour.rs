@@ -467,7 +467,7 @@ fn the_newest_ten_compaction_hashes_are_kept() {
     let mut hashes = store::CompactionHashes::default();
     for i in (0..15).rev() {
         let (revision, compact_revision) = (Revision(i), Revision(i - 1));
-        hashes.store(store::KvHash { hash: i as u32, revision, compact_revision });
+        hashes.store(store::KvHash { hash: i as u32, revision, compact_revision, was_alive: true });
     }
     let kept: Vec<_> = hashes.all().iter().map(|h| h.revision.0).collect();
     assert_eq!(kept, (5..15).collect::<Vec<_>>());
