@@ -241,6 +241,7 @@ impl World {
         self.counts.snapshots += std::mem::take(&mut running.process.snapshots);
         self.counts.installs += std::mem::take(&mut running.process.installs);
         let removed = running.process.removed;
+        let lost_vote = std::mem::take(&mut running.process.lost_vote);
         match failed {
             Some(why) if member.doomed.is_some() => {
                 self.trace.event(self.now, format_args!("{which:?} ended: {why}"));
@@ -249,6 +250,11 @@ impl World {
             Some(why) => return Err(format!("{which:?} ended on a healthy disk: {why}")),
             None if doomed => self.crash(m),
             None if removed => self.retire(m),
+            // Planted, and shown where it matters: while others still ask for votes.
+            None if lost_vote && self.entropy.below(3) == 0 => {
+                self.crash(m);
+                self.members[m].start_at = self.now + self.entropy.below(20) * MS;
+            }
             None => self.post(m),
         }
         Ok(())

@@ -126,6 +126,8 @@ pub(crate) struct Process {
     plant: Option<Plant>,
     /// Writes that Node was told of too early, by plan.
     told_early: Vec<WriteId>,
+    /// A vote was kept from the log, by plan.
+    pub(crate) lost_vote: bool,
     /// The newest batch on its way to the backend, for the planted early snapshot.
     newest_batch: Option<BackendCommitted>,
     /// Snapshots recorded since this was last looked at.
@@ -311,6 +313,7 @@ impl Process {
             next_purge: begin + purge,
             plant,
             told_early: Vec::new(),
+            lost_vote: false,
             newest_batch: None,
             snapshots: 0,
             installs: 0,
@@ -614,7 +617,7 @@ impl Process {
         }
         if let (Some(Plant::VoteNotPersisted), Some(state)) = (self.plant, &mut persist.hard_state)
         {
-            state.vote = None;
+            self.lost_vote |= state.vote.take().is_some();
         }
     }
 

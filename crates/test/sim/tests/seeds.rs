@@ -128,7 +128,7 @@ fn a_watch_that_skips_a_compacted_tombstone_is_found() {
 
 #[test]
 fn a_vote_that_is_not_in_the_log_is_found() {
-    found_by(Shape::Cluster, Plant::VoteNotPersisted, 1..=60);
+    found_by(Shape::Cluster, Plant::VoteNotPersisted, 1..=20);
 }
 
 /// Whether a read was answered from too old a state: a client's, or that of a leader that compares
