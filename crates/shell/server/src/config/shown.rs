@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
-use super::table::{Kind, flag};
-use super::{Set, list};
+use super::flag::State;
+use super::source::{Given, Notice};
+use super::table::{flag, flags};
 
 /// Flags of the line, in its order. What has another name there or is not a flag is added by who
 /// writes it; flags that come later are left out.
@@ -38,37 +39,31 @@ const SHOWN: [&str; 27] = [
     "v2-deprecation",
 ];
 
-/// Flags that do nothing any more, and what is told if one is set.
-//= etcd 3.7.1: server/etcdmain/config.go#deprecatedFlags
-const DEPRECATED: [(&str, &str); 2] = [
-    ("max-snapshots", "--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8."),
-    (
-        "v2-deprecation",
-        "--v2-deprecation is deprecated and scheduled for removal in v3.8. The default value is \
-         enforced, ignoring user input.",
-    ),
-];
-
 /// The fields.
-pub(super) fn fields(set: &Set) -> Vec<(&'static str, Value)> {
-    SHOWN.iter().map(|name| (*name, value(set, name))).collect()
+pub(super) fn fields(given: &Given) -> Vec<(&'static str, Value)> {
+    let rows = SHOWN.iter().filter_map(|name| flag(name));
+    rows.map(|flag| (flag.name, flag.place.show(&given.configuration))).collect()
 }
 
-fn value(set: &Set, name: &'static str) -> Value {
-    let row = flag(name).expect("a name of the table");
-    // Whatever was set: it is ignored.
-    let text = if name == "v2-deprecation" { row.default } else { set.text(name) };
-    match row.kind {
-        Kind::Urls | Kind::Set | Kind::List => list(text).into(),
-        Kind::Bool => super::value::boolean(text).into(),
-        Kind::Int | Kind::Uint => {
-            text.parse::<i64>().map_or_else(|_| text.to_owned().into(), Value::from)
+/// Warnings about flags that were set and do nothing any more.
+//= etcd 3.7.1: server/etcdmain/config.go#deprecatedFlags
+pub(super) fn deprecations(given: &Given) -> Vec<Notice> {
+    let set = flags().filter(|flag| given.is_set(flag.name));
+    set.filter_map(|flag| match flag.state {
+        State::Deprecated(text) => Some(Notice::warning(text)),
+        State::Works | State::Later => None,
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flag_of_the_line_is_in_the_table() {
+        for name in SHOWN {
+            assert!(flag(name).is_some(), "{name}");
         }
-        Kind::Text | Kind::Duration | Kind::Enum(_) => text.into(),
     }
-}
-
-/// Warnings about flags that were set.
-pub(super) fn deprecations(set: &Set) -> impl Iterator<Item = String> + '_ {
-    DEPRECATED.iter().filter(|(name, _)| set.is_set(name)).map(|(_, text)| (*text).to_owned())
 }
