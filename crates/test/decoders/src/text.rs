@@ -31,7 +31,7 @@ pub fn targets() -> Vec<Vec<u8>> {
 pub fn configuration(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let (file, lines) = text.split_once("\n--\n").unwrap_or((text, ""));
-    let _ = config::source::file(file);
+    let _ = config::file::read(file);
     let _ = config::urls::parse_list(file);
     let _ = <std::time::Duration as config::value::FlagValue>::from_text(file);
     let (variables, args): (Vec<_>, Vec<_>) =

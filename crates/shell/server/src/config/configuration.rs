@@ -7,12 +7,10 @@ use types::Url;
 
 use observe::logging::{Format, Level};
 
+use super::deferred::{CompactionMode, Deferred, InitialCluster, RetentionLength, Zap};
 use super::features::Features;
 use super::table::flags;
-use super::words::{
-    ClusterState, CompactionMode, Deferred, Fallback, Hosts, InitialCluster, LogOutputs, OrDefault,
-    Quota, RetentionLength, V2Deprecation, Zap,
-};
+use super::words::{ClusterState, Fallback, Hosts, LogOutputs, OrDefault, Quota, V2Deprecation};
 
 /// The values of all flags. A field is described by its row of the table.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -47,13 +47,13 @@ impl Gate {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Features {
     open: [bool; GATES.len()],
-    /// As it was given.
-    text: String,
+    /// Which of them were given.
+    given: [bool; GATES.len()],
 }
 
 impl Default for Features {
     fn default() -> Self {
-        Self { open: GATES.map(|gate| gate.default), text: String::new() }
+        Self { open: GATES.map(|gate| gate.default), given: [false; GATES.len()] }
     }
 }
 
@@ -78,7 +78,8 @@ impl Features {
             let name = if stage == "ALPHA" { "AllAlpha" } else { "AllBeta" };
             GATES.iter().position(|gate| gate.name == name).and_then(|place| set[place])
         };
-        let mut features = Self { text: text.to_owned(), ..Self::default() };
+        let given = set.map(|gate| gate.is_some());
+        let mut features = Self { given, ..Self::default() };
         for (place, gate) in GATES.iter().enumerate() {
             let open = set[place].or_else(|| all(gate.stage).filter(|_| !is_all(gate)));
             features.open[place] = open.unwrap_or(gate.default);
@@ -108,10 +109,13 @@ impl Features {
         Some(format!("{}={open}", gate.name))
     }
 
-    /// The text that was read.
+    /// The gates that were given, as the flag has them.
     #[must_use]
-    pub fn text(&self) -> &str {
-        &self.text
+    pub fn text(&self) -> String {
+        let gates = GATES.iter().zip(self.open).zip(self.given).filter(|(_, given)| *given);
+        let texts: Vec<_> =
+            gates.map(|((gate, open), _)| format!("{}={open}", gate.name)).collect();
+        texts.join(",")
     }
 
     /// Whether a gate is open.

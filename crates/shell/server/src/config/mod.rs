@@ -1,13 +1,15 @@
 //! Configuration: flags, environment and YAML become [`Options`].
 //!
 //! Owns the table of flags ([`table`]), how their values are written ([`value`], [`words`],
-//! [`urls`]), where they come from ([`source`]), what contradicts itself ([`check`]) and what a
-//! member is run with ([`resolve`]). Errors and their order are etcd's; a flag whose feature comes
-//! later is refused unless it has its default.
+//! [`deferred`], [`urls`]), where they come from ([`source`], [`file`]), what contradicts itself
+//! (`check`) and what a member is run with (`resolve`). Errors and their order are etcd's; a flag
+//! whose feature comes later is refused unless it has its default.
 
 mod check;
 pub mod configuration;
+pub mod deferred;
 pub mod features;
+pub mod file;
 pub mod flag;
 mod help;
 mod resolve;
@@ -90,7 +92,7 @@ fn complete(mut given: Given, variables: Vec<(String, String)>) -> Result<Given,
             .to_owned(),
         fields: vec![("path", path)],
     });
-    let mut given = source::file(&text)?;
+    let mut given = file::read(&text)?;
     given.notices = notices;
     Ok(given)
 }
@@ -99,13 +101,14 @@ fn checked(given: Given) -> Result<Configured, String> {
     check::check(&given)?;
     let logging = &given.configuration.logging;
     let (log_level, log_format) = (*logging.level.get()?, *logging.format.get()?);
+    let options = resolve::options(&given)?;
     Ok(Configured {
-        options: resolve::options(&given)?,
         log_level,
         log_format,
         log_outputs: logging.outputs.0.clone(),
-        shown: shown::fields(&given),
+        shown: shown::fields(&given, &options),
         notices: given.notices.iter().cloned().chain(shown::deprecations(&given)).collect(),
+        options,
     })
 }
 
@@ -199,6 +202,16 @@ mod tests {
         assert!(notices.is_empty());
         assert!(shown.contains(&("listen-peer-urls", vec!["http://localhost:2380"].into())));
         assert!(shown.contains(&("pre-vote", true.into())));
+        assert!(shown.contains(&("initial-cluster", "default=http://localhost:2380".into())));
+        assert!(shown.contains(&("auto-compaction-retention", "0s".into())));
+        assert!(shown.contains(&("quota-backend-bytes", 2_147_483_648_u64.into())));
+        let (_, shown) = told(&["--name=m", "--auto-compaction-retention=1"]);
+        assert!(shown.contains(&("initial-cluster", "m=http://localhost:2380".into())));
+        assert!(shown.contains(&("auto-compaction-retention", "1h0m0s".into())));
+        let gates = "--feature-gates=LeaseCheckpoint=true, CompactHashCheck=1";
+        let (_, shown) = told(&[gates]);
+        let sorted = "CompactHashCheck=true,LeaseCheckpoint=true";
+        assert!(shown.contains(&("feature-gates", sorted.into())));
     }
 
     #[test]
@@ -230,6 +243,8 @@ mod tests {
         let text = "invalid value \"nowhere\" for flag -cors: URL scheme must be http, https, unix, \
                     or unixs: nowhere";
         assert_eq!(run(&["--cors=nowhere"]).unwrap_err(), Refused::Usage(text.to_owned()));
+        assert!(matches!(run(&["--cors="]), Err(Refused::Usage(_))));
+        assert_eq!(file::read("cors: ''").unwrap().configuration.listeners.cors, Cors::Any);
     }
 
     #[test]
@@ -257,9 +272,9 @@ mod tests {
         assert!(refusal(&["--feature-gates=AllAlpha=true"]).contains("AllAlpha=true is not impl"));
         let existing = run(&["--initial-cluster-state=existing"]).unwrap();
         assert_eq!(existing.state, ClusterState::Existing);
-        let state = source::file("initial-cluster-state: foo").unwrap();
+        let state = file::read("initial-cluster-state: foo").unwrap();
         assert_eq!(check::check(&state).unwrap_err(), "unexpected clusterState \"foo\"");
-        let state = source::file("initial-cluster-state: ''").unwrap();
+        let state = file::read("initial-cluster-state: ''").unwrap();
         assert_eq!(check::check(&state), Ok(()));
     }
 

@@ -12,9 +12,9 @@ use types::{Url, limits};
 use super::configuration::{
     CheckFlags, CompactionFlags, Configuration, ListenerFlags, StorageFlags,
 };
+use super::deferred::{CompactionMode, RetentionLength};
 use super::features::Features;
 use super::source::Given;
-use super::words::{CompactionMode, RetentionLength};
 use crate::corruption::Checks;
 use crate::options::{LeaseCheckpoints, Options, RaftTimeouts};
 use crate::threads::Keep;

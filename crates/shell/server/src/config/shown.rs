@@ -1,6 +1,12 @@
 //! What a start tells of the configuration: the flags that etcd's line has, as the values they got.
 
+use std::time::Duration;
+
+use cli::text::show_duration;
+use member::Retention;
 use serde_json::Value;
+
+use crate::options::Options;
 
 use super::flag::State;
 use super::source::{Given, Notice};
@@ -39,10 +45,35 @@ const SHOWN: [&str; 27] = [
     "v2-deprecation",
 ];
 
-/// The fields.
-pub(super) fn fields(given: &Given) -> Vec<(&'static str, Value)> {
+/// The fields: flags as they were given, but for two whose meaning depends on others.
+pub(super) fn fields(given: &Given, options: &Options) -> Vec<(&'static str, Value)> {
     let rows = SHOWN.iter().filter_map(|name| flag(name));
-    rows.map(|flag| (flag.name, flag.place.show(&given.configuration))).collect()
+    rows.map(|flag| {
+        let value = match flag.name {
+            "initial-cluster" => cluster(&options.initial_cluster).into(),
+            "auto-compaction-retention" => retention(options.auto_compaction).into(),
+            _ => flag.place.show(&given.configuration),
+        };
+        (flag.name, value)
+    })
+    .collect()
+}
+
+//= etcd 3.7.3: client/pkg/types/urlsmap.go#String
+fn cluster(members: &[(String, Vec<String>)]) -> String {
+    let pairs = members.iter().flat_map(|(name, urls)| urls.iter().map(move |url| (name, url)));
+    let mut texts: Vec<String> = pairs.map(|(name, url)| format!("{name}={url}")).collect();
+    texts.sort_unstable();
+    texts.join(",")
+}
+
+/// A number of revisions is so many nanoseconds to etcd.
+fn retention(kept: Option<Retention>) -> String {
+    show_duration(match kept {
+        None => Duration::ZERO,
+        Some(Retention::Periodic(time)) => time,
+        Some(Retention::Revisions(number)) => Duration::from_nanos(number.unsigned_abs()),
+    })
 }
 
 /// Warnings about flags that were set and do nothing any more.

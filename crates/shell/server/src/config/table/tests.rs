@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use super::super::configuration::Configuration;
+use super::super::file;
 use super::super::help::help;
-use super::super::source::{Given, Origin, command_line, environment, file, variable};
+use super::super::source::{Given, Origin, command_line, environment, variable};
 use super::super::value::FlagType;
 use super::*;
 
@@ -65,7 +66,7 @@ fn three_sources_give_the_same_value_to_one_flag_alone() {
             assert_eq!(given.configuration, flag.configuration, "{}", row.name);
         }
         if let Some(path) = row.path() {
-            let given = file(&file_with(path, &in_file)).expect(row.name);
+            let given = file::read(&file_with(path, &in_file)).expect(row.name);
             assert_eq!(given.configuration, flag.configuration, "{}", row.name);
         }
     }
