@@ -200,7 +200,7 @@ pub fn environment(
 /// The variable of the environment that sets a flag.
 #[must_use]
 pub fn variable(flag: &str) -> String {
-    format!("ETCD_{}", flag.to_ascii_uppercase().replace(['-', '.'], "_"))
+    format!("ETCD_{}", flag.to_ascii_uppercase().replace('-', "_"))
 }
 
 #[cfg(test)]
