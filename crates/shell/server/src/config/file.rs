@@ -89,13 +89,12 @@ fn file_error(path: &str, value: &Value, error: FileError) -> String {
 /// leads to it.
 //= etcd 3.7.3: server/embed/config.go#configYAML
 fn structs_of(path: &str) -> &'static str {
-    const TEXTS: [&str; 9] = [
+    const TEXTS: [&str; 8] = [
         "listen-peer-urls",
         "listen-client-urls",
         "listen-client-http-urls",
         "initial-advertise-peer-urls",
         "advertise-client-urls",
-        "listen-metrics-urls",
         "cors",
         "host-whitelist",
         "feature-gates",
