@@ -19,7 +19,7 @@ pub struct Limits {
     pub max_request_bytes: usize,
     /// Operations per level of a transaction (`--max-txn-ops`).
     pub max_txn_ops: usize,
-    /// Bytes of the backend beyond which writes are refused; none if negative.
+    /// The quota as clients are shown it, in bytes; negative for none. See [`Limits::quota`].
     pub quota_bytes: i64,
     /// How long a request may wait: 5 s and two election timeouts.
     pub request_timeout: Duration,

@@ -79,8 +79,7 @@ impl Log {
     ///
     /// # Errors
     /// A file that cannot be opened, or a thread that cannot be had.
-    pub fn open(level: &str, format: Format, outputs: &[String]) -> std::io::Result<Self> {
-        let level = Level::parse(level).unwrap_or(Level::Info);
+    pub fn open(level: Level, format: Format, outputs: &[String]) -> std::io::Result<Self> {
         let mut opened: Vec<Box<dyn Write + Send>> = Vec::new();
         if !outputs.iter().any(|o| o == "/dev/null") {
             for output in outputs {

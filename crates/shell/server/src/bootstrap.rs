@@ -14,6 +14,7 @@ use machine::Member;
 use peer::{Client, RemoteCluster, RemoteMember};
 use types::{CLUSTER_VERSION, ClusterId, MemberId, Url, Version};
 
+use crate::config::words::ClusterState;
 use crate::options::Options;
 use crate::run::RunError;
 
@@ -52,7 +53,7 @@ pub(crate) fn identify(
     let mut urls: Vec<String> = others.flat_map(|(_, urls)| urls.clone()).collect();
     urls.sort_unstable();
     let client = Client::new(Duration::from_secs(1) + options.election, options.local_address);
-    if options.joins {
+    if options.state == ClusterState::Existing {
         return block_on(join(&client, options, &urls, founded));
     }
     if !urls.is_empty() && block_on(is_bootstrapped(&client, &urls, founded.member))? {

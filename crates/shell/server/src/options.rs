@@ -10,6 +10,7 @@ use net::{Address, Reuse};
 use rpc::{Cors, Settings};
 
 use crate::config::features::Features;
+use crate::config::words::{ClusterState, Quota};
 use crate::threads::Keep;
 use calls::corruption::Checks;
 
@@ -31,9 +32,9 @@ pub struct Options {
     /// Where connections to peers leave from, if they must.
     pub local_address: Option<IpAddr>,
     /// `--raft-read-timeout`, `--raft-write-timeout`.
-    pub raft_timeouts: (Duration, Duration),
-    /// `--initial-cluster-state=existing`.
-    pub joins: bool,
+    pub raft_timeouts: RaftTimeouts,
+    /// `--initial-cluster-state`.
+    pub state: ClusterState,
     /// `--strict-reconfig-check`.
     pub strict_reconfig: bool,
     /// `--downgrade-check-time`; 0 is never.
@@ -64,8 +65,8 @@ pub struct Options {
     pub auto_compaction: Option<Retention>,
     /// `--compaction-batch-limit`, `--compaction-sleep-interval`.
     pub compaction: CompactionPace,
-    /// `--quota-backend-bytes`; no limit if negative.
-    pub quota_bytes: i64,
+    /// `--quota-backend-bytes`.
+    pub quota: Quota,
     /// `--max-request-bytes`.
     pub max_request_bytes: usize,
     /// `--max-txn-ops`.
@@ -82,9 +83,8 @@ pub struct Options {
     pub reuse: Reuse,
     /// Which members' data is compared, and when.
     pub checks: Checks,
-    /// Whether a leader tells what is left of long leases, and whether that is stored whatever the
-    /// cluster's version (gates `LeaseCheckpoint`, `LeaseCheckpointPersist`).
-    pub lease_checkpoints: (bool, bool),
+    /// What is told of long leases.
+    pub lease_checkpoints: LeaseCheckpoints,
     /// `--feature-gates`.
     pub features: Features,
     /// `--warning-apply-duration`.
@@ -101,6 +101,24 @@ pub struct Options {
     pub failpoints: Failpoints,
 }
 
+/// How long a connection of a peer may be silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RaftTimeouts {
+    /// `--raft-read-timeout`.
+    pub read: Duration,
+    /// `--raft-write-timeout`.
+    pub write: Duration,
+}
+
+/// What is told of the time that long leases have left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeaseCheckpoints {
+    /// Whether a leader tells it (gate `LeaseCheckpoint`).
+    pub replicated: bool,
+    /// Whether it is stored whatever the cluster's version (gate `LeaseCheckpointPersist`).
+    pub persisted: bool,
+}
+
 impl Default for Options {
     /// etcd's defaults: one member named `default` on 127.0.0.1:2379.
     fn default() -> Self {
@@ -113,11 +131,11 @@ impl Default for Options {
             peer_addresses: vec![Address::Tcp(([127, 0, 0, 1], 2380).into())],
             advertise_peer_urls: vec!["http://localhost:2380".to_owned()],
             local_address: None,
-            raft_timeouts: (
-                Duration::from_millis(l::RAFT_TIMEOUT_MS),
-                Duration::from_millis(l::RAFT_TIMEOUT_MS),
-            ),
-            joins: false,
+            raft_timeouts: RaftTimeouts {
+                read: Duration::from_millis(l::RAFT_TIMEOUT_MS),
+                write: Duration::from_millis(l::RAFT_TIMEOUT_MS),
+            },
+            state: ClusterState::New,
             strict_reconfig: true,
             downgrade_check: Duration::from_secs(5),
             advertise_client_urls: vec!["http://localhost:2379".to_owned()],
@@ -136,7 +154,7 @@ impl Default for Options {
             },
             auto_compaction: None,
             compaction: CompactionPace::default(),
-            quota_bytes: l::DEFAULT_QUOTA_BYTES,
+            quota: Quota::Default,
             max_request_bytes: l::MAX_REQUEST_BYTES as usize,
             max_txn_ops: l::MAX_TXN_OPS,
             watch_progress: Duration::from_millis(l::WATCH_PROGRESS_MS),
@@ -145,7 +163,7 @@ impl Default for Options {
             force_new_cluster: false,
             reuse: Reuse::default(),
             checks: Checks { initial: false, periodic: Duration::ZERO, compaction: Duration::ZERO },
-            lease_checkpoints: (false, false),
+            lease_checkpoints: LeaseCheckpoints::default(),
             features: Features::default(),
             slow_apply: Duration::from_millis(l::SLOW_APPLY_MS),
             list_pin: Duration::from_millis(l::LIST_PIN_MS),

@@ -81,7 +81,7 @@ fn command_line(args: &[String]) -> Vec<String> {
 /// Says why a configuration cannot be run.
 //= etcd 3.7.3: server/etcdmain/etcd.go#startEtcdOrProxyV2
 fn tell_refused(args: &[String], refused: Refused) {
-    let Ok(log) = Log::open("info", Format::Json, &["stderr".to_owned()]) else { return };
+    let Ok(log) = Log::open(Level::Info, Format::Json, &["stderr".to_owned()]) else { return };
     match refused {
         Refused::Shadowed(name) => {
             let text = "conflicting environment variable is shadowed by corresponding \
@@ -129,7 +129,7 @@ fn run(
     disk: &Arc<dyn Disk>,
     ready: &dyn Fn(),
 ) -> ExitCode {
-    let log = match Log::open(&configured.log_level, configured.log_format, &configured.log_outputs)
+    let log = match Log::open(configured.log_level, configured.log_format, &configured.log_outputs)
     {
         Ok(log) => Arc::new(log),
         Err(e) => {

@@ -31,9 +31,9 @@ pub fn targets() -> Vec<Vec<u8>> {
 pub fn configuration(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let (file, lines) = text.split_once("\n--\n").unwrap_or((text, ""));
-    let _ = config::source::file(file);
+    let _ = config::file::read(file);
     let _ = config::urls::parse_list(file);
-    let _ = config::value::duration(file);
+    let _ = <std::time::Duration as config::value::FlagValue>::from_text(file);
     let (variables, args): (Vec<_>, Vec<_>) =
         lines.lines().partition(|line| line.starts_with("ETCD_"));
     let args: Vec<String> = args

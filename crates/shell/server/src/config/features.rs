@@ -1,7 +1,7 @@
 //! Feature gates: `--feature-gates=Name=bool,…`.
 //= etcd 3.7.1: server/features/etcd_features.go, pkg/featuregate/feature_gate.go
 
-use super::value;
+use cli::text::parse_bool;
 
 /// A feature gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,13 +35,25 @@ pub const GATES: [Gate; 11] = [
     gate("TxnModeWriteWithSharedBuffer", "BETA", true, true),
 ];
 
+impl Gate {
+    /// Whether it is open unless the flag says otherwise.
+    #[must_use]
+    pub fn is_open_by_default(&self) -> bool {
+        self.default
+    }
+}
+
 /// Which gates are open.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Features([bool; GATES.len()]);
+pub struct Features {
+    open: [bool; GATES.len()],
+    /// Which of them were given.
+    given: [bool; GATES.len()],
+}
 
 impl Default for Features {
     fn default() -> Self {
-        Self(GATES.map(|gate| gate.default))
+        Self { open: GATES.map(|gate| gate.default), given: [false; GATES.len()] }
     }
 }
 
@@ -49,19 +61,15 @@ impl Features {
     /// Reads the flag's text.
     ///
     /// # Errors
-    /// etcd's texts; a gate whose feature is missing here is refused.
+    /// etcd's texts.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut set: [Option<bool>; GATES.len()] = [None; GATES.len()];
         for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
             let (name, value) =
                 item.split_once('=').ok_or_else(|| format!("missing bool value for {item}"))?;
             let (name, value) = (name.trim(), value.trim());
-            let open = value::boolean(value).ok_or_else(|| {
-                format!(
-                    "invalid value of {name}={value}, err: strconv.ParseBool: parsing {value:?}: \
-                     invalid syntax"
-                )
-            })?;
+            let open = parse_bool(value)
+                .map_err(|e| format!("invalid value of {name}={value}, err: {e}"))?;
             let place = GATES.iter().position(|gate| gate.name == name);
             let place = place.ok_or_else(|| format!("unrecognized feature gate: {name}"))?;
             set[place] = Some(open);
@@ -70,21 +78,44 @@ impl Features {
             let name = if stage == "ALPHA" { "AllAlpha" } else { "AllBeta" };
             GATES.iter().position(|gate| gate.name == name).and_then(|place| set[place])
         };
-        let mut features = Self::default();
+        let given = set.map(|gate| gate.is_some());
+        let mut features = Self { given, ..Self::default() };
         for (place, gate) in GATES.iter().enumerate() {
             let open = set[place].or_else(|| all(gate.stage).filter(|_| !is_all(gate)));
-            let open = open.unwrap_or(gate.default);
-            if open != gate.default && !gate.works {
-                return Err(cli::not_implemented(&format!("--feature-gates={}={open}", gate.name)));
-            }
-            features.0[place] = open;
+            features.open[place] = open.unwrap_or(gate.default);
         }
-        if features.is_open("LeaseCheckpointPersist") && !features.is_open("LeaseCheckpoint") {
+        Ok(features)
+    }
+
+    /// Checks what contradicts itself.
+    ///
+    /// # Errors
+    /// etcd's text.
+    //= etcd 3.7.3: server/embed/config.go#Validate
+    pub fn check(&self) -> Result<(), String> {
+        if self.is_open("LeaseCheckpointPersist") && !self.is_open("LeaseCheckpoint") {
             let why = "enabling feature gate LeaseCheckpointPersist requires enabling feature gate \
                        LeaseCheckpoint";
             return Err(why.to_owned());
         }
-        Ok(features)
+        Ok(())
+    }
+
+    /// The first gate that is not as by default and whose feature comes later, as the flag has it.
+    #[must_use]
+    pub fn missing(&self) -> Option<String> {
+        let mut gates = GATES.iter().zip(self.open);
+        let (gate, open) = gates.find(|(gate, open)| *open != gate.default && !gate.works)?;
+        Some(format!("{}={open}", gate.name))
+    }
+
+    /// The gates that were given, as the flag has them.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let gates = GATES.iter().zip(self.open).zip(self.given).filter(|(_, given)| *given);
+        let texts: Vec<_> =
+            gates.map(|((gate, open), _)| format!("{}={open}", gate.name)).collect();
+        texts.join(",")
     }
 
     /// Whether a gate is open.
@@ -94,12 +125,12 @@ impl Features {
     #[must_use]
     pub fn is_open(&self, name: &str) -> bool {
         let place = GATES.iter().position(|gate| gate.name == name);
-        self.0[place.expect("a gate of the table")]
+        self.open[place.expect("a gate of the table")]
     }
 
     /// Name, stage and state of every gate.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &'static str, bool)> {
-        GATES.iter().zip(self.0).map(|(gate, open)| (gate.name, gate.stage, open))
+        GATES.iter().zip(self.open).map(|(gate, open)| (gate.name, gate.stage, open))
     }
 }
 
@@ -122,7 +153,10 @@ mod tests {
         assert_eq!(refused("A"), "missing bool value for A");
         assert_eq!(refused("Nope=true"), "unrecognized feature gate: Nope");
         assert!(refused("AllBeta=x").starts_with("invalid value of AllBeta=x, err: "));
-        assert!(refused("LeaseCheckpointPersist=true").contains("requires enabling"));
-        assert!(refused("AllAlpha=true").contains("not implemented"));
+        let persist = Features::parse("LeaseCheckpointPersist=true").unwrap();
+        assert!(persist.check().unwrap_err().contains("requires enabling"));
+        assert_eq!(persist.missing(), None);
+        let all = Features::parse("AllAlpha=true").unwrap();
+        assert_eq!(all.missing().unwrap(), "AllAlpha=true");
     }
 }

@@ -1,9 +1,16 @@
 //! What a start tells of the configuration: the flags that etcd's line has, as the values they got.
 
+use std::time::Duration;
+
+use cli::text::show_duration;
+use member::Retention;
 use serde_json::Value;
 
-use super::table::{Kind, flag};
-use super::{Set, list};
+use crate::options::Options;
+
+use super::flag::State;
+use super::source::{Given, Notice};
+use super::table::{flag, flags};
 
 /// Flags of the line, in its order. What has another name there or is not a flag is added by who
 /// writes it; flags that come later are left out.
@@ -38,37 +45,56 @@ const SHOWN: [&str; 27] = [
     "v2-deprecation",
 ];
 
-/// Flags that do nothing any more, and what is told if one is set.
+/// The fields: flags as they were given, but for two whose meaning depends on others.
+pub(super) fn fields(given: &Given, options: &Options) -> Vec<(&'static str, Value)> {
+    let rows = SHOWN.iter().filter_map(|name| flag(name));
+    rows.map(|flag| {
+        let value = match flag.name {
+            "initial-cluster" => cluster(&options.initial_cluster).into(),
+            "auto-compaction-retention" => retention(options.auto_compaction).into(),
+            _ => flag.place.show(&given.configuration),
+        };
+        (flag.name, value)
+    })
+    .collect()
+}
+
+//= etcd 3.7.3: client/pkg/types/urlsmap.go#String
+fn cluster(members: &[(String, Vec<String>)]) -> String {
+    let pairs = members.iter().flat_map(|(name, urls)| urls.iter().map(move |url| (name, url)));
+    let mut texts: Vec<String> = pairs.map(|(name, url)| format!("{name}={url}")).collect();
+    texts.sort_unstable();
+    texts.join(",")
+}
+
+/// A number of revisions is so many nanoseconds to etcd.
+fn retention(kept: Option<Retention>) -> String {
+    show_duration(match kept {
+        None => Duration::ZERO,
+        Some(Retention::Periodic(time)) => time,
+        Some(Retention::Revisions(number)) => Duration::from_nanos(number.unsigned_abs()),
+    })
+}
+
+/// Warnings about flags that were set and do nothing any more.
 //= etcd 3.7.1: server/etcdmain/config.go#deprecatedFlags
-const DEPRECATED: [(&str, &str); 2] = [
-    ("max-snapshots", "--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8."),
-    (
-        "v2-deprecation",
-        "--v2-deprecation is deprecated and scheduled for removal in v3.8. The default value is \
-         enforced, ignoring user input.",
-    ),
-];
-
-/// The fields.
-pub(super) fn fields(set: &Set) -> Vec<(&'static str, Value)> {
-    SHOWN.iter().map(|name| (*name, value(set, name))).collect()
+pub(super) fn deprecations(given: &Given) -> Vec<Notice> {
+    let set = flags().filter(|flag| given.is_set(flag.name));
+    set.filter_map(|flag| match flag.state {
+        State::Deprecated(text) => Some(Notice::warning(text)),
+        State::Works | State::Later => None,
+    })
+    .collect()
 }
 
-fn value(set: &Set, name: &'static str) -> Value {
-    let row = flag(name).expect("a name of the table");
-    // Whatever was set: it is ignored.
-    let text = if name == "v2-deprecation" { row.default } else { set.text(name) };
-    match row.kind {
-        Kind::Urls | Kind::Set | Kind::List => list(text).into(),
-        Kind::Bool => super::value::boolean(text).into(),
-        Kind::Int | Kind::Uint => {
-            text.parse::<i64>().map_or_else(|_| text.to_owned().into(), Value::from)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flag_of_the_line_is_in_the_table() {
+        for name in SHOWN {
+            assert!(flag(name).is_some(), "{name}");
         }
-        Kind::Text | Kind::Duration | Kind::Enum(_) => text.into(),
     }
-}
-
-/// Warnings about flags that were set.
-pub(super) fn deprecations(set: &Set) -> impl Iterator<Item = String> + '_ {
-    DEPRECATED.iter().filter(|(name, _)| set.is_set(name)).map(|(_, text)| (*text).to_owned())
 }

@@ -1,0 +1,188 @@
+//! From the values of flags to what a member is run with: defaults that depend on other flags,
+//! addresses, and what 0 stands for.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use member::{CommitPolicy, CompactionPace, Retention};
+use rpc::Settings;
+use types::{Url, limits};
+
+use super::configuration::{
+    CheckFlags, CompactionFlags, Configuration, ListenerFlags, StorageFlags,
+};
+use super::deferred::{CompactionMode, RetentionLength};
+use super::features::Features;
+use super::source::Given;
+use crate::options::{LeaseCheckpoints, Options, RaftTimeouts};
+use crate::threads::Keep;
+use calls::corruption::Checks;
+
+/// What a member is run with.
+///
+/// # Errors
+/// etcd's text: an address that is none, a cluster or retention that cannot be read.
+pub(super) fn options(given: &Given) -> Result<Options, String> {
+    let Configuration { member, raft, listeners, clustering, storage, .. } = &given.configuration;
+    let (data_dir, wal_dir) = directories(&given.configuration);
+    let features = member.feature_gates.clone();
+    let advertised = &clustering.advertise_peer_urls;
+    Ok(Options {
+        name: member.name.clone(),
+        data_dir,
+        wal_dir,
+        client_addresses: addresses(&listeners.client_urls)?,
+        advertise_client_urls: texts(&clustering.advertise_client_urls),
+        peer_addresses: addresses(&listeners.peer_urls)?,
+        local_address: local_address(&features, advertised),
+        advertise_peer_urls: texts(advertised),
+        checks: checks(&given.configuration.checks, &features),
+        lease_checkpoints: LeaseCheckpoints {
+            replicated: features.is_open("LeaseCheckpoint"),
+            persisted: features.is_open("LeaseCheckpointPersist"),
+        },
+        raft_timeouts: RaftTimeouts { read: raft.read_timeout, write: raft.write_timeout },
+        state: clustering.state.clone(),
+        strict_reconfig: clustering.strict_reconfig_check,
+        downgrade_check: clustering.downgrade_check_time,
+        initial_cluster: initial_cluster(given)?,
+        initial_cluster_token: clustering.token.clone(),
+        heartbeat: Duration::from_millis(raft.heartbeat_interval as u64),
+        election: Duration::from_millis(raft.election_timeout as u64),
+        election_tick_advance: raft.initial_election_tick_advance,
+        pre_vote: raft.pre_vote,
+        snapshot_count: match raft.snapshot_count {
+            0 => limits::SNAPSHOT_COUNT,
+            count => count,
+        },
+        catchup_entries: raft.snapshot_catchup_entries,
+        keep: Keep {
+            wals: u32::try_from(storage.max_wals).unwrap_or(u32::MAX),
+            snapshots: u32::try_from(storage.max_snapshots).unwrap_or(u32::MAX),
+        },
+        commit: commit(storage),
+        auto_compaction: retention(&given.configuration.compaction)?,
+        quota: storage.quota,
+        max_request_bytes: member.max_request_bytes,
+        max_txn_ops: member.max_txn_ops,
+        // Fewer than none are none.
+        max_learners: usize::try_from(clustering.max_learners).unwrap_or(0),
+        unsafe_no_fsync: storage.unsafe_no_fsync,
+        force_new_cluster: clustering.force_new_cluster,
+        watch_progress: or(
+            member.watch_progress_notify_interval,
+            Duration::from_millis(limits::WATCH_PROGRESS_MS),
+        ),
+        cors: listeners.cors.clone(),
+        reuse: net::Reuse { port: listeners.reuse_port, address: listeners.reuse_address },
+        connections: connections(listeners, member.max_request_bytes),
+        compaction: pace(&given.configuration.compaction),
+        slow_apply: given.configuration.monitoring.warning_apply_duration,
+        features,
+        ..Options::default()
+    })
+}
+
+fn directories(configuration: &Configuration) -> (PathBuf, PathBuf) {
+    let member = &configuration.member;
+    let data_dir = match member.data_dir.as_str() {
+        "" => PathBuf::from(format!("{}.etcd", member.name)),
+        dir => PathBuf::from(dir),
+    };
+    let wal_dir = match member.wal_dir.as_str() {
+        "" => data_dir.join("member/wal"),
+        dir => PathBuf::from(dir),
+    };
+    (data_dir, wal_dir)
+}
+
+fn addresses(urls: &[Url]) -> Result<Vec<net::Address>, String> {
+    urls.iter().map(|url| net::Address::of(url).map_err(|e| e.to_string())).collect()
+}
+
+fn texts(urls: &[Url]) -> Vec<String> {
+    urls.iter().map(|url| url.text().to_owned()).collect()
+}
+
+/// A duration of which 0 means a default.
+fn or(duration: Duration, default: Duration) -> Duration {
+    if duration.is_zero() { default } else { duration }
+}
+
+/// Without the flag, this member is the whole cluster.
+fn initial_cluster(given: &Given) -> Result<Vec<(String, Vec<String>)>, String> {
+    let Configuration { member, clustering, .. } = &given.configuration;
+    if given.is_set("initial-cluster") {
+        return clustering.initial_cluster.get().map(|cluster| cluster.0.clone());
+    }
+    Ok(vec![(member.name.clone(), texts(&clustering.advertise_peer_urls))])
+}
+
+fn checks(flags: &CheckFlags, features: &Features) -> Checks {
+    Checks {
+        initial: features.is_open("InitialCorruptCheck"),
+        periodic: flags.corrupt_check_time,
+        compaction: match features.is_open("CompactHashCheck") {
+            true => flags.compact_hash_check_time,
+            false => Duration::ZERO,
+        },
+    }
+}
+
+fn commit(storage: &StorageFlags) -> CommitPolicy {
+    let default = Duration::from_millis(limits::BACKEND_BATCH_INTERVAL_MS);
+    CommitPolicy {
+        interval: or(storage.batch_interval, default),
+        operations: storage.batch_limit.0.unwrap_or(limits::BACKEND_BATCH_OPS),
+    }
+}
+
+fn connections(listeners: &ListenerFlags, max_request_bytes: usize) -> Settings {
+    let overhead = usize::try_from(limits::GRPC_OVERHEAD_BYTES).unwrap_or(usize::MAX);
+    Settings {
+        max_message_bytes: max_request_bytes.saturating_add(overhead),
+        max_concurrent_streams: listeners.max_concurrent_streams,
+        keepalive_min_time: listeners.keepalive_min_time,
+        keepalive_interval: listeners.keepalive_interval,
+        keepalive_timeout: listeners.keepalive_timeout,
+        ..Settings::default()
+    }
+}
+
+/// A whole number is hours or revisions, by the mode; anything else is a Go duration.
+//= etcd 3.7.1: server/embed/etcd.go#parseCompactionRetention
+fn retention(flags: &CompactionFlags) -> Result<Option<Retention>, String> {
+    let revisions = |number: u128| Retention::Revisions(i64::try_from(number).unwrap_or(i64::MAX));
+    let length = *flags.retention.get()?;
+    Ok(match (length, flags.mode.get()?) {
+        (RetentionLength::Bare(0) | RetentionLength::Time(Duration::ZERO), _) => None,
+        (RetentionLength::Bare(hours), CompactionMode::Periodic) => {
+            Some(Retention::Periodic(Duration::from_secs(hours.saturating_mul(3_600))))
+        }
+        (RetentionLength::Time(time), CompactionMode::Periodic) => Some(Retention::Periodic(time)),
+        (RetentionLength::Bare(number), CompactionMode::Revision) => Some(revisions(number.into())),
+        (RetentionLength::Time(time), CompactionMode::Revision) => Some(revisions(time.as_nanos())),
+    })
+}
+
+/// 0 is the default; so is a negative batch, of which etcd makes an endless one.
+//= etcd 3.7.1: server/storage/mvcc/kvstore.go#NewStore
+fn pace(flags: &CompactionFlags) -> CompactionPace {
+    let default = CompactionPace::default();
+    CompactionPace {
+        batch: flags.batch_limit.0.unwrap_or(default.batch),
+        sleep: or(flags.sleep_interval, default.sleep),
+    }
+}
+
+/// The address from which peers are dialled, if a gate says that it matters: the first of the
+/// advertised ones that is an address of this machine alone.
+//= etcd 3.7.1: server/embed/config.go#InferLocalAddr
+fn local_address(features: &Features, advertised: &[Url]) -> Option<IpAddr> {
+    if !features.is_open("SetMemberLocalAddr") {
+        return None;
+    }
+    let addresses = advertised.iter().filter_map(|url| url.hostname().parse().ok());
+    addresses.into_iter().find(|ip: &IpAddr| !ip.is_loopback() && !ip.is_unspecified())
+}
