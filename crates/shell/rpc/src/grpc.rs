@@ -20,6 +20,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 
 use crate::message::{self, Draft, Encoding, Ended, Reader};
 use crate::metadata::{self, Metadata};
+use crate::progress::Progress;
 use crate::{Body, Call, Dispatch, Pieces, Settings};
 use ::grpc::status;
 use observe::Metrics;
@@ -119,6 +120,8 @@ struct Outgoing {
     method: Option<GrpcMethod>,
     /// Time after which a client that takes nothing of a long answer is given up.
     progress: Duration,
+    /// How much of a message is on its way.
+    left: Progress,
 }
 
 impl Outgoing {
@@ -132,6 +135,13 @@ impl Outgoing {
 
     /// Sends as much as the window allows; ready when nothing is left.
     fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<Result<(), Gone>> {
+        let before = bytes.len();
+        let sent = self.poll_send_now(cx, bytes);
+        self.left.sent(before, bytes.len());
+        sent
+    }
+
+    fn poll_send_now(&mut self, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<Result<(), Gone>> {
         let stream = match self.start() {
             Ok(stream) => stream,
             Err(gone) => return Poll::Ready(Err(gone)),
@@ -165,6 +175,7 @@ impl Outgoing {
 
     /// Sends as much as the window allows now.
     fn try_send(&mut self, bytes: &mut Bytes) -> Result<(), Gone> {
+        let before = bytes.len();
         let stream = self.start()?;
         while !bytes.is_empty() {
             stream.reserve_capacity(bytes.len());
@@ -174,6 +185,7 @@ impl Outgoing {
             }
             stream.send_data(bytes.split_to(capacity), false).map_err(|_| Gone)?;
         }
+        self.left.sent(before, bytes.len());
         Ok(())
     }
 
@@ -194,6 +206,9 @@ impl Outgoing {
     fn finish(&mut self, status: Option<&Status>) {
         match self.stream.take() {
             Some(mut stream) => {
+                if let Some(reason) = self.left.reset(status) {
+                    return stream.send_reset(reason);
+                }
                 let mut trailers = HeaderMap::with_capacity(2);
                 status::put(&mut trailers, status);
                 let _ = stream.send_trailers(trailers);
@@ -386,6 +401,7 @@ fn begin<D: Dispatch>(
         activity: Rc::clone(&activity),
         method: None,
         progress: settings.reader_progress,
+        left: Progress::default(),
     })));
     let refuse = |status: &Status| {
         sender.0.borrow_mut().finish(Some(status));
@@ -482,12 +498,14 @@ async fn unary<D: Dispatch>(
 
 async fn send_pieces(sender: &Sender, mut pieces: Box<dyn Pieces>) -> Result<(), Status> {
     if sender.is_plain() {
+        sender.0.borrow_mut().left.begin_pieces();
         let length = usize::try_from(pieces.remaining()).unwrap_or(usize::MAX);
         sender.count(length);
         sender.send_to_reader(Bytes::copy_from_slice(&message::prefix(length))).await?;
         while let Some(piece) = pieces.next().await? {
             sender.send_to_reader(piece).await?;
         }
+        sender.0.borrow_mut().left.end_pieces();
         return Ok(());
     }
     // gzip needs the whole message: its length in the envelope is not known before.

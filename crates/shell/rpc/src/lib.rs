@@ -14,6 +14,7 @@ pub mod message;
 pub mod metadata;
 mod ping;
 pub mod pool;
+mod progress;
 pub mod runtime;
 pub mod services;
 mod wakes;
