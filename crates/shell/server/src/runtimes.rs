@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use api::error::ApiError;
 use api::etcdserverpb::CompactionRequest;
-use handover::Inbox;
+use handover::{Full, Inbox};
 use machine::CommandKind;
 use member::{AutoCompaction, Retention};
 use net::listener::Detached;
@@ -34,6 +34,20 @@ use observe::Log;
 //= etcd 3.7.1: server/config/config.go#ReqTimeout
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
+/// Accepted connections that wait for one runtime to take them. Beyond it a connection is closed
+/// at once: a runtime that is so far behind would serve none of them in time.
+const CONNECTIONS_INBOX: usize = 4_096;
+
+/// Replies that wait for one runtime: no limit of their own. Each is of a call that waits for it
+/// there, so there are never more than open calls, and none may be lost.
+pub(crate) const REPLIES_INBOX: usize = usize::MAX;
+
+/// Gives `item` to the inbox whose turn it is, or if that is full to the next one that is not.
+fn deal<T>(inboxes: &[Arc<Inbox<T>>], turn: usize, item: T) -> Result<(), Full<T>> {
+    let in_turn = (0..inboxes.len()).map(|n| &inboxes[(turn + n) % inboxes.len()]);
+    in_turn.fold(Err(Full(item)), |left, inbox| left.or_else(|Full(item)| inbox.push(item)))
+}
+
 /// Pause between looks at whether the member is ready.
 pub(crate) const READY_STEP: Duration = Duration::from_millis(1);
 
@@ -47,7 +61,7 @@ pub(crate) fn start(
     stopped: &watch::Receiver<bool>,
 ) -> io::Result<Vec<JoinHandle<()>>> {
     let connections: Vec<Arc<Inbox<Detached>>> =
-        inboxes.iter().map(|_| Arc::new(Inbox::new(usize::MAX))).collect();
+        inboxes.iter().map(|_| Arc::new(Inbox::new(CONNECTIONS_INBOX))).collect();
     let mut sockets = Some(sockets);
     let mut threads = Vec::new();
     for (number, inbox) in inboxes.iter().enumerate() {
@@ -180,7 +194,8 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
             loop {
                 match listener.accept().await.and_then(Accepted::detach) {
                     Ok(connection) => {
-                        connections[turn % connections.len()].push_event(connection);
+                        // Whoever finds all of them full is closed by being dropped.
+                        let _ = deal(&connections, turn, connection);
                         turn += 1;
                     }
                     // Out of descriptors, most likely: let some connections end.
@@ -225,5 +240,28 @@ async fn compact_by_itself(rt: Rc<Runtime>, retention: Retention) {
             }
         }
         tokio::time::sleep(auto.interval()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_go_round_and_what_no_runtime_has_room_for_is_refused() {
+        let inboxes: Vec<_> = (0..3).map(|_| Arc::new(Inbox::new(2))).collect();
+        for turn in 0..4 {
+            deal(&inboxes, turn, turn).expect("there is room");
+        }
+        // The first is full.
+        deal(&inboxes, 3, 4).expect("the second has room");
+        deal(&inboxes, 4, 5).expect("the third has room");
+        assert_eq!(deal(&inboxes, 6, 6), Err(Full(6)));
+        let held = inboxes.iter().map(|inbox| {
+            let mut items = Vec::new();
+            inbox.recv_blocking(&mut items, None);
+            items
+        });
+        assert_eq!(held.collect::<Vec<_>>(), [vec![0, 3], vec![1, 4], vec![2, 5]]);
     }
 }
