@@ -44,8 +44,14 @@ pub(crate) const REPLIES_INBOX: usize = usize::MAX;
 
 /// Gives `item` to the inbox whose turn it is, or if that is full to the next one that is not.
 fn deal<T>(inboxes: &[Arc<Inbox<T>>], turn: usize, item: T) -> Result<(), Full<T>> {
-    let in_turn = (0..inboxes.len()).map(|n| &inboxes[(turn + n) % inboxes.len()]);
-    in_turn.fold(Err(Full(item)), |left, inbox| left.or_else(|Full(item)| inbox.push(item)))
+    let mut left = Full(item);
+    for n in 0..inboxes.len() {
+        match inboxes[(turn + n) % inboxes.len()].push(left.0) {
+            Ok(()) => return Ok(()),
+            Err(full) => left = full,
+        }
+    }
+    Err(left)
 }
 
 /// Pause between looks at whether the member is ready.
