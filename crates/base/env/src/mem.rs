@@ -103,6 +103,7 @@ struct State {
     unsynced: Vec<DirOp>,
     inodes: Vec<Inode>,
     operations: u64,
+    flushes: u64,
     counted: u64,
     fault: Option<Fault>,
     capacity: Option<u64>,
@@ -170,6 +171,12 @@ impl MemDisk {
         self.state().operations
     }
 
+    /// Syncs of files and directories so far, those that failed among them.
+    #[must_use]
+    pub fn flushes(&self) -> u64 {
+        self.state().flushes
+    }
+
     /// Cuts the power: handles die, locks end, and of what was not synced only what `entropy`
     /// chooses survives: a prefix of the name changes, and any mixture of old and new sectors.
     /// Without `entropy` nothing unsynced survives.
@@ -220,6 +227,7 @@ impl MemDisk {
     /// Counts an operation and returns the planted error if it is the one.
     fn check(state: &mut State, op: IoOp, path: &Path) -> Result<(), IoError> {
         state.operations += 1;
+        state.flushes += u64::from(matches!(op, IoOp::Sync | IoOp::SyncDir));
         let Some(fault) = state.fault else { return Ok(()) };
         if fault.only.is_some_and(|only| only != op) {
             return Ok(());

@@ -4,6 +4,9 @@
 //! with the consistent index of the last (invariant 4). A commit is due 100 ms after the first
 //! batch, at 10,000 operations, or when someone asks (a barrier). Clients wait for none of it: what
 //! a crash takes is in the write-ahead log.
+//!
+//! It writes the `.snap` files of the log's snapshots too, beside the database that they stand for:
+//! they need flushes, and nobody waits for this automaton.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,6 +18,7 @@ use raft::{Body, SnapshotMeta};
 use store::compact::Step;
 use store::defrag::Defrag;
 use types::Index;
+use wal::snap::SnapError;
 
 use crate::applier::ApplierInput;
 use crate::message::{BackendCommitted, OutgoingSnapshot, RaftSnapshot, Sealed, SnapshotWanted};
@@ -33,6 +37,8 @@ pub enum CommitterInput {
     Defragment,
     /// A peer needs a snapshot of what was applied.
     Snapshot(SnapshotWanted),
+    /// Write the `.snap` file of what the database holds.
+    SaveSnapshot(RaftSnapshot),
     /// A received snapshot takes the database's place; whatever was pending is void.
     Install(SnapshotMeta),
     /// What the installed snapshot holds, as its reader says.
@@ -46,6 +52,8 @@ pub struct CommitterOutput {
     pub applier: Vec<ApplierInput>,
     /// For Node.
     pub node: Vec<BackendCommitted>,
+    /// For Node, behind `node`: snapshots whose files are durable.
+    pub saved: Vec<RaftSnapshot>,
     /// For the peer plane.
     pub snapshots: Vec<OutgoingSnapshot>,
 }
@@ -74,6 +82,8 @@ pub enum CommitFailure {
     Install(IoError),
     /// A received snapshot is no database.
     Open(bolt::OpenError),
+    /// A `.snap` file cannot be written.
+    Snap(SnapError),
 }
 
 impl std::fmt::Display for CommitFailure {
@@ -84,6 +94,7 @@ impl std::fmt::Display for CommitFailure {
             CommitFailure::Commit(e) => e.fmt(f),
             CommitFailure::Rename(e) | CommitFailure::Install(e) => e.fmt(f),
             CommitFailure::Open(e) => e.fmt(f),
+            CommitFailure::Snap(e) => e.fmt(f),
         }
     }
 }
@@ -93,6 +104,12 @@ impl std::error::Error for CommitFailure {}
 impl From<bolt::WriteError> for CommitFailure {
     fn from(e: bolt::WriteError) -> Self {
         CommitFailure::Write(e)
+    }
+}
+
+impl From<SnapError> for CommitFailure {
+    fn from(e: SnapError) -> Self {
+        CommitFailure::Snap(e)
     }
 }
 
@@ -210,6 +227,11 @@ impl Committer {
                     sometimes!(self.hooks, probes::SNAPSHOT_WAITS, waits);
                     self.wanted.push(wanted);
                     self.flush = true;
+                }
+                CommitterInput::SaveSnapshot(snapshot) => {
+                    let file = snapshot.clone().into_file();
+                    wal::snap::write(&*self.disk, &self.dir, may, &file)?;
+                    out.saved.push(snapshot);
                 }
                 CommitterInput::Install(meta) => self.install(may, &meta, out)?,
                 CommitterInput::Holds(committed) => self.committed = committed,

@@ -1,16 +1,17 @@
 //! LogWriter: what must be durable, in order, as few flushes as possible.
 //!
-//! Owns the write-ahead log and the directory of `.snap` files. Each turn writes all that is
-//! queued and flushes once. Invariants 2, 3 and 10: `Persisted` follows the flush that covers it;
-//! a snapshot's record follows its file and is flushed by itself before old segments are let go;
-//! after the first failure nothing more is said.
+//! Owns the write-ahead log. Each turn writes all that is queued and flushes once; a snapshot's
+//! record shares that flush, for its file was made durable before (by Committer). Invariants 2, 3
+//! and 10: `Persisted` follows the flush that covers it; old segments are let go behind the flush of
+//! the record that replaces them; after the first failure nothing more is said. A received snapshot
+//! takes flushes of its own: its member has nothing else to say before it is recorded.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use env::{Disk, Failpoint, Failpoints, Hooks, Instant, MayBlock, buggify};
-use types::{Index, WriteId};
+use types::{Index, Term, WriteId};
 use wal::Wal;
 use wal::error::WriteError;
 use wal::snap::SnapError;
@@ -50,12 +51,23 @@ impl From<SnapError> for LogFailure {
     }
 }
 
+/// What a turn has appended and not said yet.
+#[derive(Debug, Default)]
+struct Turn {
+    written: Option<WriteId>,
+    must_sync: bool,
+    /// A snapshot's record is among it.
+    snapshot: Option<Index>,
+}
+
 /// The automaton that makes things durable.
 #[derive(Debug)]
 pub struct LogWriter {
     wal: Wal,
     disk: Arc<dyn Disk>,
     snap_dir: PathBuf,
+    /// The last recorded snapshot.
+    recorded: (Term, Index),
     unsafe_no_fsync: bool,
     pace: Pace,
     /// Bytes of records written since the start.
@@ -65,12 +77,14 @@ pub struct LogWriter {
 }
 
 impl LogWriter {
-    /// Takes over an open log. `unsafe_no_fsync` is etcd's flag of that name.
+    /// Takes over an open log, whose last snapshot is `recorded`. `unsafe_no_fsync` is etcd's flag
+    /// of that name.
     #[must_use]
     pub fn new(
         wal: Wal,
         disk: Arc<dyn Disk>,
         snap_dir: PathBuf,
+        recorded: (Term, Index),
         unsafe_no_fsync: bool,
         hooks: Hooks,
     ) -> Self {
@@ -78,6 +92,7 @@ impl LogWriter {
             wal,
             disk,
             snap_dir,
+            recorded,
             unsafe_no_fsync,
             pace: Pace::default(),
             written_bytes: 0,
@@ -101,31 +116,30 @@ impl LogWriter {
         inputs: &mut Vec<LogInput>,
         out: &mut Vec<NodeInput>,
     ) -> Result<(), LogFailure> {
-        let mut written: Option<WriteId> = None;
-        let mut must_sync = false;
+        let mut turn = Turn::default();
         for input in inputs.drain(..) {
             match input {
                 LogInput::Persist(persist) => {
-                    written = Some(persist.id);
-                    must_sync |= persist.must_sync;
+                    turn.written = Some(persist.id);
+                    turn.must_sync |= persist.must_sync;
                     self.append(&persist);
                     if buggify!(self.hooks, "log: a flush per write") {
-                        self.finish(may, &mut written, &mut must_sync, out)?;
+                        self.finish(may, &mut turn, out)?;
                     }
                 }
                 LogInput::Received { persist, data } => {
-                    self.finish(may, &mut written, &mut must_sync, out)?;
+                    self.finish(may, &mut turn, out)?;
                     self.record_received(may, &persist, data)?;
                     out.push(NodeInput::Persisted(persist.id));
                 }
                 LogInput::Snapshot(snapshot) => {
-                    self.finish(may, &mut written, &mut must_sync, out)?;
-                    let index = self.record_snapshot(may, snapshot)?;
-                    out.push(NodeInput::SnapshotSaved(index));
+                    self.failpoints.hit(Failpoint::RaftBeforeWalSaveSnapshot);
+                    self.append_record(&snapshot);
+                    turn.snapshot = turn.snapshot.max(Some(snapshot.index));
                 }
             }
         }
-        self.finish(may, &mut written, &mut must_sync, out)
+        self.finish(may, &mut turn, out)
     }
 
     /// Prepares the log's space for what will come, if that is due: one chunk. To be called when
@@ -149,7 +163,8 @@ impl LogWriter {
         if let Err(e) = self.wal.purge(may, max_wals) {
             failures.push(e.to_string());
         }
-        if let Err(e) = wal::snap::purge(&*self.disk, &self.snap_dir, may, max_snaps) {
+        let recorded = (self.recorded.0.0, self.recorded.1.0);
+        if let Err(e) = wal::snap::purge(&*self.disk, &self.snap_dir, may, max_snaps, recorded) {
             failures.push(e.to_string());
         }
         failures
@@ -164,46 +179,51 @@ impl LogWriter {
         }
     }
 
+    /// Writes what the turn has appended, flushes if that is due, and says so.
+    //= etcd 3.7.1: server/etcdserver/server.go#snapshot, server/storage/storage.go#SaveSnap
     fn finish(
         &mut self,
         may: &MayBlock,
-        written: &mut Option<WriteId>,
-        must_sync: &mut bool,
+        turn: &mut Turn,
         out: &mut Vec<NodeInput>,
     ) -> Result<(), LogFailure> {
-        let Some(id) = written.take() else {
+        let Turn { written, must_sync, snapshot } = std::mem::take(turn);
+        if written.is_none() && snapshot.is_none() {
             return Ok(());
-        };
-        self.failpoints.hit(Failpoint::RaftBeforeSave);
+        }
+        if written.is_some() {
+            self.failpoints.hit(Failpoint::RaftBeforeSave);
+        }
         self.written_bytes += self.wal.unwritten_bytes();
         self.wal.write(may)?;
-        if std::mem::take(must_sync) && !self.unsafe_no_fsync {
+        if snapshot.is_some() || (must_sync && !self.unsafe_no_fsync) {
             self.failpoints.hit(Failpoint::WalBeforeSync);
             self.wal.sync(may)?;
             self.failpoints.hit(Failpoint::WalAfterSync);
         }
-        self.failpoints.hit(Failpoint::RaftAfterSave);
-        out.push(NodeInput::Persisted(id));
+        if let Some(id) = written {
+            self.failpoints.hit(Failpoint::RaftAfterSave);
+            out.push(NodeInput::Persisted(id));
+        }
+        if let Some(index) = snapshot {
+            self.wal.release_to(index.0);
+            out.push(NodeInput::SnapshotSaved(index));
+        }
         Ok(())
     }
 
-    //= etcd 3.7.1: server/etcdserver/server.go#snapshot, server/storage/storage.go#SaveSnap
-    fn record_snapshot(
-        &mut self,
-        may: &MayBlock,
-        snapshot: RaftSnapshot,
-    ) -> Result<Index, LogFailure> {
-        let index = snapshot.index;
-        self.write_record(may, snapshot)?;
-        self.wal.release_to(index.0);
-        Ok(index)
+    /// Appends what vouches for a snapshot, unless a later one was recorded meanwhile.
+    fn append_record(&mut self, snapshot: &RaftSnapshot) {
+        if snapshot.index >= self.recorded.1 {
+            self.wal.append_snapshot(&snapshot.record());
+            self.recorded = (snapshot.term, snapshot.index);
+        }
     }
 
-    fn write_record(&mut self, may: &MayBlock, snapshot: RaftSnapshot) -> Result<(), LogFailure> {
-        let record = snapshot.record();
-        wal::snap::write(&*self.disk, &self.snap_dir, may, &snapshot.into_file())?;
+    fn write_received(&mut self, may: &MayBlock, snapshot: RaftSnapshot) -> Result<(), LogFailure> {
+        wal::snap::write(&*self.disk, &self.snap_dir, may, &snapshot.clone().into_file())?;
         self.failpoints.hit(Failpoint::RaftBeforeWalSaveSnapshot);
-        self.wal.append_snapshot(&record);
+        self.append_record(&snapshot);
         self.wal.write(may)?;
         Ok(self.wal.sync(may)?)
     }
@@ -222,7 +242,7 @@ impl LogWriter {
         let index = meta.index;
         let (term, conf_state) = (meta.term, meta.conf_state);
         self.failpoints.hit(Failpoint::RaftBeforeSaveSnap);
-        self.write_record(may, RaftSnapshot { index, term, conf_state, data })?;
+        self.write_received(may, RaftSnapshot { index, term, conf_state, data })?;
         self.failpoints.hit(Failpoint::RaftAfterSaveSnap);
         self.failpoints.hit(Failpoint::RaftBeforeSave);
         self.append(persist);

@@ -10,6 +10,9 @@
 //!                          └──── Message ────▶ peer plane ── Step ─────▶ Node
 //! ```
 //!
+//! A snapshot of the log: Node ── `save_snapshot` ──▶ Committer (its `.snap` file) ──
+//! `SnapshotFileSaved` ──▶ Node ── `Snapshot` ──▶ LogWriter (its record) ── `SnapshotSaved` ──▶ Node.
+//!
 //! A snapshot to a peer: Node ── `SnapshotWanted` ──▶ Committer ── `OutgoingSnapshot` ──▶ peer
 //! plane ── `SnapshotSent` ──▶ Node. One from a peer: plane (file) ── `Step` ──▶ Node ──
 //! `Received` ──▶ LogWriter ── `Persisted` ──▶ Node ── `install` ──▶ Applier ── `Install` ──▶
@@ -105,6 +108,8 @@ pub enum NodeInput {
     Applied(Applied),
     /// The backend holds everything up to an entry.
     BackendCommitted(BackendCommitted),
+    /// A raft snapshot's file is durable: the log may vouch for it.
+    SnapshotFileSaved(RaftSnapshot),
     /// A raft snapshot's file and log record are durable.
     SnapshotSaved(Index),
     /// Finish what is in flight and stop; a leader hands over first.
@@ -186,7 +191,7 @@ pub enum PeerChange {
     Remove(MemberId),
 }
 
-/// A raft snapshot to be recorded in the log.
+/// A raft snapshot, whose file is to be written and then recorded in the log.
 #[derive(Clone, Debug)]
 pub struct RaftSnapshot {
     /// The backend durably holds everything up to here.
@@ -244,7 +249,7 @@ pub enum LogInput {
         /// The membership in the form that etcd 3.6 reads, as the sender wrote it.
         data: Bytes,
     },
-    /// Record a snapshot and let go of what it covers.
+    /// Record a snapshot, whose file is durable, and let go of what it covers.
     Snapshot(RaftSnapshot),
 }
 
@@ -266,6 +271,8 @@ pub struct NodeOutput {
     pub committed: Vec<Committed>,
     /// For the Applier, behind `committed`: a durable snapshot to install.
     pub install: Option<SnapshotMeta>,
+    /// For the Committer: a snapshot whose file is to be written.
+    pub save_snapshot: Option<RaftSnapshot>,
     /// For the Applier: a snapshot of the log covers everything up to here.
     pub snapshot_saved: Option<Index>,
     /// For the peer plane.

@@ -279,8 +279,9 @@ pub fn start(
     }
     let committed = BackendCommitted { index: consistent.0, term: consistent.1, members };
     let (shared, snap_dir) = (Arc::clone(&disk), config.snap_dir.clone());
+    let (recorded, unsafe_no_fsync) = ((snapshot.1, snapshot.0), config.unsafe_no_fsync);
     let log_writer =
-        LogWriter::new(wal, shared, config.snap_dir, config.unsafe_no_fsync, hooks.clone());
+        LogWriter::new(wal, shared, config.snap_dir, recorded, unsafe_no_fsync, hooks.clone());
     Ok(Parts {
         node,
         log_writer,

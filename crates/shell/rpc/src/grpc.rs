@@ -25,6 +25,7 @@ use calls::{Answer, Body, Encoded, Gone, Pieces, Sink, Source};
 
 use crate::message::{self, Encoding, Ended, Reader};
 use crate::metadata::{self, CLIENT_API_VERSION, Metadata};
+use crate::progress::Progress;
 use crate::{Call, Dispatch, Settings};
 use observe::Metrics;
 
@@ -109,6 +110,8 @@ struct Outgoing {
     method: Option<GrpcMethod>,
     /// Time after which a client that takes nothing of a long answer is given up.
     progress: Duration,
+    /// How much of a message is on its way.
+    left: Progress,
 }
 
 impl Outgoing {
@@ -122,6 +125,13 @@ impl Outgoing {
 
     /// Sends as much as the window allows; ready when nothing is left.
     fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<Result<(), Gone>> {
+        let before = bytes.len();
+        let sent = self.poll_send_now(cx, bytes);
+        self.left.sent(before, bytes.len());
+        sent
+    }
+
+    fn poll_send_now(&mut self, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<Result<(), Gone>> {
         let stream = match self.start() {
             Ok(stream) => stream,
             Err(gone) => return Poll::Ready(Err(gone)),
@@ -155,6 +165,7 @@ impl Outgoing {
 
     /// Sends as much as the window allows now.
     fn try_send(&mut self, bytes: &mut Bytes) -> Result<(), Gone> {
+        let before = bytes.len();
         let stream = self.start()?;
         while !bytes.is_empty() {
             stream.reserve_capacity(bytes.len());
@@ -164,6 +175,7 @@ impl Outgoing {
             }
             stream.send_data(bytes.split_to(capacity), false).map_err(|_| Gone)?;
         }
+        self.left.sent(before, bytes.len());
         Ok(())
     }
 
@@ -184,6 +196,9 @@ impl Outgoing {
     fn finish(&mut self, status: Option<&Status>) {
         match self.stream.take() {
             Some(mut stream) => {
+                if let Some(reason) = self.left.reset(status) {
+                    return stream.send_reset(reason);
+                }
                 let mut trailers = HeaderMap::with_capacity(2);
                 status::put(&mut trailers, status);
                 let _ = stream.send_trailers(trailers);
@@ -313,6 +328,7 @@ fn begin<D: Dispatch>(
         activity: Rc::clone(&activity),
         method: None,
         progress: settings.reader_progress,
+        left: Progress::default(),
     })));
     let refuse = |status: &Status| {
         sender.0.borrow_mut().finish(Some(status));
@@ -456,12 +472,14 @@ async fn stream<D: Dispatch>(
 
 async fn send_pieces(sender: &Sender, mut pieces: Box<dyn Pieces>) -> Result<(), Status> {
     if sender.is_plain() {
+        sender.0.borrow_mut().left.begin_pieces();
         let length = usize::try_from(pieces.remaining()).unwrap_or(usize::MAX);
         sender.count(length);
         sender.send_to_reader(Bytes::copy_from_slice(&prefix(length))).await?;
         while let Some(piece) = pieces.next().await? {
             sender.send_to_reader(piece).await?;
         }
+        sender.0.borrow_mut().left.end_pieces();
         return Ok(());
     }
     // gzip needs the whole message: its length in the envelope is not known before.

@@ -17,6 +17,7 @@ pub mod message;
 pub mod metadata;
 pub mod peers;
 mod ping;
+mod progress;
 mod wakes;
 
 use std::rc::Rc;

@@ -215,7 +215,7 @@ pub fn start_until(
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let count = if options.runtimes == 0 { cores } else { options.runtimes }.min(255);
     let inboxes: Vec<Arc<ReplyInbox>> =
-        (0..count).map(|_| Arc::new(Inbox::new(usize::MAX))).collect();
+        (0..count).map(|_| Arc::new(Inbox::new(runtimes::REPLIES_INBOX))).collect();
     let fatal: Arc<OnceLock<Fatal>> = Arc::default();
     let stopped = stop.subscribe();
     let on_fatal = {

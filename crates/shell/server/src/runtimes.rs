@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use calls::corruption::Checks;
 use calls::{Calls, Member, Shared, compact_by_itself, corruption, versions};
-use handover::Inbox;
+use handover::{Full, Inbox};
 use member::Retention;
 use net::listener::Detached;
 use net::{Accepted, Bound, Limit, Listener};
@@ -29,6 +29,26 @@ use crate::threads::{Fatal, Queues};
 //= etcd 3.7.1: server/config/config.go#ReqTimeout
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
+/// Accepted connections that wait for one runtime to take them. Beyond it a connection is closed
+/// at once: a runtime that is so far behind would serve none of them in time.
+const CONNECTIONS_INBOX: usize = 4_096;
+
+/// Replies that wait for one runtime: no limit of their own. Each is of a call that waits for it
+/// there, so there are never more than open calls, and none may be lost.
+pub(crate) const REPLIES_INBOX: usize = usize::MAX;
+
+/// Gives `item` to the inbox whose turn it is, or if that is full to the next one that is not.
+fn deal<T>(inboxes: &[Arc<Inbox<T>>], turn: usize, item: T) -> Result<(), Full<T>> {
+    let mut left = Full(item);
+    for n in 0..inboxes.len() {
+        match inboxes[(turn + n) % inboxes.len()].push(left.0) {
+            Ok(()) => return Ok(()),
+            Err(full) => left = full,
+        }
+    }
+    Err(left)
+}
+
 /// Pause between looks at whether the member is ready.
 pub(crate) const READY_STEP: Duration = Duration::from_millis(1);
 
@@ -42,7 +62,7 @@ pub(crate) fn start(
     stopped: &watch::Receiver<bool>,
 ) -> io::Result<Vec<JoinHandle<()>>> {
     let connections: Vec<Arc<Inbox<Detached>>> =
-        inboxes.iter().map(|_| Arc::new(Inbox::new(usize::MAX))).collect();
+        inboxes.iter().map(|_| Arc::new(Inbox::new(CONNECTIONS_INBOX))).collect();
     let mut sockets = Some(sockets);
     let mut threads = Vec::new();
     for (number, inbox) in inboxes.iter().enumerate() {
@@ -180,7 +200,8 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
             loop {
                 match listener.accept().await.and_then(Accepted::detach) {
                     Ok(connection) => {
-                        connections[turn % connections.len()].push_event(connection);
+                        // Whoever finds all of them full is closed by being dropped.
+                        let _ = deal(&connections, turn, connection);
                         turn += 1;
                     }
                     // Out of descriptors, most likely: let some connections end.
@@ -227,5 +248,29 @@ fn begin_chores(
 async fn until_ready(queues: &Queues) {
     while !queues.is_ready() {
         tokio::time::sleep(READY_STEP).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use osenv::RecvBlocking;
+
+    #[test]
+    fn connections_go_round_and_what_no_runtime_has_room_for_is_refused() {
+        let inboxes: Vec<_> = (0..3).map(|_| Arc::new(Inbox::new(2))).collect();
+        for turn in 0..4 {
+            deal(&inboxes, turn, turn).expect("there is room");
+        }
+        // The first is full.
+        deal(&inboxes, 3, 4).expect("the second has room");
+        deal(&inboxes, 4, 5).expect("the third has room");
+        assert_eq!(deal(&inboxes, 6, 6), Err(Full(6)));
+        let held = inboxes.iter().map(|inbox| {
+            let mut items = Vec::new();
+            inbox.recv_blocking(&mut items, None);
+            items
+        });
+        assert_eq!(held.collect::<Vec<_>>(), [vec![0, 3], vec![1, 4], vec![2, 5]]);
     }
 }

@@ -104,6 +104,7 @@ fn commit_failed(e: &CommitFailure) -> Fatal {
             "failed to commit tx"
         }
         CommitFailure::Rename(_) => "failed to rename tmp database",
+        CommitFailure::Snap(_) => "failed to save snapshot",
         CommitFailure::Install(_) | CommitFailure::Open(_) => "failed to open snapshot backend",
     };
     Fatal { message, error: e.to_string() }
@@ -349,6 +350,9 @@ fn run_node(
         for wanted in out.snapshots.drain(..) {
             q.committer.push_event(CommitterInput::Snapshot(wanted));
         }
+        if let Some(snapshot) = out.save_snapshot.take() {
+            q.committer.push_event(CommitterInput::SaveSnapshot(snapshot));
+        }
         if std::mem::take(&mut out.flush) {
             q.committer.push_event(CommitterInput::Flush);
         }
@@ -537,6 +541,9 @@ fn run_committer(q: &Queues, mut committer: Committer, plane: &Plane) -> Result<
         }
         for committed in done.node.drain(..) {
             q.node.push_event(NodeInput::BackendCommitted(committed));
+        }
+        for snapshot in done.saved.drain(..) {
+            q.node.push_event(NodeInput::SnapshotFileSaved(snapshot));
         }
     }
     Ok(())

@@ -359,6 +359,8 @@ impl Cluster {
         kind: Kind,
         is_learner: bool,
     ) -> Result<usize, Failure> {
+        // Once it is a member, the new one has a say in a version that is not decided yet.
+        self.wait_cluster_version(through).await;
         let dir = self.dir.as_ref().expect("there until the end").path();
         let mut node = Node::new(dir, kind, format!("m{}", self.nodes.len()));
         let request = pb::MemberAddRequest { peer_ur_ls: vec![node.peer_url()], is_learner };
@@ -370,14 +372,13 @@ impl Cluster {
             member.peer_ur_ls.iter().map(move |url| format!("{name}={url}"))
         });
         node.initial = (all.collect::<Vec<_>>().join(","), "existing");
-        self.wait_cluster_version(through).await;
         node.spawn(&self.args);
         self.nodes.push(node);
         Ok(self.nodes.len() - 1)
     }
 
-    /// Waits until a member knows the cluster's version: nobody joins before. A new leader needs
-    /// a moment to ask all members for theirs, and one of ours that joins is faster than that.
+    /// Waits until a member knows the cluster's version: nobody is added or joins before. A new
+    /// leader needs a moment to ask all members for theirs.
     ///
     /// # Panics
     /// If it does not in time.

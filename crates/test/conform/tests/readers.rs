@@ -13,7 +13,10 @@ use server::Address;
 
 const KEYS: usize = 300;
 const SIZE: usize = 20_000;
-const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
+/// What a client is told of a stream that was reset with CANCEL, and with INTERNAL_ERROR. Behind half
+/// a message a status would not reach it: Go's client says `unexpected EOF` instead.
+const CANCELED: &str = "stream error received: stream no longer needed";
+const BROKEN_OFF: &str = "stream error received: unexpected internal error encountered";
 
 /// Runs a scenario on a server in this process, with these times.
 fn serve(progress: Duration, list_pin: Duration, scenario: impl AsyncFn(u16)) {
@@ -106,10 +109,7 @@ fn a_snapshot_that_nobody_reads_is_given_up_and_one_that_is_read_slowly_is_not()
                 Err(failure) => break failure,
             }
         };
-        assert_eq!(
-            (failure.code, &failure.message[..]),
-            (1, "etcdserver: the client has stopped reading")
-        );
+        assert_eq!(failure.message, CANCELED);
     });
 }
 
@@ -119,7 +119,7 @@ fn a_list_that_nobody_reads_is_given_up() {
         let (_client, mut stopped) = list(port).await;
         tokio::time::sleep(4 * SHORT).await;
         let failure = rest_of_list(&mut stopped).await.unwrap_err();
-        assert_eq!(failure.code, 1, "{failure:?}");
+        assert_eq!(failure.message, CANCELED);
     });
 }
 
@@ -154,6 +154,6 @@ fn an_old_list_ends_if_a_compaction_has_taken_what_it_needs() {
         tokio::time::sleep(3 * SHORT).await;
         replace(port).await;
         let failure = rest_of_list(&mut old).await.map(|a| a.count).unwrap_err();
-        assert_eq!((failure.code, &failure.message[..]), (11, COMPACTED));
+        assert_eq!(failure.message, BROKEN_OFF);
     });
 }

@@ -18,7 +18,8 @@ use machine::{ApplyConfig, Member};
 use member::{
     Applier, ApplierInput, ApplierOutput, BackendCommitted, Committed, Committer, CommitterInput,
     CommitterOutput, LogInput, LogWriter, MemberView, Node, NodeConfig, NodeInput, NodeOutput,
-    NodeStatus, OutgoingSnapshot, Parts, PeerChange, Reply, Sealed, StartConfig, StartError, start,
+    NodeStatus, OutgoingSnapshot, Parts, PeerChange, RaftSnapshot, Reply, Sealed, StartConfig,
+    StartError, start,
 };
 use raft::Message;
 use store::Store;
@@ -406,6 +407,8 @@ impl Process {
         sending.extend(saved.map(Send::ToApplier));
         let wanted = out.snapshots.into_iter().map(CommitterInput::Snapshot);
         sending.extend(wanted.map(Send::ToCommitter));
+        let save = out.save_snapshot.map(CommitterInput::SaveSnapshot);
+        sending.extend(save.map(Send::ToCommitter));
         if out.flush {
             sending.push_back(Send::ToCommitter(CommitterInput::Flush));
         }
@@ -521,6 +524,8 @@ impl Process {
         sending.extend(done.snapshots.into_iter().map(Send::Snapshot));
         let committed = done.node.into_iter().map(NodeInput::BackendCommitted);
         sending.extend(committed.map(Send::ToNode));
+        let saved = done.saved.into_iter().map(NodeInput::SnapshotFileSaved);
+        sending.extend(saved.map(Send::ToNode));
         Ok(())
     }
 
@@ -632,7 +637,15 @@ impl Process {
         if let (Some(Plant::SnapshotAhead), CommitterInput::Flush, Some(newest)) =
             (self.plant, &input, &self.newest_batch)
         {
-            self.to_node.push(NodeInput::BackendCommitted(newest.clone()));
+            // Committer writes batches before the files that are asked for behind them, so the
+            // record is planted without it.
+            let snapshot = RaftSnapshot {
+                index: newest.index,
+                term: newest.term,
+                conf_state: newest.members.conf_state(),
+                data: machine::membership::v2_store_json(&newest.members),
+            };
+            self.to_node.push(NodeInput::SnapshotFileSaved(snapshot));
         }
         self.to_committer.push(input);
     }

@@ -19,7 +19,9 @@ use types::limits::REQUEST_TIMEOUT_BASE_MS;
 use types::{Index, LeaseId, MemberId, ReplyToken, RequestId, Term};
 
 use crate::lease_expiry::LeaseClock;
-use crate::message::{Applied, Committed, NodeInput, NodeOutput, NodeStatus, Proposal, Reply};
+use crate::message::{
+    Applied, Committed, LogInput, NodeInput, NodeOutput, NodeStatus, Proposal, Reply,
+};
 use crate::proposals::InFlight;
 
 use self::cluster::{Stopping, Transfer};
@@ -233,6 +235,9 @@ impl Node {
                 NodeInput::Applied(applied) => self.applied(now, applied, out),
                 NodeInput::Installed(installed) => self.installed(now, installed, out),
                 NodeInput::BackendCommitted(committed) => self.backend_committed(&committed, out),
+                NodeInput::SnapshotFileSaved(snapshot) => {
+                    out.log.push(LogInput::Snapshot(snapshot));
+                }
                 NodeInput::SnapshotSaved(index) => self.snapshot_saved(now, index, out),
                 NodeInput::Unreachable(peer) => self.raft.report_unreachable(peer),
                 NodeInput::PeerEnded(peer) => self.raft.peer_ended(peer),

@@ -142,13 +142,14 @@ impl Node {
         }
     }
 
-    /// Invariant 3: the record is written only for what the backend durably holds.
+    /// Invariant 3: a snapshot is taken only of what the backend durably holds. Its file is none of
+    /// the log's work: on a slow disk its flushes would keep raft from its log.
     pub(super) fn backend_committed(&mut self, committed: &BackendCommitted, out: &mut NodeOutput) {
         if !self.snapshot_asked || !self.is_snapshot_due(committed.index) {
             return;
         }
         self.last_snapshot = committed.index;
-        out.log.push(LogInput::Snapshot(RaftSnapshot::of(committed)));
+        out.save_snapshot = Some(RaftSnapshot::of(committed));
     }
 
     pub(super) fn snapshot_saved(&mut self, now: Instant, index: Index, out: &mut NodeOutput) {

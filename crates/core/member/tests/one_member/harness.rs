@@ -146,6 +146,7 @@ impl Running {
         if out.flush {
             self.to_committer.push(CommitterInput::Flush);
         }
+        self.to_committer.extend(out.save_snapshot.map(CommitterInput::SaveSnapshot));
         if which & 1 != 0 {
             let log = &mut self.log;
             self.log_writer.handle(&may, log, &mut self.to_node).map_err(|e| e.to_string())?;
@@ -174,6 +175,7 @@ impl Running {
             self.to_applier.append(&mut done.applier);
             let committed = done.node.into_iter().map(NodeInput::BackendCommitted);
             self.to_node.extend(committed);
+            self.to_node.extend(done.saved.into_iter().map(NodeInput::SnapshotFileSaved));
         }
         Ok(())
     }

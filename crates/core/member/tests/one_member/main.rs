@@ -15,7 +15,7 @@ use api::etcdserverpb::{
 };
 use env::mem::{Fault, MemDisk};
 use env::{Access, Disk, Entropy, Instant, IoErrorKind, MayBlock, Open, SplitMix};
-use member::{ApplierInput, CommitPolicy, NodeInput, Reply, StartConfig, start};
+use member::{ApplierInput, CommitPolicy, LogInput, NodeInput, Reply, StartConfig, start};
 use types::{LeaseId, ReplyToken};
 
 use harness::{ID, Running, config};
@@ -148,6 +148,37 @@ fn snapshots_let_go_of_the_log_and_the_member_starts_from_the_backend() {
     let member = Running::start(&disk, member.now, 2);
     assert_eq!(member.view.store.revision().0, 301);
     assert_eq!(member.value("k299").as_deref(), Some(&b"v"[..]));
+}
+
+#[test]
+fn a_snapshot_of_the_log_adds_no_flush_to_what_raft_waits_for() {
+    let disk = MemDisk::new();
+    let mut member = Running::start(&disk, Instant(0), 1);
+    let (mut most, mut beside_entries) = (0, 0);
+    for n in 0..300 {
+        member.put(&format!("k{n}"), "v");
+        for which in [0, 1, 6] {
+            member.now = member.now + Duration::from_millis(20);
+            let snapshot = member.log.iter().any(|i| matches!(i, LogInput::Snapshot(_)));
+            let entries = member.log.iter().any(|i| matches!(i, LogInput::Persist(_)));
+            let before = disk.flushes();
+            member.step(which);
+            if which == 1 {
+                most = most.max(disk.flushes() - before);
+                beside_entries += u32::from(snapshot && entries);
+            }
+        }
+    }
+    assert_eq!(most, 1);
+    assert!(beside_entries >= 3, "records shared a flush {beside_entries} times");
+    let may = MayBlock::on_this_thread();
+    let snaps = wal::snap::list(&disk, &config().snap_dir, &may).unwrap();
+    let records = wal::snapshots(&disk, &config().wal_dir, &may).unwrap();
+    for name in &snaps {
+        let (term, index) = wal::snap::parse_name(name).unwrap();
+        let is_it = |r: &&api::walpb::Snapshot| (r.term, r.index) == (Some(term), Some(index));
+        assert!(records.iter().any(|r| is_it(&r)), "{name} has no record");
+    }
 }
 
 #[test]

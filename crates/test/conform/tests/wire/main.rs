@@ -1,5 +1,6 @@
 //! What either server answers to bytes and headers that no proper client sends.
 
+mod broken_off;
 mod gzip;
 mod http1;
 mod pings;

@@ -15,32 +15,33 @@ use prost::Message;
 
 use super::{PUT, RANGE, TXN};
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
+pub(super) const DATA: u8 = 0;
+pub(super) const HEADERS: u8 = 1;
+pub(super) const RST_STREAM: u8 = 3;
+pub(super) const SETTINGS: u8 = 4;
+pub(super) const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 /// The flag of an acknowledgement, and of a stream's last frame.
-const ACK: u8 = 1;
-const END_STREAM: u8 = 1;
+pub(super) const ACK: u8 = 1;
+pub(super) const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 /// Bytes of the value that is asked for.
 const LARGE: usize = 1 << 20;
 const DELETE: &str = "/etcdserverpb.KV/DeleteRange";
 
 /// A connection on which each frame is seen.
-struct Frames(TcpStream);
+pub(super) struct Frames(TcpStream);
 
-struct Frame {
-    kind: u8,
-    flags: u8,
+pub(super) struct Frame {
+    pub(super) kind: u8,
+    pub(super) flags: u8,
     stream: u32,
-    payload: Vec<u8>,
+    pub(super) payload: Vec<u8>,
 }
 
 impl Frames {
-    fn connect(server: &Server) -> Self {
+    pub(super) fn connect(server: &Server) -> Self {
         let mut socket = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         socket.set_nodelay(true).unwrap();
@@ -50,16 +51,22 @@ impl Frames {
         frames
     }
 
-    fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+    pub(super) fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
         frame.extend([kind, flags]);
         frame.extend(stream.to_be_bytes());
         frame.extend(payload);
-        self.0.write_all(&frame).unwrap();
+        // A server that has closed is met by reading: what it said before is there.
+        let _ = self.0.write_all(&frame);
+    }
+
+    /// How long [`Frames::next`] waits for the server.
+    pub(super) fn wait_up_to(&self, patience: Duration) {
+        self.0.set_read_timeout(Some(patience)).unwrap();
     }
 
     /// The next frame; `None` once the server has closed.
-    fn next(&mut self) -> Option<Frame> {
+    pub(super) fn next(&mut self) -> Option<Frame> {
         let mut head = [0; 9];
         self.0.read_exact(&mut head).ok()?;
         let [a, b, c, kind, flags, stream @ ..] = head;
@@ -69,16 +76,28 @@ impl Frames {
     }
 
     /// Opens a call and sends its message, which is short.
-    fn call(&mut self, stream: u32, path: &str, message: &[u8]) {
+    pub(super) fn call(&mut self, stream: u32, path: &str, message: &[u8]) {
+        self.call_with(stream, path, message, &[]);
+    }
+
+    /// As [`Frames::call`], with more headers.
+    pub(super) fn call_with(
+        &mut self,
+        stream: u32,
+        path: &str,
+        message: &[u8],
+        more: &[(&str, &str)],
+    ) {
         let mut block = Vec::new();
-        for (name, value) in [
+        let usual = [
             (":method", "POST"),
             (":scheme", "http"),
             (":path", path),
             (":authority", "localhost"),
             ("content-type", "application/grpc"),
             ("te", "trailers"),
-        ] {
+        ];
+        for (name, value) in usual.iter().chain(more) {
             // A literal that enters no table, in plain letters.
             block.push(0);
             for text in [name, value] {
@@ -133,7 +152,7 @@ struct Answer {
 }
 
 /// A value of one mebibyte, put as any client would.
-fn put_large(server: &Server) {
+pub(super) fn put_large(server: &Server) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let client = Client::connect(server.port).await;
