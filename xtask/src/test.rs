@@ -37,7 +37,7 @@ pub fn run(ci: bool) -> Result<(), String> {
         eprintln!("xtask: SKIPPED: no Go here, nothing is compared with etcd's own code");
     }
     crate::shell::run(&mut cargo(&["build", "--quiet", "--bins"]))?;
-    let mut tests = cargo(&["test", "--workspace", "--quiet"]);
+    let mut tests = cargo(&["test", "--workspace", "--quiet", "--no-fail-fast"]);
     with_oracles(&mut tests, ci).env("QUORATE_FUZZ_OPS", FUZZ_OPS);
     crate::shell::run(&mut tests)?;
     on_three_members(ci)?;

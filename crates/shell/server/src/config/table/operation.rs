@@ -79,6 +79,7 @@ pub(super) const LOGGING: &[Flag] = &[
         help: "When a log file is full (MB) or old (days), how many are kept (0 keeps all), and \
                whether they are named by local time and compressed.",
         place: at!(logging.rotation_config_json),
+        state: State::Later,
         ..LOGGING_ROW
     },
     Flag {
@@ -107,6 +108,7 @@ pub(super) const TRACING: &[Flag] = &[
         default: "localhost:4317",
         help: "Address of the collector.",
         place: at!(tracing.address),
+        state: State::Later,
         ..TRACING_ROW
     },
     Flag {
@@ -114,12 +116,14 @@ pub(super) const TRACING: &[Flag] = &[
         default: "etcd",
         help: "What the service is called in traces; the same for all members.",
         place: at!(tracing.service_name),
+        state: State::Later,
         ..TRACING_ROW
     },
     Flag {
         name: "distributed-tracing-instance-id",
         help: "What this member is called in traces; another for each.",
         place: at!(tracing.instance_id),
+        state: State::Later,
         ..TRACING_ROW
     },
     Flag {

@@ -206,6 +206,7 @@ pub(super) const AUTH: &[Flag] = &[
         default: "10",
         help: "How dear a try at a password is, from 4 to 31.",
         place: at!(auth.bcrypt_cost),
+        state: State::Later,
         ..AUTH_ROW
     },
     Flag {
@@ -213,6 +214,7 @@ pub(super) const AUTH: &[Flag] = &[
         default: "300",
         help: "Seconds for which a simple token holds after its last use.",
         place: at!(auth.token_ttl),
+        state: State::Later,
         ..AUTH_ROW
     },
 ];
