@@ -137,6 +137,7 @@ fn time(what: &str, n: u64, f: impl FnOnce()) {
     );
 }
 
+#[expect(clippy::too_many_lines, reason = "a program from its beginning to its end")]
 fn main() {
     let mut args = std::env::args().skip(1);
     let path = PathBuf::from(args.next().expect("usage: measure FILE [COMMITS]"));

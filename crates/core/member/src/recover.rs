@@ -258,8 +258,7 @@ pub fn start(
     }
     let last_snapshot = recovered.snapshot.0;
     let raft = Raft::new(raft_config(&config, consistent.0), recovered, entropy)?;
-    let members = machine.members().as_ref().clone();
-    let hooks = config.hooks;
+    let (members, hooks) = (machine.members().as_ref().clone(), config.hooks);
     let leases: Vec<_> =
         machine.leases().iter().map(|(id, lease)| (id, lease.ttl, lease.remaining)).collect();
     let mut node = Node::new(
@@ -271,8 +270,7 @@ pub fn start(
         leases.into_iter(),
         hooks.clone(),
     );
-    let members = Arc::clone(machine.members());
-    let pace = config.limits.compaction;
+    let (members, pace) = (Arc::clone(machine.members()), config.limits.compaction);
     let applier = Applier::new(machine, storage_version, last_snapshot, pace, hooks.clone());
     if applier.wants_snapshot() {
         node.force_snapshot();

@@ -117,6 +117,7 @@ impl Reporter {
 
     /// Something happened between this member and its peers.
     //= etcd 3.7.1: server/etcdserver/api/rafthttp/{transport,peer_status,stream,snapshot_sender,http}.go
+    #[expect(clippy::too_many_lines, reason = "a table: the line of each event")]
     pub fn peer_event(&self, event: &Event<'_>) {
         self.metrics.peers.event(self.member, event);
         let me = || self.member.to_string();

@@ -93,6 +93,7 @@ fn framed(message: &raft::Message, rest: &[u8]) -> Vec<u8> {
     [&(bytes.len() as u64).to_be_bytes()[..], &bytes, rest].concat()
 }
 
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn cases() -> Vec<Case> {
     let good = every_kind(2, 1).swap_remove(4).encode();
     let case = |name, method, path, headers, body: &[u8]| Case {

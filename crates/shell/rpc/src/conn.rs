@@ -137,6 +137,10 @@ async fn sniff<S: AsyncRead + Unpin>(socket: &mut S, first: &mut Vec<u8>) -> io:
     Ok(Protocol::Http2)
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "the life of a connection over h2, which an own HTTP/2 takes over"
+)]
 async fn http2<S, D>(
     socket: Rewound<S>,
     dispatch: Rc<D>,

@@ -16,12 +16,13 @@ use cli::text::show_duration;
 use env::{Disk, HashSeed, Hooks, MayBlock, SplitMix};
 use handover::Inbox;
 use machine::{ApplyConfig, Members};
-use member::{MemberLimits, NodeConfig, StartConfig, StartError};
+use member::{MemberLimits, MemberView, NodeConfig, StartConfig, StartError};
 use net::limit::TooFewDescriptors;
 use net::{Address, BindError, Bound, Limit, bind};
 use observe::Metrics;
 use osenv::Clock;
 use peer::Plane;
+use rpc::peers::PeerCall;
 use tokio::sync::watch;
 use types::{ClusterId, MemberId, RequestId};
 
@@ -161,6 +162,57 @@ pub fn start(disk: &Arc<dyn Disk>, log: &Arc<Log>, options: &Options) -> Result<
     start_until(disk, log, options, watch::channel(false).0)
 }
 
+/// Ends the member and keeps why: the first reason is the one to tell, others follow from it.
+fn stop_with_reason(
+    fatal: &Arc<OnceLock<Fatal>>,
+    stop: &watch::Sender<bool>,
+) -> Arc<dyn Fn(Fatal) + Send + Sync> {
+    let (fatal, stop) = (Arc::clone(fatal), stop.clone());
+    Arc::new(move |why| {
+        let _ = fatal.set(why);
+        let _ = stop.send(true);
+    })
+}
+
+/// Ends a member that was removed from its cluster, and says so once.
+fn stop_when_removed(
+    reporter: &Arc<Reporter>,
+    stop: &watch::Sender<bool>,
+) -> Arc<dyn Fn() + Send + Sync> {
+    let (reporter, stop, told) = (Arc::clone(reporter), stop.clone(), Once::new());
+    Arc::new(move || {
+        told.call_once(|| reporter.removed());
+        let _ = stop.send(true);
+    })
+}
+
+/// Starts the automata. A database that another process has is waited for, as in etcd.
+fn start_member(
+    disk: &Arc<dyn Disk>,
+    may: &MayBlock,
+    log: &Arc<Log>,
+    config: &StartConfig,
+) -> Result<member::Parts, RunError> {
+    let began = Clock.now();
+    let mut told = false;
+    loop {
+        let entropy = Box::new(SplitMix::new(osenv::seed()));
+        match member::start(Arc::clone(disk), may, Clock.now(), config.clone(), entropy) {
+            Err(StartError::Locked) => {
+                if !told && Clock.now().since(began) > Duration::from_secs(10) {
+                    told = true;
+                    let path = config.snap_dir.join("db").display().to_string();
+                    let took = show_duration(Clock.now().since(began));
+                    let text = "db file is flocked by another process, or taking too long";
+                    log_line!(log, Info, text, "path" = path, "took" = took);
+                }
+                std::thread::sleep(LOCK_RETRY);
+            }
+            result => return result.map_err(RunError::Start),
+        }
+    }
+}
+
 /// As [`start`], but gives up waiting for a quorum when `stop` says so; what is returned then only
 /// has to be waited for.
 ///
@@ -185,32 +237,10 @@ pub fn start_until(
     let identity = identify(&**disk, &may, options)?;
     let config = start_config(options, &identity);
     let began = Clock.now();
-    let mut told = false;
-    let mut parts = loop {
-        let entropy = Box::new(SplitMix::new(osenv::seed()));
-        let disk = Arc::clone(disk);
-        match member::start(disk, &may, Clock.now(), config.clone(), entropy) {
-            Err(StartError::Locked) => {
-                if !told && Clock.now().since(began) > Duration::from_secs(10) {
-                    told = true;
-                    let path = config.snap_dir.join("db").display().to_string();
-                    let took = show_duration(Clock.now().since(began));
-                    let text = "db file is flocked by another process, or taking too long";
-                    log_line!(log, Info, text, "path" = path, "took" = took);
-                }
-                std::thread::sleep(LOCK_RETRY);
-            }
-            result => break result.map_err(RunError::Start)?,
-        }
-    };
+    let mut parts = start_member(disk, &may, log, &config)?;
     parts.set_failpoints(&options.failpoints);
     report_recovery(log, &config, &parts, Clock.now().since(began));
-    //= etcd 3.7.1: server/etcdserver/bootstrap.go#Finalize
-    let learners = parts.applier.view().members.iter().filter(|m| m.is_learner).count();
-    if learners > options.max_learners {
-        let why = "membership: too many learner members in cluster";
-        return Err(RunError::Bootstrap(why.to_owned()));
-    }
+    check_learners(&parts.applier.view(), options)?;
     let addresses = bound.iter().filter_map(Bound::local_addr).collect();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let count = if options.runtimes == 0 { cores } else { options.runtimes }.min(255);
@@ -218,14 +248,6 @@ pub fn start_until(
         (0..count).map(|_| Arc::new(Inbox::new(runtimes::REPLIES_INBOX))).collect();
     let fatal: Arc<OnceLock<Fatal>> = Arc::default();
     let stopped = stop.subscribe();
-    let on_fatal = {
-        let (fatal, stop) = (Arc::clone(&fatal), stop.clone());
-        move |why: Fatal| {
-            // The first reason is the one to tell; others follow from it.
-            let _ = fatal.set(why);
-            let _ = stop.send(true);
-        }
-    };
     let (member, cluster) = (parts.member, parts.cluster);
     let view = parts.applier.view();
     let reporter = Arc::new(Reporter::new(
@@ -235,20 +257,14 @@ pub fn start_until(
         config.node.request_timeout(),
         options.slow_apply,
     ));
-    let on_removed: Arc<dyn Fn() + Send + Sync> = {
-        let (reporter, stop, told) = (Arc::clone(&reporter), stop.clone(), Once::new());
-        Arc::new(move || {
-            told.call_once(|| reporter.removed());
-            let _ = stop.send(true);
-        })
-    };
+    let on_removed = stop_when_removed(&reporter, &stop);
     let members = Arc::clone(&view.members);
     let queues = Queues::new(
         member,
         view,
         inboxes.clone(),
         Arc::clone(&reporter),
-        Arc::new(on_fatal),
+        stop_with_reason(&fatal, &stop),
         Arc::clone(&on_removed),
     );
     // One that has never run has nothing that could differ.
@@ -257,19 +273,7 @@ pub fn start_until(
         queues.set_checked();
     }
     let calls = Arc::new(Inbox::new(PEER_CALLS));
-    let side = PeerSide {
-        disk: Arc::clone(disk),
-        node: Arc::clone(&queues.node),
-        status: Arc::clone(&queues.status),
-        view: Arc::clone(&queues.view),
-        reporter,
-        calls: Arc::clone(&calls),
-        on_removed,
-        on_fatal: {
-            let queues = queues.clone();
-            Arc::new(move |why| queues.fail(Fatal { message: CANNOT_GO_ON, error: why.to_owned() }))
-        },
-    };
+    let side = peer_side(disk, &queues, reporter, &calls, on_removed);
     let peers = PeerSockets { bound: peer_sockets, connections: connections.peers };
     let plane = start_plane(disk, options, &config, (member, cluster), side, peers)?;
     introduce(&plane, member, &members, &identity.remotes)?;
@@ -292,6 +296,38 @@ pub fn start_until(
     wait_ready(&queues, &plane, advance, &fatal, &stopped)?;
     let patience = config.node.request_timeout();
     Ok(Server { queues, plane, automata, runtimes, stop, fatal, addresses, member, patience })
+}
+
+//= etcd 3.7.3: server/etcdserver/bootstrap.go#Finalize
+fn check_learners(view: &MemberView, options: &Options) -> Result<(), RunError> {
+    if view.members.iter().filter(|m| m.is_learner).count() > options.max_learners {
+        let why = "membership: too many learner members in cluster";
+        return Err(RunError::Bootstrap(why.to_owned()));
+    }
+    Ok(())
+}
+
+/// What the peer plane is given of the member.
+fn peer_side(
+    disk: &Arc<dyn Disk>,
+    queues: &Queues,
+    reporter: Arc<Reporter>,
+    calls: &Arc<Inbox<PeerCall>>,
+    on_removed: Arc<dyn Fn() + Send + Sync>,
+) -> PeerSide {
+    let failing = queues.clone();
+    PeerSide {
+        disk: Arc::clone(disk),
+        node: Arc::clone(&queues.node),
+        status: Arc::clone(&queues.status),
+        view: Arc::clone(&queues.view),
+        reporter,
+        calls: Arc::clone(calls),
+        on_removed,
+        on_fatal: Arc::new(move |why| {
+            failing.fail(Fatal { message: CANNOT_GO_ON, error: why.to_owned() });
+        }),
+    }
 }
 
 /// What the calls of all runtimes share.

@@ -160,29 +160,8 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
     local.spawn_local(pump(Rc::clone(&member), doors));
     let serving = Rc::new(tokio::sync::Semaphore::new(0));
     let own = Arc::clone(&connections[usize::from(number)]);
-    let accepting = {
-        let (services, settings) = (Rc::clone(&services), Rc::clone(&settings));
-        let (stopped, serving) = (stopped.clone(), Rc::clone(&serving));
-        async move {
-            let mut new = Vec::new();
-            loop {
-                own.recv(&mut new).await;
-                for connection in new.drain(..) {
-                    let (services, settings) = (Rc::clone(&services), Rc::clone(&settings));
-                    let (stopped, serving) = (stopped.clone(), Rc::clone(&serving));
-                    tokio::task::spawn_local(async move {
-                        // Kept alive to the end: how many there are is how many are open.
-                        let _open = serving;
-                        // A connection that fails concerns its client, who sees it.
-                        if let Ok(stream) = connection.attach() {
-                            let _ = serve(stream, services, settings, stopped).await;
-                        }
-                    });
-                }
-            }
-        }
-    };
-    local.spawn_local(accepting);
+    let open = Rc::clone(&serving);
+    local.spawn_local(serve_own(own, services, settings, stopped.clone(), open));
     let bound: Vec<_> = match sockets {
         Some(Sockets { bound, limit, calls }) => {
             local.spawn_local(rpc::peers::serve(Rc::clone(&member), calls));
@@ -191,24 +170,8 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
         }
         None => Vec::new(),
     };
-    for (n, (socket, limit)) in bound.into_iter().enumerate() {
-        let (connections, queues) = (connections.clone(), queues.clone());
-        local.spawn_local(async move {
-            until_ready(&queues).await;
-            let Ok(listener) = Listener::new(socket, limit) else { return };
-            let mut turn = n;
-            loop {
-                match listener.accept().await.and_then(Accepted::detach) {
-                    Ok(connection) => {
-                        // Whoever finds all of them full is closed by being dropped.
-                        let _ = deal(&connections, turn, connection);
-                        turn += 1;
-                    }
-                    // Out of descriptors, most likely: let some connections end.
-                    Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-                }
-            }
-        });
+    for (first, (socket, limit)) in bound.into_iter().enumerate() {
+        local.spawn_local(accept(socket, limit, connections.clone(), first, queues.clone()));
     }
     local.block_on(&tokio, async move {
         let _ = stopped.wait_for(|stop| *stop).await;
@@ -220,6 +183,57 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
         };
         let _ = tokio::time::timeout(STOP_GRACE + election * 2, closed).await;
     });
+}
+
+/// Serves the connections that were dealt to this runtime, for ever.
+async fn serve_own(
+    own: Arc<Inbox<Detached>>,
+    services: Rc<Services>,
+    settings: Rc<Settings>,
+    stopped: watch::Receiver<bool>,
+    serving: Rc<tokio::sync::Semaphore>,
+) {
+    let mut new = Vec::new();
+    loop {
+        own.recv(&mut new).await;
+        for connection in new.drain(..) {
+            let (services, settings) = (Rc::clone(&services), Rc::clone(&settings));
+            let (stopped, serving) = (stopped.clone(), Rc::clone(&serving));
+            tokio::task::spawn_local(async move {
+                // Kept alive to the end: how many there are is how many are open.
+                let _open = serving;
+                // A connection that fails concerns its client, who sees it.
+                if let Ok(stream) = connection.attach() {
+                    let _ = serve(stream, services, settings, stopped).await;
+                }
+            });
+        }
+    }
+}
+
+/// Accepts from one socket once clients may be served, and deals connections out, the first to
+/// runtime `first`.
+async fn accept(
+    socket: Bound,
+    limit: Limit,
+    connections: Vec<Arc<Inbox<Detached>>>,
+    first: usize,
+    queues: Queues,
+) {
+    until_ready(&queues).await;
+    let Ok(listener) = Listener::new(socket, limit) else { return };
+    let mut turn = first;
+    loop {
+        match listener.accept().await.and_then(Accepted::detach) {
+            Ok(connection) => {
+                // Whoever finds all of them full is closed by being dropped.
+                let _ = deal(&connections, turn, connection);
+                turn += 1;
+            }
+            // Out of descriptors, most likely: let some connections end.
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    }
 }
 
 /// Begins what a member does by itself besides compacting: comparing hashes, deciding on versions.

@@ -72,6 +72,7 @@ fn without_numbers(text: String) -> String {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn reads_and_refusals_are_printed_as_etcdctl_prints_them() {
     let Some(both) = Both::start(Kind::Quorate) else { return };
     for (key, value) in [("a", "1"), ("foo", "bar"), ("foo2", "<&>"), ("z", "é\t\"")] {
@@ -291,6 +292,7 @@ fn the_environment_sets_flags_but_not_those_that_are_given() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn snapshots_are_saved_told_and_restored_by_either_tool() {
     let Some(theirs) = oracle("etcdutl/etcdutl") else { return };
     let Some(both) = Both::start(Kind::Reference) else { return };

@@ -125,6 +125,7 @@ fn write_log(failure: &Failure) {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "the figures of a run, line by line")]
 fn many(args: &Args) -> ExitCode {
     let began = Instant::now();
     let next = AtomicU64::new(args.from);

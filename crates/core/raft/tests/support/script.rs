@@ -177,6 +177,7 @@ impl Runner {
         Ok(())
     }
 
+    #[expect(clippy::too_many_lines, reason = "a table of cases")]
     fn member_command(&mut self, words: &[&str], line: &str) -> Result<(), Skip> {
         let number = |at: usize| words[at].parse::<u64>().unwrap();
         let id = number(1);

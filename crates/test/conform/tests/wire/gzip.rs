@@ -100,6 +100,7 @@ fn prescient() -> Vec<u8> {
 }
 
 /// Damaged files: cut everywhere, each bit flipped, in members, with garbage after, too large.
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn damaged() -> Vec<(String, Vec<u8>)> {
     let mut all = Vec::new();
     let words: Vec<u8> = (0..700u32).flat_map(|n| (n * n % 113).to_string().into_bytes()).collect();
