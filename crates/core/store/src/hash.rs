@@ -208,11 +208,18 @@ struct Keep {
 
 impl Keep {
     fn find(may: &MayBlock, view: &View, hasher: &KvHasher) -> Result<Self, ValueError> {
-        let (Ok(compact), Ok(at)) = (u64::try_from(hasher.compact), u64::try_from(hasher.revision))
-        else {
-            return Ok(Self { at: 0, was_alive: false, lost: Vec::new() });
-        };
+        let nothing = Self { at: 0, was_alive: false, lost: Vec::new() };
+        let Ok(at) = u64::try_from(hasher.revision) else { return Ok(nothing) };
         let reader = view.index.reader();
+        let Ok(compact) = u64::try_from(hasher.compact) else {
+            // Before the first compaction every row counts.
+            let mut was_alive = false;
+            reader.visit(Bounds::ALL, at, &mut |_, _| {
+                was_alive = true;
+                false
+            });
+            return Ok(Self { was_alive, ..nothing });
+        };
         let (mut lost, mut tombstones) = (Vec::new(), false);
         each_row_of(may, view, at, &mut |rev, value| {
             tombstones |= rev.tombstone;
