@@ -71,8 +71,8 @@ fn without_numbers(text: String) -> String {
     out
 }
 
-#[test]
 #[expect(clippy::too_many_lines, reason = "a table of cases")]
+#[test]
 fn reads_and_refusals_are_printed_as_etcdctl_prints_them() {
     let Some(both) = Both::start(Kind::Quorate) else { return };
     for (key, value) in [("a", "1"), ("foo", "bar"), ("foo2", "<&>"), ("z", "é\t\"")] {
@@ -291,8 +291,8 @@ fn the_environment_sets_flags_but_not_those_that_are_given() {
     }
 }
 
-#[test]
 #[expect(clippy::too_many_lines, reason = "a table of cases")]
+#[test]
 fn snapshots_are_saved_told_and_restored_by_either_tool() {
     let Some(theirs) = oracle("etcdutl/etcdutl") else { return };
     let Some(both) = Both::start(Kind::Reference) else { return };
