@@ -38,9 +38,10 @@ pub fn run_image(args: &[&str]) -> Result<(), String> {
     build_programs()?;
     let rules_before = firewall_rules()?;
     let dir = work_dir()?;
-    let own = std::env::current_exe().map_err(|e| e.to_string())?;
+    let own = std::env::args_os().next().ok_or("a program without a name")?;
     let mut namespaces = Command::new("unshare");
     namespaces.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]);
+    // By its path and not as the running file: the suites before this may have built it anew.
     namespaces.arg(own).args(["image", "--inside"]).arg(&dir);
     let result = run(&mut namespaces);
     std::fs::remove_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
