@@ -71,9 +71,23 @@ impl Encoded {
     /// The message behind its envelope, not compressed.
     #[must_use]
     pub fn seal(mut self) -> Bytes {
+        let _ = self.sealed();
+        self.0.into()
+    }
+
+    /// As [`Encoded::seal`], of a message whose memory is used again.
+    pub fn sealed(&mut self) -> &[u8] {
         let length = self.body(0).len() - ENVELOPE_BYTES;
         self.0[..ENVELOPE_BYTES].copy_from_slice(&envelope(length));
-        self.0.into()
+        &self.0
+    }
+
+    /// Makes room for another message, in the same memory if that has at most `kept` bytes.
+    pub fn clear(&mut self, kept: usize) {
+        if self.0.capacity() > kept {
+            self.0 = Vec::new();
+        }
+        self.0.clear();
     }
 }
 
@@ -188,6 +202,15 @@ mod tests {
         assert_eq!((out.message(), out.0.capacity()), (&b"abc"[..], 8));
         assert_eq!(&out.seal()[..], b"\0\0\0\0\x03abc");
         assert_eq!(&Encoded::default().seal()[..], b"\0\0\0\0\0");
+        let mut again = Encoded::default();
+        again.body(100).extend_from_slice(b"first");
+        assert_eq!(again.sealed(), b"\0\0\0\0\x05first");
+        again.clear(105);
+        assert_eq!((again.message(), again.0.capacity()), (&b""[..], 105));
+        again.body(1).push(b'2');
+        assert_eq!(again.sealed(), b"\0\0\0\0\x012");
+        again.clear(100);
+        assert_eq!(again.0.capacity(), 0);
         assert_eq!(Encoded::default().into_message(), b"");
     }
 }

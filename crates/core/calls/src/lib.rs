@@ -51,6 +51,7 @@ pub use compaction::compact_by_itself;
 pub use dispatch::{Call, Calls};
 pub use host::{CompactionHash, Event, HashDiffers, Host, Measure, Read};
 pub use jobs::{Job, LargeResults, Refused};
+pub use replies::Recipient;
 pub use shared::{ConnectedFor, Limits, Pins, Shared};
 pub use stream::{Gone, Sink, Source};
 pub use timers::Sleep;

@@ -30,7 +30,7 @@ use crate::caller::{Allowed, Caller};
 use crate::host::{Host, Measure};
 use crate::jobs::Job;
 use crate::peers::{Answered, Asked};
-use crate::replies::{Replies, Wait};
+use crate::replies::{Recipient, Replies, Wait};
 use crate::shared::Shared;
 use crate::timers::{Sleep, Timers};
 
@@ -211,9 +211,15 @@ impl Member {
         self.replies.wait(token)
     }
 
-    /// Gives the token of a call back that nobody waits for any more, or whose reply has come.
+    /// Has the reply to a call that is answered later handed to `to` with this key, when it comes.
+    /// A call that is given up meanwhile gives the token back ([`Member::release`]).
+    pub fn address(&self, token: ReplyToken, to: &Rc<dyn Recipient<Reply>>, key: u64) {
+        self.replies.address(token, to, key);
+    }
+
+    /// Gives the token of a call back that nobody waits for any more.
     pub fn release(&self, token: ReplyToken) {
-        drop(self.replies.wait(token));
+        self.replies.release(token);
     }
 
     /// Calls that wait for a reply.

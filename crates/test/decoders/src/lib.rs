@@ -39,7 +39,6 @@ pub const TARGETS: &[Target] = &[
     Target { name: "peer-text", run: peer::fuzz_text, seeds: peers::texts },
     Target { name: "request", run: wire::requests, seeds: wire::request_seeds },
     Target { name: "envelope", run: grpc::messages::fuzz, seeds: wire::envelopes },
-    Target { name: "frames", run: rpc::fuzz_frames, seeds: wire::frames },
     Target { name: "http-target", run: rpc::fuzz_targets, seeds: text::targets },
     Target { name: "metadata", run: text::metadata, seeds: text::metadata_seeds },
     Target { name: "configuration", run: text::configuration, seeds: text::configurations },
