@@ -2,6 +2,7 @@
 
 mod connection;
 mod error;
+mod frame;
 mod hpack;
 mod limits;
 mod protocol;
