@@ -6,6 +6,7 @@ mod frame;
 mod hpack;
 mod limits;
 mod protocol;
+mod steps;
 mod streams;
 
 pub use connection::Connection;

@@ -10,6 +10,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use crate::steps;
+
 /// Names a stream to [`Connection`](crate::Connection). Copies may outlive it: whatever is said of a
 /// stream that is gone has no effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -145,12 +147,14 @@ impl<S> Streams<S> {
         let mut step = 1;
         let mut low = high;
         while self.index[low].0 > id {
+            steps::count();
             high = low;
             low = low.saturating_sub(step);
             step *= 2;
         }
         // index[low] <= id, and everything behind `high` is larger.
         while low < high {
+            steps::count();
             let middle = low + (high - low).div_ceil(2);
             if self.index[middle].0 > id {
                 high = middle - 1;

@@ -11,6 +11,7 @@ use std::collections::{BTreeSet, VecDeque};
 use super::{Connection, DEFAULT_WINDOW};
 use crate::frame::{self, MAX_PAYLOAD, kind};
 use crate::protocol::Protocol;
+use crate::steps;
 use crate::streams::{Stream, StreamKey, Streams, Turn};
 
 /// Queue entries of streams that are gone which are not worth dropping.
@@ -158,6 +159,7 @@ impl<P: Protocol> Connection<P> {
             && self.out.len() < self.limits.unsent_bytes
             && let Some(key) = self.flow.next_turn(&self.streams)
         {
+            steps::count();
             let Some(stream) = self.streams.get_mut(key) else { continue };
             stream.turn = Turn::None;
             let window = self.flow.window(stream.send_window);
