@@ -2,9 +2,11 @@
 
 mod connection;
 mod error;
+mod frame;
 mod hpack;
 mod limits;
 mod protocol;
+mod steps;
 mod streams;
 
 pub use connection::Connection;
