@@ -140,6 +140,14 @@ impl<D: Dispatch> Answering<D> {
                 // What is gathered is bounded by the limit of a message.
                 wire.release(stream, body.len());
                 drop(wire);
+                // Most requests are one frame, behind others' heads.
+                let limit = self.session.settings.max_message_bytes;
+                if gathering.messages.is_empty()
+                    && let Some(message) = only_message(body, limit)
+                {
+                    let Gathering { call, head, .. } = *gathering;
+                    return self.run(call, &head, Bytes::copy_from_slice(message));
+                }
                 gathering.messages.push(body);
                 self.gather(gathering, end);
             }
