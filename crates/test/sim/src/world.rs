@@ -203,7 +203,10 @@ enum Act {
 impl World {
     pub(crate) fn new(seed: u64, shape: Shape, plant: Option<Plant>, trace: Trace) -> Self {
         let mut entropy = SplitMix::new(seed);
-        let options = Options::draw(&mut entropy, shape);
+        let mut options = Options::draw(&mut entropy, shape);
+        if plant.is_some_and(Plant::leaves_hashes_alone) {
+            (options.corrupt_check_ms, options.compact_check_ms) = (None, None);
+        }
         let mut trace = trace;
         trace.event(0, format_args!("seed {seed} {options:?}"));
         let clients =
