@@ -3,8 +3,8 @@
 //! The transport makes a [`Caller`]; it goes with the call into every handler and into the header
 //! of the log entry. [`authorize`] is asked for every method, for each operation and compare of a
 //! transaction, for each watch that is created and each message of a lease stream (invariant 14).
-//! What it gives, [`Allowed`], is wanted by everything that reads for a client or proposes: a
-//! handler that does not ask does not compile.
+//! What it gives, [`Allowed`], opens the published View ([`crate::PublishedView`]), and is wanted by
+//! everything that proposes or creates a watch: a handler that does not ask does not compile.
 
 use std::rc::Rc;
 
@@ -15,8 +15,9 @@ use api::etcdserverpb::{
     WatchCreateRequest, request_op::Request,
 };
 use api::method::{Method, Row};
-use member::MemberView;
 use types::LeaseId;
+
+use crate::published::PublishedView;
 
 /// Who calls. Cheap to copy: nobody, in a cluster without authentication, costs no memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -100,7 +101,7 @@ enum Authentication {
 }
 
 impl Authentication {
-    fn of(_view: &MemberView) -> Self {
+    fn of(_view: &PublishedView) -> Self {
         Self::Disabled
     }
 }
@@ -112,7 +113,7 @@ impl Authentication {
 pub fn authorize(
     _row: &Row,
     _caller: &Caller,
-    view: &MemberView,
+    view: &PublishedView,
     _wish: Wish<'_>,
 ) -> Result<Allowed, Status> {
     match Authentication::of(view) {
@@ -127,7 +128,7 @@ pub fn authorize(
 /// As there.
 pub fn authorize_txn(
     caller: &Caller,
-    view: &MemberView,
+    view: &PublishedView,
     txn: &TxnRequest,
 ) -> Result<Allowed, Status> {
     let row = Method::Txn.row();
@@ -141,7 +142,7 @@ pub fn authorize_txn(
     Ok(allowed)
 }
 
-fn authorize_op(caller: &Caller, view: &MemberView, op: &RequestOp) -> Result<Allowed, Status> {
+fn authorize_op(caller: &Caller, view: &PublishedView, op: &RequestOp) -> Result<Allowed, Status> {
     match &op.request {
         Some(Request::RequestRange(range)) => {
             authorize(Method::Range.row(), caller, view, Wish::Range(range))

@@ -86,7 +86,7 @@ pub(crate) fn finish_member_list(
 }
 
 fn list_members(member: &Member, _: Allowed, out: &mut Encoded) -> Answer {
-    let members = list(&member.view().members);
+    let members = list(member.view().members());
     out.put(&pb::MemberListResponse { header: Some(header(member)), members });
     Answer::Now
 }
@@ -206,7 +206,7 @@ pub(crate) async fn promote_here(
     }
     // The learner counts as a voter that has started.
     //= etcd 3.7.1: server/etcdserver/api/membership/cluster.go#IsReadyToPromoteMember
-    let (all, up) = started(voters(&member.view().members));
+    let (all, up) = started(voters(member.view().members()));
     if member.shared.strict_reconfig && !is_quorum((all + 1, up + 1)) {
         return Err(ApiError::MemberNotEnoughStarted.into());
     }
@@ -286,7 +286,8 @@ fn connected(member: &Member, members: &Members) -> usize {
 }
 
 fn may_add(member: &Member, added: &ClusterMember) -> Result<(), Status> {
-    let members = &member.view().members;
+    let view = member.view();
+    let members = view.members();
     if !member.shared.strict_reconfig {
         return Ok(());
     }
@@ -305,7 +306,8 @@ fn may_add(member: &Member, added: &ClusterMember) -> Result<(), Status> {
 
 //= etcd 3.7.1: server/etcdserver/server.go#mayRemoveMember
 fn may_remove(member: &Member, id: MemberId) -> Result<(), Status> {
-    let members = &member.view().members;
+    let view = member.view();
+    let members = view.members();
     let is_learner = members.get(id).is_some_and(|member| member.is_learner);
     if !member.shared.strict_reconfig || is_learner {
         return Ok(());

@@ -119,7 +119,7 @@ impl Calls {
             Then::Defragmented => maintenance::finish_defragment(member, &finish, reply, out),
             Then::Leases => lease::finish_leases(member, reply, out),
             Then::TimeToLive(lease, keys) => {
-                lease::finish_time_to_live(member, lease, keys, reply, out)
+                lease::finish_time_to_live(member, &finish.caller, (lease, keys), reply, out)
             }
             Then::Moved => cluster::finish_move_leader(reply, out),
         }

@@ -60,7 +60,7 @@ pub(crate) fn go_on(
     match (*stage, reply) {
         (Stage::Index, reply) => {
             let index = read_index(reply)?;
-            if member.view().store.applied_index() >= index {
+            if member.view().applied_index() >= index {
                 return Ok(None);
             }
             *stage = Stage::Apply;
@@ -125,7 +125,8 @@ fn answer_range(
 ) -> Result<Option<Local<'static, Result<Body, Status>>>, Status> {
     let Then::Range(request, _) = &finish.then else { unreachable!("asked for a range only") };
     let view = member.view();
-    let _: Allowed = authorize(Method::Range.row(), &finish.caller, &view, Wish::Range(request))?;
+    let allowed = authorize(Method::Range.row(), &finish.caller, &view, Wish::Range(request))?;
+    let view = view.open(allowed);
     let began = member.now();
     let ranged = view.store.range(&query(request)).map_err(range_error);
     let took = member.now().since(began);
@@ -138,7 +139,7 @@ fn answer_range(
         return Ok(None);
     }
     let head = std::mem::take(out).into_message();
-    Ok(Some(Box::pin(list::answer(Rc::clone(member), view, ranged, head))))
+    Ok(Some(Box::pin(list::answer(Rc::clone(member), (view, allowed), ranged, head))))
 }
 
 pub(crate) fn count(ranged: &Ranged) -> i64 {
@@ -173,7 +174,7 @@ pub(crate) fn put(member: &Rc<Member>, call: &Call<'_>, message: Bytes) -> Resul
     let allowed = authorize(call.row, &call.caller, &member.view(), Wish::Put(&request))?;
     check_quota(member, machine::command::put_cost(&request)).map_or_else(
         || {
-            let reading = warm::put(member, &request);
+            let reading = warm::put(member, &request, allowed);
             let body = unchanged(message, &request);
             write(member, Write::new(call, CommandKind::Put, Applied::Put, body, allowed), reading)
         },
@@ -189,7 +190,7 @@ pub(crate) fn delete(
     let request: DeleteRangeRequest = decode(message.clone())?;
     validate::delete(&request)?;
     let allowed = authorize(call.row, &call.caller, &member.view(), Wish::Delete(&request))?;
-    let reading = warm::delete(member, &request);
+    let reading = warm::delete(member, &request, allowed);
     let body = unchanged(message, &request);
     write(
         member,
@@ -223,7 +224,7 @@ pub(crate) fn txn(member: &Rc<Member>, call: &Call<'_>, message: Bytes) -> Resul
     {
         return Ok(refused);
     }
-    let reading = warm::txn(member, &request);
+    let reading = warm::txn(member, &request, allowed);
     let body = unchanged(message, &request);
     write(member, Write::new(call, CommandKind::Txn, Applied::Txn, body, allowed), reading)
 }
@@ -361,7 +362,7 @@ pub(crate) fn finish_compaction(
 //= etcd 3.7.3: server/etcdserver/api/v3rpc/quota.go#check
 pub(crate) fn check_quota(member: &Rc<Member>, cost: u64) -> Option<Answer> {
     let quota = member.shared.limits.quota()?;
-    let size = member.view().store.backend().map_or(0, bolt::ReadTx::size_bytes);
+    let size = member.view().size_bytes();
     if size.saturating_add(cost) < quota {
         return None;
     }

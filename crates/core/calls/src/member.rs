@@ -22,7 +22,7 @@ use env::{Entropy, HashSeed, Instant, SplitMix};
 use handover::Notifier;
 use machine::Outcome;
 use machine::command::{self, CommandKind, Header};
-use member::{ApplierInput, MemberView, NodeInput, NodeStatus, Proposal, Reply};
+use member::{ApplierInput, NodeInput, NodeStatus, Proposal, Reply};
 use types::{Index, MemberId, ReplyToken, RequestId, Revision};
 
 use crate::answer::Local;
@@ -30,6 +30,7 @@ use crate::caller::{Allowed, Caller};
 use crate::host::{Host, Measure};
 use crate::jobs::Job;
 use crate::peers::{Answered, Asked};
+use crate::published::PublishedView;
 use crate::replies::{Replies, Wait};
 use crate::shared::Shared;
 use crate::timers::{Sleep, Timers};
@@ -286,7 +287,7 @@ impl Member {
 
     /// The newest View, whatever its age.
     #[must_use]
-    pub fn view(&self) -> Arc<MemberView> {
+    pub fn view(&self) -> PublishedView {
         self.shared.view.load()
     }
 
@@ -435,7 +436,8 @@ impl Member {
             None => false,
             Some(leader) if leader != self.shared.id => !is_connected(leader),
             Some(own) => {
-                let members = &self.view().members;
+                let view = self.view();
+                let members = view.members();
                 let voters = || members.iter().filter(|member| !member.is_learner);
                 let reached = voters().filter(|m| m.id == own.0 || is_connected(MemberId(m.id)));
                 reached.count() <= voters().count() / 2
@@ -448,15 +450,15 @@ impl Member {
     ///
     /// # Errors
     /// No leader confirmed in time, or the leader changed meanwhile.
-    pub async fn linearizable_view(&self) -> Result<Arc<MemberView>, Status> {
+    pub async fn linearizable_view(&self) -> Result<PublishedView, Status> {
         let index = read_index(self.ask(NodeInput::ReadIndex).await)?;
         self.view_at(index).await
     }
 
     /// A View at or beyond an entry.
-    pub(crate) async fn view_at(&self, index: Index) -> Result<Arc<MemberView>, Status> {
+    pub(crate) async fn view_at(&self, index: Index) -> Result<PublishedView, Status> {
         let view = self.view();
-        if view.store.applied_index() >= index {
+        if view.applied_index() >= index {
             return Ok(view);
         }
         match self.ask_applier(|token| ApplierInput::AwaitApplied { token, index }).await {

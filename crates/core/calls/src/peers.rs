@@ -10,14 +10,14 @@ use std::time::Duration;
 use api::error::{ApiError, Code, Status};
 use api::etcdserverpb::{HashKvResponse, LeaseTimeToLiveResponse, ResponseHeader};
 use machine::{Member as ClusterMember, Members};
-use member::{ApplierInput, NodeInput, Reply};
+use member::{NodeInput, Reply};
 use types::{LeaseId, MemberId, ReplyToken, Revision, SERVER_VERSION};
 
 use crate::caller::Allowed;
 use crate::cluster::{self, Promoted};
 use crate::host::Measure;
-use crate::maintenance;
 use crate::member::Member;
+use crate::{lease, maintenance};
 
 /// What one member asks another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,7 +143,7 @@ const RETRY: Duration = Duration::from_millis(50);
 pub async fn answer(member: &Rc<Member>, question: Question) -> Answered {
     match question {
         Question::Members => {
-            Ok(PeerAnswer::Members(member.view().members.iter().cloned().collect()))
+            Ok(PeerAnswer::Members(member.view().members().iter().cloned().collect()))
         }
         Question::Renew(lease) => renew(member, lease).await,
         Question::TimeToLive { lease, keys } => time_to_live(member, lease, keys).await,
@@ -151,7 +151,7 @@ pub async fn answer(member: &Rc<Member>, question: Question) -> Answered {
         Question::HashKv(revision) => hash_kv(member, revision).await,
         Question::Version => Ok(PeerAnswer::Versions(versions(member))),
         Question::DowngradeEnabled => match member.linearizable_view().await {
-            Ok(view) => Ok(PeerAnswer::DowngradeEnabled(view.members.downgrade.is_some())),
+            Ok(view) => Ok(PeerAnswer::DowngradeEnabled(view.members().downgrade.is_some())),
             Err(status) => {
                 Err(Refusal::Other(format!("failed linearized read: {}", status.message)))
             }
@@ -163,10 +163,10 @@ pub async fn answer(member: &Rc<Member>, question: Question) -> Answered {
 #[must_use]
 pub fn versions(member: &Member) -> PeerVersions {
     let view = member.view();
-    let storage = view.storage_version.as_deref();
+    let storage = view.storage_version().map(|version| &version[..]);
     PeerVersions {
         server: SERVER_VERSION.to_owned(),
-        cluster: view.members.cluster_version.clone(),
+        cluster: view.members().cluster_version.clone(),
         storage: storage.map(|text| String::from_utf8_lossy(text).into_owned()),
     }
 }
@@ -223,12 +223,8 @@ async fn time_to_live(member: &Rc<Member>, lease: LeaseId, keys: bool) -> Answer
         granted_ttl: time.granted,
         keys: Vec::new(),
     };
-    // What is committed may be on its way to apply.
-    if keys
-        && member.view_at(member.status().commit).await.is_ok()
-        && let Reply::LeaseKeys(keys) =
-            member.ask_applier(|token| ApplierInput::LeaseKeys { token, lease }).await
-    {
+    // Whoever sent it on has looked at who asks. A refusal leaves the keys out.
+    if keys && let Ok(keys) = lease::keys_of(member, lease, Allowed::BY_ITSELF).await {
         response.keys = keys;
     }
     Ok(PeerAnswer::TimeToLive(response))
@@ -236,7 +232,7 @@ async fn time_to_live(member: &Rc<Member>, lease: LeaseId, keys: bool) -> Answer
 
 //= etcd 3.7.3: server/etcdserver/corrupt.go#ServeHTTP
 async fn hash_kv(member: &Rc<Member>, revision: Revision) -> Answered {
-    match maintenance::hash_at(member, revision).await {
+    match maintenance::hash_at(member, revision, Allowed::BY_ITSELF).await {
         Ok(response) => Ok(PeerAnswer::Hash(PeerHash::from(&response))),
         Err(status) if status.code == Code::OutOfRange => {
             Err(match status == ApiError::Compacted.into() {
@@ -262,7 +258,7 @@ impl From<&HashKvResponse> for PeerHash {
 /// The leader and where it is reached, if one is known.
 fn leader(member: &Member) -> Option<(MemberId, Vec<String>)> {
     let leader = member.status().leader?;
-    Some((leader, member.view().members.get(leader)?.peer_urls.clone()?))
+    Some((leader, member.view().members().get(leader)?.peer_urls.clone()?))
 }
 
 /// Asks the leader until it answers with something final, for as long as a request may take. `read`

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use env::{Failpoints, Hooks};
 use handover::{Notifier, Slot};
-use member::{MemberView, NodeStatus};
+use member::NodeStatus;
 use types::{ClusterId, MemberId};
 
 use crate::jobs::LargeResults;
+use crate::published::ViewSlot;
 
 /// Limits of requests and answers.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +69,7 @@ pub struct Shared {
     /// Its cluster.
     pub cluster: ClusterId,
     /// The newest View.
-    pub view: Arc<Slot<MemberView>>,
+    pub view: ViewSlot,
     /// The newest state of raft.
     pub status: Arc<Slot<NodeStatus>>,
     /// Notified, one per runtime, when a View has a new revision.

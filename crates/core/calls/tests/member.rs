@@ -18,7 +18,7 @@ use api::method::Method;
 use bytes::Bytes;
 use calls::{
     Answer, Call, Caller, Calls, Encoded, Gone, Host, Identity, LargeResults, Limits, Member,
-    Outbox, Pins, Shared, Sink, Source,
+    Outbox, Pins, Shared, Sink, Source, ViewSlot,
 };
 use env::mem::MemDisk;
 use env::{Failpoints, HashSeed, Hooks, Instant, MayBlock, SplitMix, WallTime};
@@ -101,7 +101,7 @@ fn fixture(max_request_bytes: usize) -> Fixture {
     let shared = Arc::new(Shared {
         id: MemberId(7),
         cluster: ClusterId(9),
-        view: Arc::new(Slot::new(view)),
+        view: ViewSlot::new(Arc::new(Slot::new(view))),
         status: Arc::new(Slot::new(NodeStatus::default())),
         notifiers: [Notifier::default()].into(),
         learner: Arc::new(AtomicBool::new(false)),
@@ -269,7 +269,7 @@ fn a_linearizable_read_waits_until_its_index_is_applied() {
     let (token, finish) = later(f.unary(Method::Range, &request, &mut out));
     assert!(matches!(&f.for_node()[..], [NodeInput::ReadIndex(asked)] if *asked == token));
     f.calls.member().release(token);
-    let ahead = Index(f.shared.view.load().store.applied_index().0 + 1);
+    let ahead = Index(f.shared.view.load().applied_index().0 + 1);
     let (token, finish) = later(f.calls.finish(finish, Reply::ReadIndex(ahead), &mut out));
     let asked = f.outbox().applier;
     assert!(matches!(&asked[..], [member::ApplierInput::AwaitApplied { token: t, index }]

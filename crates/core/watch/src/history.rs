@@ -299,7 +299,7 @@ fn chain(
     Ok(end)
 }
 
-impl WatchHub {
+impl<A> WatchHub<A> {
     /// What is to be done next for watchers that are behind. Those whose revisions were compacted
     /// are cancelled here. [`WatchHub::advance`] has come to the end of a View not much older.
     pub fn catch_up(&mut self, view: &View, budget: usize, sink: &mut impl Sink) -> CatchUp {

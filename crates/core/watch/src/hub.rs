@@ -8,6 +8,7 @@
 //! - `index` holds exactly the live watchers; `synced` counts those of streams that keep up.
 
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 
 use bytes::Bytes;
 use env::HashSeed;
@@ -178,8 +179,10 @@ pub(crate) struct Stream {
     pub(crate) wants_progress: bool,
 }
 
-/// See the [module](self).
-pub struct WatchHub {
+/// See the [module](self). `A` is what a watch is created with: the proof that its caller may watch,
+/// for those who want one.
+pub struct WatchHub<A = ()> {
+    allowed: PhantomData<fn(A)>,
     /// First main revision that synced watchers have not been given.
     pub(crate) position: i64,
     pub(crate) watchers: Vec<Option<Watcher>>,
@@ -200,12 +203,13 @@ pub struct WatchHub {
     pub(crate) pairs: Vec<(u32, u32)>,
 }
 
-impl WatchHub {
+impl<A> WatchHub<A> {
     /// A hub without watchers. `revision` is the store's at any time before, `hash_seed` is for
     /// maps of watched keys.
     #[must_use]
     pub fn new(revision: Revision, hash_seed: HashSeed) -> Self {
         Self {
+            allowed: PhantomData,
             position: revision.0 + 1,
             watchers: Vec::new(),
             free_watchers: Vec::new(),
@@ -287,6 +291,7 @@ impl WatchHub {
         stream: StreamId,
         create: Create,
         revision: Revision,
+        _: A,
     ) -> Result<WatchId, Refused> {
         let keys = Keys::of_request(create.key, create.range_end).ok_or(Refused::EmptyRange)?;
         let at = &mut self.streams[stream.0 as usize];

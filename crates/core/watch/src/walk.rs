@@ -81,7 +81,7 @@ fn next_seen<'v>(tail: &mut store::Tail<'v>) -> Option<Seen<'v>> {
     Some(seen.expect("memory holds what this process encoded"))
 }
 
-impl WatchHub {
+impl<A> WatchHub<A> {
     /// Gives synced watchers what is new in `view`, and answers progress requests at its end.
     /// `budget` is in events and responses; one revision may exceed it.
     pub fn advance(&mut self, view: &View, budget: usize, sink: &mut impl Sink) -> Step {

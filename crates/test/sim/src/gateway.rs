@@ -18,7 +18,7 @@ use bytes::Bytes;
 use calls::peers::{Answered, Asked, PeerAnswer, Question, Refusal};
 use calls::{
     Answer, Body, Call, Caller, Calls, Encoded, Event, Finish, Host, Job, LargeResults, Limits,
-    Local, Member, Outbox, Pieces, Pins, Shared,
+    Local, Member, Outbox, Pieces, Pins, Shared, ViewSlot,
 };
 use env::{Entropy, Failpoints, Hooks, Instant, MayBlock, SplitMix, WallTime};
 use machine::Command;
@@ -155,7 +155,7 @@ impl Gateway {
         let shared = Shared {
             id: p.id,
             cluster: ClusterId(9),
-            view: Arc::clone(&p.shared.view),
+            view: ViewSlot::new(Arc::clone(&p.shared.view)),
             status: Arc::clone(&p.shared.status),
             notifiers: Arc::clone(&p.shared.notifiers),
             learner: Arc::clone(&p.shared.learner),
