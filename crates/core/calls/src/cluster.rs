@@ -250,7 +250,7 @@ async fn change(
     let change = ConfChange { id: member.next_id().0, kind, node, context };
     let reply = member.ask(|token| NodeInput::ChangeMembers { token, change }).await;
     match member::applier::outcome(reply)?.reply? {
-        machine::Reply::Members(members) => Ok(members),
+        machine::CommandReply::Members(members) => Ok(members),
         other => unreachable!("a change is answered by the members, not {other:?}"),
     }
 }

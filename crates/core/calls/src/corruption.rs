@@ -22,7 +22,7 @@ use crate::caller::Allowed;
 use crate::host::{CompactionHash, Event, HashDiffers};
 use crate::maintenance;
 use crate::member::Member;
-use crate::peers::{PeerAnswer, PeerHash, Question, Refusal, ask};
+use crate::peers::{PeerAnswer, PeerError, PeerHash, Question, ask};
 
 /// When to compare.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +39,7 @@ pub struct Checks {
 /// What a peer answered.
 struct Answer {
     id: MemberId,
-    hash: Result<PeerHash, Refusal>,
+    hash: Result<PeerHash, PeerError>,
 }
 
 struct Checker {
@@ -131,7 +131,7 @@ impl Checker {
         for other in view.members().iter().filter(|other| other.id != member.shared.id.0) {
             let hash = match ask(member, other, Question::HashKv(revision), patience).await {
                 Ok(PeerAnswer::Hash(hash)) => Ok(hash),
-                Ok(other) => Err(Refusal::Other(format!("a hash was asked for, not {other:?}"))),
+                Ok(other) => Err(PeerError::Other(format!("a hash was asked for, not {other:?}"))),
                 Err(why) => Err(why),
             };
             answers.push(Answer { id: MemberId(other.id), hash });

@@ -112,8 +112,8 @@ impl Calls {
         match finish.then {
             Then::Range(..) => kv::finish_range(member, finish, reply, out),
             Then::Members(_) => cluster::finish_member_list(member, finish, reply, out),
-            Then::Applied(kind, applied) => {
-                kv::finish_write(member, (kind, applied), finish, reply, out)
+            Then::Applied(kind, response) => {
+                kv::finish_write(member, (kind, response), finish, reply, out)
             }
             Then::Compacted(revision) => kv::finish_compaction(member, revision, reply, out),
             Then::Defragmented => maintenance::finish_defragment(member, &finish, reply, out),

@@ -126,7 +126,7 @@ pub enum Event<'a> {
         /// The peer.
         peer: MemberId,
         /// What the peer said, or why nothing came of it.
-        why: &'a crate::peers::Refusal,
+        why: &'a crate::peers::PeerError,
     },
     /// The comparison before serving found nothing.
     InitialCheckPassed,

@@ -17,10 +17,10 @@ const LARGE_RESULTS: usize = 2;
 
 /// The pool takes no more work now, or the job panicked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refused;
+pub struct JobDropped;
 
-impl From<Refused> for Status {
-    fn from(_: Refused) -> Self {
+impl From<JobDropped> for Status {
+    fn from(_: JobDropped) -> Self {
         Status::new(Code::ResourceExhausted, "etcdserver: the work pool takes no more jobs")
     }
 }
@@ -57,11 +57,11 @@ impl Member {
     /// Runs a job on the pool and waits for its result.
     ///
     /// # Errors
-    /// [`Refused`].
+    /// [`JobDropped`].
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce(&MayBlock) -> T + Send + 'static,
-    ) -> Result<T, Refused> {
+    ) -> Result<T, JobDropped> {
         let (send, receive) = oneshot::channel();
         self.hand_out(|outbox| {
             outbox.jobs.push(Box::new(move |may| {
@@ -70,7 +70,7 @@ impl Member {
             }));
         });
         // A job that the host drops, or that panics, drops the sender.
-        receive.await.map_err(|_| Refused)
+        receive.await.map_err(|_| JobDropped)
     }
 }
 

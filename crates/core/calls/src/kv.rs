@@ -13,12 +13,12 @@ use api::etcdserverpb::{
 use api::method::Method;
 use bytes::Bytes;
 use machine::kv::{query, range_error};
-use machine::{CommandKind, Reply as Outcome};
+use machine::{CommandKind, CommandReply};
 use member::{MemberView, NodeInput, Reply};
 use store::{Ranged, ValueError};
 use types::Revision;
 
-use crate::answer::{Answer, Applied, Body, Encoded, Finish, Local, Stage, Then};
+use crate::answer::{Answer, Body, Encoded, Finish, Local, ResponseKind, Stage, Then};
 use crate::caller::{Allowed, Caller, Wish, authorize, authorize_txn};
 use crate::decode::{decode, unchanged};
 use crate::host::{Measure, Read};
@@ -176,7 +176,11 @@ pub(crate) fn put(member: &Rc<Member>, call: &Call<'_>, message: Bytes) -> Resul
         || {
             let reading = warm::put(member, &request, allowed);
             let body = unchanged(message, &request);
-            write(member, Write::new(call, CommandKind::Put, Applied::Put, body, allowed), reading)
+            write(
+                member,
+                Write::new(call, CommandKind::Put, ResponseKind::Put, body, allowed),
+                reading,
+            )
         },
         Ok,
     )
@@ -194,7 +198,7 @@ pub(crate) fn delete(
     let body = unchanged(message, &request);
     write(
         member,
-        Write::new(call, CommandKind::DeleteRange, Applied::Delete, body, allowed),
+        Write::new(call, CommandKind::DeleteRange, ResponseKind::Delete, body, allowed),
         reading,
     )
 }
@@ -208,7 +212,7 @@ pub(crate) fn txn(member: &Rc<Member>, call: &Call<'_>, message: Bytes) -> Resul
         let finish = Finish {
             began: member.now(),
             caller: call.caller.clone(),
-            then: Then::Applied(CommandKind::Txn, Applied::Txn),
+            then: Then::Applied(CommandKind::Txn, ResponseKind::Txn),
         };
         let member = Rc::clone(member);
         return Ok(Answer::Waits(Box::pin(async move {
@@ -226,7 +230,7 @@ pub(crate) fn txn(member: &Rc<Member>, call: &Call<'_>, message: Bytes) -> Resul
     }
     let reading = warm::txn(member, &request, allowed);
     let body = unchanged(message, &request);
-    write(member, Write::new(call, CommandKind::Txn, Applied::Txn, body, allowed), reading)
+    write(member, Write::new(call, CommandKind::Txn, ResponseKind::Txn, body, allowed), reading)
 }
 
 pub(crate) fn compact(
@@ -236,15 +240,16 @@ pub(crate) fn compact(
 ) -> Result<Answer, Status> {
     let request: CompactionRequest = decode(message.clone())?;
     let allowed = call.permit(member)?;
-    let applied = if request.physical { Applied::CompactPhysical } else { Applied::Compact };
+    let response =
+        if request.physical { ResponseKind::CompactPhysical } else { ResponseKind::Compact };
     let body = unchanged(message, &request);
-    write(member, Write::new(call, CommandKind::Compaction, applied, body, allowed), None)
+    write(member, Write::new(call, CommandKind::Compaction, response, body, allowed), None)
 }
 
 /// A request that is to go through the log.
 pub(crate) struct Write {
     pub(crate) kind: CommandKind,
-    pub(crate) applied: Applied,
+    pub(crate) response: ResponseKind,
     pub(crate) body: Bytes,
     pub(crate) caller: Caller,
     pub(crate) allowed: Allowed,
@@ -254,18 +259,18 @@ impl Write {
     pub(crate) fn new(
         call: &Call<'_>,
         kind: CommandKind,
-        applied: Applied,
+        response: ResponseKind,
         body: Bytes,
         allowed: Allowed,
     ) -> Self {
-        Self { kind, applied, body, caller: call.caller.clone(), allowed }
+        Self { kind, response, body, caller: call.caller.clone(), allowed }
     }
 
     fn propose(self, member: &Member) -> Result<(types::ReplyToken, Finish), Status> {
-        let Self { kind, applied, body, caller, allowed } = self;
+        let Self { kind, response, body, caller, allowed } = self;
         let began = member.now();
         let token = member.begin_proposal(kind, &body, &caller, allowed)?;
-        Ok((token, Finish { began, caller, then: Then::Applied(kind, applied) }))
+        Ok((token, Finish { began, caller, then: Then::Applied(kind, response) }))
     }
 }
 
@@ -284,11 +289,11 @@ pub(crate) fn write(
         reading.await;
         let (token, finish) = write.propose(&member)?;
         let reply = member.wait(token).await;
-        let Then::Applied(kind, applied) = finish.then else {
+        let Then::Applied(kind, response) = finish.then else {
             unreachable!("made of a write above")
         };
         let mut out = Encoded::default();
-        match finish_write(&member, (kind, applied), finish, reply, &mut out)? {
+        match finish_write(&member, (kind, response), finish, reply, &mut out)? {
             Answer::Now => Ok(Body::Whole(out)),
             Answer::Later(..) | Answer::Waits(_) => {
                 unreachable!("what is read ahead of is answered at once")
@@ -300,7 +305,7 @@ pub(crate) fn write(
 /// The answer to a request that was applied, or refused.
 pub(crate) fn finish_write(
     member: &Rc<Member>,
-    (kind, applied): (CommandKind, Applied),
+    (kind, response): (CommandKind, ResponseKind),
     finish: Finish,
     reply: Reply,
     out: &mut Encoded,
@@ -308,22 +313,22 @@ pub(crate) fn finish_write(
     let outcome = member.outcome(kind, finish.began, reply)?;
     let (revision, reply) = (outcome.revision, outcome.reply?);
     let header = member.header(revision);
-    match (applied, reply) {
-        (Applied::Put, Outcome::Put(reply)) => {
+    match (response, reply) {
+        (ResponseKind::Put, CommandReply::Put(reply)) => {
             render::put(render::response(out, &header, 0), &reply);
         }
-        (Applied::Delete, Outcome::Delete(reply)) => {
+        (ResponseKind::Delete, CommandReply::Delete(reply)) => {
             render::delete(render::response(out, &header, 0), &reply);
         }
-        (Applied::Txn, Outcome::Txn(reply)) => {
+        (ResponseKind::Txn, CommandReply::Txn(reply)) => {
             render::txn(render::response(out, &header, 0), &reply);
         }
-        (Applied::CompactPhysical, _) => {
+        (ResponseKind::CompactPhysical, _) => {
             let token = member.begin_question(member::ApplierInput::AwaitCompaction);
             let then = Then::Compacted(revision);
             return Ok(Answer::Later(token, Finish { then, ..finish }));
         }
-        (Applied::Grant, Outcome::LeaseGrant { id, ttl }) => {
+        (ResponseKind::Grant, CommandReply::LeaseGrant { id, ttl }) => {
             out.put(&api::etcdserverpb::LeaseGrantResponse {
                 header: Some(header),
                 id: id.0,
@@ -331,14 +336,14 @@ pub(crate) fn finish_write(
                 error: String::new(),
             });
         }
-        (Applied::Alarm, reply) => {
-            let alarms = if let Outcome::Alarms(alarms) = reply { alarms } else { Vec::new() };
+        (ResponseKind::Alarm, reply) => {
+            let alarms = if let CommandReply::Alarms(alarms) = reply { alarms } else { Vec::new() };
             out.put(&api::etcdserverpb::AlarmResponse { header: Some(header), alarms });
         }
-        (Applied::Compact | Applied::Revoke, _) => {
+        (ResponseKind::Compact | ResponseKind::Revoke, _) => {
             render::response(out, &header, 0);
         }
-        (applied, reply) => unreachable!("{applied:?} is not answered by {reply:?}"),
+        (response, reply) => unreachable!("{response:?} is not answered by {reply:?}"),
     }
     Ok(Answer::Now)
 }

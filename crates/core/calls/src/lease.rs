@@ -16,7 +16,7 @@ use member::{ApplierInput, LeaseTime, NodeInput, Reply};
 use prost::Message;
 use types::{LeaseId, Revision};
 
-use crate::answer::{Answer, Applied, Body, Encoded, Finish, LeaseKeys, Then};
+use crate::answer::{Answer, Body, Encoded, Finish, LeaseKeys, ResponseKind, Then};
 use crate::caller::{Allowed, Caller, Wish, authorize};
 use crate::decode::{decode, decode_in_stream, unchanged};
 use crate::host::Measure;
@@ -45,7 +45,11 @@ pub(crate) fn grant(
     } else {
         unchanged(message, &request)
     };
-    write(member, Write::new(call, CommandKind::LeaseGrant, Applied::Grant, body, allowed), None)
+    write(
+        member,
+        Write::new(call, CommandKind::LeaseGrant, ResponseKind::Grant, body, allowed),
+        None,
+    )
 }
 
 pub(crate) fn revoke(
@@ -57,7 +61,11 @@ pub(crate) fn revoke(
     let wish = Wish::Lease(LeaseId(request.id));
     let allowed = authorize(call.row, &call.caller, &member.view(), wish)?;
     let body = unchanged(message, &request);
-    write(member, Write::new(call, CommandKind::LeaseRevoke, Applied::Revoke, body, allowed), None)
+    write(
+        member,
+        Write::new(call, CommandKind::LeaseRevoke, ResponseKind::Revoke, body, allowed),
+        None,
+    )
 }
 
 pub(crate) fn time_to_live(
@@ -70,7 +78,7 @@ pub(crate) fn time_to_live(
     let wish = Wish::LeaseTime { lease, keys: request.keys };
     let _: Allowed = authorize(call.row, &call.caller, &member.view(), wish)?;
     let token = member.begin(|token| NodeInput::TimeToLive { token, lease });
-    let keys = if request.keys { LeaseKeys::Told } else { LeaseKeys::Untold };
+    let keys = if request.keys { LeaseKeys::Included } else { LeaseKeys::Omitted };
     let then = Then::TimeToLive(lease, keys);
     Ok(Answer::Later(token, Finish { began: member.now(), caller: call.caller.clone(), then }))
 }
@@ -102,7 +110,7 @@ pub(crate) fn finish_time_to_live(
 ) -> Result<Answer, Status> {
     let mut response = match reply {
         Reply::TimeToLive(None) => no_such_lease(lease),
-        Reply::TimeToLive(Some(time)) if keys == LeaseKeys::Told => {
+        Reply::TimeToLive(Some(time)) if keys == LeaseKeys::Included => {
             // Rights may have changed meanwhile.
             let (row, wish) =
                 (Method::LeaseTimeToLive.row(), Wish::LeaseTime { lease, keys: true });
@@ -158,7 +166,7 @@ fn waits_for_keys(
 fn waits_for_leader(member: &Rc<Member>, lease: LeaseId, keys: LeaseKeys) -> Answer {
     let member = Rc::clone(member);
     Answer::Waits(Box::pin(async move {
-        let wants = keys == LeaseKeys::Told;
+        let wants = keys == LeaseKeys::Included;
         let told = peers::time_to_live_on_leader(&member, lease, wants).await?;
         let mut response = told.unwrap_or_else(|| no_such_lease(lease));
         response.header = Some(member.header(now(&member)));

@@ -51,7 +51,7 @@ pub use caller::{Caller, Identity, authorize};
 pub use compaction::compact_by_itself;
 pub use dispatch::{Call, Calls};
 pub use host::{CompactionHash, Event, HashDiffers, Host, Measure, Read};
-pub use jobs::{Job, LargeResults, Refused};
+pub use jobs::{Job, JobDropped, LargeResults};
 pub use published::{PublishedView, ViewSlot};
 pub use shared::{ConnectedFor, Limits, Pins, Shared};
 pub use stream::{Gone, Sink, Source};

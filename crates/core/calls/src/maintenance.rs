@@ -21,7 +21,7 @@ use types::Revision;
 use types::limits::SNAPSHOT_CHUNK_BYTES;
 
 use crate::Call;
-use crate::answer::{Answer, Applied, Body, Encoded, Finish, Then};
+use crate::answer::{Answer, Body, Encoded, Finish, ResponseKind, Then};
 use crate::caller::{Allowed, Wish, authorize};
 use crate::decode::{decode, unchanged};
 use crate::host::Measure;
@@ -98,7 +98,7 @@ pub(crate) fn alarm(
     let wish = Wish::Alarm(request.action());
     let allowed = authorize(call.row, &call.caller, &member.view(), wish)?;
     let body = unchanged(message, &request);
-    write(member, Write::new(call, CommandKind::Alarm, Applied::Alarm, body, allowed), None)
+    write(member, Write::new(call, CommandKind::Alarm, ResponseKind::Alarm, body, allowed), None)
 }
 
 /// Raises this member's NOSPACE alarm through the log, unless one is set. What is refused for it is

@@ -88,7 +88,7 @@ pub struct PeerVersions {
 
 /// Why a question has no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum PeerError {
     /// There is no such lease.
     LeaseNotFound,
     /// Another member leads.
@@ -113,7 +113,7 @@ pub enum Refusal {
 }
 
 /// An answer, or why there is none.
-pub type Answered = Result<PeerAnswer, Refusal>;
+pub type Answered = Result<PeerAnswer, PeerError>;
 
 /// A question on its way to another member, with all the addresses at which it may be reached.
 ///
@@ -139,7 +139,7 @@ const RETRY: Duration = Duration::from_millis(50);
 /// Answers another member.
 ///
 /// # Errors
-/// [`Refusal`].
+/// [`PeerError`].
 pub async fn answer(member: &Rc<Member>, question: Question) -> Answered {
     match question {
         Question::Members => {
@@ -153,7 +153,7 @@ pub async fn answer(member: &Rc<Member>, question: Question) -> Answered {
         Question::DowngradeEnabled => match member.linearizable_view().await {
             Ok(view) => Ok(PeerAnswer::DowngradeEnabled(view.members().downgrade.is_some())),
             Err(status) => {
-                Err(Refusal::Other(format!("failed linearized read: {}", status.message)))
+                Err(PeerError::Other(format!("failed linearized read: {}", status.message)))
             }
         },
     }
@@ -183,16 +183,16 @@ async fn promote(member: &Rc<Member>, id: MemberId) -> Answered {
         Err(status) => Err(status),
     };
     promoted.map(PeerAnswer::Promoted).map_err(|status| match status {
-        status if status == ApiError::MemberNotFound.into() => Refusal::MemberNotFound,
-        status if status == ApiError::MemberNotLearner.into() => Refusal::NotLearner,
-        status if status == ApiError::LearnerNotReady.into() => Refusal::LearnerNotReady,
-        other => Refusal::Other(other.message.into_owned()),
+        status if status == ApiError::MemberNotFound.into() => PeerError::MemberNotFound,
+        status if status == ApiError::MemberNotLearner.into() => PeerError::NotLearner,
+        status if status == ApiError::LearnerNotReady.into() => PeerError::LearnerNotReady,
+        other => PeerError::Other(other.message.into_owned()),
     })
 }
 
 async fn renew(member: &Rc<Member>, lease: LeaseId) -> Answered {
     match member.ask(|token| NodeInput::KeepAlive { token, lease, for_peer: true }).await {
-        Reply::KeepAlive(0) => Err(Refusal::LeaseNotFound),
+        Reply::KeepAlive(0) => Err(PeerError::LeaseNotFound),
         Reply::KeepAlive(ttl) => {
             member.measure(Measure::LeaseRenewed);
             Ok(PeerAnswer::Renewed(ttl))
@@ -201,11 +201,11 @@ async fn renew(member: &Rc<Member>, lease: LeaseId) -> Answered {
     }
 }
 
-fn lease_refused(reply: Reply) -> Refusal {
+fn lease_refused(reply: Reply) -> PeerError {
     match reply {
-        Reply::Refused(ApiError::TimeoutWaitApplied) => Refusal::NotApplied,
-        Reply::Elsewhere(_) => Refusal::NotLeader,
-        Reply::Refused(error) => Refusal::Other(error.text().to_owned()),
+        Reply::Refused(ApiError::TimeoutWaitApplied) => PeerError::NotApplied,
+        Reply::Elsewhere(_) => PeerError::NotLeader,
+        Reply::Refused(error) => PeerError::Other(error.text().to_owned()),
         other => unreachable!("a lease is answered or refused, not {other:?}"),
     }
 }
@@ -213,7 +213,7 @@ fn lease_refused(reply: Reply) -> Refusal {
 async fn time_to_live(member: &Rc<Member>, lease: LeaseId, keys: bool) -> Answered {
     let time = match member.ask(|token| NodeInput::TimeToLive { token, lease }).await {
         Reply::TimeToLive(Some(time)) => time,
-        Reply::TimeToLive(None) => return Err(Refusal::LeaseNotFound),
+        Reply::TimeToLive(None) => return Err(PeerError::LeaseNotFound),
         reply => return Err(lease_refused(reply)),
     };
     let mut response = LeaseTimeToLiveResponse {
@@ -236,11 +236,11 @@ async fn hash_kv(member: &Rc<Member>, revision: Revision) -> Answered {
         Ok(response) => Ok(PeerAnswer::Hash(PeerHash::from(&response))),
         Err(status) if status.code == Code::OutOfRange => {
             Err(match status == ApiError::Compacted.into() {
-                true => Refusal::Compacted,
-                false => Refusal::FutureRevision,
+                true => PeerError::Compacted,
+                false => PeerError::FutureRevision,
             })
         }
-        Err(status) => Err(Refusal::Other(status.message.into_owned())),
+        Err(status) => Err(PeerError::Other(status.message.into_owned())),
     }
 }
 
@@ -292,7 +292,7 @@ async fn on_leader<T>(
 pub(crate) async fn renew_on_leader(member: &Member, lease: LeaseId) -> Result<i64, Status> {
     on_leader(member, Question::Renew(lease), |answer| match answer {
         Ok(PeerAnswer::Renewed(ttl)) => Some(Ok(ttl)),
-        Err(Refusal::LeaseNotFound) => Some(Ok(0)),
+        Err(PeerError::LeaseNotFound) => Some(Ok(0)),
         _ => None,
     })
     .await
@@ -307,7 +307,7 @@ pub(crate) async fn time_to_live_on_leader(
 ) -> Result<Option<LeaseTimeToLiveResponse>, Status> {
     on_leader(member, Question::TimeToLive { lease, keys }, |answer| match answer {
         Ok(PeerAnswer::TimeToLive(response)) => Some(Ok(Some(response))),
-        Err(Refusal::LeaseNotFound) => Some(Ok(None)),
+        Err(PeerError::LeaseNotFound) => Some(Ok(None)),
         _ => None,
     })
     .await
@@ -322,9 +322,9 @@ pub(crate) async fn promote_on_leader(
     on_leader(member, Question::Promote(id), |answer| {
         let error = match answer {
             Ok(PeerAnswer::Promoted(members)) => return Some(Ok(members)),
-            Err(Refusal::MemberNotFound) => ApiError::MemberNotFound,
-            Err(Refusal::LearnerNotReady) => ApiError::LearnerNotReady,
-            Err(Refusal::NotLearner) => ApiError::MemberNotLearner,
+            Err(PeerError::MemberNotFound) => ApiError::MemberNotFound,
+            Err(PeerError::LearnerNotReady) => ApiError::LearnerNotReady,
+            Err(PeerError::NotLearner) => ApiError::MemberNotLearner,
             _ => return None,
         };
         Some(Err(error.into()))

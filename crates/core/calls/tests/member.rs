@@ -177,7 +177,7 @@ fn put_applied() -> Reply {
         term: Term(2),
         kind: Some(CommandKind::Put),
         revision: Revision(5),
-        reply: Ok(machine::Reply::Put(PutReply::default())),
+        reply: Ok(machine::CommandReply::Put(PutReply::default())),
         effects: Vec::new(),
     }))
 }

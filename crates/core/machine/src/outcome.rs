@@ -24,14 +24,14 @@ pub struct Outcome {
     /// The store's revision after it.
     pub revision: Revision,
     /// What the proposer is told.
-    pub reply: Result<Reply, ApiError>,
+    pub reply: Result<CommandReply, ApiError>,
     /// What else must happen on this member.
     pub effects: Vec<Effect>,
 }
 
 /// The answer to a proposer. Values are encoded `mvccpb.KeyValue` messages.
 #[derive(Clone, Debug)]
-pub enum Reply {
+pub enum CommandReply {
     /// Done; there is nothing to tell but the header.
     Empty,
     /// A put.

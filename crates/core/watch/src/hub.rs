@@ -60,24 +60,24 @@ pub struct Create {
 
 /// Why a watch is not made; the client is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum CreateError {
     /// The range holds no key.
     EmptyRange,
     /// The stream has a watch of this id.
     DuplicateId,
 }
 
-impl std::fmt::Display for Refused {
+impl std::fmt::Display for CreateError {
     //= etcd 3.7.1: server/storage/mvcc/watcher.go (errors)
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Refused::EmptyRange => "mvcc: watcher range is empty",
-            Refused::DuplicateId => "mvcc: duplicate watch ID provided on the WatchStream",
+            CreateError::EmptyRange => "mvcc: watcher range is empty",
+            CreateError::DuplicateId => "mvcc: duplicate watch ID provided on the WatchStream",
         })
     }
 }
 
-impl std::error::Error for Refused {}
+impl std::error::Error for CreateError {}
 
 /// What a client is to be told.
 #[derive(Clone, Copy, Debug)]
@@ -284,7 +284,7 @@ impl<A> WatchHub<A> {
     /// told, and behind which a watch without a start begins.
     ///
     /// # Errors
-    /// [`Refused`].
+    /// [`CreateError`].
     //= etcd 3.7.1: server/storage/mvcc/watcher.go#Watch
     pub fn create(
         &mut self,
@@ -292,8 +292,8 @@ impl<A> WatchHub<A> {
         create: Create,
         revision: Revision,
         _: A,
-    ) -> Result<WatchId, Refused> {
-        let keys = Keys::of_request(create.key, create.range_end).ok_or(Refused::EmptyRange)?;
+    ) -> Result<WatchId, CreateError> {
+        let keys = Keys::of_request(create.key, create.range_end).ok_or(CreateError::EmptyRange)?;
         let at = &mut self.streams[stream.0 as usize];
         let id = if create.id == WatchId(0) {
             while at.ids.contains_key(&WatchId(at.next_id)) {
@@ -302,7 +302,7 @@ impl<A> WatchHub<A> {
             at.next_id += 1;
             WatchId(at.next_id - 1)
         } else if at.ids.contains_key(&create.id) {
-            return Err(Refused::DuplicateId);
+            return Err(CreateError::DuplicateId);
         } else {
             create.id
         };

@@ -303,7 +303,7 @@ impl World {
                 assert!(client.watches.insert(id, watch).is_none());
             }
             Err(refused) => {
-                assert_eq!(refused, Refused::DuplicateId);
+                assert_eq!(refused, CreateError::DuplicateId);
                 assert!(client.watches.contains_key(&wanted));
             }
         }
@@ -531,12 +531,12 @@ fn ids_count_upwards_and_skip_used_ones() {
     assert_eq!(create(1), Ok(WatchId(1)));
     assert_eq!(create(0), Ok(WatchId(2)));
     assert_eq!(create(-1), Ok(WatchId(-1)));
-    assert_eq!(create(-1), Err(Refused::DuplicateId));
+    assert_eq!(create(-1), Err(CreateError::DuplicateId));
     assert!(hub.cancel(stream, WatchId(0)) && !hub.cancel(stream, WatchId(0)));
     let again = hub.create(stream, watch_of("k", 0), Revision(1), ());
     assert_eq!(again, Ok(WatchId(3)), "a cancelled id is not handed out again");
     let empty = Create { range_end: Bytes::from_static(b"a"), id: WatchId(3), ..watch_of("b", 0) };
-    assert_eq!(hub.create(stream, empty, Revision(1), ()), Err(Refused::EmptyRange));
+    assert_eq!(hub.create(stream, empty, Revision(1), ()), Err(CreateError::EmptyRange));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! else. Commands that come [`later`] are listed so that prefixes of names mean what they mean in
 //! etcdctl, and say that they are not there.
 
-use cli::{Command, Does, Exit, Flag, Kind, Program, Takes};
+use cli::{Command, Does, Exit, Flag, Program, Takes, ValueType};
 
 use crate::session::Context;
 use crate::{downgrade, endpoint, kv, lease, maintenance, member, move_leader, txn, watch};
@@ -35,7 +35,7 @@ const fn later(name: &'static str) -> Command<Run> {
     Command { does: Does::Later, ..group(name, "(comes later)", &[]) }
 }
 
-use Kind::{Bool, Duration, Int, String, Strings};
+use ValueType::{Bool, Duration, Int, String, Strings};
 
 const GLOBAL: &[Flag] = &[
     Flag::new("endpoints", Strings, "127.0.0.1:2379", "servers, between commas"),
