@@ -27,6 +27,39 @@ pub struct Command<R: 'static> {
     pub does: Does<R>,
 }
 
+impl<R: Copy> Command<R> {
+    /// A command that runs: its name, its arguments and one line about it, what it takes.
+    #[must_use]
+    pub const fn leaf(
+        (name, args, about): (&'static str, &'static str, &'static str),
+        takes: Takes,
+        flags: &'static [Flag],
+        run: R,
+    ) -> Self {
+        let does = Does::Runs(run);
+        Self { name, args, about, takes, flags, shared_flags: &[], commands: &[], does }
+    }
+
+    /// A command of sub-commands.
+    #[must_use]
+    pub const fn group(
+        name: &'static str,
+        about: &'static str,
+        commands: &'static [Command<R>],
+    ) -> Self {
+        let (takes, does) = (Takes::ANY, Does::Group);
+        Self { name, args: "", about, takes, flags: &[], shared_flags: &[], commands, does }
+    }
+
+    /// A command that this version does not have.
+    #[must_use]
+    pub const fn later(name: &'static str) -> Self {
+        let (about, takes, does) = ("(comes later)", Takes::ANY, Does::Later);
+        let (flags, shared_flags, commands): (&[Flag], &[Flag], &[Command<R>]) = (&[], &[], &[]);
+        Self { name, args: "", about, takes, flags, shared_flags, commands, does }
+    }
+}
+
 /// What a command does.
 #[derive(Clone, Copy, Debug)]
 pub enum Does<R> {

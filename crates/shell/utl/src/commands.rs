@@ -1,35 +1,12 @@
 //! The tree of commands as data, and what they print.
 
-use cli::{Command, Does, Exit, Flag, Program, Takes, ValueType, Values, output, text};
+use cli::{Command, Exit, Flag, Program, Takes, ValueType, Values, output, text};
 
 use crate::restore;
 use crate::snapshot;
 
 /// What runs a command.
 pub type Run = fn(&Values) -> Result<(), Exit>;
-
-const fn leaf(
-    (name, args, about): (&'static str, &'static str, &'static str),
-    takes: Takes,
-    flags: &'static [Flag],
-    run: Run,
-) -> Command<Run> {
-    let does = Does::Runs(run);
-    Command { name, args, about, takes, flags, shared_flags: &[], commands: &[], does }
-}
-
-const fn group(
-    name: &'static str,
-    about: &'static str,
-    commands: &'static [Command<Run>],
-) -> Command<Run> {
-    let (takes, does) = (Takes::ANY, Does::Group);
-    Command { name, args: "", about, takes, flags: &[], shared_flags: &[], commands, does }
-}
-
-const fn later(name: &'static str) -> Command<Run> {
-    Command { does: Does::Later, ..group(name, "(comes later)", &[]) }
-}
 
 const DEFAULT_URL: &str = "http://localhost:2380";
 
@@ -66,9 +43,9 @@ pub static ETCDUTL: Program<Run> = Program {
         ),
     ],
     commands: &[
-        later("completion"),
-        later("defrag"),
-        leaf(
+        Command::later("completion"),
+        Command::later("defrag"),
+        Command::leaf(
             ("hashkv", "<filename>", "Hash of the history in a database"),
             Takes::exactly(1, "accepts 1 arg(s), received 0")
                 .or_too_many_as(|args| format!("accepts 1 arg(s), received {}", args.len()))
@@ -76,20 +53,20 @@ pub static ETCDUTL: Program<Run> = Program {
             &[Flag::new("rev", ValueType::Int, "0", "up to this revision")],
             hashkv,
         ),
-        later("migrate"),
-        group("snapshot", "Snapshots", SNAPSHOT),
-        leaf(("version", "", "Prints versions"), Takes::ANY, &[], version),
+        Command::later("migrate"),
+        Command::group("snapshot", "Snapshots", SNAPSHOT),
+        Command::leaf(("version", "", "Prints versions"), Takes::ANY, &[], version),
     ],
 };
 
 const SNAPSHOT: &[Command<Run>] = &[
-    leaf(
+    Command::leaf(
         ("restore", "<filename>", "Makes a data directory"),
         Takes::exactly(1, "snapshot restore requires exactly one argument"),
         RESTORE,
         restore::restore,
     ),
-    leaf(
+    Command::leaf(
         ("status", "<filename>", "What is in a snapshot"),
         Takes::exactly(1, "snapshot status requires exactly one argument"),
         &[],
