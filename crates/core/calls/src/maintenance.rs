@@ -24,7 +24,7 @@ use crate::Call;
 use crate::answer::{Answer, Body, Encoded, Finish, ResponseKind, Then};
 use crate::caller::{Allowed, Wish, authorize};
 use crate::decode::{decode, unchanged};
-use crate::host::Measure;
+use crate::host::{Event, Measure};
 use crate::kv::{Write, write};
 use crate::member::Member;
 use crate::published::PublishedView;
@@ -178,7 +178,7 @@ pub(crate) async fn hash_at(
 /// As [`hash_at`], but of the keys as they are, whatever was stored.
 ///
 /// # Errors
-/// As there.
+/// As for [`hash_at`].
 pub(crate) async fn compute_hash(
     member: &Rc<Member>,
     wanted: Revision,
@@ -221,6 +221,7 @@ fn hash_response(member: &Member, revision: Revision, hash: KvHash) -> HashKvRes
 /// Copies the backend into a fresh file while reads and writes go on.
 pub(crate) fn defragment(member: &Rc<Member>, call: &Call<'_>, _: Bytes) -> Result<Answer, Status> {
     let _: Allowed = call.permit(member)?;
+    member.host.log(Event::DefragmentRequested);
     member.measure(Measure::DefragmentBegan);
     let token = member.begin_question(ApplierInput::Defragment);
     let (began, caller) = (member.now(), call.caller.clone());
@@ -234,14 +235,17 @@ pub(crate) fn finish_defragment(
     out: &mut Encoded,
 ) -> Result<Answer, Status> {
     member.measure(Measure::Defragmented(member.now().since(finish.began)));
-    match reply {
+    let ended = match reply {
         Reply::Failed(why) => Err(internal(why)),
         Reply::Refused(error) => Err(error.into()),
-        _ => {
-            out.body(0);
-            Ok(Answer::Now)
-        }
-    }
+        _ => Ok(()),
+    };
+    let told = ended.as_ref().map(|()| ()).map_err(|status: &Status| &*status.message);
+    member.host.log(Event::DefragmentEnded(told));
+    ended.map(|()| {
+        out.body(0);
+        Answer::Now
+    })
 }
 
 /// Streams the backend as of one transaction, and its SHA-256 last.
@@ -251,13 +255,14 @@ pub(crate) async fn snapshot(
     allowed: Allowed,
     sink: Out,
 ) -> Result<(), Status> {
-    let began = member.now();
     await_backend(&member).await?;
     let view = member.view();
     let version = storage_version(&view);
     let backend = view.open(allowed).store.backend().cloned();
     let backend = backend.ok_or_else(|| internal("no backend"))?;
     let total = backend.file_len_of_snapshot();
+    let began = member.now();
+    member.host.log(Event::SnapshotSending { bytes: total, version: &version });
     let (mut at, mut hasher) = (0, ring::digest::Context::new(&ring::digest::SHA256));
     while at < total {
         let len = (total - at).min(SNAPSHOT_CHUNK_BYTES as u64);
@@ -279,9 +284,14 @@ pub(crate) async fn snapshot(
         send_to_reader(&member, &*sink, &response).await?;
     }
     let blob = Bytes::copy_from_slice(hasher.finish().as_ref());
-    let trailer = SnapshotResponse { header: None, remaining_bytes: 0, blob, version };
-    member.measure(Measure::SnapshotSent(member.now().since(began)));
+    member.host.log(Event::SnapshotChecksum { bytes: total, checksum_bytes: blob.len() });
+    let trailer =
+        SnapshotResponse { header: None, remaining_bytes: 0, blob, version: version.clone() };
+    let took = member.now().since(began);
+    member.measure(Measure::SnapshotSent(took));
     // A client that has gone has all it wants.
-    let _ = send(&*sink, &trailer).await;
+    if send(&*sink, &trailer).await.is_ok() {
+        member.host.log(Event::SnapshotSent { bytes: total, took, version: &version });
+    }
     Ok(())
 }

@@ -25,10 +25,10 @@ use crate::message::{BackendCommitted, OutgoingSnapshot, RaftSnapshot, Sealed, S
 use crate::probes;
 use crate::received;
 
-/// What Committer is told.
+/// An input of Committer.
 #[derive(Debug)]
 pub enum CommitterInput {
-    /// Write this; they come in order.
+    /// Write this batch; batches come in order.
     Batch(Sealed),
     /// Commit now what was received before this.
     Flush,
@@ -45,16 +45,16 @@ pub enum CommitterInput {
     Holds(BackendCommitted),
 }
 
-/// What Committer tells.
+/// The outputs of one turn of Committer.
 #[derive(Debug, Default)]
 pub struct CommitterOutput {
-    /// For Applier.
+    /// Inputs for Applier.
     pub applier: Vec<ApplierInput>,
-    /// For Node.
+    /// Backend commits, for Node.
     pub node: Vec<BackendCommitted>,
     /// For Node, behind `node`: snapshots whose files are durable.
     pub saved: Vec<RaftSnapshot>,
-    /// For the peer plane.
+    /// Snapshots for the peer plane.
     pub snapshots: Vec<OutgoingSnapshot>,
 }
 
@@ -187,6 +187,12 @@ impl Committer {
         self.failpoints = failpoints;
     }
 
+    /// The database's file.
+    #[must_use]
+    pub fn database_path(&self) -> PathBuf {
+        self.dir.join("db")
+    }
+
     /// Operations after which there is something to do, though the time of a commit has not come.
     #[must_use]
     pub fn working_set(&self) -> usize {
@@ -300,7 +306,7 @@ impl Committer {
         self.failpoints.hit(Failpoint::ApplyBeforeOpenSnapshot);
         received::rename(&*self.disk, &self.dir, may, meta.index)
             .map_err(CommitFailure::Install)?;
-        let path = self.dir.join("db");
+        let path = self.database_path();
         let options = store::database_options();
         self.db =
             Db::open(Arc::clone(&self.disk), &path, may, options).map_err(CommitFailure::Open)?;
@@ -349,7 +355,7 @@ impl Committer {
                 return Ok(());
             }
         };
-        let (from, to) = (self.dir.join(COPY_NAME), self.dir.join("db"));
+        let (from, to) = (self.dir.join(COPY_NAME), self.database_path());
         self.failpoints.hit(Failpoint::DefragBeforeRename);
         // From the rename on it is unknown which file a restart finds: a failure is fatal.
         self.disk.rename(may, &from, &to).map_err(CommitFailure::Rename)?;

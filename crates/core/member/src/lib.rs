@@ -20,7 +20,10 @@ pub mod recover;
 mod storage_version;
 mod zero_ahead;
 
-pub use applier::{Applier, ApplierInput, ApplierOutput, ApplyFailure, CompactionPace, MemberView};
+pub use applier::{
+    Applier, ApplierInput, ApplierOutput, ApplyFailure, CompactionPace, FinishedCompaction,
+    MemberView,
+};
 pub use auto_compaction::{AutoCompaction, Retention};
 pub use committer::{CommitFailure, CommitPolicy, Committer, CommitterInput, CommitterOutput};
 pub use config::{MemberLimits, StartConfig};
