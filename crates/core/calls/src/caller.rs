@@ -19,7 +19,7 @@ use types::LeaseId;
 
 use crate::published::PublishedView;
 
-/// Who calls. Cheap to copy: nobody, in a cluster without authentication, costs no memory.
+/// The caller of a call. Cheap to copy: without authentication it is nobody and costs no memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Caller(Option<Rc<Identity>>);
 
@@ -35,13 +35,13 @@ pub struct Identity {
 }
 
 impl Caller {
-    /// Somebody known.
+    /// A caller whose identity is known.
     #[must_use]
     pub fn known(identity: Identity) -> Self {
         Self(Some(Rc::new(identity)))
     }
 
-    /// What is known of the caller, if anything is.
+    /// The caller's identity, if it is known.
     #[must_use]
     pub fn identity(&self) -> Option<&Identity> {
         self.0.as_deref()
@@ -84,7 +84,7 @@ pub enum Wish<'a> {
     Alarm(AlarmAction),
 }
 
-/// The answer to [`authorize`]: this call may go on. Nothing else makes one.
+/// The permission to go on that [`authorize`] gives. Nothing else makes one.
 #[derive(Clone, Copy, Debug)]
 pub struct Allowed(());
 
@@ -93,7 +93,7 @@ impl Allowed {
     pub(crate) const BY_ITSELF: Allowed = Allowed(());
 }
 
-/// Whether users are told apart.
+/// Whether authentication is enabled.
 enum Authentication {
     /// All may do everything. It cannot be anything else yet: enabling it is not implemented, and
     /// an entry of another member that enables it stops this one (COMPAT.md).
@@ -109,7 +109,7 @@ impl Authentication {
 /// Whether `caller` may do what it wishes by way of the method of `row`, as of `view`.
 ///
 /// # Errors
-/// The caller is at fault: etcd's refusals of who may not.
+/// `PermissionDenied` and etcd's other refusals: the caller is at fault.
 pub fn authorize(
     _row: &Row,
     _caller: &Caller,

@@ -24,15 +24,15 @@ use crate::maintenance;
 use crate::member::Member;
 use crate::peers::{PeerAnswer, PeerError, PeerHash, Question, ask};
 
-/// When to compare.
+/// When hashes are compared.
 #[derive(Clone, Copy, Debug)]
 pub struct Checks {
     /// Before serving (gate `InitialCorruptCheck`).
     pub initial: bool,
-    /// Time between two comparisons of the leader (`--corrupt-check-time`); 0 is never.
+    /// Time between two comparisons by the leader (`--corrupt-check-time`); 0 for never.
     pub periodic: Duration,
     /// Time between two comparisons of compaction hashes (gate `CompactHashCheck`,
-    /// `--compact-hash-check-time`); 0 is never.
+    /// `--compact-hash-check-time`); 0 for never.
     pub compaction: Duration,
 }
 
@@ -48,7 +48,7 @@ struct Checker {
     checked: Revision,
 }
 
-/// Compares as often as `checks` says, for ever.
+/// Compares hashes as often as `checks` says, while this member leads. Never returns.
 pub async fn watch_over(member: Rc<Member>, checks: Checks) {
     let mut checker = Checker { member, checked: Revision(0) };
     let (mut periodic, mut compaction) = (Duration::ZERO, Duration::ZERO);
@@ -75,7 +75,7 @@ pub async fn watch_over(member: Rc<Member>, checks: Checks) {
 /// Compares this member with its peers before it serves.
 ///
 /// # Errors
-/// They differ.
+/// This member's data differs from a peer's, or its own hash cannot be computed.
 pub async fn initial(member: Rc<Member>) -> Result<(), String> {
     let me = member.shared.id;
     let checker = Checker { member, checked: Revision(0) };

@@ -19,7 +19,7 @@ use crate::stream::{Out, Serving, Source};
 use crate::watch::Watches;
 use crate::{auth, cluster, downgrade, health, kv, lease, maintenance, range_stream};
 
-/// What a call brings besides its messages. The transport makes it.
+/// A call without its messages, as the transport makes it.
 #[derive(Clone, Debug)]
 pub struct Call<'a> {
     /// The method's row in the table.
@@ -172,7 +172,7 @@ impl Call<'_> {
     }
 }
 
-/// What answers the calls of a method.
+/// How the calls of a method are answered.
 enum Handler {
     /// One request; the response may be written at once.
     Now(fn(&Rc<Member>, &Call<'_>, Bytes, &mut Encoded) -> Result<Answer, Status>),

@@ -15,7 +15,7 @@ pub type Job = Box<dyn FnOnce(&MayBlock) + Send>;
 /// Large results that may be in memory at once.
 const LARGE_RESULTS: usize = 2;
 
-/// The pool takes no more work now, or the job panicked.
+/// A job without a result: the pool was full, or the job panicked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JobDropped;
 
@@ -35,7 +35,7 @@ impl Default for LargeResults {
     }
 }
 
-/// The right to one large result; dropping it gives the right back.
+/// A permit for one large result; dropping it gives it back.
 #[derive(Debug)]
 pub(crate) struct Permit(Arc<AtomicUsize>);
 
@@ -46,7 +46,7 @@ impl Drop for Permit {
 }
 
 impl LargeResults {
-    /// The right to one, if one is left.
+    /// Takes a permit, if one is left.
     pub(crate) fn take(&self) -> Option<Permit> {
         let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
         taken.is_ok().then(|| Permit(Arc::clone(&self.0)))

@@ -38,8 +38,8 @@ use crate::timers::{Sleep, Timers};
 /// Request ids that a runtime takes at once.
 const ID_BLOCK: u64 = 1_024;
 
-/// What the calls of a runtime want from elsewhere. Its length is bounded by that of the calls that
-/// are open: each waits for what it asked.
+/// Requests of a runtime's calls to the rest of the process. The number of open calls bounds its
+/// length: each waits for what it asked.
 #[derive(Default)]
 pub struct Outbox {
     /// For Node; what does not fit there is handed to [`Member::refuse`].
@@ -57,7 +57,7 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Whether nothing is wanted.
+    /// Whether it is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.node.is_empty()
@@ -166,7 +166,7 @@ impl Member {
         self.answers.resolve(token, answer);
     }
 
-    /// Node takes no more requests now.
+    /// Refuses a request that Node's inbox had no room for.
     pub fn refuse(&self, request: NodeInput) {
         let token = match request {
             NodeInput::Propose(Proposal { token, .. })
@@ -182,7 +182,7 @@ impl Member {
         self.resolve(token, Reply::Refused(ApiError::TooManyRequests));
     }
 
-    /// Applier takes no more questions now.
+    /// Refuses a question that Applier's inbox had no room for.
     pub fn refuse_question(&self, question: ApplierInput) {
         let token = match question {
             ApplierInput::LeaseKeys { token, .. }
@@ -217,7 +217,7 @@ impl Member {
         drop(self.replies.wait(token));
     }
 
-    /// Calls that wait for a reply.
+    /// Number of calls that wait for a reply.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.replies.waiting()
@@ -242,7 +242,7 @@ impl Member {
         self.hand_out(|outbox| outbox.tasks.push(Box::pin(task)));
     }
 
-    /// Waits for so long.
+    /// Waits for `duration`.
     pub(crate) fn sleep(&self, duration: Duration) -> Sleep {
         self.timers.until(self.now() + duration)
     }
@@ -275,17 +275,17 @@ impl Member {
         HashSeed::draw(&mut *self.entropy.borrow_mut())
     }
 
-    /// Tells what was measured.
+    /// Hands a measurement to the host.
     pub(crate) fn measure(&self, measured: Measure<'_>) {
         self.host.measure(measured);
     }
 
-    /// What wakes this runtime's watchers.
+    /// The notifier that wakes this runtime's watchers.
     pub(crate) fn notifier(&self) -> &Notifier {
         &self.shared.notifiers[usize::from(self.number)]
     }
 
-    /// The newest View, whatever its age.
+    /// The newest View of this member, closed ([`PublishedView`]). Others may have applied more.
     #[must_use]
     pub fn view(&self) -> PublishedView {
         self.shared.view.load()
@@ -377,7 +377,7 @@ impl Member {
         Ok(self.begin(|token| NodeInput::Propose(Proposal { token, id, data })))
     }
 
-    /// What became of a request that was proposed at `began`.
+    /// The outcome of a request that was proposed at `began`.
     ///
     /// # Errors
     /// Node's refusal; that of the machine is within.

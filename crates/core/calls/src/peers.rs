@@ -19,36 +19,36 @@ use crate::host::Measure;
 use crate::member::Member;
 use crate::{lease, maintenance};
 
-/// What one member asks another.
+/// A question of one member to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Question {
     /// Renew a lease.
     Renew(LeaseId),
-    /// Tell what is left of a lease.
+    /// Answer with a lease's time to live.
     TimeToLive {
-        /// The lease asked about.
+        /// The lease's id.
         lease: LeaseId,
         /// Whether its keys are wanted.
         keys: bool,
     },
-    /// Make a learner a voter.
+    /// Promote a learner to a voter.
     Promote(MemberId),
-    /// Tell the hash of the keys at a revision; 0 is the newest.
+    /// Answer with the hash of the keys at a revision; 0 is the newest.
     HashKv(Revision),
-    /// Tell the versions.
+    /// Answer with the versions of program, cluster and storage.
     Version,
-    /// Tell whether a downgrade is going on.
+    /// Answer whether a downgrade is going on.
     DowngradeEnabled,
-    /// Tell the members.
+    /// Answer with the members.
     Members,
 }
 
-/// What another member answers, in the same order.
+/// The answer to a question; variants in the order of [`Question`]'s.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PeerAnswer {
     /// The lease's new time to live in seconds.
     Renewed(i64),
-    /// What is left of the lease.
+    /// The lease's time to live.
     TimeToLive(LeaseTimeToLiveResponse),
     /// The members after the promotion.
     Promoted(Vec<ClusterMember>),
@@ -65,24 +65,24 @@ pub enum PeerAnswer {
 /// A hash of the key space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerHash {
-    /// The revision of the member that tells it.
+    /// The newest revision of the member that answers.
     pub revision: Revision,
     /// The hash.
     pub hash: u32,
-    /// Compactions up to this revision are in it.
+    /// The compact revision that the hash counts from.
     pub compact_revision: Revision,
-    /// It is a hash up to this revision.
+    /// The revision up to which keys are hashed.
     pub hash_revision: Revision,
 }
 
 /// A member's versions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerVersions {
-    /// Of the program.
+    /// The program's version.
     pub server: String,
-    /// Of the cluster, if it was decided.
+    /// The cluster version, once it is decided.
     pub cluster: Option<String>,
-    /// Of the files, if it is known.
+    /// The storage version, if it is known.
     pub storage: Option<String>,
 }
 
@@ -95,13 +95,13 @@ pub enum PeerError {
     NotLeader,
     /// There is no such member.
     MemberNotFound,
-    /// The member votes already.
+    /// The member is no learner.
     NotLearner,
     /// The learner is not in sync with the leader.
     LearnerNotReady,
     /// The revision was compacted.
     Compacted,
-    /// The revision is to come.
+    /// The revision is in the future.
     FutureRevision,
     /// It is a member of another cluster.
     ClusterMismatch,
@@ -121,15 +121,15 @@ pub type Answered = Result<PeerAnswer, PeerError>;
 /// final for its question: a lease that does not exist, a learner that is not ready.
 #[derive(Debug)]
 pub struct Asked {
-    /// What [`Member::answered`] must be told with the answer.
+    /// The token that [`Member::answered`] takes with the answer.
     pub token: ReplyToken,
-    /// Whom.
+    /// The member asked.
     pub to: MemberId,
-    /// Where it is.
+    /// Its peer URLs.
     pub urls: Vec<String>,
-    /// What it is asked.
+    /// The question.
     pub question: Question,
-    /// How long an answer is waited for.
+    /// How long each URL is given.
     pub patience: Duration,
 }
 

@@ -15,10 +15,10 @@ use api::etcdserverpb::{
 /// Messages within messages beyond which protobuf-go gives up.
 const MAX_NESTED_MESSAGES: usize = 10_000;
 
-/// Checks a range.
+/// Validates a range request.
 ///
 /// # Errors
-/// etcd's.
+/// etcd's error for the first fault found; the client is at fault.
 pub fn range(request: &RangeRequest) -> Result<(), ApiError> {
     if request.key.is_empty() {
         return Err(ApiError::EmptyKey);
@@ -31,10 +31,10 @@ pub fn range(request: &RangeRequest) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Checks a put.
+/// Validates a put request.
 ///
 /// # Errors
-/// etcd's.
+/// etcd's error for the first fault found; the client is at fault.
 pub fn put(request: &PutRequest) -> Result<(), ApiError> {
     if request.key.is_empty() {
         return Err(ApiError::EmptyKey);
@@ -48,10 +48,10 @@ pub fn put(request: &PutRequest) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Checks a delete.
+/// Validates a delete request.
 ///
 /// # Errors
-/// etcd's.
+/// etcd's error for the first fault found; the client is at fault.
 pub fn delete(request: &DeleteRangeRequest) -> Result<(), ApiError> {
     if request.key.is_empty() { Err(ApiError::EmptyKey) } else { Ok(()) }
 }

@@ -17,7 +17,7 @@ use crate::member::Member;
 use crate::peers::{PeerAnswer, Question, ask};
 use crate::published::PublishedView;
 
-/// Time between two looks.
+/// Time between two decisions.
 //= etcd 3.7.1: server/etcdserver/server.go (monitorVersionInterval)
 const INTERVAL: Duration = Duration::from_secs(4);
 /// Time between looks at who leads: a new leader decides at once.
@@ -29,7 +29,9 @@ const PEER_TIMEOUT: Duration = Duration::from_secs(1);
 /// The version of a cluster of which not all members could be asked.
 const LOWEST: Version = Version { major: 3, minor: 0 };
 
-/// Watches over the versions, for ever. `downgrade_check` is `--downgrade-check-time`.
+/// Decides on the cluster version while this member leads. Never returns. `downgrade_check` is
+
+/// `--downgrade-check-time`.
 pub async fn watch_over(member: Rc<Member>, downgrade_check: Duration) {
     let mut since_look = INTERVAL;
     let mut since_downgrade = Duration::ZERO;

@@ -29,20 +29,20 @@ use crate::leases::Leases;
 use crate::membership::{Member, Members, Rejected};
 use crate::outcome::{CommandReply, Effect, Outcome};
 
-/// What may differ between members: etcd's own exceptions to equal results, named (invariant 5).
+/// Settings that may make members' results differ: etcd's own exceptions, named (invariant 5).
 #[derive(Clone, Debug)]
 pub struct ApplyConfig {
     /// This member.
     pub id: MemberId,
-    /// Shortest time to live of a lease in seconds, from the election timeout.
+    /// Shortest time to live of a lease in seconds; follows from the election timeout.
     pub min_lease_ttl: i64,
-    /// Learners allowed in the cluster.
+    /// Greatest number of learners.
     pub max_learners: usize,
     /// Bytes of the backend beyond which NOSPACE is raised; `None` for no limit.
     pub quota_bytes: Option<u64>,
     /// Whether lease checkpoints are stored whatever the cluster version (feature gate).
     pub persist_checkpoints: bool,
-    /// For maps of keys. No result depends on it.
+    /// Seed of the hash maps of keys. No result depends on it.
     pub hash_seed: HashSeed,
 }
 
@@ -62,7 +62,7 @@ pub struct Machine {
 /// Why the state cannot be rebuilt from the backend.
 #[derive(Debug)]
 pub enum MachineError {
-    /// The key bucket.
+    /// The key bucket could not be read.
     Store(RecoverError),
     /// A small bucket could not be read.
     Backend(bolt::ReadError),
@@ -160,7 +160,7 @@ impl Machine {
         })
     }
 
-    /// What may differ between members.
+    /// This member's settings.
     #[must_use]
     pub fn config(&self) -> &ApplyConfig {
         &self.config
@@ -184,7 +184,7 @@ impl Machine {
         &self.leases
     }
 
-    /// Applies one entry. `wants_reply` tells whether someone on this member waits for it.
+    /// Applies one entry. `wants_reply` says whether a caller on this member waits for its reply.
     ///
     /// # Errors
     /// [`ValueError`]: the backend failed under apply, which is fatal.
@@ -243,7 +243,7 @@ impl Machine {
         Ok(change)
     }
 
-    /// What refuses a command before it is applied, in etcd's order: a CORRUPT alarm, a NOSPACE
+    /// The guards of a command before it is applied, in etcd's order: a CORRUPT alarm, a NOSPACE
     /// alarm, permission.
     fn guard(&self, command: &Command, header: &RequestHeader) -> Result<(), ApiError> {
         let row = command.kind().row();

@@ -44,7 +44,7 @@ struct Want {
 /// A chunk of history to be read with [`ReadJob::run`].
 #[derive(Debug)]
 pub struct ReadJob {
-    /// Names the job to [`WatchHub::failed`].
+    /// The job's number, for [`WatchHub::failed`].
     pub id: u64,
     wants: Vec<Want>,
     hash_seed: HashSeed,
@@ -66,7 +66,7 @@ struct Part {
     events: Vec<u32>,
 }
 
-/// What a job found.
+/// The result of a job.
 #[derive(Debug)]
 pub struct Chunk {
     job: u64,
@@ -75,14 +75,14 @@ pub struct Chunk {
     parts: Vec<Part>,
 }
 
-/// What there is to do for watchers that are behind.
+/// The next step for watchers that are behind.
 #[derive(Debug)]
 pub enum CatchUp {
     /// Run this with the View that was given, then [`WatchHub::finish`] it.
     Job(ReadJob),
     /// The budget is spent: call again.
     More,
-    /// Nothing now.
+    /// Nothing is to be done now.
     Idle,
 }
 

@@ -37,33 +37,33 @@ impl Filter {
     }
 }
 
-/// A watch to be made.
+/// A request to create a watch.
 #[derive(Clone, Debug)]
 pub struct Create {
-    /// As requested; empty means the smallest key.
+    /// First key, as in the request; empty means the smallest key.
     pub key: Bytes,
-    /// As requested: empty for one key, one zero byte for no end.
+    /// End of the range, exclusive: empty for one key, one zero byte for no end.
     pub range_end: Bytes,
-    /// First revision whose events are wanted; 0 for those to come.
+    /// First revision whose events are wanted; 0 for future events only.
     pub start: Revision,
-    /// The id; 0 for the next free one.
+    /// The watch id; 0 lets the hub choose one.
     pub id: WatchId,
-    /// Kinds of events not wanted.
+    /// Kinds of events that are left out.
     pub filter: Filter,
-    /// Whether events bring the state before them.
+    /// Whether events carry the previous key-value (`prev_kv`).
     pub prev_kv: bool,
-    /// Whether a quiet watch tells its revision from time to time.
+    /// Whether the watch gets progress notifications while it has no events.
     pub progress_notify: bool,
     /// Whether large responses may be split.
     pub fragment: bool,
 }
 
-/// Why a watch is not made; the client is at fault.
+/// Why a watch is not created; the client is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CreateError {
     /// The range holds no key.
     EmptyRange,
-    /// The stream has a watch of this id.
+    /// The stream has a watch with this id already.
     DuplicateId,
 }
 
@@ -79,30 +79,30 @@ impl std::fmt::Display for CreateError {
 
 impl std::error::Error for CreateError {}
 
-/// What a client is to be told.
+/// A response on its way to a client.
 #[derive(Clone, Copy, Debug)]
 pub enum Response<'a> {
-    /// Events, whole revisions.
+    /// The events of whole revisions.
     Events {
-        /// The watch that asked for them, by the id its client knows.
+        /// The watch's id.
         watch: WatchId,
-        /// For the header.
+        /// Revision for the response's header.
         revision: Revision,
         /// The `events` fields of the response, encoded; shared by watchers that get the same.
         body: &'a Bytes,
         /// Whether it may be split between events.
         fragment: bool,
     },
-    /// The watch needs a revision that was compacted; it is over.
+    /// The watch is cancelled: it needs a revision that was compacted.
     Compacted {
-        /// The watch that ends, by the id its client knows.
+        /// The watch's id.
         watch: WatchId,
         /// The compact revision.
         compact: Revision,
     },
-    /// Everything up to a revision was sent.
+    /// A progress notification: everything up to a revision was sent.
     Progress {
-        /// Which; -1 for all of the stream.
+        /// The watch's id; -1 for all watches of the stream.
         watch: WatchId,
         /// That revision.
         revision: Revision,
@@ -114,11 +114,11 @@ pub enum Response<'a> {
 pub enum Flow {
     /// It can.
     Open,
-    /// It took this one, but none more until [`WatchHub::resume`].
+    /// It took this one, and takes none more until [`WatchHub::resume`].
     Full,
 }
 
-/// Takes responses on their way to clients; never waits.
+/// Where responses go; never blocks.
 pub trait Sink {
     /// Takes a response, whole. Not called again for this stream after [`Flow::Full`] until it is
     /// resumed.
@@ -179,8 +179,8 @@ pub(crate) struct Stream {
     pub(crate) wants_progress: bool,
 }
 
-/// See the [module](self). `A` is what a watch is created with: the proof that its caller may watch,
-/// for those who want one.
+/// The watchers of one runtime thread; see the [module](self). `A` is the proof that a caller may
+/// watch, which [`WatchHub::create`] takes; `()` where none is needed.
 pub struct WatchHub<A = ()> {
     allowed: PhantomData<fn(A)>,
     /// First main revision that synced watchers have not been given.
@@ -228,26 +228,26 @@ impl<A> WatchHub<A> {
         }
     }
 
-    /// Up to where synced watchers have been given everything.
+    /// The revision up to which synced watchers have been given everything.
     #[must_use]
     pub fn revision(&self) -> Revision {
         Revision(self.position - 1)
     }
 
-    /// Watchers that want to be told of the next change. While there are none, nobody needs to
+    /// Number of watchers that keep up with the newest change. While it is 0, nobody needs to
     /// call [`WatchHub::advance`] for a new View.
     #[must_use]
     pub fn synced(&self) -> usize {
         self.synced
     }
 
-    /// All watchers.
+    /// Number of watchers.
     #[must_use]
     pub fn watchers(&self) -> usize {
         self.watchers.len() - self.free_watchers.len()
     }
 
-    /// Watchers that wait for their turn to read history.
+    /// Number of watchers that wait for their turn to read history.
     #[must_use]
     pub fn waiting_for_history(&self) -> usize {
         self.ready.len()
@@ -280,7 +280,7 @@ impl<A> WatchHub<A> {
         self.free_streams.push(stream.0);
     }
 
-    /// Makes a watch, whose id comes back. `revision` is the newest View's: what the client is
+    /// Creates a watch and returns its id. `revision` is the newest View's: what the client is
     /// told, and behind which a watch without a start begins.
     ///
     /// # Errors
@@ -337,7 +337,7 @@ impl<A> WatchHub<A> {
         Ok(id)
     }
 
-    /// Ends a watch; whether there was one of this id.
+    /// Ends a watch. Returns whether the stream had one with this id.
     pub fn cancel(&mut self, stream: StreamId, id: WatchId) -> bool {
         let Some(watcher) = self.streams[stream.0 as usize].ids.remove(&id) else { return false };
         self.detach(watcher);

@@ -17,7 +17,7 @@ pub enum Keys {
     Range {
         /// First key.
         start: Bytes,
-        /// First key behind the range.
+        /// End of the range, exclusive; `None` for no end.
         end: Option<Bytes>,
     },
 }
@@ -49,7 +49,7 @@ impl Keys {
     }
 }
 
-/// Members by the keys they want.
+/// An index from keys to the members that want them.
 #[derive(Debug)]
 pub struct Matcher {
     /// Never iterated.
@@ -59,7 +59,7 @@ pub struct Matcher {
 }
 
 impl Matcher {
-    /// Nobody wants anything yet; `seed` is for the map of single keys.
+    /// An empty index; `seed` is for the hash map of single keys.
     #[must_use]
     pub fn new(seed: HashSeed) -> Self {
         Self { single: KeyMap::with_hasher(seed), ranges: IntervalTree::default(), ranged: 0 }

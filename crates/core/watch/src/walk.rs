@@ -16,16 +16,16 @@ use crate::matcher::Matcher;
 pub enum Step {
     /// Call again.
     More,
-    /// It did.
+    /// The walk is complete.
     Done,
 }
 
-/// How far a stream that goes on has come.
+/// How far a resumed stream has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resumed {
-    /// It keeps up again.
+    /// The stream keeps up with the hub again.
     Synced,
-    /// It is full again.
+    /// The client's window is full again.
     Full,
     /// The budget is spent: call again.
     More,
