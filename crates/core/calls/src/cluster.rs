@@ -1,4 +1,4 @@
-//! The Cluster service, and handing leadership over.
+//! The Cluster service, and MoveLeader of the Maintenance service.
 //!
 //! What may harm the cluster is refused before it is proposed (`--strict-reconfig-check`), by who
 //! has started and who is connected; what contradicts the members is refused when it is applied.

@@ -1,8 +1,7 @@
-//! What surrounds a runtime's calls: a clock, and who hears what was measured and what belongs into
-//! the log.
+//! The environment of a runtime's calls: its clocks, and where measurements and log events go.
 //!
-//! The server reads its clock, adds to metrics and writes lines; the simulator shows the seed's
-//! time and listens. Nothing that a host does with what it hears changes what a call does.
+//! The server reads the machine's clocks, updates metrics and writes log lines; the simulator gives
+//! the seed's time and records. What a host does with an event never changes what a call does.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Work that may wait for the disk or take long: handed to the host's pool, with a result.
+//! Jobs for the host's thread pool: work that may block on the disk or take long.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,7 +1,7 @@
 //! The KV service.
 //!
-//! Writes go into the log as the client encoded them. Reads are answered from a View: what is in
-//! memory at once, what is not on the pool, long lists piece by piece ([`crate::list`]).
+//! Writes go into the log as the client encoded them. Reads are answered from a View: at once if the
+//! values are in memory, else by way of the pool, and long lists piece by piece ([`crate::list`]).
 
 use std::rc::Rc;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Long lists: answers that must be read from the disk, or that come in pieces.
+//! Long range responses: those that are read from the disk, or sent in pieces.
 
 use std::rc::Rc;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
-//! What members ask each other besides raft, as values: answers for others, and calls that only the
-//! leader can serve sent on to it.
+//! Questions between members besides raft, as values: answers to those of others, and calls that only
+//! the leader can serve, forwarded to it.
 //!
-//! How a question travels (HTTP, JSON, which status means what) is the host's.
+//! How a question is sent (HTTP, JSON, the meaning of each status) is the host's.
 //= etcd 3.7.3: server/etcdserver/api/etcdhttp/peer.go, server/lease/leasehttp/http.go
 
 use std::rc::Rc;

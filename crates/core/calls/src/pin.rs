@@ -1,4 +1,4 @@
-//! What a long list keeps of the state it began with, while its client reads slowly.
+//! The View that a long list keeps while its client reads slowly.
 //!
 //! A list needs the values that it named when it began; a compaction may remove them. So it keeps
 //! its View, which holds pages of the database and parts of the revision log, but not for ever:

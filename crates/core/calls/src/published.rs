@@ -1,9 +1,9 @@
-//! The View that the member published last, closed: what it holds of keys and values opens with an
-//! [`Allowed`] only, so that a handler that reads without having asked does not compile
-//! (`tests/exhaustive.rs` sees that).
+//! The View that the member published last, closed: its keys and values can be read only with an
+//! [`Allowed`], so a handler that reads without having asked does not compile (`tests/exhaustive.rs`
+//! checks that).
 //!
-//! Members, alarms, versions, positions and sizes stand open: they are told of by calls whose rule
-//! looks at nothing but the method, and by what the member does by itself.
+//! Members, alarms, versions, positions and sizes are open: the calls that show them have rules that
+//! look at nothing but the method.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What all runtimes of a member share: who it is, what it published last, its limits.
+//! State that all runtimes of a member share: its id, the View it published last, its limits.
 
 use std::fmt;
 use std::sync::Arc;

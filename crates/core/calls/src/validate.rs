@@ -1,4 +1,4 @@
-//! What is wrong with a request, before it goes anywhere (invariant 11).
+//! Validation of requests, before anything else looks at them (invariant 11).
 //!
 //! Errors and their order are etcd's (`server/etcdserver/api/v3rpc/key.go`). Nothing here recurses
 //! on the depth of a request that was not bounded before: [`txn_depth`] walks the encoded bytes

@@ -1,4 +1,4 @@
-//! The version that the cluster agrees on: the leader asks everyone, and decides.
+//! The cluster version: the leader asks every member for its version, and decides.
 //!
 //! A cluster speaks the language of its oldest member; it rises when all have risen, and falls only
 //! in a downgrade that was asked for.

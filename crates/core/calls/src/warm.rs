@@ -1,7 +1,8 @@
 //! Reads ahead what applying a write will need from the database, so that Applier finds it in the
 //! page cache: values that are compared, kept, or returned as the version before.
 //!
-//! Only a favour: what is cold all the same makes Applier wait for the disk, and nobody else. Most
+//! An optimization only: a value that is cold all the same makes Applier wait for the disk, and
+//! nobody else. Most
 //! writes need nothing, and most values are in memory; then this costs a look at each.
 
 use std::rc::Rc;

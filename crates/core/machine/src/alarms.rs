@@ -1,4 +1,4 @@
-//! Alarms that are set, by member and kind.
+//! The alarms that are set, by member and kind.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Key-value requests of the log: put, delete, transactions, compaction.
+//! Key-value commands of the log: put, delete, transaction.
 //!
 //! In a transaction every compare is evaluated first, then every operation of the branches taken
 //! is checked, then they run; so a transaction fails whole or not at all (semantics D7, D12).

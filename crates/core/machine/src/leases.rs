@@ -1,8 +1,8 @@
 //! Leases and the keys attached to them.
 //!
-//! The table is replicated state: which leases exist, how long they were granted for, which keys
-//! hang on them. Deadlines are not here; only a leader's Node has them. Invariant: a key hangs on
-//! at most one lease.
+//! The table is replicated state: which leases exist, their granted time to live, and the keys
+//! attached to them. It holds no deadlines; only the leader's Node has those. Invariant: a key is
+//! attached to at most one lease.
 
 use std::collections::{BTreeMap, BTreeSet};
 

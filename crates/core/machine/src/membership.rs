@@ -1,4 +1,4 @@
-//! Who the members are, as the cluster and members buckets store it.
+//! The membership, as the cluster and members buckets store it.
 //!
 //! Invariants: a removed id never comes back; the map changes only through applied entries.
 

@@ -1,4 +1,4 @@
-//! What applying one entry gives: a reply for its proposer, and effects for the rest of the member.
+//! The outcome of applying one entry: a reply to its proposer, and effects on the rest of the member.
 
 use std::sync::Arc;
 

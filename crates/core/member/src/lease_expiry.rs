@@ -1,4 +1,4 @@
-//! When leases end: the leader's clock.
+//! The leader's clock of leases: when each expires.
 //!
 //! Every member knows which leases exist and for how long they were granted; only the leader of
 //! the current term counts their time, and it only proposes their end (invariant 9). The clock

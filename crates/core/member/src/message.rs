@@ -1,6 +1,6 @@
-//! What travels between the four automata, and between them and the shell.
+//! The messages between the four automata, and between them and the shell.
 //!
-//! Every edge of DESIGN's data flow has its message here, by name; there are no callbacks.
+//! Every edge of the data flow has its message here; there are no callbacks.
 //!
 //! ```text
 //!  shell ── NodeInput ──▶ Node ── Persist ──▶ LogWriter ── Persisted ──▶ Node

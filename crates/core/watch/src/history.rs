@@ -1,5 +1,5 @@
-//! Watchers that are behind: they share scans of the database, in chunks that a caller reads where
-//! blocking is allowed, until memory has the rest.
+//! Unsynced watchers: they share scans of the database, in chunks that the caller reads where
+//! blocking is allowed, until the rest is in memory.
 //!
 //! A job reads for several watchers at once: ranges that stand near each other share one scan of
 //! the revision log; single keys walk their own chain in the index. What a job holds is bounded by

@@ -1,4 +1,4 @@
-//! The watchers of one runtime thread: who exists, and where each stands.
+//! The watchers of one runtime thread, and the position of each.
 //!
 //! Invariants:
 //! - a live watcher of a stream that keeps up has been given every event below the hub's position;

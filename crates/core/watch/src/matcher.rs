@@ -1,7 +1,7 @@
-//! Who wants the events of a key.
+//! An index that finds the watchers of a key.
 //!
-//! Single keys are hashed, ranges lie in an interval tree. Members are plain numbers; order of
-//! what is found is that of the members within a key or range, never of a hash.
+//! Single keys are in a hash map, ranges in an interval tree. Watchers are plain numbers here
+//! ("members"); the order in which they are found never depends on a hash.
 
 use bytes::Bytes;
 use env::{HashSeed, KeyMap};
