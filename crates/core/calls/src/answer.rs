@@ -145,7 +145,7 @@ pub(crate) enum Then {
     /// So did a list of members.
     Members(Stage),
     /// A request of this kind was applied.
-    Applied(CommandKind, Applied),
+    Applied(CommandKind, ResponseKind),
     /// The work of a compaction is done that was answered at this revision.
     Compacted(Revision),
     /// The database was copied.
@@ -171,14 +171,14 @@ pub(crate) enum Stage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LeaseKeys {
     /// They were asked for.
-    Told,
+    Included,
     /// They were not.
-    Untold,
+    Omitted,
 }
 
-/// How an applied request is answered.
+/// The response that an applied request gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Applied {
+pub(crate) enum ResponseKind {
     Put,
     Delete,
     Txn,
