@@ -1,5 +1,7 @@
 //! Loads an etcd on this machine, or compares two, and prints figures.
 
+mod light;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -24,6 +26,9 @@ struct Args {
 enum Command {
     /// A closed loop against a server that runs; prints one line.
     Load(LoadArgs),
+    /// A generator of less than a microsecond per call against a server that runs: a closed loop, or
+    /// calls at a fixed rate; prints one line.
+    Light(light::LightArgs),
     /// Starts two servers in turn and prints their figures side by side. Start it on another core
     /// than 0, which is the servers'.
     Compare(CompareArgs),
@@ -91,6 +96,7 @@ struct CompareArgs {
 fn main() -> ExitCode {
     let result = match Args::parse().command {
         Command::Load(args) => load(&args),
+        Command::Light(args) => light::run(&args),
         Command::Compare(args) => compare(args),
     };
     match result {
