@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use bench::light::{self, Pace, Plan, Work};
 use bench::Shape;
+use bench::light::{self, Pace, Plan, Work};
 use cli::output;
 
 #[derive(Debug, clap::Args)]

@@ -196,7 +196,8 @@ mod tests {
 
     #[test]
     fn what_is_no_block_is_refused() {
-        for block in [&[0x80][..], &[0xff, 0x80, 0x80, 0x80, 0x80, 0x80], &[0x40, 0x05, b'a'], &[0xbe]]
+        for block in
+            [&[0x80][..], &[0xff, 0x80, 0x80, 0x80, 0x80, 0x80], &[0x40, 0x05, b'a'], &[0xbe]]
         {
             assert_eq!(decoded(&mut Decoder::default(), block), Err(Malformed), "{block:x?}");
         }

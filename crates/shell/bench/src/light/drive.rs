@@ -168,12 +168,10 @@ impl<'a> Drive<'a> {
                 Asked::KeepAlives(_) => self.tally.ended.clear(),
             }
             let now = self.now();
-            if now >= end {
-                break;
-            }
             let first = next_peer;
             let mut due = 0;
-            while let Some(intended) = schedule.take_due(now) {
+            // Also when that is over: what was intended before is sent, however late.
+            while let Some(intended) = schedule.take_due(now.min(end)) {
                 due += 1;
                 if self.tally.measured.contains(&intended) {
                     late.add(now - intended);
@@ -183,6 +181,9 @@ impl<'a> Drive<'a> {
             // Those that got something, or all of them.
             for offset in 0..due.min(self.pool.peers.len()) {
                 self.pump((first + offset) % self.pool.peers.len());
+            }
+            if now >= end {
+                break;
             }
             let wait = schedule.next().min(end).saturating_sub(self.now());
             self.turn(Duration::from_nanos(wait).min(SAMPLE))?;
@@ -239,7 +240,8 @@ impl<'a> Drive<'a> {
                     let has_room = connection.has_room(requests.len(known.revision));
                     if has_room {
                         let revision = known.revision;
-                        connection.begin(slot, Ends::Now, |out| requests.write(slot, revision, out));
+                        connection
+                            .begin(slot, Ends::Now, |out| requests.write(slot, revision, out));
                     }
                     has_room
                 }
@@ -340,7 +342,7 @@ impl<'a> Drive<'a> {
         if self.pool.peers.iter().any(super::pool::Peer::is_of_use) {
             return Ok(());
         }
-        let why = self.tally.first_failure.as_deref().unwrap_or("nothing failed before");
+        let why = self.tally.last_failure.as_ref().unwrap_or(&Failure::Lost);
         Err(std::io::Error::other(format!("every connection broke: {why}")))
     }
 

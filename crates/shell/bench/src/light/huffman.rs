@@ -45,11 +45,8 @@ struct Code {
 static CODE: Code = code();
 
 const fn code() -> Code {
-    let mut code = Code {
-        codes: [0; SYMBOLS],
-        symbols: [0; SYMBOLS],
-        lengths: [(0, 0, 0); LONGEST + 1],
-    };
+    let mut code =
+        Code { codes: [0; SYMBOLS], symbols: [0; SYMBOLS], lengths: [(0, 0, 0); LONGEST + 1] };
     let (mut next, mut place, mut length) = (0_u32, 0_u16, 1);
     while length <= LONGEST {
         next <<= 1;

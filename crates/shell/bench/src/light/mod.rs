@@ -101,7 +101,7 @@ pub struct Plan {
 pub struct Report {
     /// The same figures as the full generator's, and in an open loop how late calls were sent.
     pub figures: Figures,
-    /// How the first operation that failed did so.
+    /// How the first measured operation that failed did so.
     pub first_failure: Option<String>,
 }
 
@@ -115,7 +115,8 @@ impl Plan {
         {
             return Err(format!("{in_flight} in flight: it must be 1 to {MAX_OUTSTANDING}"));
         }
-        if let (Pace::Closed { in_flight }, Work::Calls(Shape::CompareAndPut)) = (self.pace, self.work)
+        if let (Pace::Closed { in_flight }, Work::Calls(Shape::CompareAndPut)) =
+            (self.pace, self.work)
             && in_flight as u64 > self.keys
         {
             return Err(format!("{in_flight} in flight want as many keys, each its own"));

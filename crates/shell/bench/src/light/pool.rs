@@ -107,10 +107,8 @@ impl Pool {
         // A time of zero would switch the timer off.
         let time = time.max(Duration::from_nanos(1));
         let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let value = Timespec {
-            tv_sec: time.as_secs() as i64,
-            tv_nsec: i64::from(time.subsec_nanos()),
-        };
+        let value =
+            Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) };
         let timer = Itimerspec { it_interval: zero, it_value: value };
         rustix::time::timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &timer)?;
         self.take_events(None, ready)
@@ -122,10 +120,8 @@ impl Pool {
     /// The system's.
     pub fn wait_ms(&mut self, ms: u32, ready: &mut Vec<Ready>) -> std::io::Result<()> {
         let time = Duration::from_millis(u64::from(ms));
-        let time = Timespec {
-            tv_sec: time.as_secs() as i64,
-            tv_nsec: i64::from(time.subsec_nanos()),
-        };
+        let time =
+            Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) };
         self.take_events(Some(&time), ready)
     }
 

@@ -59,8 +59,10 @@ pub struct Tally {
     pub latency: Histogram,
     /// How many failed.
     pub failed: u64,
-    /// How the first of them failed, measured or not.
+    /// How the first of them failed.
     pub first_failure: Option<String>,
+    /// How the last one failed that was measured or not.
+    pub last_failure: Option<Failure>,
     /// Operations that are not over.
     pub outstanding: u64,
     /// The time that is measured.
@@ -79,6 +81,7 @@ impl Tally {
             latency: Histogram::default(),
             failed: 0,
             first_failure: None,
+            last_failure: None,
             outstanding: 0,
             measured,
             meaning,
@@ -114,7 +117,8 @@ impl Tally {
                 self.fail_all(slot, &why, now);
             }
             (Event::Ended(outcome), _) => {
-                let not_done = known.not_done.take().map_or(Ok(()), |why| Err(Failure::NotDone(why)));
+                let not_done =
+                    known.not_done.take().map_or(Ok(()), |why| Err(Failure::NotDone(why)));
                 self.finish(slot, outcome.and(not_done), now);
             }
         }
@@ -136,19 +140,22 @@ impl Tally {
         // A message that nobody asked for answers nothing.
         let Some(began) = self.slots[slot as usize].sent.pop_front() else { return };
         self.outstanding -= 1;
-        self.count(outcome.as_ref().map(|()| ()), began, now);
+        self.count(outcome.as_ref().copied(), began, now);
         self.ended.push(slot);
     }
 
     fn count(&mut self, outcome: Result<(), &Failure>, began: u64, now: u64) {
-        if let (Err(why), None) = (outcome, &self.first_failure) {
-            self.first_failure = Some(why.to_string());
+        if let Err(why) = outcome {
+            self.last_failure = Some(why.clone());
         }
         let at = if self.counted == Counted::Ended { now } else { began };
         if self.measured.contains(&at) {
             match outcome {
                 Ok(()) => self.latency.add(now.saturating_sub(began)),
-                Err(_) => self.failed += 1,
+                Err(why) => {
+                    self.failed += 1;
+                    self.first_failure.get_or_insert_with(|| why.to_string());
+                }
             }
         }
     }
