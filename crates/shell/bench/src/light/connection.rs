@@ -108,7 +108,7 @@ struct Call {
     bytes: u64,
     /// The beginning of a message, if messages are shown.
     kept: Vec<u8>,
-    failure: Option<Failure>,
+    failure: Option<Box<Failure>>,
     has_status: bool,
 }
 
@@ -484,16 +484,16 @@ impl Call {
     fn field(&mut self, name: &[u8], value: &[u8]) {
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
         match name {
-            b":status" if value != b"200" => self.failure = Some(Failure::Http(text(value))),
+            b":status" if value != b"200" => self.fail(Failure::Http(text(value))),
             b"grpc-status" => {
                 self.has_status = true;
                 // What HTTP refuses stays refused.
                 if value != b"0" && self.failure.is_none() {
-                    self.failure = Some(Failure::Status(text(value), String::new()));
+                    self.fail(Failure::Status(text(value), String::new()));
                 }
             }
             b"grpc-message" => {
-                if let Some(Failure::Status(_, message)) = &mut self.failure {
+                if let Some(Failure::Status(_, message)) = self.failure.as_deref_mut() {
                     *message = text(value);
                 }
             }
@@ -501,9 +501,14 @@ impl Call {
         }
     }
 
+    #[cold]
+    fn fail(&mut self, why: Failure) {
+        self.failure = Some(Box::new(why));
+    }
+
     fn outcome(&mut self) -> Result<(), Failure> {
         match self.failure.take() {
-            Some(failure) => Err(failure),
+            Some(failure) => Err(*failure),
             None if !self.has_status => Err(Failure::NoStatus),
             None if self.bytes < PREFIX_BYTES as u64 => Err(Failure::NoMessage),
             None => Ok(()),

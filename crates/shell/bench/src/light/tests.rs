@@ -424,7 +424,7 @@ fn server(how: fn(usize) -> Answer) -> u16 {
     let port = listener.local_addr().unwrap().port();
     listener.set_nonblocking(true).unwrap();
     std::thread::spawn(move || {
-        block_on(async {
+        block_on::<()>(async {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             loop {
                 let (io, _) = listener.accept().await?;
@@ -432,7 +432,6 @@ fn server(how: fn(usize) -> Answer) -> u16 {
                 tokio::task::spawn_local(serve(io, builder, how, Seen::default()));
             }
         })
-        .map(|()| ())
     });
     port
 }
