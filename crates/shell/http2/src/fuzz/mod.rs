@@ -133,13 +133,23 @@ fn decode(
 mod tests {
     use super::*;
 
-    #[test]
-    fn random_clients_get_the_same_answers_however_their_bytes_come() {
-        for seed in 0..1_000 {
+    fn compare_all(seeds: std::ops::Range<u64>) {
+        for seed in seeds {
             let sent = traffic::written_by(&mut traffic::Choices::random(seed));
             let result = std::panic::catch_unwind(|| compare(&sent));
             assert!(result.is_ok(), "seed {seed}");
         }
+    }
+
+    #[test]
+    fn random_clients_get_the_same_answers_however_their_bytes_come() {
+        compare_all(0..1_000);
+    }
+
+    #[ignore = "minutes: for whoever changes the connection"]
+    #[test]
+    fn many_random_clients_get_the_same_answers_however_their_bytes_come() {
+        compare_all(1_000..200_000);
     }
 
     #[test]
