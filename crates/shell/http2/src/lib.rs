@@ -3,6 +3,8 @@
 mod connection;
 mod error;
 mod frame;
+#[doc(hidden)]
+pub mod fuzz;
 mod hpack;
 mod limits;
 mod protocol;

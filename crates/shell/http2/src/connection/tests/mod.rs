@@ -2,6 +2,5 @@
 
 mod hostile;
 mod kit;
-mod random;
 mod reactions;
 mod sending;
