@@ -181,7 +181,7 @@ fn measure(name: &str, deadline: Deadline, answer: Answer, cached_blocks: usize)
     frame(&mut first, 4, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]);
     let mut client = Client::default();
     let mut id = 1;
-    let mut stamp = 4_000_000_u32;
+    let mut stamp = 0_u32;
     let mut best = Duration::MAX;
     run(&mut connection, &first, answer);
     for _ in 0..ROUNDS {
@@ -189,8 +189,9 @@ fn measure(name: &str, deadline: Deadline, answer: Answer, cached_blocks: usize)
         for _ in 0..READS {
             let mut read = Vec::new();
             for _ in 0..CALLS {
-                stamp -= 7;
-                let block = client.block(matches!(deadline, Deadline::Fresh).then_some(stamp));
+                stamp = (stamp + 7) % 99_991;
+                let block =
+                    client.block(matches!(deadline, Deadline::Fresh).then_some(4_900_000 + stamp));
                 frame(&mut read, 1, 4, id, &block);
                 frame(&mut read, 0, 1, id, &[7; 75]);
                 id += 2;
