@@ -244,7 +244,7 @@ mod tests {
             }
             assert_eq!(streams.find(removed), None);
             assert_eq!(streams.len(), model.len());
-            for known in [id, id - 2, id / 2 | 1, 1, 3] {
+            for known in [id, id - 2, (id / 2) | 1, 1, 3] {
                 assert_eq!(streams.find(known), model.get(&known).copied(), "{known}");
                 assert_eq!(streams.find(known + 1), None, "{known}");
             }

@@ -273,11 +273,3 @@ pub fn envelopes() -> Vec<Vec<u8>> {
     odd[4] += 1;
     vec![[&plain[..], &plain[..]].concat(), zipped.to_vec(), odd]
 }
-
-/// An HTTP/2 connection's first frames.
-#[must_use]
-pub fn frames() -> Vec<Vec<u8>> {
-    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-    let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
-    vec![[&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings, &ping, &ping].concat()]
-}

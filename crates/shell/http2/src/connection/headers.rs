@@ -137,6 +137,7 @@ impl<P: Protocol> Connection<P> {
         }
         let epoch = self.decoder.epoch();
         let mut list = List::new(self.limits.header_list_bytes);
+        self.check_size(block, &list)?;
         let left = self.decode(block, &mut list)?;
         if !ends_headers {
             self.gather(head.id, ends_stream, Some((list, left)));
@@ -176,6 +177,7 @@ impl<P: Protocol> Connection<P> {
         if list.state == State::Malformed {
             return self.fail(Code::PROTOCOL_ERROR, "a malformed field in a block that goes on");
         }
+        self.check_size(payload, &list)?;
         let mut cut = std::mem::take(&mut gathering.cut);
         cut.extend_from_slice(payload);
         let left = self.decode(&cut, &mut list)?.len();
@@ -195,11 +197,16 @@ impl<P: Protocol> Connection<P> {
         Ok(None)
     }
 
-    /// Decodes a piece of a block; what is left is a field that was cut.
-    fn decode<'b>(&mut self, mut piece: &'b [u8], list: &mut List<P>) -> Result<&'b [u8], Fatal> {
+    /// Whoever sends twice what may come, or goes on when nothing may, is not worth following.
+    fn check_size(&mut self, piece: &[u8], list: &List<P>) -> Result<(), Fatal> {
         if piece.len() > list.left.saturating_mul(2) {
             return self.fail(Code::PROTOCOL_ERROR, "a header list that is far too long");
         }
+        Ok(())
+    }
+
+    /// Decodes a piece of a block; what is left is a field that was cut.
+    fn decode<'b>(&mut self, mut piece: &'b [u8], list: &mut List<P>) -> Result<&'b [u8], Fatal> {
         match self.decoder.decode(&mut piece, list) {
             Ok(()) => Ok(piece),
             Err(Error::Cut | Error::Malformed) => {

@@ -25,6 +25,12 @@ fn small_limits() -> Limits {
     }
 }
 
+/// What some client sends: seeds for [`frames`].
+#[must_use]
+pub fn client_bytes(seed: u64) -> Vec<u8> {
+    traffic::written_by(&mut traffic::Choices::random(seed)).concat()
+}
+
 /// Any bytes as what a client sends.
 pub fn frames(bytes: &[u8]) {
     let limits = Limits { unsent_bytes: 1_000, ..small_limits() };

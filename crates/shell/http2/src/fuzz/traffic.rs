@@ -9,7 +9,6 @@ const MOST_FRAMES: usize = 80;
 /// A row of choices: of a fuzzer's bytes, or random ones.
 pub(super) enum Choices<'a> {
     Given(&'a [u8]),
-    #[cfg(test)]
     Random(u64),
 }
 
@@ -18,7 +17,6 @@ impl<'a> Choices<'a> {
         Self::Given(bytes)
     }
 
-    #[cfg(test)]
     pub(super) fn random(seed: u64) -> Self {
         Self::Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
@@ -31,7 +29,6 @@ impl<'a> Choices<'a> {
                 *bytes = rest;
                 u32::from(first) % n
             }
-            #[cfg(test)]
             Self::Random(state) => {
                 // Knuth's MMIX.
                 let next = state.wrapping_mul(6_364_136_223_846_793_005);
@@ -44,7 +41,6 @@ impl<'a> Choices<'a> {
     fn is_empty(&self) -> bool {
         match self {
             Self::Given(bytes) => bytes.is_empty(),
-            #[cfg(test)]
             Self::Random(_) => false,
         }
     }

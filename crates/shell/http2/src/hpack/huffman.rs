@@ -145,7 +145,7 @@ mod tests {
             let (code, length) = code(usize::from(*byte));
             bits += &format!("{code:0width$b}", width = length as usize);
         }
-        while bits.len() % 8 != 0 {
+        while !bits.len().is_multiple_of(8) {
             bits.push('1');
         }
         let byte = |eight: &[u8]| u8::from_str_radix(std::str::from_utf8(eight).unwrap(), 2);

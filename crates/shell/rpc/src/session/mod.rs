@@ -39,8 +39,9 @@ use unary::{Gathering, Pending};
 
 use crate::Settings;
 
-/// The largest number that is told as a limit of calls: clients read it as a signed one.
+/// No limit of calls, and the largest that may be told: clients read it as a signed number.
 //= etcd 3.7.3: server/embed/serve.go#configureHttpServer
+const UNLIMITED_STREAMS: u32 = u32::MAX;
 const MAX_STREAMS: u32 = i32::MAX as u32;
 
 /// What a stream is busy with.
@@ -74,10 +75,11 @@ pub(crate) struct Session {
 
 impl Session {
     fn new(settings: Rc<Settings>, metrics: Arc<Metrics>) -> Rc<Self> {
-        let limits = Limits {
-            concurrent_streams: settings.max_concurrent_streams.min(MAX_STREAMS),
-            ..Limits::default()
+        let concurrent_streams = match settings.max_concurrent_streams {
+            UNLIMITED_STREAMS => UNLIMITED_STREAMS,
+            limit => limit.min(MAX_STREAMS),
         };
+        let limits = Limits { concurrent_streams, ..Limits::default() };
         Rc::new(Self {
             wire: RefCell::new(Connection::new(limits)),
             pending: RefCell::default(),
