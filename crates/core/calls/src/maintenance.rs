@@ -235,12 +235,15 @@ pub(crate) fn finish_defragment(
     out: &mut Encoded,
 ) -> Result<Answer, Status> {
     member.measure(Measure::Defragmented(member.now().since(finish.began)));
-    let ended = match reply {
+    let ended: Result<(), Status> = match reply {
         Reply::Failed(why) => Err(internal(why)),
         Reply::Refused(error) => Err(error.into()),
         _ => Ok(()),
     };
-    let told = ended.as_ref().map(|()| ()).map_err(|status: &Status| &*status.message);
+    let told = match &ended {
+        Ok(()) => Ok(()),
+        Err(status) => Err(&*status.message),
+    };
     member.host.log(Event::DefragmentEnded(told));
     ended.map(|()| {
         out.body(0);

@@ -219,7 +219,10 @@ mod tests {
             let distance = jump_distance(depth as u32) as usize;
             assert_eq!(Some(depth - distance), *target, "depth {depth}");
         }
-        assert_eq!((jump_distance(u32::MAX), jump_distance(u32::MAX - 1)), (u32::MAX, (1 << 31) - 1));
+        assert_eq!(
+            (jump_distance(u32::MAX), jump_distance(u32::MAX - 1)),
+            (u32::MAX, (1 << 31) - 1)
+        );
     }
 }
 

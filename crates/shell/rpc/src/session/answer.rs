@@ -1,10 +1,10 @@
 //! Answers on the wire: heads, statuses, messages.
 
+use ::grpc::Encoding;
+use ::grpc::status::{code_text, percent_encode};
 use api::error::{Code, Status};
 use bytes::Bytes;
 use calls::Encoded;
-use ::grpc::Encoding;
-use ::grpc::status::{code_text, percent_encode};
 use http2::{End, Field, ResponseHead, StreamKey};
 
 use super::head::{ContentType, Refusal};

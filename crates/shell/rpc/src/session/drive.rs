@@ -177,7 +177,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, D: Dispatch> Drive<S, D> {
         }
         // What is open when the time has passed and does not end by itself would never end.
         let has_passed = grace.is_elapsed() || grace.as_mut().poll(cx).is_ready();
-        wire.is_drained() || has_passed && !self.session.has_finite_calls() && wire.held_bytes() == 0
+        wire.is_drained()
+            || has_passed && !self.session.has_finite_calls() && wire.held_bytes() == 0
     }
 
     /// Reads once and hands on what was read. Returns whether there was anything.

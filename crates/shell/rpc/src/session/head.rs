@@ -7,9 +7,9 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use ::grpc::Encoding;
 use api::error::{Code, Status};
 use api::method::{self, Row};
-use ::grpc::Encoding;
 use http2::{Protocol, StaticTags, Verdict};
 
 use super::Slot;
@@ -192,7 +192,8 @@ impl Head {
         if self.is_sound() {
             return None;
         }
-        let internal = |http, text: String| Refusal { http, status: Status::new(Code::Internal, text) };
+        let internal =
+            |http, text: String| Refusal { http, status: Status::new(Code::Internal, text) };
         if self.authorities > 1 || self.hosts > 1 {
             return Some(internal(
                 400,
@@ -219,9 +220,7 @@ impl Head {
             let method = String::from_utf8_lossy(self.method.as_deref().unwrap_or(b""));
             return Some(internal(
                 405,
-                format!(
-                    "Received a HEADERS frame with :method \"{method}\" which should be POST"
-                ),
+                format!("Received a HEADERS frame with :method \"{method}\" which should be POST"),
             ));
         }
         Some(Refusal { http: 200, status: late() })
@@ -258,7 +257,8 @@ impl Head {
             Requested::Known(encoding) => Ok(*encoding),
             Requested::Other(name) => {
                 let name = String::from_utf8_lossy(name);
-                let text = format!("grpc: Decompressor is not installed for grpc-encoding {name:?}");
+                let text =
+                    format!("grpc: Decompressor is not installed for grpc-encoding {name:?}");
                 Err(Status::new(Code::Unimplemented, text))
             }
         }

@@ -7,12 +7,12 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
+use ::grpc::{Encoding, Messages};
 use api::error::{Code, Status};
 use api::method::{CallType, Row};
 use bytes::{Buf, Bytes};
 use calls::stream::stopped_reading;
 use calls::{Encoded, Gone, Sink, Source};
-use ::grpc::{Encoding, Messages};
 use http2::StreamKey;
 use tokio::time::Instant;
 

@@ -3,12 +3,12 @@
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
+use ::grpc::{Messages, PREFIX_BYTES};
 use api::error::{Code, Status};
 use api::method::Row;
 use bytes::Bytes;
 use calls::{Answer, Encoded, Finish, Recipient};
 use futures_util::stream::FuturesUnordered;
-use ::grpc::{Messages, PREFIX_BYTES};
 use http2::{Connection, Limits, StreamKey};
 use member::Reply;
 use tokio::time::Instant;
@@ -227,7 +227,8 @@ impl<D: Dispatch> Answering<D> {
                 let slot = Slot::Future(Rc::clone(&channel));
                 let stream = place(&mut self.session.wire.borrow_mut(), call.stream, slot);
                 channel.set_stream(stream);
-                let work = waits::answer(Rc::clone(&self.dispatch), channel, waiting, call.deadline);
+                let work =
+                    waits::answer(Rc::clone(&self.dispatch), channel, waiting, call.deadline);
                 let mut work: Local<'static, ()> = Box::pin(work);
                 // What need not wait is not put among the others.
                 if work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
@@ -287,7 +288,9 @@ impl<D: Dispatch> Answering<D> {
             let mut next: Option<Instant> = None;
             for (key, pending) in &*self.session.pending.borrow() {
                 match pending.call.deadline.filter(|_| pending.finish.is_some()) {
-                    Some(deadline) if deadline <= now => late_calls.push((key, pending.call.clone())),
+                    Some(deadline) if deadline <= now => {
+                        late_calls.push((key, pending.call.clone()))
+                    }
                     Some(deadline) => next = Some(next.map_or(deadline, |n| n.min(deadline))),
                     None => {}
                 }

@@ -4,10 +4,10 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 
+use ::grpc::envelope::prefix;
 use api::error::Status;
 use bytes::{Bytes, BytesMut};
 use calls::{Body, Gone, Pieces, Sink};
-use ::grpc::envelope::prefix;
 use tokio::time::Instant;
 
 use super::stream::{self, Channel, context_canceled};

@@ -108,7 +108,8 @@ fn odd_heads_cost_what_they_cost_at_etcd() {
 /// The number that SETTINGS tell for the calls open at once, if they tell one.
 fn told_limit(server: &Server) -> Option<u32> {
     let mut frames = Frames::connect(server);
-    let settings = std::iter::from_fn(|| frames.next()).find(|f| f.kind == SETTINGS && f.flags == 0);
+    let settings =
+        std::iter::from_fn(|| frames.next()).find(|f| f.kind == SETTINGS && f.flags == 0);
     let payload = settings.expect("a server begins with its settings").payload;
     let limit = payload.chunks(6).find(|setting| setting[..2] == [0, 3])?;
     Some(u32::from_be_bytes(limit[2..].try_into().expect("four bytes")))
