@@ -157,14 +157,30 @@ fn equal(world: &mut World) -> Result<(), String> {
 fn until(
     world: &mut World,
     what: &str,
+    holds: impl FnMut(&World) -> bool,
+) -> Result<(), String> {
+    until_reached(world, what, |_| 0, holds)
+}
+
+/// Steps until something holds. Patience begins anew whenever `reached` is another number: what has
+/// a long way to go may go it.
+fn until_reached(
+    world: &mut World,
+    what: &str,
+    reached: impl Fn(&World) -> i64,
     mut holds: impl FnMut(&World) -> bool,
 ) -> Result<(), String> {
-    let (deadline, last) = (world.now + PATIENCE, world.counts.steps + MAX_STEPS);
+    let limits = |world: &World| (world.now + PATIENCE, world.counts.steps + MAX_STEPS);
+    let (mut at, (mut deadline, mut last)) = (reached(world), limits(world));
     while !holds(world) {
         if world.now > deadline || world.counts.steps > last {
             return Err(format!("no progress after healing: waited in vain until {what}"));
         }
         world.step()?;
+        let now_at = reached(world);
+        if now_at != at {
+            (at, (deadline, last)) = (now_at, limits(world));
+        }
     }
     Ok(())
 }
@@ -243,8 +259,10 @@ fn settle_watches(world: &mut World) -> Result<(), String> {
     let newest = upto(world);
     let begins_later =
         |w: &Watcher| w.lanes.iter().any(|lane| lane.started().is_some_and(|at| at > newest));
+    // A client that takes a hundred bytes at a time needs minutes for what it has missed.
+    let reached = |w: &World| w.watchers.iter().flat_map(|w| &w.lanes).map(|lane| lane.next).sum();
     // By an event or by progress, which clients ask for all the time now.
-    until(world, "every watch has been given everything", |w| {
+    until_reached(world, "every watch has been given everything", reached, |w| {
         w.watchers.iter().all(|w| {
             let all = w.lanes.iter().all(|lane| lane.id.is_some() && lane.next > revision);
             w.stream.is_some() && (all || begins_later(w))
