@@ -165,8 +165,8 @@ fn handler_that_reads(by: &str) -> String {
     let view: String = view.collect();
     let caller = source("src/caller.rs");
     let from = caller.find("pub struct Allowed(());").expect("the permission is there");
-    let end = caller[from..].find("/// Whether users are told apart").expect("what follows it is");
-    let allowed = &caller[from..from + end];
+    let end = caller[from..].find("\n}\n").expect("its one impl ends");
+    let allowed = &caller[from..from + end + 2];
     format!(
         "#![allow(dead_code)]\nmod stubs {{{STUBS}}}\n\
          mod caller {{ #[derive(Clone, Copy)] {allowed} }}\n\
