@@ -166,6 +166,7 @@ fn text(out: &mut Vec<u8>, text: &[u8]) {
 }
 
 //= RFC 7541, 5.1
+#[inline]
 fn integer(out: &mut Vec<u8>, mark: u8, bits: u32, value: usize) {
     let mask = (1_usize << bits) - 1;
     if value < mask {
