@@ -39,8 +39,7 @@ impl<P: Protocol> Connection<P> {
             None if is_whole => self.flow.window(0),
             None => return None,
         };
-        let is_too_long = self.is_too_long(head.fields, Some(head.status));
-        if is_too_long || self.is_too_long(trailers, None) {
+        if self.is_too_long(head.fields, Some(head.status)) {
             return self.reset(stream, Code::INTERNAL_ERROR);
         }
         if self.streams.get(stream).is_none_or(|known| !known.head_sent) {
@@ -60,6 +59,9 @@ impl<P: Protocol> Connection<P> {
             match length {
                 0 => self.out.truncate(at),
                 _ => frame::close_data(&mut self.out, at),
+            }
+            if is_whole && self.is_too_long(trailers, None) {
+                return self.reset(stream, Code::INTERNAL_ERROR);
             }
             if is_whole {
                 self.send_trailers_of(stream.id, true, |encoder, out| {

@@ -14,6 +14,7 @@ mod receive;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::marker::PhantomData;
 
 use crate::frame::{self, HEAD, Head, MAX_ID, MAX_PAYLOAD, kind, setting};
@@ -64,6 +65,14 @@ pub struct Connection<P: Protocol> {
     answered: bool,
     abandoned: usize,
     protocol: PhantomData<fn(P)>,
+}
+
+impl<P: Protocol> fmt::Debug for Connection<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Connection");
+        shown.field("streams", &self.streams.len()).field("last", &self.last);
+        shown.field("failed", &self.failed).finish_non_exhaustive()
+    }
 }
 
 impl<P: Protocol> Connection<P> {

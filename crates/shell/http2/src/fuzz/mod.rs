@@ -50,8 +50,8 @@ pub fn connection(bytes: &[u8]) {
 fn compare(sent: &[Vec<u8>]) {
     let limits = small_limits();
     let plain = Limits { whole_requests: false, cached_blocks: 0, ..limits.clone() };
-    client::check(sent, &limits);
     let bytes = sent.concat();
+    client::check(&bytes, &limits);
     let whole = app::run([&bytes[..]], &limits);
     // Single bytes of much would take long: what is left of a frame is copied each time.
     let smallest = 1 + bytes.len() / 3_000;
@@ -155,7 +155,7 @@ mod tests {
     #[ignore = "minutes: for whoever changes the connection"]
     #[test]
     fn many_random_clients_get_the_same_answers_however_their_bytes_come() {
-        compare_all(1_000..200_000);
+        compare_all(1_000..50_000);
     }
 
     #[test]

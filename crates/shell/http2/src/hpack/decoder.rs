@@ -93,13 +93,20 @@ impl<T: Clone> Decoder<T> {
 
     /// Decodes one field or change of size.
     fn one(&mut self, block: &mut &[u8], sink: &mut impl Sink<T>) -> Result<(), Error> {
-        let first = *block.first().ok_or(Error::Cut)?;
+        let (&first, rest) = block.split_first().ok_or(Error::Cut)?;
         if first & 0xe0 == 0x20 {
             return self.resize(block);
         }
         match first {
             0x80.. => {
-                let number = integer(block, 7)?;
+                let number = match first {
+                    // Nearly all of them.
+                    ..0xff => {
+                        *block = rest;
+                        u64::from(first & 0x7f)
+                    }
+                    0xff => integer(block, 7)?,
+                };
                 let found = lookup(self.known, &self.table, number)?;
                 emit(sink, found.class, found.tag, found.name, found.value);
             }
@@ -181,6 +188,7 @@ enum Keep {
     No,
 }
 
+#[inline]
 fn emit<T>(sink: &mut impl Sink<T>, class: Class, tag: &T, name: &[u8], value: &[u8]) {
     if sink.is_open() {
         sink.field(class, tag, name, value, name.len() + value.len() + ENTRY_OVERHEAD);
@@ -189,6 +197,7 @@ fn emit<T>(sink: &mut impl Sink<T>, class: Class, tag: &T, name: &[u8], value: &
 
 /// The field of a number: the static table's come first.
 //= RFC 7541, 2.3.3
+#[inline]
 fn lookup<'a, T>(
     known: &'static [T],
     table: &'a DynamicTable<T>,
@@ -207,6 +216,7 @@ fn lookup<'a, T>(
 /// Takes an integer off a block that begins in the last `bits` of its first byte.
 //= RFC 7541, 5.1
 //= grpc-go 1.82: golang.org/x/net/http2/hpack/hpack.go#readVarInt
+#[inline]
 fn integer(block: &mut &[u8], bits: u32) -> Result<u64, Error> {
     let mask = (1 << bits) - 1;
     let (&first, mut rest) = block.split_first().ok_or(Error::Cut)?;

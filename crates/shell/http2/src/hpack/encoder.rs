@@ -28,8 +28,24 @@ impl Entry {
         &self.text[..self.name]
     }
 
-    fn value(&self) -> &[u8] {
-        &self.text[self.name..]
+    /// Whether it is this field.
+    fn is(&self, field: &Field<'_>) -> bool {
+        self.text.len() == field.name.len() + field.value.len()
+            && self.name == field.name.len()
+            && is_same(&self.text[..self.name], field.name)
+            && is_same(&self.text[self.name..], field.value)
+    }
+}
+
+/// Compares texts of the same length. They are short and looked at several times for each answer,
+/// for which a call of the library's comparison would be dear.
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    match (one.last_chunk::<8>(), other.last_chunk::<8>()) {
+        (Some(end), Some(other_end)) => {
+            let (whole, other_whole) = (one.as_chunks::<8>().0, other.as_chunks::<8>().0);
+            end == other_end && whole.iter().zip(other_whole).all(|(one, other)| one == other)
+        }
+        _ => one.iter().zip(other).all(|(one, other)| one == other),
     }
 }
 
@@ -100,16 +116,12 @@ impl Encoder {
 
     /// Appends a field.
     pub(crate) fn field(&mut self, out: &mut Vec<u8>, field: &Field<'_>) {
-        let newest = FIRST_DYNAMIC + self.entries.len();
-        let mut name = static_name(field.name);
-        for (age, entry) in self.entries.iter().enumerate() {
-            if entry.name() == field.name {
-                if entry.value() == field.value {
-                    return integer(out, 0x80, 7, newest - 1 - age);
-                }
-                name = name.or(Some(newest - 1 - age));
-            }
+        let newest = FIRST_DYNAMIC + self.entries.len() - 1;
+        if let Some(age) = self.entries.iter().position(|entry| entry.is(field)) {
+            return integer(out, 0x80, 7, newest - age);
         }
+        let same_name = || self.entries.iter().position(|entry| entry.name() == field.name);
+        let name = static_name(field.name).or_else(|| Some(newest - same_name()?));
         let size = field.name.len() + field.value.len() + ENTRY_OVERHEAD;
         let fits = self.size + size <= self.max_size && self.entries.len() < MOST_ENTRIES;
         if field.indexing == Indexing::Indexed && fits {
@@ -154,6 +166,7 @@ fn text(out: &mut Vec<u8>, text: &[u8]) {
 }
 
 //= RFC 7541, 5.1
+#[inline]
 fn integer(out: &mut Vec<u8>, mark: u8, bits: u32, value: usize) {
     let mask = (1_usize << bits) - 1;
     if value < mask {

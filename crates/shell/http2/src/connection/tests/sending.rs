@@ -318,6 +318,14 @@ fn a_list_that_the_client_does_not_take_resets_the_stream() {
     client.server.trailers(stream, &[Field::literal(b"grpc-message", &[b'x'; 100])]);
     let said = ["RST_STREAM 3 INTERNAL_ERROR", "HEADERS 5", "RST_STREAM 5 INTERNAL_ERROR"];
     assert_eq!(client.said(), said);
+    // The end is looked at when it comes.
+    let request = [headers(7, POST), last_data(7, b"")].concat();
+    let too_long = &[Field::literal(b"grpc-message", &[b'x'; 100])];
+    client.send_with(&request, |server, event| {
+        let Event::Whole { stream, .. } = event else { panic!("{event:?}") };
+        server.answer(*stream, &short, |out| out.extend_from_slice(b"abc"), too_long);
+    });
+    assert_eq!(client.said(), ["HEADERS 7", "DATA 7 3", "RST_STREAM 7 INTERNAL_ERROR"]);
 }
 
 #[test]
