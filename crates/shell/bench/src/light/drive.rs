@@ -129,7 +129,8 @@ impl<'a> Drive<'a> {
         match &self.asked {
             Asked::Calls(_) => {
                 for number in 0..in_flight {
-                    let peer = number % self.plan.connections;
+                    // Those of a connection are neighbours in memory, and used together.
+                    let peer = number * self.plan.connections / in_flight;
                     self.tally.slots.push(Slot::on(peer));
                     self.offer(number as u32, now);
                 }

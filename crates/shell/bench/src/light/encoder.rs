@@ -118,7 +118,8 @@ impl Field {
     fn new(name: &str, value: &str) -> Self {
         let known = match name {
             ":authority" => 1,
-            ":path" => 4,
+            // The last of two, as x/net finds it.
+            ":path" => 5,
             "content-type" => 31,
             "user-agent" => 58,
             _ => 0,

@@ -184,6 +184,41 @@ fn header_blocks_say_what_grpc_go_says_whatever_size_the_table_has() {
 }
 
 #[test]
+fn header_blocks_are_those_of_grpc_gos_encoder() {
+    // What x/net's hpack.Encoder makes of the same fields: they are inserted by the first call and
+    // indexed from the second on, until the 74th, for which they have left the table.
+    let of_go = [
+        (
+            1,
+            "8386458f60a924882d9dcb6571af9b8b1aed4f418a089d5c0b8170dc132ebf5f8b1d75d0620d263d4c4d65\
+             647a8a9acac8b4c7602bbc25c340027465864d833505b11f40899acac8b24d494f6a7f8669f7da032f5b40\
+             8d25062d495875996ee5b1063d5f03332e37",
+        ),
+        (2, "8386c4c3c2c1c07f008669f7c0cb2edbbf"),
+        (73, "8386ff0cff0bff0aff09ff087e8669f7dc79976dff07"),
+        (
+            74,
+            "8386458f60a924882d9dcb6571af9b8b1aed4f418a089d5c0b8170dc132ebf5f8b1d75d0620d263d4c4d65\
+             647a8a9acac8b4c7602bbc25c340027465864d833505b11f7f048669f7d90b2e5b408d25062d495875996e\
+             e5b1063d5f03332e37",
+        ),
+        (75, "8386c4c3c2c1c07f008669f7df680f5bbf"),
+    ];
+    let mut encoder = Encoder::new("127.0.0.1:2379", PATH, Deadlines::Each(7));
+    let mut block = Vec::new();
+    let mut written = 0;
+    for (number, expected) in of_go {
+        while written < number {
+            block.clear();
+            encoder.write(&mut block);
+            written += 1;
+        }
+        let hex: String = block.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, expected, "call {number}");
+    }
+}
+
+#[test]
 fn streams_have_no_deadline() {
     let mut encoder = Encoder::new("localhost", PATH, Deadlines::None);
     let mut blocks: Vec<Vec<u8>> = (0..3).map(|_| Vec::new()).collect();
