@@ -40,6 +40,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "request", run: wire::requests, seeds: wire::request_seeds },
     Target { name: "envelope", run: grpc::messages::fuzz, seeds: wire::envelopes },
     Target { name: "frames", run: rpc::fuzz_frames, seeds: wire::frames },
+    Target { name: "answers", run: bench::light::fuzz_answers, seeds: wire::answers },
     Target { name: "http-target", run: rpc::fuzz_targets, seeds: text::targets },
     Target { name: "metadata", run: text::metadata, seeds: text::metadata_seeds },
     Target { name: "configuration", run: text::configuration, seeds: text::configurations },

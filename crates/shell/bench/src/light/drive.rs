@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::connection::{Connection, Ends, Failure, Reading};
+use super::call::Failure;
+use super::connection::{Connection, Ends, Reading};
 use super::encoder::{Deadlines, Encoder};
 use super::message::Requests;
 use super::pool::{Pool, Ready};

@@ -15,11 +15,13 @@
 //! breaks stays away, its calls have failed), messages longer than a frame of 16 KB, watches.
 //! It trusts the server as far as a measurement must: what breaks the protocol ends the connection.
 
+pub mod call;
 pub mod connection;
 pub mod decoder;
 mod drive;
 pub mod encoder;
 pub mod frame;
+mod fuzz;
 pub mod huffman;
 pub mod message;
 pub mod pool;
@@ -34,6 +36,7 @@ use api::etcdserverpb::{LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveReq
 use bytes::Bytes;
 
 pub use drive::MAX_OUTSTANDING;
+pub use fuzz::fuzz_answers;
 
 use crate::client::{self, envelope};
 use crate::figures::Figures;

@@ -1,9 +1,10 @@
 //! What the calls of a run came to.
 
-use super::connection::{Event, Failure};
+use std::collections::VecDeque;
+
+use super::call::{Event, Failure};
 use super::message::{Put, put_of, ttl_of};
 use crate::histogram::Histogram;
-use std::collections::VecDeque;
 
 /// What answers mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

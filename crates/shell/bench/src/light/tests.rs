@@ -8,7 +8,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-use super::connection::{Connection, Ends, Event, Failure, Reading};
+use super::call::{Event, Failure};
+use super::connection::{Connection, Ends, Reading};
 use super::encoder::{Deadlines, Encoder, TABLE_BYTES};
 use super::frame::{self, HEAD_BYTES, Head, flag, kind};
 use super::{Pace, Plan, Work, run};
