@@ -193,7 +193,7 @@ impl Encoder {
         }
         if let Deadlines::Each(number) = self.deadlines {
             self.write_timeout(number, out);
-            self.deadlines = Deadlines::Each(number + 1);
+            self.deadlines = Deadlines::Each(number.wrapping_add(1));
         }
         for place in BEFORE_TIMEOUT..self.fields.len() {
             self.write_field(place, out);

@@ -1,6 +1,7 @@
-//! A load generator that is not the bottleneck: well below a microsecond of its own per call where
-//! the full one ([`crate::load`]) needs four, so that the server sees the batches that fast clients
-//! send, and not those that a slow generator lets through.
+//! A load generator that is not the bottleneck: it spends about as much per call as a server that
+//! only answers, most of it in the kernel, and a fraction of what the full one ([`crate::load`])
+//! needs. So the server sees the batches that fast clients send, and not those that a slow
+//! generator lets through.
 //!
 //! One thread, plain sockets behind one poller. A request is a header block as grpc-go writes it
 //! ([`encoder`]: its fields, its dynamic table, a deadline that differs from call to call) and a

@@ -482,7 +482,7 @@ fn plan(port: u16, pace: Pace) -> Plan {
         time: Duration::from_millis(200),
         keys: 10,
         value_bytes: 100,
-        seed: 1,
+        seed: u64::MAX,
     }
 }
 
@@ -505,6 +505,46 @@ fn an_open_loop_leaves_out_no_call() {
     // A fifth of a second.
     assert_eq!((figures.get("per_second"), figures.get("failed")), (Some(500.0), Some(0.0)));
     assert!(figures.get("late_p99_us").is_some());
+}
+
+/// Says that it is an HTTP/2 server, and hangs up when it is asked something.
+fn rude_server() -> u16 {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let mut client = client.unwrap();
+            let mut settings = Vec::new();
+            frame::settings(&mut settings, &[]);
+            client.write_all(&settings).unwrap();
+            std::thread::spawn(move || {
+                let (mut seen, mut buffer) = (0, [0; 4_096]);
+                // The greeting is shorter than a put.
+                while seen < 200 {
+                    match client.read(&mut buffer) {
+                        Ok(count) if count > 0 => seen += count,
+                        _ => break,
+                    }
+                }
+            });
+        }
+    });
+    port
+}
+
+#[test]
+fn connections_that_break_fail_their_calls_and_end_the_run_with_the_last() {
+    for pace in [Pace::Closed { in_flight: 10 }, Pace::Open { per_second: 500 }] {
+        let why = run(&plan(rude_server(), pace)).unwrap_err().to_string();
+        assert_eq!(why, "every connection broke: the connection broke", "{pace:?}");
+    }
+    // One of two servers: what it was given has failed, the rest goes on.
+    let plan = plan(rude_server(), Pace::Open { per_second: 500 });
+    let ports = vec![plan.ports[0], server(|_| Answer::Status("0"))];
+    let figures = run(&Plan { ports, ..plan }).unwrap().figures;
+    assert!(figures.get("failed").unwrap() > 0.0);
+    assert!(figures.get("per_second").unwrap() > 0.0);
 }
 
 #[test]
