@@ -220,6 +220,27 @@ fn header_blocks_are_those_of_grpc_gos_encoder() {
 }
 
 #[test]
+fn a_smaller_table_is_announced_as_grpc_gos_encoder_does() {
+    // A table of 60 bytes holds one field at a time, and few of them at all.
+    let of_go = [
+        "3f1d8386458f60a924882d9dcb6571af9b8b1aed4f418a089d5c0b8170dc132ebf5f8b1d75d0620d\
+             263d4c4d65647a8a9acac8b4c7602bbc25c340027465864d833505b11f40899acac8b24d494f6a7f\
+             8669f7da032f5b408d25062d495875996ee5b1063d5f03332e37",
+        "8386458f60a924882d9dcb6571af9b8b1aed4f418a089d5c0b8170dc132ebf5f8b1d75d0620d263d\
+             4c4d65647a8a9acac8b4c7602bbc25c340027465864d833505b11f40899acac8b24d494f6a7f8669\
+             f7c0cb2edb408d25062d495875996ee5b1063d5f03332e37",
+    ];
+    let mut encoder = Encoder::new("127.0.0.1:2379", PATH, Deadlines::Each(7));
+    encoder.set_table_size(60);
+    for expected in of_go {
+        let mut block = Vec::new();
+        encoder.write(&mut block);
+        let hex: String = block.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, expected);
+    }
+}
+
+#[test]
 fn streams_have_no_deadline() {
     let mut encoder = Encoder::new("localhost", PATH, Deadlines::None);
     let mut blocks: Vec<Vec<u8>> = (0..3).map(|_| Vec::new()).collect();
