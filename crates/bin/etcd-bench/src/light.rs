@@ -31,8 +31,8 @@ pub struct LightArgs {
     #[arg(long, default_value_t = 10)]
     streams: usize,
     /// Seconds to measure.
-    #[arg(long, default_value_t = 5.0)]
-    seconds: f64,
+    #[arg(long, default_value = "5", value_parser = crate::seconds)]
+    seconds: Duration,
     /// Different keys.
     #[arg(long, default_value_t = 10_000)]
     keys: u64,
@@ -61,7 +61,7 @@ pub fn run(args: &LightArgs) -> Result<(), String> {
         work,
         pace,
         connections: args.connections,
-        time: Duration::from_secs_f64(args.seconds.clamp(0.1, 3_600.0)),
+        time: args.seconds,
         keys: args.keys,
         value_bytes: args.value_bytes,
         seed: args.seed,

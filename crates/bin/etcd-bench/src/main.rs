@@ -52,8 +52,8 @@ struct LoadArgs {
     #[arg(long, default_value_t = 1000)]
     in_flight: usize,
     /// Seconds to measure.
-    #[arg(long, default_value_t = 5.0)]
-    seconds: f64,
+    #[arg(long, default_value = "5", value_parser = seconds)]
+    seconds: Duration,
     /// Different keys.
     #[arg(long, default_value_t = 10_000)]
     keys: u64,
@@ -111,6 +111,15 @@ fn main() -> ExitCode {
     }
 }
 
+/// Seconds from a tenth to an hour.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|e| format!("{e}"))?;
+    if !(0.1..=3_600.0).contains(&seconds) {
+        return Err("it must be from 0.1 to 3600".to_owned());
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
 fn load(args: &LoadArgs) -> Result<(), String> {
     let shape = Shape::ALL.into_iter().find(|(name, _)| *name == args.shape);
     let (_, shape) = shape.ok_or_else(|| format!("unknown shape {:?}", args.shape))?;
@@ -120,7 +129,7 @@ fn load(args: &LoadArgs) -> Result<(), String> {
         shape,
         connections: args.connections.max(1),
         in_flight: args.in_flight.max(1),
-        time: Duration::from_secs_f64(args.seconds.clamp(0.1, 3_600.0)),
+        time: args.seconds,
         keys: args.keys.max(1),
         value_bytes: args.value_bytes,
         seed: args.seed,

@@ -143,6 +143,13 @@ pub enum Event<'a> {
     },
     /// The hash of a compaction was compared with others'.
     CompactionHash(CompactionHash<'a>),
+    /// A client asked for maintenance.
+    Maintenance(MaintenanceEvent<'a>),
+}
+
+/// What became of maintenance that a client asked for.
+#[derive(Clone, Copy, Debug)]
+pub enum MaintenanceEvent<'a> {
     /// A client asked for a defragmentation.
     DefragmentRequested,
     /// It is over; why it failed, if it did.

@@ -1,8 +1,8 @@
 //! Load generators for any etcd, and a comparison of two: closed loops, fixed rates and streams
 //! over plain HTTP/2.
 //!
-//! Owns a small gRPC client of few microseconds per request ([`client`]), a [`light`] generator of
-//! well below one that knows nothing else, what is asked ([`shape`], [`load`], [`streams`],
+//! Owns a small gRPC client of few microseconds per request ([`client`]), a [`light`] generator
+//! that spends a fraction of that, what is asked ([`shape`], [`load`], [`streams`],
 //! [`million`], [`trouble`]), what is measured ([`process`] for the server's CPU and memory,
 //! [`meter`], [`histogram`] for latencies, [`figures`]), and the table of [`cases`] with their
 //! goals, which [`compare`] runs against two servers in turn, or three members of each

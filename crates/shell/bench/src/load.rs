@@ -110,7 +110,7 @@ pub async fn run(load: &Load) -> std::io::Result<Figures> {
             let slot = Slot {
                 number,
                 keys: load.keys,
-                entropy: SplitMix::new(load.seed * 1_000_003 + number),
+                entropy: SplitMix::new(load.seed.wrapping_mul(1_000_003).wrapping_add(number)),
                 revision: 0,
             };
             let work = turn(open.clone(), Rc::clone(&shared), load.shape, slot, value.clone());

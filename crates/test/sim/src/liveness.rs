@@ -154,11 +154,7 @@ fn equal(world: &mut World) -> Result<(), String> {
 }
 
 /// Steps until something holds.
-fn until(
-    world: &mut World,
-    what: &str,
-    holds: impl FnMut(&World) -> bool,
-) -> Result<(), String> {
+fn until(world: &mut World, what: &str, holds: impl FnMut(&World) -> bool) -> Result<(), String> {
     until_reached(world, what, |_| 0, holds)
 }
 

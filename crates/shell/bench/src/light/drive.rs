@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::connection::{Connection, Ends, Failure, Reading};
+use super::call::Failure;
+use super::connection::{Connection, Ends, Reading};
 use super::encoder::{Deadlines, Encoder};
 use super::message::Requests;
 use super::pool::{Pool, Ready};
@@ -129,7 +130,8 @@ impl<'a> Drive<'a> {
         match &self.asked {
             Asked::Calls(_) => {
                 for number in 0..in_flight {
-                    let peer = number % self.plan.connections;
+                    // Those of a connection are neighbours in memory, and used together.
+                    let peer = number * self.plan.connections / in_flight;
                     self.tally.slots.push(Slot::on(peer));
                     self.offer(number as u32, now);
                 }

@@ -118,7 +118,8 @@ impl Field {
     fn new(name: &str, value: &str) -> Self {
         let known = match name {
             ":authority" => 1,
-            ":path" => 4,
+            // The last of two, as x/net finds it.
+            ":path" => 5,
             "content-type" => 31,
             "user-agent" => 58,
             _ => 0,
@@ -192,7 +193,7 @@ impl Encoder {
         }
         if let Deadlines::Each(number) = self.deadlines {
             self.write_timeout(number, out);
-            self.deadlines = Deadlines::Each(number + 1);
+            self.deadlines = Deadlines::Each(number.wrapping_add(1));
         }
         for place in BEFORE_TIMEOUT..self.fields.len() {
             self.write_field(place, out);

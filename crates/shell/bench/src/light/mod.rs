@@ -1,6 +1,7 @@
-//! A load generator that is not the bottleneck: well below a microsecond of its own per call where
-//! the full one ([`crate::load`]) needs four, so that the server sees the batches that fast clients
-//! send, and not those that a slow generator lets through.
+//! A load generator that is not the bottleneck: it spends about as much per call as a server that
+//! only answers, most of it in the kernel, and a fraction of what the full one ([`crate::load`])
+//! needs. So the server sees the batches that fast clients send, and not those that a slow
+//! generator lets through.
 //!
 //! One thread, plain sockets behind one poller. A request is a header block as grpc-go writes it
 //! ([`encoder`]: its fields, its dynamic table, a deadline that differs from call to call) and a
@@ -15,11 +16,13 @@
 //! breaks stays away, its calls have failed), messages longer than a frame of 16 KB, watches.
 //! It trusts the server as far as a measurement must: what breaks the protocol ends the connection.
 
+pub mod call;
 pub mod connection;
 pub mod decoder;
 mod drive;
 pub mod encoder;
 pub mod frame;
+mod fuzz;
 pub mod huffman;
 pub mod message;
 pub mod pool;
@@ -34,6 +37,7 @@ use api::etcdserverpb::{LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveReq
 use bytes::Bytes;
 
 pub use drive::MAX_OUTSTANDING;
+pub use fuzz::fuzz_answers;
 
 use crate::client::{self, envelope};
 use crate::figures::Figures;

@@ -10,7 +10,8 @@ use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
-use super::connection::{Connection, Event};
+use super::call::Event;
+use super::connection::Connection;
 
 /// Bytes that are read at once. One buffer serves all connections.
 const READ_BYTES: usize = 256 * 1_024;

@@ -1,9 +1,10 @@
 //! What the calls of a run came to.
 
-use super::connection::{Event, Failure};
+use std::collections::VecDeque;
+
+use super::call::{Event, Failure};
 use super::message::{Put, put_of, ttl_of};
 use crate::histogram::Histogram;
-use std::collections::VecDeque;
 
 /// What answers mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,13 +32,38 @@ pub struct Slot {
     /// The connection that its calls take.
     pub peer: usize,
     /// When what is not answered was to be sent.
-    pub sent: VecDeque<u64>,
+    sent: Times,
     /// The revision of its key, if answers tell it.
     pub revision: i64,
     /// Whether its stream is open.
     pub is_open: bool,
     /// What failed although the status will be OK.
     not_done: Option<&'static str>,
+}
+
+/// Times in their order. The first lies inline: calls have one only, and then none of their memory
+/// is elsewhere.
+#[derive(Debug, Default)]
+struct Times {
+    first: Option<u64>,
+    more: VecDeque<u64>,
+}
+
+impl Times {
+    fn push(&mut self, time: u64) {
+        match self.first {
+            None => self.first = Some(time),
+            Some(_) => self.more.push_back(time),
+        }
+    }
+
+    fn pop(&mut self) -> Option<u64> {
+        std::mem::replace(&mut self.first, self.more.pop_front())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
 }
 
 impl Slot {
@@ -91,7 +117,7 @@ impl Tally {
 
     /// Takes note of an operation that a slot is to do, and since when.
     pub fn intended(&mut self, slot: u32, at: u64) {
-        self.slots[slot as usize].sent.push_back(at);
+        self.slots[slot as usize].sent.push(at);
         self.outstanding += 1;
     }
 
@@ -138,7 +164,7 @@ impl Tally {
 
     fn finish(&mut self, slot: u32, outcome: Result<(), Failure>, now: u64) {
         // A message that nobody asked for answers nothing.
-        let Some(began) = self.slots[slot as usize].sent.pop_front() else { return };
+        let Some(began) = self.slots[slot as usize].sent.pop() else { return };
         self.outstanding -= 1;
         self.count(outcome.as_ref().copied(), began, now);
         self.ended.push(slot);

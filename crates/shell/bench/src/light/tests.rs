@@ -8,7 +8,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-use super::connection::{Connection, Ends, Event, Failure, Reading};
+use super::call::{Event, Failure};
+use super::connection::{Connection, Ends, Reading};
 use super::encoder::{Deadlines, Encoder, TABLE_BYTES};
 use super::frame::{self, HEAD_BYTES, Head, flag, kind};
 use super::{Pace, Plan, Work, run};
@@ -180,6 +181,62 @@ fn header_blocks_say_what_grpc_go_says_whatever_size_the_table_has() {
             assert_eq!(body, b"\0\0\0\0\x01x");
         }
         assert_eq!(timeouts.len(), 500);
+    }
+}
+
+#[test]
+fn header_blocks_are_those_of_grpc_gos_encoder() {
+    // What x/net's hpack.Encoder makes of the same fields: they are inserted by the first call and
+    // indexed from the second on, until the 74th, for which they have left the table.
+    let of_go = [
+        (
+            1,
+            "8386458f60a924882d9dcb6571af9b8b1aed4f418a089d5c0b8170dc132ebf5f8b1d75d0620d263d4c4d65\
+             647a8a9acac8b4c7602bbc25c340027465864d833505b11f40899acac8b24d494f6a7f8669f7da032f5b40\
+             8d25062d495875996ee5b1063d5f03332e37",
+        ),
+        (2, "8386c4c3c2c1c07f008669f7c0cb2edbbf"),
+        (73, "8386ff0cff0bff0aff09ff087e8669f7dc79976dff07"),
+        (
+            74,
+            "8386458f60a924882d9dcb6571af9b8b1aed4f418a089d5c0b8170dc132ebf5f8b1d75d0620d263d4c4d65\
+             647a8a9acac8b4c7602bbc25c340027465864d833505b11f7f048669f7d90b2e5b408d25062d495875996e\
+             e5b1063d5f03332e37",
+        ),
+        (75, "8386c4c3c2c1c07f008669f7df680f5bbf"),
+    ];
+    let mut encoder = Encoder::new("127.0.0.1:2379", PATH, Deadlines::Each(7));
+    let mut block = Vec::new();
+    let mut written = 0;
+    for (number, expected) in of_go {
+        while written < number {
+            block.clear();
+            encoder.write(&mut block);
+            written += 1;
+        }
+        let hex: String = block.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, expected, "call {number}");
+    }
+}
+
+#[test]
+fn a_smaller_table_is_announced_as_grpc_gos_encoder_does() {
+    // A table of 60 bytes holds one field at a time, and few of them at all.
+    let of_go = [
+        "3f1d8386458f60a924882d9dcb6571af9b8b1aed4f418a089d5c0b8170dc132ebf5f8b1d75d0620d\
+             263d4c4d65647a8a9acac8b4c7602bbc25c340027465864d833505b11f40899acac8b24d494f6a7f\
+             8669f7da032f5b408d25062d495875996ee5b1063d5f03332e37",
+        "8386458f60a924882d9dcb6571af9b8b1aed4f418a089d5c0b8170dc132ebf5f8b1d75d0620d263d\
+             4c4d65647a8a9acac8b4c7602bbc25c340027465864d833505b11f40899acac8b24d494f6a7f8669\
+             f7c0cb2edb408d25062d495875996ee5b1063d5f03332e37",
+    ];
+    let mut encoder = Encoder::new("127.0.0.1:2379", PATH, Deadlines::Each(7));
+    encoder.set_table_size(60);
+    for expected in of_go {
+        let mut block = Vec::new();
+        encoder.write(&mut block);
+        let hex: String = block.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, expected);
     }
 }
 
@@ -446,7 +503,7 @@ fn plan(port: u16, pace: Pace) -> Plan {
         time: Duration::from_millis(200),
         keys: 10,
         value_bytes: 100,
-        seed: 1,
+        seed: u64::MAX,
     }
 }
 
@@ -469,6 +526,46 @@ fn an_open_loop_leaves_out_no_call() {
     // A fifth of a second.
     assert_eq!((figures.get("per_second"), figures.get("failed")), (Some(500.0), Some(0.0)));
     assert!(figures.get("late_p99_us").is_some());
+}
+
+/// Says that it is an HTTP/2 server, and hangs up when it is asked something.
+fn rude_server() -> u16 {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let mut client = client.unwrap();
+            let mut settings = Vec::new();
+            frame::settings(&mut settings, &[]);
+            client.write_all(&settings).unwrap();
+            std::thread::spawn(move || {
+                let (mut seen, mut buffer) = (0, [0; 4_096]);
+                // The greeting is shorter than a put.
+                while seen < 200 {
+                    match client.read(&mut buffer) {
+                        Ok(count) if count > 0 => seen += count,
+                        _ => break,
+                    }
+                }
+            });
+        }
+    });
+    port
+}
+
+#[test]
+fn connections_that_break_fail_their_calls_and_end_the_run_with_the_last() {
+    for pace in [Pace::Closed { in_flight: 10 }, Pace::Open { per_second: 500 }] {
+        let why = run(&plan(rude_server(), pace)).unwrap_err().to_string();
+        assert_eq!(why, "every connection broke: the connection broke", "{pace:?}");
+    }
+    // One of two servers: what it was given has failed, the rest goes on.
+    let plan = plan(rude_server(), Pace::Open { per_second: 500 });
+    let ports = vec![plan.ports[0], server(|_| Answer::Status("0"))];
+    let figures = run(&Plan { ports, ..plan }).unwrap().figures;
+    assert!(figures.get("failed").unwrap() > 0.0);
+    assert!(figures.get("per_second").unwrap() > 0.0);
 }
 
 #[test]
