@@ -270,7 +270,7 @@ pub(crate) async fn snapshot(
     let backend = backend.ok_or_else(|| internal("no backend"))?;
     let total = backend.file_len_of_snapshot();
     let began = member.now();
-    tell(member, MaintenanceEvent::SnapshotSending { bytes: total, version: &version });
+    tell(&member, MaintenanceEvent::SnapshotSending { bytes: total, version: &version });
     let (mut at, mut hasher) = (0, ring::digest::Context::new(&ring::digest::SHA256));
     while at < total {
         let len = (total - at).min(SNAPSHOT_CHUNK_BYTES as u64);
@@ -292,14 +292,14 @@ pub(crate) async fn snapshot(
         send_to_reader(&member, &*sink, &response).await?;
     }
     let blob = Bytes::copy_from_slice(hasher.finish().as_ref());
-    tell(member, MaintenanceEvent::SnapshotChecksum { bytes: total, checksum_bytes: blob.len() });
+    tell(&member, MaintenanceEvent::SnapshotChecksum { bytes: total, checksum_bytes: blob.len() });
     let trailer =
         SnapshotResponse { header: None, remaining_bytes: 0, blob, version: version.clone() };
     let took = member.now().since(began);
     member.measure(Measure::SnapshotSent(took));
     // A client that has gone has all it wants.
     if send(&*sink, &trailer).await.is_ok() {
-        tell(member, MaintenanceEvent::SnapshotSent { bytes: total, took, version: &version });
+        tell(&member, MaintenanceEvent::SnapshotSent { bytes: total, took, version: &version });
     }
     Ok(())
 }
