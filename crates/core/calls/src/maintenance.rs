@@ -240,7 +240,7 @@ pub(crate) fn finish_defragment(
         Reply::Refused(error) => Err(error.into()),
         _ => Ok(()),
     };
-    let told = ended.as_ref().map(|()| ()).map_err(|status: &Status| &*status.message);
+    let told = ended.as_ref().copied().map_err(|status| &*status.message);
     member.host.log(Event::DefragmentEnded(told));
     ended.map(|()| {
         out.body(0);

@@ -30,7 +30,6 @@ const PEER_TIMEOUT: Duration = Duration::from_secs(1);
 const LOWEST: Version = Version { major: 3, minor: 0 };
 
 /// Decides on the cluster version while this member leads. Never returns. `downgrade_check` is
-
 /// `--downgrade-check-time`.
 pub async fn watch_over(member: Rc<Member>, downgrade_check: Duration) {
     let mut since_look = INTERVAL;
