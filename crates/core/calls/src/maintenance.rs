@@ -245,10 +245,7 @@ pub(crate) fn finish_defragment(
         Reply::Refused(error) => Err(error.into()),
         _ => Ok(()),
     };
-    let told = match &ended {
-        Ok(()) => Ok(()),
-        Err(status) => Err(&*status.message),
-    };
+    let told = ended.as_ref().copied().map_err(|status| &*status.message);
     tell(member, MaintenanceEvent::DefragmentEnded(told));
     ended.map(|()| {
         out.body(0);
