@@ -11,7 +11,7 @@ use super::message::Requests;
 use super::pool::{Pool, Ready};
 use super::schedule::Schedule;
 use super::tally::{Counted, Meaning, Slot, Tally};
-use super::{Pace, Plan, Report, Work, grants};
+use super::{Pace, Plan, Report, Work, grants, revisions};
 use crate::figures::name;
 use crate::histogram::Histogram;
 use crate::meter::{Meter, Used};
@@ -20,6 +20,9 @@ use crate::shape::Shape;
 
 /// Operations of an open loop that may be outstanding at once; what is beyond is counted as failed.
 pub const MAX_OUTSTANDING: usize = 100_000;
+/// Keys whose revisions are read before an open loop of compare-and-puts begins; slots beyond those
+/// learn them from a conflict, which counts as failed.
+const KNOWN_REVISIONS: u64 = 1_000;
 /// How long the server may take for its first frame.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long answers are waited for when nothing more is sent.
@@ -41,6 +44,8 @@ pub(super) struct Drive<'a> {
     pool: Pool,
     tally: Tally,
     asked: Asked,
+    /// Revisions that slots begin with, by their numbers; 0 beyond.
+    revisions: Vec<i64>,
     /// When it began; all times count from here.
     began: Instant,
     ready: Vec<Ready>,
@@ -72,6 +77,13 @@ impl<'a> Drive<'a> {
             }
             Work::KeepAlive { streams } => Asked::KeepAlives(grants(plan, streams)?),
         };
+        let revisions = match (meaning, plan.pace) {
+            (Meaning::CompareAndPut, Pace::Closed { in_flight }) => {
+                revisions(plan, in_flight as u64)?
+            }
+            (Meaning::CompareAndPut, Pace::Open { .. }) => revisions(plan, KNOWN_REVISIONS)?,
+            _ => Vec::new(),
+        };
         let reading = if meaning == Meaning::Ended { Reading::Count } else { Reading::Show };
         let mut pool = Pool::new()?;
         for number in 0..plan.connections {
@@ -92,6 +104,7 @@ impl<'a> Drive<'a> {
             pool,
             tally: Tally::new(meaning, counted, 0..0),
             asked,
+            revisions,
             began: Instant::now(),
             ready: Vec::new(),
             meter: None,
@@ -132,8 +145,8 @@ impl<'a> Drive<'a> {
                 for number in 0..in_flight {
                     // Those of a connection are neighbours in memory, and used together.
                     let peer = number * self.plan.connections / in_flight;
-                    self.tally.slots.push(Slot::on(peer));
-                    self.offer(number as u32, now);
+                    let slot = self.add_slot(peer);
+                    self.offer(slot, now);
                 }
             }
             Asked::KeepAlives(streams) => {
@@ -204,11 +217,9 @@ impl<'a> Drive<'a> {
         let slot = match &self.asked {
             Asked::KeepAlives(_) => (turn % self.tally.slots.len()) as u32,
             Asked::Calls(_) => {
-                let slot = free.pop().unwrap_or_else(|| {
-                    self.tally.slots.push(Slot::default());
-                    (self.tally.slots.len() - 1) as u32
-                });
-                self.tally.slots[slot as usize].peer = turn % self.pool.peers.len();
+                let peer = turn % self.pool.peers.len();
+                let slot = free.pop().unwrap_or_else(|| self.add_slot(peer));
+                self.tally.slots[slot as usize].peer = peer;
                 slot
             }
         };
@@ -221,8 +232,16 @@ impl<'a> Drive<'a> {
         for number in 0..self.plan.connections * streams {
             // Neighbours on different connections, so that turns go around among them.
             let peer = number % self.plan.connections;
-            self.tally.slots.push(Slot::on(peer));
+            self.add_slot(peer);
         }
+    }
+
+    /// Makes another slot and gives its number.
+    fn add_slot(&mut self, peer: usize) -> u32 {
+        let number = self.tally.slots.len();
+        let revision = self.revisions.get(number).copied().unwrap_or(0);
+        self.tally.slots.push(Slot::new(peer, revision));
+        number as u32
     }
 
     fn offer(&mut self, slot: u32, intended: u64) {

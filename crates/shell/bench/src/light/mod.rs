@@ -33,7 +33,9 @@ mod tests;
 
 use std::time::Duration;
 
-use api::etcdserverpb::{LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest};
+use api::etcdserverpb::{
+    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, RangeRequest, RangeResponse,
+};
 use bytes::Bytes;
 
 pub use drive::MAX_OUTSTANDING;
@@ -42,7 +44,7 @@ pub use fuzz::fuzz_answers;
 use crate::client::{self, envelope};
 use crate::figures::Figures;
 use crate::load;
-use crate::shape::Shape;
+use crate::shape::{Shape, key};
 
 /// Connections at most; the system's limit of open files is often lower.
 pub const MAX_CONNECTIONS: usize = 100_000;
@@ -159,6 +161,22 @@ pub fn run(plan: &Plan) -> std::io::Result<Report> {
         Pace::Closed { in_flight } => drive.closed(in_flight),
         Pace::Open { per_second } => drive.open(per_second),
     }
+}
+
+/// The revisions of the first keys as they are now; 0 for those that are not there.
+///
+/// Without them the first compare-and-put of every slot would only learn its key's revision.
+fn revisions(plan: &Plan, count: u64) -> std::io::Result<Vec<i64>> {
+    load::block_on(async {
+        let mut connection = client::Connection::open(plan.ports[0]).await?;
+        let mut all = Vec::new();
+        for number in 0..count.min(plan.keys) {
+            let request = RangeRequest { key: key(number), ..Default::default() };
+            let read: RangeResponse = connection.unary(Shape::Range.path(), &request).await?;
+            all.push(read.kvs.first().map_or(0, |kv| kv.mod_revision));
+        }
+        Ok(all)
+    })
 }
 
 /// The messages of each keep-alive stream, one per lease, of which none has been sent.

@@ -67,10 +67,10 @@ impl Times {
 }
 
 impl Slot {
-    /// One whose calls take this connection.
+    /// One whose calls take this connection, and whose key has this revision.
     #[must_use]
-    pub fn on(peer: usize) -> Self {
-        Self { peer, ..Self::default() }
+    pub fn new(peer: usize, revision: i64) -> Self {
+        Self { peer, revision, ..Self::default() }
     }
 }
 
