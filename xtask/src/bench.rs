@@ -6,7 +6,7 @@ use crate::oracle;
 use crate::shell::{cargo, has, run, target};
 
 /// Builds both servers and hands over to `etcd-bench compare`, which gets all further arguments:
-/// `--quick`, `--runs N`, `--shape NAME`. Servers run on core 0, the generator on core 1.
+/// `--quick`, `--runs N`, `--shape NAME`, `--generator NAME`. Servers run on core 0, the generator on core 1.
 pub fn compare(args: &[&str]) -> Result<(), String> {
     if !has("taskset", "--version") {
         return Err("bench needs taskset (util-linux) to keep server and generator apart".into());

@@ -1,11 +1,13 @@
 //! Loads an etcd on this machine, or compares two, and prints figures.
 
+mod light;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use bench::cases::Times;
-use bench::{Load, Plan, Programs, Shape};
+use bench::{Generator, Load, Plan, Programs, Shape};
 use clap::{Parser, Subcommand};
 use cli::output;
 
@@ -24,6 +26,9 @@ struct Args {
 enum Command {
     /// A closed loop against a server that runs; prints one line.
     Load(LoadArgs),
+    /// A generator of less than a microsecond per call against a server that runs: a closed loop, or
+    /// calls at a fixed rate; prints one line.
+    Light(light::LightArgs),
     /// Starts two servers in turn and prints their figures side by side. Start it on another core
     /// than 0, which is the servers'.
     Compare(CompareArgs),
@@ -37,7 +42,7 @@ struct LoadArgs {
     /// Process ids of the servers, to measure their CPU time and memory together.
     #[arg(long, value_delimiter = ',')]
     pid: Vec<u32>,
-    /// put, range, serializable-range, compare-and-put, grant, count or limit-500.
+    /// put, range, serializable-range, compare-and-put, grant, count, limit-500 or list.
     #[arg(long, default_value = "put")]
     shape: String,
     /// Connections.
@@ -47,8 +52,8 @@ struct LoadArgs {
     #[arg(long, default_value_t = 1000)]
     in_flight: usize,
     /// Seconds to measure.
-    #[arg(long, default_value_t = 5.0)]
-    seconds: f64,
+    #[arg(long, default_value = "5", value_parser = seconds)]
+    seconds: Duration,
     /// Different keys.
     #[arg(long, default_value_t = 10_000)]
     keys: u64,
@@ -83,6 +88,9 @@ struct CompareArgs {
     /// One short run.
     #[arg(long)]
     quick: bool,
+    /// What asks in closed loops and keep-alives: full, or light.
+    #[arg(long, default_value = "full")]
+    generator: String,
     /// Where the figures are kept as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -91,6 +99,7 @@ struct CompareArgs {
 fn main() -> ExitCode {
     let result = match Args::parse().command {
         Command::Load(args) => load(&args),
+        Command::Light(args) => light::run(&args),
         Command::Compare(args) => compare(args),
     };
     match result {
@@ -102,6 +111,15 @@ fn main() -> ExitCode {
     }
 }
 
+/// Seconds from a tenth to an hour.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|e| format!("{e}"))?;
+    if !(0.1..=3_600.0).contains(&seconds) {
+        return Err("it must be from 0.1 to 3600".to_owned());
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
 fn load(args: &LoadArgs) -> Result<(), String> {
     let shape = Shape::ALL.into_iter().find(|(name, _)| *name == args.shape);
     let (_, shape) = shape.ok_or_else(|| format!("unknown shape {:?}", args.shape))?;
@@ -111,7 +129,7 @@ fn load(args: &LoadArgs) -> Result<(), String> {
         shape,
         connections: args.connections.max(1),
         in_flight: args.in_flight.max(1),
-        time: Duration::from_secs_f64(args.seconds.clamp(0.1, 3_600.0)),
+        time: args.seconds,
         keys: args.keys.max(1),
         value_bytes: args.value_bytes,
         seed: args.seed,
@@ -124,6 +142,8 @@ fn load(args: &LoadArgs) -> Result<(), String> {
 }
 
 fn compare(args: CompareArgs) -> Result<(), String> {
+    let generator = Generator::ALL.into_iter().find(|(name, _)| *name == args.generator);
+    let (_, generator) = generator.ok_or_else(|| format!("no generator {:?}", args.generator))?;
     let plan = Plan {
         programs: Programs {
             ours: args.ours,
@@ -134,6 +154,7 @@ fn compare(args: CompareArgs) -> Result<(), String> {
         cases: args.shapes,
         runs: args.runs.unwrap_or(if args.quick { 1 } else { 5 }).max(1),
         times: if args.quick { Times::QUICK } else { Times::FULL },
+        generator,
     };
     let results = bench::compare(&plan, &mut |line| output::err(format!("etcd-bench: {line}")))?;
     output::out(bench::report::table(&results));

@@ -15,7 +15,7 @@ use crate::freelist::{Freelist, Run};
 use crate::meta::Meta;
 use crate::read::{ReadTx, State};
 use crate::source::Source;
-use crate::write::{Draft, WriteTx};
+use crate::write::{SuspendedTx, WriteTx};
 
 /// How a database is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,11 +106,11 @@ impl Db {
     /// become free.
     ///
     /// # Panics
-    /// If the draft is of another database, or something was committed since it began.
+    /// If it is of another database, or something was committed since it began.
     #[must_use]
-    pub fn resume(&mut self, draft: Draft) -> WriteTx<'_> {
+    pub fn resume(&mut self, suspended: SuspendedTx) -> WriteTx<'_> {
         self.release();
-        WriteTx::resumed(self, draft)
+        WriteTx::resumed(self, suspended)
     }
 
     fn release(&mut self) {

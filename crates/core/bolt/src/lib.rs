@@ -47,4 +47,4 @@ pub use error::{CommitError, Corruption, Flaw, OpenError, ReadError, WriteError}
 pub use page::fuzz_page;
 pub use read::{Lookup, ReadTx};
 pub use scan::{Pair, Scan};
-pub use write::{Draft, MAX_KEY_LEN, MAX_VALUE_LEN, Visitor, WriteTx};
+pub use write::{MAX_KEY_LEN, MAX_VALUE_LEN, SuspendedTx, Visitor, WriteTx};

@@ -1,6 +1,6 @@
 //! The write transaction: changes collected in memory, visible to itself.
 //!
-//! There is one by construction (it borrows the [`Db`] mutably; of drafts put aside only one can be
+//! There is one by construction (it borrows the [`Db`] mutably; of suspended ones only one can be
 //! committed). Nothing reaches the file before [`WriteTx::commit`]; dropping it rolls back. An
 //! operation that fails leaves it as it was.
 
@@ -46,9 +46,9 @@ pub struct WriteTx<'a> {
     fills: Vec<(Box<[u8]>, f64)>,
 }
 
-/// A write transaction that was put aside, to go on with later. Dropping it rolls back.
+/// A write transaction between [`WriteTx::suspend`] and [`Db::resume`]. Dropping it rolls back.
 #[derive(Debug)]
-pub struct Draft {
+pub struct SuspendedTx {
     /// The state it began on.
     source: Arc<Source>,
     base: u64,
@@ -84,24 +84,30 @@ impl<'a> WriteTx<'a> {
         }
     }
 
-    /// Goes on with a draft.
+    /// Resumes a suspended transaction.
     ///
     /// # Panics
     /// If it was begun on another state: what it has loaded may have been written over since.
-    pub(crate) fn resumed(db: &'a mut Db, draft: Draft) -> Self {
-        assert!(Arc::ptr_eq(&db.source, &draft.source), "a draft belongs to its database");
-        assert_eq!(db.meta.txid, draft.base, "a draft belongs to the state it began on");
-        let Draft { arena, freed, root, open, fences, fills, .. } = draft;
+    pub(crate) fn resumed(db: &'a mut Db, suspended: SuspendedTx) -> Self {
+        assert!(
+            Arc::ptr_eq(&db.source, &suspended.source),
+            "a suspended transaction belongs to its database"
+        );
+        assert_eq!(
+            db.meta.txid, suspended.base,
+            "a suspended transaction belongs to the state it began on"
+        );
+        let SuspendedTx { arena, freed, root, open, fences, fills, .. } = suspended;
         Self { db, arena, freed, root, open, fences, fills }
     }
 
     /// Puts the transaction aside, so that the database can be read and this thread can do other
     /// things before [`Db::resume`].
     #[must_use]
-    pub fn suspend(self) -> Draft {
+    pub fn suspend(self) -> SuspendedTx {
         let Self { db, arena, freed, root, open, fences, fills } = self;
         let (source, base) = (Arc::clone(&db.source), db.meta.txid);
-        Draft { source, base, arena, freed, root, open, fences, fills }
+        SuspendedTx { source, base, arena, freed, root, open, fences, fills }
     }
 
     /// The id this transaction will have.

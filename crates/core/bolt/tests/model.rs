@@ -73,12 +73,16 @@ fn run(seed: u64, page_size: u32, rounds: usize) {
         let (first, rest) = batch.split_at(ops.random.below(batch.len() as u64 + 1) as usize);
         perform(&mut tx, first).unwrap();
         if ops.random.below(2) == 0 {
-            let draft = tx.suspend();
-            assert_same(&db.begin_read(), &before, &format!("{when}: beside a draft"));
+            let suspended = tx.suspend();
+            assert_same(
+                &db.begin_read(),
+                &before,
+                &format!("{when}: beside a suspended transaction"),
+            );
             if ops.random.below(4) == 0 {
                 readers.pop();
             }
-            tx = db.resume(draft);
+            tx = db.resume(suspended);
         }
         perform(&mut tx, rest).unwrap();
         for (name, pairs) in &ops.model {
@@ -134,20 +138,20 @@ fn random_transactions_match_the_model() {
 
 #[test]
 #[should_panic(expected = "the state it began on")]
-fn a_draft_is_refused_once_something_else_was_committed() {
+fn a_suspended_transaction_is_refused_once_something_else_was_committed() {
     let mut db = open(&MemDisk::new());
-    let draft = db.begin_write().suspend();
+    let suspended = db.begin_write().suspend();
     let mut tx = db.begin_write();
     tx.create_bucket(&may(), b"b").unwrap();
     tx.commit(&may()).unwrap();
-    let _ = db.resume(draft);
+    let _ = db.resume(suspended);
 }
 
 #[test]
 #[should_panic(expected = "belongs to its database")]
-fn a_draft_is_refused_by_another_database() {
-    let draft = open(&MemDisk::new()).begin_write().suspend();
-    let _ = open(&MemDisk::new()).resume(draft);
+fn a_suspended_transaction_is_refused_by_another_database() {
+    let suspended = open(&MemDisk::new()).begin_write().suspend();
+    let _ = open(&MemDisk::new()).resume(suspended);
 }
 
 #[test]

@@ -71,9 +71,23 @@ impl Encoded {
     /// The message behind its envelope, not compressed.
     #[must_use]
     pub fn seal(mut self) -> Bytes {
+        let _ = self.sealed();
+        self.0.into()
+    }
+
+    /// As [`Encoded::seal`], of a message whose memory is used again.
+    pub fn sealed(&mut self) -> &[u8] {
         let length = self.body(0).len() - ENVELOPE_BYTES;
         self.0[..ENVELOPE_BYTES].copy_from_slice(&envelope(length));
-        self.0.into()
+        &self.0
+    }
+
+    /// Makes room for another message, in the same memory if that has at most `kept` bytes.
+    pub fn clear(&mut self, kept: usize) {
+        if self.0.capacity() > kept {
+            self.0 = Vec::new();
+        }
+        self.0.clear();
     }
 }
 
@@ -131,7 +145,7 @@ pub(crate) enum Then {
     /// So did a list of members.
     Members(Stage),
     /// A request of this kind was applied.
-    Applied(CommandKind, Applied),
+    Applied(CommandKind, ResponseKind),
     /// The work of a compaction is done that was answered at this revision.
     Compacted(Revision),
     /// The database was copied.
@@ -157,14 +171,14 @@ pub(crate) enum Stage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LeaseKeys {
     /// They were asked for.
-    Told,
+    Included,
     /// They were not.
-    Untold,
+    Omitted,
 }
 
-/// How an applied request is answered.
+/// The response that an applied request gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Applied {
+pub(crate) enum ResponseKind {
     Put,
     Delete,
     Txn,
@@ -188,6 +202,15 @@ mod tests {
         assert_eq!((out.message(), out.0.capacity()), (&b"abc"[..], 8));
         assert_eq!(&out.seal()[..], b"\0\0\0\0\x03abc");
         assert_eq!(&Encoded::default().seal()[..], b"\0\0\0\0\0");
+        let mut again = Encoded::default();
+        again.body(100).extend_from_slice(b"first");
+        assert_eq!(again.sealed(), b"\0\0\0\0\x05first");
+        again.clear(105);
+        assert_eq!((again.message(), again.0.capacity()), (&b""[..], 105));
+        again.body(1).push(b'2');
+        assert_eq!(again.sealed(), b"\0\0\0\0\x012");
+        again.clear(100);
+        assert_eq!(again.0.capacity(), 0);
         assert_eq!(Encoded::default().into_message(), b"");
     }
 }

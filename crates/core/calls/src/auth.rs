@@ -26,7 +26,7 @@ pub(crate) fn status(
     let view = member.view();
     let _: Allowed = authorize(call.row, &call.caller, &view, Wish::Method)?;
     out.put(&AuthStatusResponse {
-        header: Some(member.header(view.store.revision())),
+        header: Some(member.header(view.revision())),
         enabled: false,
         auth_revision: FIRST_REVISION,
     });

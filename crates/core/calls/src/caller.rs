@@ -3,8 +3,8 @@
 //! The transport makes a [`Caller`]; it goes with the call into every handler and into the header
 //! of the log entry. [`authorize`] is asked for every method, for each operation and compare of a
 //! transaction, for each watch that is created and each message of a lease stream (invariant 14).
-//! What it gives, [`Allowed`], is wanted by everything that reads for a client or proposes: a
-//! handler that does not ask does not compile.
+//! What it gives, [`Allowed`], opens the published View ([`crate::PublishedView`]), and is wanted by
+//! everything that proposes or creates a watch: a handler that does not ask does not compile.
 
 use std::rc::Rc;
 
@@ -15,10 +15,11 @@ use api::etcdserverpb::{
     WatchCreateRequest, request_op::Request,
 };
 use api::method::{Method, Row};
-use member::MemberView;
 use types::LeaseId;
 
-/// Who calls. Cheap to copy: nobody, in a cluster without authentication, costs no memory.
+use crate::published::PublishedView;
+
+/// The caller of a call. Cheap to copy: without authentication it is nobody and costs no memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Caller(Option<Rc<Identity>>);
 
@@ -34,13 +35,13 @@ pub struct Identity {
 }
 
 impl Caller {
-    /// Somebody known.
+    /// A caller whose identity is known.
     #[must_use]
     pub fn known(identity: Identity) -> Self {
         Self(Some(Rc::new(identity)))
     }
 
-    /// What is known of the caller, if anything is.
+    /// The caller's identity, if it is known.
     #[must_use]
     pub fn identity(&self) -> Option<&Identity> {
         self.0.as_deref()
@@ -83,7 +84,7 @@ pub enum Wish<'a> {
     Alarm(AlarmAction),
 }
 
-/// The answer to [`authorize`]: this call may go on. Nothing else makes one.
+/// The permission to go on that [`authorize`] gives. Nothing else makes one.
 #[derive(Clone, Copy, Debug)]
 pub struct Allowed(());
 
@@ -92,7 +93,7 @@ impl Allowed {
     pub(crate) const BY_ITSELF: Allowed = Allowed(());
 }
 
-/// Whether users are told apart.
+/// Whether authentication is enabled.
 enum Authentication {
     /// All may do everything. It cannot be anything else yet: enabling it is not implemented, and
     /// an entry of another member that enables it stops this one (COMPAT.md).
@@ -100,7 +101,7 @@ enum Authentication {
 }
 
 impl Authentication {
-    fn of(_view: &MemberView) -> Self {
+    fn of(_view: &PublishedView) -> Self {
         Self::Disabled
     }
 }
@@ -108,11 +109,11 @@ impl Authentication {
 /// Whether `caller` may do what it wishes by way of the method of `row`, as of `view`.
 ///
 /// # Errors
-/// The caller is at fault: etcd's refusals of who may not.
+/// `PermissionDenied` and etcd's other refusals: the caller is at fault.
 pub fn authorize(
     _row: &Row,
     _caller: &Caller,
-    view: &MemberView,
+    view: &PublishedView,
     _wish: Wish<'_>,
 ) -> Result<Allowed, Status> {
     match Authentication::of(view) {
@@ -127,7 +128,7 @@ pub fn authorize(
 /// As there.
 pub fn authorize_txn(
     caller: &Caller,
-    view: &MemberView,
+    view: &PublishedView,
     txn: &TxnRequest,
 ) -> Result<Allowed, Status> {
     let row = Method::Txn.row();
@@ -141,7 +142,7 @@ pub fn authorize_txn(
     Ok(allowed)
 }
 
-fn authorize_op(caller: &Caller, view: &MemberView, op: &RequestOp) -> Result<Allowed, Status> {
+fn authorize_op(caller: &Caller, view: &PublishedView, op: &RequestOp) -> Result<Allowed, Status> {
     match &op.request {
         Some(Request::RequestRange(range)) => {
             authorize(Method::Range.row(), caller, view, Wish::Range(range))

@@ -1,4 +1,4 @@
-//! The Cluster service, and handing leadership over.
+//! The Cluster service, and MoveLeader of the Maintenance service.
 //!
 //! What may harm the cluster is refused before it is proposed (`--strict-reconfig-check`), by who
 //! has started and who is connected; what contradicts the members is refused when it is applied.
@@ -86,7 +86,7 @@ pub(crate) fn finish_member_list(
 }
 
 fn list_members(member: &Member, _: Allowed, out: &mut Encoded) -> Answer {
-    let members = list(&member.view().members);
+    let members = list(member.view().members());
     out.put(&pb::MemberListResponse { header: Some(header(member)), members });
     Answer::Now
 }
@@ -206,7 +206,7 @@ pub(crate) async fn promote_here(
     }
     // The learner counts as a voter that has started.
     //= etcd 3.7.1: server/etcdserver/api/membership/cluster.go#IsReadyToPromoteMember
-    let (all, up) = started(voters(&member.view().members));
+    let (all, up) = started(voters(member.view().members()));
     if member.shared.strict_reconfig && !is_quorum((all + 1, up + 1)) {
         return Err(ApiError::MemberNotEnoughStarted.into());
     }
@@ -250,7 +250,7 @@ async fn change(
     let change = ConfChange { id: member.next_id().0, kind, node, context };
     let reply = member.ask(|token| NodeInput::ChangeMembers { token, change }).await;
     match member::applier::outcome(reply)?.reply? {
-        machine::Reply::Members(members) => Ok(members),
+        machine::CommandReply::Members(members) => Ok(members),
         other => unreachable!("a change is answered by the members, not {other:?}"),
     }
 }
@@ -286,7 +286,8 @@ fn connected(member: &Member, members: &Members) -> usize {
 }
 
 fn may_add(member: &Member, added: &ClusterMember) -> Result<(), Status> {
-    let members = &member.view().members;
+    let view = member.view();
+    let members = view.members();
     if !member.shared.strict_reconfig {
         return Ok(());
     }
@@ -305,7 +306,8 @@ fn may_add(member: &Member, added: &ClusterMember) -> Result<(), Status> {
 
 //= etcd 3.7.1: server/etcdserver/server.go#mayRemoveMember
 fn may_remove(member: &Member, id: MemberId) -> Result<(), Status> {
-    let members = &member.view().members;
+    let view = member.view();
+    let members = view.members();
     let is_learner = members.get(id).is_some_and(|member| member.is_learner);
     if !member.shared.strict_reconfig || is_learner {
         return Ok(());

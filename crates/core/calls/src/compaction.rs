@@ -15,11 +15,11 @@ use crate::member::Member;
 /// The pause of a simulation that is in a hurry.
 const ODD_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Compacts as the policy says, for ever.
+/// Compacts as `retention` says. Never returns.
 pub async fn compact_by_itself(member: Rc<Member>, retention: Retention) {
     let mut auto = AutoCompaction::new(retention, member.now());
     loop {
-        let revision = member.view().store.revision();
+        let revision = member.view().revision();
         if let Some(target) = auto.step(member.now(), revision, member.status().is_leader) {
             let request = CompactionRequest { revision: target.0, physical: false };
             let outcome =

@@ -6,37 +6,40 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::etcdserverpb::alarm_request::AlarmAction;
 use api::etcdserverpb::{AlarmRequest, AlarmType};
 use machine::CommandKind;
+use member::MemberView;
 use prost::Message;
 use store::RangeQuery;
 use store::hash::KvHash;
 use types::{MemberId, Revision};
 
+use crate::caller::Allowed;
 use crate::host::{CompactionHash, Event, HashDiffers};
 use crate::maintenance;
 use crate::member::Member;
-use crate::peers::{PeerAnswer, PeerHash, Question, Refusal, ask};
+use crate::peers::{PeerAnswer, PeerError, PeerHash, Question, ask};
 
-/// When to compare.
+/// When hashes are compared.
 #[derive(Clone, Copy, Debug)]
 pub struct Checks {
     /// Before serving (gate `InitialCorruptCheck`).
     pub initial: bool,
-    /// Time between two comparisons of the leader (`--corrupt-check-time`); 0 is never.
+    /// Time between two comparisons by the leader (`--corrupt-check-time`); 0 for never.
     pub periodic: Duration,
     /// Time between two comparisons of compaction hashes (gate `CompactHashCheck`,
-    /// `--compact-hash-check-time`); 0 is never.
+    /// `--compact-hash-check-time`); 0 for never.
     pub compaction: Duration,
 }
 
 /// What a peer answered.
 struct Answer {
     id: MemberId,
-    hash: Result<PeerHash, Refusal>,
+    hash: Result<PeerHash, PeerError>,
 }
 
 struct Checker {
@@ -45,7 +48,7 @@ struct Checker {
     checked: Revision,
 }
 
-/// Compares as often as `checks` says, for ever.
+/// Compares hashes as often as `checks` says, while this member leads. Never returns.
 pub async fn watch_over(member: Rc<Member>, checks: Checks) {
     let mut checker = Checker { member, checked: Revision(0) };
     let (mut periodic, mut compaction) = (Duration::ZERO, Duration::ZERO);
@@ -72,7 +75,7 @@ pub async fn watch_over(member: Rc<Member>, checks: Checks) {
 /// Compares this member with its peers before it serves.
 ///
 /// # Errors
-/// They differ.
+/// This member's data differs from a peer's, or its own hash cannot be computed.
 pub async fn initial(member: Rc<Member>) -> Result<(), String> {
     let me = member.shared.id;
     let checker = Checker { member, checked: Revision(0) };
@@ -107,10 +110,16 @@ impl Checker {
         self.log(Event::HashDiffers { how, peer, own, theirs });
     }
 
+    /// The newest View; what is compared is told to members only.
+    fn view(&self) -> Arc<MemberView> {
+        self.member.view().open(Allowed::BY_ITSELF)
+    }
+
     /// The hash of the newest revision. Not one that was stored: a compaction to revision 0 stores
     /// one under the number that stands for the newest, and who was started since has none.
     async fn own(&self) -> Option<PeerHash> {
-        let hash = maintenance::compute_hash(&self.member, Revision(0)).await.ok()?;
+        let hash =
+            maintenance::compute_hash(&self.member, Revision(0), Allowed::BY_ITSELF).await.ok()?;
         Some(PeerHash::from(&hash))
     }
 
@@ -119,10 +128,10 @@ impl Checker {
         let (member, view) = (&self.member, self.member.view());
         let patience = member.shared.limits.request_timeout;
         let mut answers = Vec::new();
-        for other in view.members.iter().filter(|other| other.id != member.shared.id.0) {
+        for other in view.members().iter().filter(|other| other.id != member.shared.id.0) {
             let hash = match ask(member, other, Question::HashKv(revision), patience).await {
                 Ok(PeerAnswer::Hash(hash)) => Ok(hash),
-                Ok(other) => Err(Refusal::Other(format!("a hash was asked for, not {other:?}"))),
+                Ok(other) => Err(PeerError::Other(format!("a hash was asked for, not {other:?}"))),
                 Err(why) => Err(why),
             };
             answers.push(Answer { id: MemberId(other.id), hash });
@@ -136,7 +145,7 @@ impl Checker {
     fn was_alive(&self, revision: Revision) -> bool {
         let all = RangeQuery { key: b"\0", range_end: b"\0", ..RangeQuery::default() };
         let at = RangeQuery { revision: revision.0, ..all };
-        self.member.view().store.count(&at).is_ok_and(|keys| keys > 0)
+        self.view().store.count(&at).is_ok_and(|keys| keys > 0)
     }
 
     async fn alarm(&self, member: MemberId) {
@@ -156,7 +165,7 @@ impl Checker {
         let was_alive = self.was_alive(before.hash_revision);
         let answers = self.ask(before.hash_revision).await;
         let Ok(view) = self.member.linearizable_view().await else { return };
-        let newest = view.store.revision();
+        let newest = view.revision();
         drop(view);
         let Some(after) = self.own().await else { return };
         // A peer may have told what a compaction at this very revision has stored.
@@ -195,7 +204,7 @@ impl Checker {
     /// Compares stored hashes of compactions, the newest first, until one was comparable.
     //= etcd 3.7.3: server/etcdserver/corrupt.go#CompactHashCheck
     async fn compactions(&mut self) {
-        let mut hashes = self.member.view().hashes.all().to_vec();
+        let mut hashes = self.view().hashes.all().to_vec();
         hashes.retain(|hash| hash.revision > self.checked && hash.was_alive);
         hashes.sort_unstable_by_key(|hash| std::cmp::Reverse(hash.revision));
         let mut looked_at = 0;

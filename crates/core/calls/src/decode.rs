@@ -1,4 +1,4 @@
-//! Requests as bytes: decoded with grpc-go's texts for what is none, and kept for the log.
+//! Decoding of requests, with grpc-go's error texts, and their bytes as they go into the log.
 
 use api::error::{Code, Status};
 use api::odd::{self, Undecodable};

@@ -19,7 +19,7 @@ use crate::stream::{Out, Serving, Source};
 use crate::watch::Watches;
 use crate::{auth, cluster, downgrade, health, kv, lease, maintenance, range_stream};
 
-/// What a call brings besides its messages. The transport makes it.
+/// A call without its messages, as the transport makes it.
 #[derive(Clone, Debug)]
 pub struct Call<'a> {
     /// The method's row in the table.
@@ -112,14 +112,14 @@ impl Calls {
         match finish.then {
             Then::Range(..) => kv::finish_range(member, finish, reply, out),
             Then::Members(_) => cluster::finish_member_list(member, finish, reply, out),
-            Then::Applied(kind, applied) => {
-                kv::finish_write(member, (kind, applied), finish, reply, out)
+            Then::Applied(kind, response) => {
+                kv::finish_write(member, (kind, response), finish, reply, out)
             }
             Then::Compacted(revision) => kv::finish_compaction(member, revision, reply, out),
             Then::Defragmented => maintenance::finish_defragment(member, &finish, reply, out),
             Then::Leases => lease::finish_leases(member, reply, out),
             Then::TimeToLive(lease, keys) => {
-                lease::finish_time_to_live(member, lease, keys, reply, out)
+                lease::finish_time_to_live(member, &finish.caller, (lease, keys), reply, out)
             }
             Then::Moved => cluster::finish_move_leader(reply, out),
         }
@@ -172,7 +172,7 @@ impl Call<'_> {
     }
 }
 
-/// What answers the calls of a method.
+/// How the calls of a method are answered.
 enum Handler {
     /// One request; the response may be written at once.
     Now(fn(&Rc<Member>, &Call<'_>, Bytes, &mut Encoded) -> Result<Answer, Status>),

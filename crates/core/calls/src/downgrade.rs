@@ -9,7 +9,6 @@ use api::etcdserverpb::{DowngradeRequest, DowngradeResponse};
 use api::membershippb::DowngradeInfoSetRequest;
 use bytes::Bytes;
 use machine::CommandKind;
-use member::MemberView;
 use prost::Message;
 use types::Version;
 
@@ -18,6 +17,7 @@ use crate::answer::{Answer, Body};
 use crate::caller::{Allowed, Caller};
 use crate::decode::decode;
 use crate::member::Member;
+use crate::published::PublishedView;
 
 pub(crate) fn downgrade(
     member: &Rc<Member>,
@@ -55,7 +55,8 @@ async fn run(
         }
         // What hinders it is no error for the client (semantics M6).
         Ok(DowngradeAction::Cancel) => {
-            if member.linearizable_view().await.is_ok_and(|view| view.members.downgrade.is_some()) {
+            if member.linearizable_view().await.is_ok_and(|view| view.members().downgrade.is_some())
+            {
                 let set = DowngradeInfoSetRequest { enabled: false, ver: String::new() };
                 let _ = member
                     .propose(CommandKind::DowngradeInfoSet, &set.encode_to_vec(), caller, allowed)
@@ -91,8 +92,8 @@ fn semantic(text: &str) -> Option<Version> {
     (is_identifier(pre_release) && is_identifier(metadata)).then_some(Version { major, minor })
 }
 
-fn cluster_version(view: &MemberView) -> Result<Version, Status> {
-    let version = view.members.cluster_version.as_deref().and_then(Version::parse);
+fn cluster_version(view: &PublishedView) -> Result<Version, Status> {
+    let version = view.members().cluster_version.as_deref().and_then(Version::parse);
     version.ok_or_else(|| ApiError::ClusterVersionUnavailable.into())
 }
 
@@ -101,14 +102,14 @@ async fn validate(member: &Member, target: Version) -> Result<(), Status> {
     if cluster_version(&view)?.before() != Some(target) {
         return Err(ApiError::InvalidDowngradeTarget.into());
     }
-    if view.members.downgrade.is_some() {
+    if view.members().downgrade.is_some() {
         return Err(ApiError::DowngradeInProgress.into());
     }
     Ok(())
 }
 
 fn respond(member: &Member, version: Version) -> Body {
-    let header = Some(member.header(member.view().store.revision()));
+    let header = Some(member.header(member.view().revision()));
     let version = format!("{}.{}", version.major, version.minor);
     Body::of(&DowngradeResponse { header, version })
 }

@@ -1,8 +1,7 @@
-//! What surrounds a runtime's calls: a clock, and who hears what was measured and what belongs into
-//! the log.
+//! The environment of a runtime's calls: its clocks, and where measurements and log events go.
 //!
-//! The server reads its clock, adds to metrics and writes lines; the simulator shows the seed's
-//! time and listens. Nothing that a host does with what it hears changes what a call does.
+//! The server reads the machine's clocks, updates metrics and writes log lines; the simulator gives
+//! the seed's time and records. What a host does with an event never changes what a call does.
 
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use types::{MemberId, Revision, Version};
 
 use crate::peers::PeerHash;
 
-/// The surroundings of one runtime.
+/// The environment of one runtime's calls.
 pub trait Host {
     /// Now on the member's monotonic clock.
     fn now(&self) -> Instant;
@@ -21,14 +20,14 @@ pub trait Host {
     /// Now on the wall clock; mixed into ids only.
     fn wall(&self) -> WallTime;
 
-    /// Something was measured.
+    /// Takes a measurement.
     fn measure(&self, _measured: Measure<'_>) {}
 
-    /// Something happened that an operator wants to read of.
+    /// Takes an event for the log.
     fn log(&self, _event: Event<'_>) {}
 }
 
-/// Which of the reads that metrics tell apart.
+/// The kinds of reads that metrics tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Read {
     /// A range.
@@ -37,7 +36,7 @@ pub enum Read {
     Txn,
 }
 
-/// What is counted and timed.
+/// A measurement: what is counted or timed.
 #[derive(Clone, Copy, Debug)]
 pub enum Measure<'a> {
     /// A call began, of a client that states this version.
@@ -49,54 +48,54 @@ pub enum Measure<'a> {
     },
     /// A request went through the log, or failed to.
     Requested {
-        /// What kind.
+        /// The command.
         kind: CommandKind,
         /// Whether it was applied without a refusal.
         success: bool,
-        /// From its proposal to its outcome.
+        /// Time from the proposal to the outcome.
         took: Duration,
     },
     /// A read was answered, its wait for an index included.
     Read {
-        /// What kind of read it was.
+        /// The kind of read.
         read: Read,
-        /// Whether it had an answer.
+        /// Whether it succeeded.
         success: bool,
-        /// How long it took.
+        /// Time from the request to the answer.
         took: Duration,
     },
     /// A range was planned, once its View was there.
     Ranged {
-        /// Whether it had an answer.
+        /// Whether it succeeded.
         success: bool,
-        /// How long that took.
+        /// Time of planning it.
         took: Duration,
     },
     /// This member's clock renewed a lease.
     LeaseRenewed,
-    /// So many more watch streams are open.
+    /// Change of the number of open watch streams.
     WatchStreams(i64),
-    /// So many more watchers exist.
+    /// Change of the number of watchers.
     Watchers(i64),
-    /// So many more watchers read history.
+    /// Change of the number of watchers that read history.
     SlowWatchers(i64),
-    /// So many events went to watchers.
+    /// Number of events that went to watchers.
     Events(u64),
     /// A defragmentation began.
     DefragmentBegan,
-    /// It ended.
+    /// A defragmentation ended; how long it took.
     Defragmented(Duration),
-    /// The whole backend was hashed.
+    /// The whole backend was hashed; how long it took.
     Hashed(Duration),
-    /// Keys and values were hashed.
+    /// Keys and values were hashed; how long it took.
     HashedRevision(Duration),
-    /// A snapshot went to a client.
+    /// A snapshot was sent to a client; how long it took.
     SnapshotSent(Duration),
     /// This member, as the leader, promoted a learner, or refused to for this reason.
     Promoted(Option<&'a str>),
 }
 
-/// What the log tells. Texts are the host's.
+/// An event for the log. Texts and field names are the host's.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
     /// The downgrade that was asked for does not fit the members' versions.
@@ -112,7 +111,7 @@ pub enum Event<'a> {
     InitialCheckBegan,
     /// A peer's data differs, or is of another compaction.
     HashDiffers {
-        /// In what the data differs.
+        /// What differs.
         how: HashDiffers,
         /// The peer.
         peer: MemberId,
@@ -121,12 +120,12 @@ pub enum Event<'a> {
         /// The peer's.
         theirs: &'a PeerHash,
     },
-    /// A peer told no hash before clients are served.
+    /// A peer's hash could not be fetched for the comparison before serving.
     NoHash {
         /// The peer.
         peer: MemberId,
-        /// What the peer said, or why nothing came of it.
-        why: &'a crate::peers::Refusal,
+        /// The peer's refusal, or why it could not be asked.
+        why: &'a crate::peers::PeerError,
     },
     /// The comparison before serving found nothing.
     InitialCheckPassed,
@@ -134,42 +133,76 @@ pub enum Event<'a> {
     OwnHashChanged(Revision),
     /// The comparison of the newest state ended.
     PeriodicCheckEnded {
-        /// Peers that answered.
+        /// Number of peers that answered.
         peers: usize,
     },
     /// The comparison of compaction hashes ended.
     CompactionCheckEnded {
-        /// Hashes that were looked at.
+        /// Number of hashes compared.
         hashes: usize,
     },
     /// The hash of a compaction was compared with others'.
     CompactionHash(CompactionHash<'a>),
+    /// A client asked for maintenance.
+    Maintenance(MaintenanceEvent<'a>),
 }
 
-/// What came of comparing the hash of one compaction.
+/// What became of maintenance that a client asked for.
+#[derive(Clone, Copy, Debug)]
+pub enum MaintenanceEvent<'a> {
+    /// A client asked for a defragmentation.
+    DefragmentRequested,
+    /// It is over; why it failed, if it did.
+    DefragmentEnded(Result<(), &'a str>),
+    /// A database is about to be sent to a client.
+    SnapshotSending {
+        /// Bytes of the database.
+        bytes: u64,
+        /// The storage version; empty if none is stored.
+        version: &'a str,
+    },
+    /// All of it has gone; its checksum follows.
+    SnapshotChecksum {
+        /// Bytes of the database.
+        bytes: u64,
+        /// Bytes of the checksum.
+        checksum_bytes: usize,
+    },
+    /// Database and checksum have gone to the client.
+    SnapshotSent {
+        /// Bytes of the database.
+        bytes: u64,
+        /// Time since the first of them.
+        took: Duration,
+        /// The storage version; empty if none is stored.
+        version: &'a str,
+    },
+}
+
+/// The result of comparing the hash of one compaction.
 #[derive(Clone, Copy, Debug)]
 pub enum CompactionHash<'a> {
     /// A peer's was not comparable.
     Skipped {
         /// The peer.
         peer: MemberId,
-        /// Peers asked.
+        /// Number of peers asked.
         peers: usize,
     },
     /// All members share it.
     Shared {
         /// This member's.
         own: &'a PeerHash,
-        /// Peers compared.
+        /// Number of peers compared.
         peers: usize,
     },
     /// Some members have another one.
     Differs {
         /// This member's.
         own: &'a PeerHash,
-        /// Theirs.
+        /// Their hash.
         hash: u32,
-        /// Who they are.
+        /// The members that have it.
         peers: &'a [MemberId],
         /// Whether most members agree on another one.
         has_majority: bool,

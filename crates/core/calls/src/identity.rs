@@ -1,4 +1,4 @@
-//! Ids of members and clusters, made of URLs.
+//! Ids of members and clusters, derived from peer URLs.
 //!
 //! //= etcd 3.7.1: server/etcdserver/api/membership/member.go#computeMemberID,
 //! //= etcd 3.7.1: server/etcdserver/api/membership/cluster.go#genID

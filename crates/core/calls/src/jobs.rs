@@ -1,4 +1,4 @@
-//! Work that may wait for the disk or take long: handed to the host's pool, with a result.
+//! Jobs for the host's thread pool: work that may block on the disk or take long.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,12 +15,12 @@ pub type Job = Box<dyn FnOnce(&MayBlock) + Send>;
 /// Large results that may be in memory at once.
 const LARGE_RESULTS: usize = 2;
 
-/// The pool takes no more work now, or the job panicked.
+/// A job without a result: the pool was full, or the job panicked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refused;
+pub struct JobDropped;
 
-impl From<Refused> for Status {
-    fn from(_: Refused) -> Self {
+impl From<JobDropped> for Status {
+    fn from(_: JobDropped) -> Self {
         Status::new(Code::ResourceExhausted, "etcdserver: the work pool takes no more jobs")
     }
 }
@@ -35,7 +35,7 @@ impl Default for LargeResults {
     }
 }
 
-/// The right to one large result; dropping it gives the right back.
+/// A permit for one large result; dropping it gives it back.
 #[derive(Debug)]
 pub(crate) struct Permit(Arc<AtomicUsize>);
 
@@ -46,7 +46,7 @@ impl Drop for Permit {
 }
 
 impl LargeResults {
-    /// The right to one, if one is left.
+    /// Takes a permit, if one is left.
     pub(crate) fn take(&self) -> Option<Permit> {
         let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
         taken.is_ok().then(|| Permit(Arc::clone(&self.0)))
@@ -57,11 +57,11 @@ impl Member {
     /// Runs a job on the pool and waits for its result.
     ///
     /// # Errors
-    /// [`Refused`].
+    /// [`JobDropped`].
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce(&MayBlock) -> T + Send + 'static,
-    ) -> Result<T, Refused> {
+    ) -> Result<T, JobDropped> {
         let (send, receive) = oneshot::channel();
         self.hand_out(|outbox| {
             outbox.jobs.push(Box::new(move |may| {
@@ -70,7 +70,7 @@ impl Member {
             }));
         });
         // A job that the host drops, or that panics, drops the sender.
-        receive.await.map_err(|_| Refused)
+        receive.await.map_err(|_| JobDropped)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The KV service.
 //!
-//! Writes go into the log as the client encoded them. Reads are answered from a View: what is in
-//! memory at once, what is not on the pool, long lists piece by piece ([`crate::list`]).
+//! Writes go into the log as the client encoded them. Reads are answered from a View: at once if the
+//! values are in memory, else by way of the pool, and long lists piece by piece ([`crate::list`]).
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use api::etcdserverpb::{
 use api::method::Method;
 use bytes::Bytes;
 use machine::kv::{query, range_error};
-use machine::{CommandKind, Reply as Outcome};
+use machine::{CommandKind, CommandReply};
 use member::{MemberView, NodeInput, Reply};
 use store::{Ranged, ValueError};
 use types::Revision;
 
-use crate::answer::{Answer, Applied, Body, Encoded, Finish, Local, Stage, Then};
+use crate::answer::{Answer, Body, Encoded, Finish, Local, ResponseKind, Stage, Then};
 use crate::caller::{Allowed, Caller, Wish, authorize, authorize_txn};
 use crate::decode::{decode, unchanged};
 use crate::host::{Measure, Read};
@@ -60,7 +60,7 @@ pub(crate) fn go_on(
     match (*stage, reply) {
         (Stage::Index, reply) => {
             let index = read_index(reply)?;
-            if member.view().store.applied_index() >= index {
+            if member.view().applied_index() >= index {
                 return Ok(None);
             }
             *stage = Stage::Apply;
@@ -125,7 +125,8 @@ fn answer_range(
 ) -> Result<Option<Local<'static, Result<Body, Status>>>, Status> {
     let Then::Range(request, _) = &finish.then else { unreachable!("asked for a range only") };
     let view = member.view();
-    let _: Allowed = authorize(Method::Range.row(), &finish.caller, &view, Wish::Range(request))?;
+    let allowed = authorize(Method::Range.row(), &finish.caller, &view, Wish::Range(request))?;
+    let view = view.open(allowed);
     let began = member.now();
     let ranged = view.store.range(&query(request)).map_err(range_error);
     let took = member.now().since(began);
@@ -138,7 +139,7 @@ fn answer_range(
         return Ok(None);
     }
     let head = std::mem::take(out).into_message();
-    Ok(Some(Box::pin(list::answer(Rc::clone(member), view, ranged, head))))
+    Ok(Some(Box::pin(list::answer(Rc::clone(member), (view, allowed), ranged, head))))
 }
 
 pub(crate) fn count(ranged: &Ranged) -> i64 {
@@ -173,9 +174,13 @@ pub(crate) fn put(member: &Rc<Member>, call: &Call<'_>, message: Bytes) -> Resul
     let allowed = authorize(call.row, &call.caller, &member.view(), Wish::Put(&request))?;
     check_quota(member, machine::command::put_cost(&request)).map_or_else(
         || {
-            let reading = warm::put(member, &request);
+            let reading = warm::put(member, &request, allowed);
             let body = unchanged(message, &request);
-            write(member, Write::new(call, CommandKind::Put, Applied::Put, body, allowed), reading)
+            write(
+                member,
+                Write::new(call, CommandKind::Put, ResponseKind::Put, body, allowed),
+                reading,
+            )
         },
         Ok,
     )
@@ -189,11 +194,11 @@ pub(crate) fn delete(
     let request: DeleteRangeRequest = decode(message.clone())?;
     validate::delete(&request)?;
     let allowed = authorize(call.row, &call.caller, &member.view(), Wish::Delete(&request))?;
-    let reading = warm::delete(member, &request);
+    let reading = warm::delete(member, &request, allowed);
     let body = unchanged(message, &request);
     write(
         member,
-        Write::new(call, CommandKind::DeleteRange, Applied::Delete, body, allowed),
+        Write::new(call, CommandKind::DeleteRange, ResponseKind::Delete, body, allowed),
         reading,
     )
 }
@@ -207,7 +212,7 @@ pub(crate) fn txn(member: &Rc<Member>, call: &Call<'_>, message: Bytes) -> Resul
         let finish = Finish {
             began: member.now(),
             caller: call.caller.clone(),
-            then: Then::Applied(CommandKind::Txn, Applied::Txn),
+            then: Then::Applied(CommandKind::Txn, ResponseKind::Txn),
         };
         let member = Rc::clone(member);
         return Ok(Answer::Waits(Box::pin(async move {
@@ -223,9 +228,9 @@ pub(crate) fn txn(member: &Rc<Member>, call: &Call<'_>, message: Bytes) -> Resul
     {
         return Ok(refused);
     }
-    let reading = warm::txn(member, &request);
+    let reading = warm::txn(member, &request, allowed);
     let body = unchanged(message, &request);
-    write(member, Write::new(call, CommandKind::Txn, Applied::Txn, body, allowed), reading)
+    write(member, Write::new(call, CommandKind::Txn, ResponseKind::Txn, body, allowed), reading)
 }
 
 pub(crate) fn compact(
@@ -235,15 +240,16 @@ pub(crate) fn compact(
 ) -> Result<Answer, Status> {
     let request: CompactionRequest = decode(message.clone())?;
     let allowed = call.permit(member)?;
-    let applied = if request.physical { Applied::CompactPhysical } else { Applied::Compact };
+    let response =
+        if request.physical { ResponseKind::CompactPhysical } else { ResponseKind::Compact };
     let body = unchanged(message, &request);
-    write(member, Write::new(call, CommandKind::Compaction, applied, body, allowed), None)
+    write(member, Write::new(call, CommandKind::Compaction, response, body, allowed), None)
 }
 
 /// A request that is to go through the log.
 pub(crate) struct Write {
     pub(crate) kind: CommandKind,
-    pub(crate) applied: Applied,
+    pub(crate) response: ResponseKind,
     pub(crate) body: Bytes,
     pub(crate) caller: Caller,
     pub(crate) allowed: Allowed,
@@ -253,18 +259,18 @@ impl Write {
     pub(crate) fn new(
         call: &Call<'_>,
         kind: CommandKind,
-        applied: Applied,
+        response: ResponseKind,
         body: Bytes,
         allowed: Allowed,
     ) -> Self {
-        Self { kind, applied, body, caller: call.caller.clone(), allowed }
+        Self { kind, response, body, caller: call.caller.clone(), allowed }
     }
 
     fn propose(self, member: &Member) -> Result<(types::ReplyToken, Finish), Status> {
-        let Self { kind, applied, body, caller, allowed } = self;
+        let Self { kind, response, body, caller, allowed } = self;
         let began = member.now();
         let token = member.begin_proposal(kind, &body, &caller, allowed)?;
-        Ok((token, Finish { began, caller, then: Then::Applied(kind, applied) }))
+        Ok((token, Finish { began, caller, then: Then::Applied(kind, response) }))
     }
 }
 
@@ -283,11 +289,11 @@ pub(crate) fn write(
         reading.await;
         let (token, finish) = write.propose(&member)?;
         let reply = member.wait(token).await;
-        let Then::Applied(kind, applied) = finish.then else {
+        let Then::Applied(kind, response) = finish.then else {
             unreachable!("made of a write above")
         };
         let mut out = Encoded::default();
-        match finish_write(&member, (kind, applied), finish, reply, &mut out)? {
+        match finish_write(&member, (kind, response), finish, reply, &mut out)? {
             Answer::Now => Ok(Body::Whole(out)),
             Answer::Later(..) | Answer::Waits(_) => {
                 unreachable!("what is read ahead of is answered at once")
@@ -299,7 +305,7 @@ pub(crate) fn write(
 /// The answer to a request that was applied, or refused.
 pub(crate) fn finish_write(
     member: &Rc<Member>,
-    (kind, applied): (CommandKind, Applied),
+    (kind, response): (CommandKind, ResponseKind),
     finish: Finish,
     reply: Reply,
     out: &mut Encoded,
@@ -307,22 +313,22 @@ pub(crate) fn finish_write(
     let outcome = member.outcome(kind, finish.began, reply)?;
     let (revision, reply) = (outcome.revision, outcome.reply?);
     let header = member.header(revision);
-    match (applied, reply) {
-        (Applied::Put, Outcome::Put(reply)) => {
+    match (response, reply) {
+        (ResponseKind::Put, CommandReply::Put(reply)) => {
             render::put(render::response(out, &header, 0), &reply);
         }
-        (Applied::Delete, Outcome::Delete(reply)) => {
+        (ResponseKind::Delete, CommandReply::Delete(reply)) => {
             render::delete(render::response(out, &header, 0), &reply);
         }
-        (Applied::Txn, Outcome::Txn(reply)) => {
+        (ResponseKind::Txn, CommandReply::Txn(reply)) => {
             render::txn(render::response(out, &header, 0), &reply);
         }
-        (Applied::CompactPhysical, _) => {
+        (ResponseKind::CompactPhysical, _) => {
             let token = member.begin_question(member::ApplierInput::AwaitCompaction);
             let then = Then::Compacted(revision);
             return Ok(Answer::Later(token, Finish { then, ..finish }));
         }
-        (Applied::Grant, Outcome::LeaseGrant { id, ttl }) => {
+        (ResponseKind::Grant, CommandReply::LeaseGrant { id, ttl }) => {
             out.put(&api::etcdserverpb::LeaseGrantResponse {
                 header: Some(header),
                 id: id.0,
@@ -330,14 +336,14 @@ pub(crate) fn finish_write(
                 error: String::new(),
             });
         }
-        (Applied::Alarm, reply) => {
-            let alarms = if let Outcome::Alarms(alarms) = reply { alarms } else { Vec::new() };
+        (ResponseKind::Alarm, reply) => {
+            let alarms = if let CommandReply::Alarms(alarms) = reply { alarms } else { Vec::new() };
             out.put(&api::etcdserverpb::AlarmResponse { header: Some(header), alarms });
         }
-        (Applied::Compact | Applied::Revoke, _) => {
+        (ResponseKind::Compact | ResponseKind::Revoke, _) => {
             render::response(out, &header, 0);
         }
-        (applied, reply) => unreachable!("{applied:?} is not answered by {reply:?}"),
+        (response, reply) => unreachable!("{response:?} is not answered by {reply:?}"),
     }
     Ok(Answer::Now)
 }
@@ -361,7 +367,7 @@ pub(crate) fn finish_compaction(
 //= etcd 3.7.3: server/etcdserver/api/v3rpc/quota.go#check
 pub(crate) fn check_quota(member: &Rc<Member>, cost: u64) -> Option<Answer> {
     let quota = member.shared.limits.quota()?;
-    let size = member.view().store.backend().map_or(0, bolt::ReadTx::size_bytes);
+    let size = member.view().size_bytes();
     if size.saturating_add(cost) < quota {
         return None;
     }

@@ -16,7 +16,7 @@ use member::{ApplierInput, LeaseTime, NodeInput, Reply};
 use prost::Message;
 use types::{LeaseId, Revision};
 
-use crate::answer::{Answer, Applied, Body, Encoded, Finish, LeaseKeys, Then};
+use crate::answer::{Answer, Body, Encoded, Finish, LeaseKeys, ResponseKind, Then};
 use crate::caller::{Allowed, Caller, Wish, authorize};
 use crate::decode::{decode, decode_in_stream, unchanged};
 use crate::host::Measure;
@@ -45,7 +45,11 @@ pub(crate) fn grant(
     } else {
         unchanged(message, &request)
     };
-    write(member, Write::new(call, CommandKind::LeaseGrant, Applied::Grant, body, allowed), None)
+    write(
+        member,
+        Write::new(call, CommandKind::LeaseGrant, ResponseKind::Grant, body, allowed),
+        None,
+    )
 }
 
 pub(crate) fn revoke(
@@ -57,7 +61,11 @@ pub(crate) fn revoke(
     let wish = Wish::Lease(LeaseId(request.id));
     let allowed = authorize(call.row, &call.caller, &member.view(), wish)?;
     let body = unchanged(message, &request);
-    write(member, Write::new(call, CommandKind::LeaseRevoke, Applied::Revoke, body, allowed), None)
+    write(
+        member,
+        Write::new(call, CommandKind::LeaseRevoke, ResponseKind::Revoke, body, allowed),
+        None,
+    )
 }
 
 pub(crate) fn time_to_live(
@@ -70,7 +78,7 @@ pub(crate) fn time_to_live(
     let wish = Wish::LeaseTime { lease, keys: request.keys };
     let _: Allowed = authorize(call.row, &call.caller, &member.view(), wish)?;
     let token = member.begin(|token| NodeInput::TimeToLive { token, lease });
-    let keys = if request.keys { LeaseKeys::Told } else { LeaseKeys::Untold };
+    let keys = if request.keys { LeaseKeys::Included } else { LeaseKeys::Omitted };
     let then = Then::TimeToLive(lease, keys);
     Ok(Answer::Later(token, Finish { began: member.now(), caller: call.caller.clone(), then }))
 }
@@ -89,21 +97,25 @@ fn no_such_lease(lease: LeaseId) -> LeaseTimeToLiveResponse {
 }
 
 fn now(member: &Member) -> Revision {
-    member.view().store.revision()
+    member.view().revision()
 }
 
 /// Node has told what is left of a lease.
 pub(crate) fn finish_time_to_live(
     member: &Rc<Member>,
-    lease: LeaseId,
-    keys: LeaseKeys,
+    caller: &Caller,
+    (lease, keys): (LeaseId, LeaseKeys),
     reply: Reply,
     out: &mut Encoded,
 ) -> Result<Answer, Status> {
     let mut response = match reply {
         Reply::TimeToLive(None) => no_such_lease(lease),
-        Reply::TimeToLive(Some(time)) if keys == LeaseKeys::Told => {
-            return Ok(waits_for_keys(member, lease, time));
+        Reply::TimeToLive(Some(time)) if keys == LeaseKeys::Included => {
+            // Rights may have changed meanwhile.
+            let (row, wish) =
+                (Method::LeaseTimeToLive.row(), Wish::LeaseTime { lease, keys: true });
+            let allowed = authorize(row, caller, &member.view(), wish)?;
+            return Ok(waits_for_keys(member, lease, time, allowed));
         }
         Reply::TimeToLive(Some(time)) => time_response(lease, time),
         Reply::Elsewhere(_) => return Ok(waits_for_leader(member, lease, keys)),
@@ -115,18 +127,37 @@ pub(crate) fn finish_time_to_live(
     Ok(Answer::Now)
 }
 
-/// What is committed may be on its way to apply: etcd waits for it as well.
-fn waits_for_keys(member: &Rc<Member>, lease: LeaseId, time: LeaseTime) -> Answer {
+/// The keys of a lease, for a caller that may see them; none if what is committed is not applied in
+/// time.
+///
+/// # Errors
+/// Applier takes no more questions.
+pub(crate) async fn keys_of(
+    member: &Member,
+    lease: LeaseId,
+    _: Allowed,
+) -> Result<Vec<Bytes>, Status> {
+    // What is committed may be on its way to apply: etcd waits for it as well.
+    if member.view_at(member.status().commit).await.is_err() {
+        return Ok(Vec::new());
+    }
+    match member.ask_applier(|token| ApplierInput::LeaseKeys { token, lease }).await {
+        Reply::LeaseKeys(keys) => Ok(keys),
+        Reply::Refused(error) => Err(error.into()),
+        other => unreachable!("keys are answered by keys, not {other:?}"),
+    }
+}
+
+fn waits_for_keys(
+    member: &Rc<Member>,
+    lease: LeaseId,
+    time: LeaseTime,
+    allowed: Allowed,
+) -> Answer {
     let member = Rc::clone(member);
     Answer::Waits(Box::pin(async move {
         let mut response = time_response(lease, time);
-        if member.view_at(member.status().commit).await.is_ok() {
-            match member.ask_applier(|token| ApplierInput::LeaseKeys { token, lease }).await {
-                Reply::LeaseKeys(keys) => response.keys = keys,
-                Reply::Refused(error) => return Err(error.into()),
-                other => unreachable!("keys are answered by keys, not {other:?}"),
-            }
-        }
+        response.keys = keys_of(&member, lease, allowed).await?;
         response.header = Some(member.header(now(&member)));
         Ok(Body::of(&response))
     }))
@@ -135,7 +166,7 @@ fn waits_for_keys(member: &Rc<Member>, lease: LeaseId, time: LeaseTime) -> Answe
 fn waits_for_leader(member: &Rc<Member>, lease: LeaseId, keys: LeaseKeys) -> Answer {
     let member = Rc::clone(member);
     Answer::Waits(Box::pin(async move {
-        let wants = keys == LeaseKeys::Told;
+        let wants = keys == LeaseKeys::Included;
         let told = peers::time_to_live_on_leader(&member, lease, wants).await?;
         let mut response = told.unwrap_or_else(|| no_such_lease(lease));
         response.header = Some(member.header(now(&member)));
@@ -246,7 +277,7 @@ async fn ask(member: &Member, caller: &Caller, message: Bytes) -> Result<Asked, 
     let _: Allowed = authorize(row, caller, &view, Wish::Lease(lease))?;
     // The revision is that from before the renewal, which may wait for the end of the lease.
     //= etcd 3.7.3: server/etcdserver/api/v3rpc/lease.go#leaseKeepAlive
-    let revision = view.store.revision();
+    let revision = view.revision();
     let delay = member.shared.failpoints.delay(Failpoint::BeforeCheckpointInLeaseRenew);
     if !delay.is_zero() {
         member.sleep(delay).await;

@@ -1,4 +1,4 @@
-//! Long lists: answers that must be read from the disk, or that come in pieces.
+//! Long range responses: those that are read from the disk, or sent in pieces.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use store::{Piece, RangeBody, Ranged};
 use types::limits::MAX_SEND_BYTES;
 
 use crate::answer::{Body, Local, Pieces};
+use crate::caller::Allowed;
 use crate::jobs::Permit;
 use crate::kv::{count, resolve, value_error};
 use crate::member::Member;
@@ -35,7 +36,7 @@ const LARGE_END_BYTES: usize = 16 << 10;
 /// An answer that must be waited for, or that comes in pieces.
 pub(crate) async fn answer(
     member: Rc<Member>,
-    view: Arc<MemberView>,
+    (view, allowed): (Arc<MemberView>, Allowed),
     ranged: Ranged,
     head: Vec<u8>,
 ) -> Result<Body, Status> {
@@ -50,7 +51,7 @@ pub(crate) async fn answer(
     }
     let body = view.store.body(ranged);
     Ok(Body::Pieces(Box::new(RangePieces {
-        pin: Pin::new(&member, view),
+        pin: Pin::new(&member, view, allowed),
         member,
         head: Some(head),
         body: Some(body),

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use env::buggify;
 use machine::CommandKind;
 use machine::kv::range_error;
-use member::{ApplierInput, MemberView, Reply};
+use member::{ApplierInput, Reply};
 use prost::Message;
 use store::compact::Step;
 use store::hash::{DatabaseHasher, KvHash};
@@ -21,12 +21,13 @@ use types::Revision;
 use types::limits::SNAPSHOT_CHUNK_BYTES;
 
 use crate::Call;
-use crate::answer::{Answer, Applied, Body, Encoded, Finish, Then};
+use crate::answer::{Answer, Body, Encoded, Finish, ResponseKind, Then};
 use crate::caller::{Allowed, Wish, authorize};
 use crate::decode::{decode, unchanged};
-use crate::host::Measure;
+use crate::host::{Event, MaintenanceEvent, Measure};
 use crate::kv::{Write, write};
 use crate::member::Member;
+use crate::published::PublishedView;
 use crate::stream::{Out, send, send_to_reader};
 
 /// Bytes that a hash reads per step.
@@ -47,37 +48,36 @@ pub(crate) fn status(
     let view = member.view();
     let _: Allowed = authorize(call.row, &call.caller, &view, Wish::Method)?;
     let raft = member.status();
-    let backend = view.store.backend();
     let mut errors: Vec<String> = Vec::new();
     if raft.leader.is_none() {
         errors.push(ApiError::NoLeader.text().to_owned());
     }
-    for alarm in view.alarms.list(AlarmType::None as i32) {
+    for alarm in view.alarms().list(AlarmType::None as i32) {
         errors.push(alarm_text(alarm.member_id, alarm.alarm));
     }
     out.put(&StatusResponse {
-        header: Some(member.header(view.store.revision())),
+        header: Some(member.header(view.revision())),
         version: types::SERVER_VERSION.to_owned(),
-        db_size: backend.map_or(0, |b| b.size_bytes() as i64),
-        db_size_in_use: backend.map_or(0, |b| b.size_in_use_bytes() as i64),
+        db_size: view.size_bytes() as i64,
+        db_size_in_use: view.size_in_use_bytes() as i64,
         leader: raft.leader.map_or(0, |id| id.0),
         raft_index: raft.commit.0,
         raft_term: raft.term.0,
-        raft_applied_index: view.store.applied_index().0,
+        raft_applied_index: view.applied_index().0,
         errors,
-        is_learner: view.members.get(member.shared.id).is_some_and(|m| m.is_learner),
+        is_learner: view.members().get(member.shared.id).is_some_and(|m| m.is_learner),
         storage_version: storage_version(&view),
         db_size_quota: member.shared.limits.quota_bytes,
         downgrade_info: Some(DowngradeInfo {
-            enabled: view.members.downgrade.is_some(),
-            target_version: view.members.downgrade.clone().unwrap_or_default(),
+            enabled: view.members().downgrade.is_some(),
+            target_version: view.members().downgrade.clone().unwrap_or_default(),
         }),
     });
     Ok(Answer::Now)
 }
 
-fn storage_version(view: &MemberView) -> String {
-    view.storage_version.as_ref().map_or_else(String::new, |v| String::from_utf8_lossy(v).into())
+fn storage_version(view: &PublishedView) -> String {
+    view.storage_version().map_or_else(String::new, |v| String::from_utf8_lossy(v).into())
 }
 
 /// An alarm as Go's protobuf text shows it: without what is zero.
@@ -98,13 +98,13 @@ pub(crate) fn alarm(
     let wish = Wish::Alarm(request.action());
     let allowed = authorize(call.row, &call.caller, &member.view(), wish)?;
     let body = unchanged(message, &request);
-    write(member, Write::new(call, CommandKind::Alarm, Applied::Alarm, body, allowed), None)
+    write(member, Write::new(call, CommandKind::Alarm, ResponseKind::Alarm, body, allowed), None)
 }
 
 /// Raises this member's NOSPACE alarm through the log, unless one is set. What is refused for it is
 /// refused after that, so that the client finds the alarm.
 pub(crate) async fn raise_no_space(member: &Rc<Member>) {
-    if member.view().alarms.is_set(AlarmType::Nospace) {
+    if member.view().alarms().is_set(AlarmType::Nospace) {
         return;
     }
     let request = AlarmRequest {
@@ -125,12 +125,12 @@ async fn await_backend(member: &Member) -> Result<(), Status> {
 }
 
 pub(crate) fn hash(member: &Rc<Member>, call: &Call<'_>, _: Bytes) -> Result<Answer, Status> {
-    let _: Allowed = call.permit(member)?;
+    let allowed = call.permit(member)?;
     let member = Rc::clone(member);
     Ok(Answer::Waits(Box::pin(async move {
         let began = member.now();
         await_backend(&member).await?;
-        let view = member.view();
+        let view = member.view().open(allowed);
         let revision = view.store.revision();
         let backend = view.store.backend().cloned().ok_or_else(|| internal("no backend"))?;
         let job = move |may: &env::MayBlock| {
@@ -150,10 +150,10 @@ pub(crate) fn hash_kv(
     message: Bytes,
 ) -> Result<Answer, Status> {
     let request: HashKvRequest = decode(message)?;
-    let _: Allowed = call.permit(member)?;
+    let allowed = call.permit(member)?;
     let member = Rc::clone(member);
     Ok(Answer::Waits(Box::pin(async move {
-        Ok(Body::of(&hash_at(&member, Revision(request.revision)).await?))
+        Ok(Body::of(&hash_at(&member, Revision(request.revision), allowed).await?))
     })))
 }
 
@@ -165,25 +165,27 @@ pub(crate) fn hash_kv(
 pub(crate) async fn hash_at(
     member: &Rc<Member>,
     wanted: Revision,
+    allowed: Allowed,
 ) -> Result<HashKvResponse, Status> {
-    let view = member.view();
+    let view = member.view().open(allowed);
     //= etcd 3.7.3: server/storage/mvcc/hash.go#HashByRev (the stored hash comes first)
     match view.hashes.get(wanted) {
         Some(stored) => Ok(hash_response(member, view.store.revision(), stored)),
-        None => compute_hash(member, wanted).await,
+        None => compute_hash(member, wanted, allowed).await,
     }
 }
 
 /// As [`hash_at`], but of the keys as they are, whatever was stored.
 ///
 /// # Errors
-/// As there.
+/// As for [`hash_at`].
 pub(crate) async fn compute_hash(
     member: &Rc<Member>,
     wanted: Revision,
+    allowed: Allowed,
 ) -> Result<HashKvResponse, Status> {
     let began = member.now();
-    let view = member.view();
+    let view = member.view().open(allowed);
     let revision = view.store.revision();
     let mut hasher = view.store.hash_kv(wanted.0).map_err(range_error)?;
     let is_odd = buggify!(member.shared.hooks, "calls: hash in small steps");
@@ -219,10 +221,16 @@ fn hash_response(member: &Member, revision: Revision, hash: KvHash) -> HashKvRes
 /// Copies the backend into a fresh file while reads and writes go on.
 pub(crate) fn defragment(member: &Rc<Member>, call: &Call<'_>, _: Bytes) -> Result<Answer, Status> {
     let _: Allowed = call.permit(member)?;
+    tell(member, MaintenanceEvent::DefragmentRequested);
     member.measure(Measure::DefragmentBegan);
     let token = member.begin_question(ApplierInput::Defragment);
     let (began, caller) = (member.now(), call.caller.clone());
     Ok(Answer::Later(token, Finish { began, caller, then: Then::Defragmented }))
+}
+
+/// Tells the log.
+fn tell(member: &Member, event: MaintenanceEvent<'_>) {
+    member.host.log(Event::Maintenance(event));
 }
 
 pub(crate) fn finish_defragment(
@@ -232,26 +240,34 @@ pub(crate) fn finish_defragment(
     out: &mut Encoded,
 ) -> Result<Answer, Status> {
     member.measure(Measure::Defragmented(member.now().since(finish.began)));
-    match reply {
+    let ended: Result<(), Status> = match reply {
         Reply::Failed(why) => Err(internal(why)),
         Reply::Refused(error) => Err(error.into()),
-        _ => {
-            out.body(0);
-            Ok(Answer::Now)
-        }
-    }
+        _ => Ok(()),
+    };
+    let told = ended.as_ref().copied().map_err(|status| &*status.message);
+    tell(member, MaintenanceEvent::DefragmentEnded(told));
+    ended.map(|()| {
+        out.body(0);
+        Answer::Now
+    })
 }
 
 /// Streams the backend as of one transaction, and its SHA-256 last.
 //= etcd 3.7.3: server/etcdserver/api/v3rpc/maintenance.go#Snapshot
-pub(crate) async fn snapshot(member: Rc<Member>, _: Allowed, sink: Out) -> Result<(), Status> {
-    let began = member.now();
+pub(crate) async fn snapshot(
+    member: Rc<Member>,
+    allowed: Allowed,
+    sink: Out,
+) -> Result<(), Status> {
     await_backend(&member).await?;
     let view = member.view();
     let version = storage_version(&view);
-    let backend = view.store.backend().cloned().ok_or_else(|| internal("no backend"))?;
-    drop(view);
+    let backend = view.open(allowed).store.backend().cloned();
+    let backend = backend.ok_or_else(|| internal("no backend"))?;
     let total = backend.file_len_of_snapshot();
+    let began = member.now();
+    tell(&member, MaintenanceEvent::SnapshotSending { bytes: total, version: &version });
     let (mut at, mut hasher) = (0, ring::digest::Context::new(&ring::digest::SHA256));
     while at < total {
         let len = (total - at).min(SNAPSHOT_CHUNK_BYTES as u64);
@@ -273,9 +289,14 @@ pub(crate) async fn snapshot(member: Rc<Member>, _: Allowed, sink: Out) -> Resul
         send_to_reader(&member, &*sink, &response).await?;
     }
     let blob = Bytes::copy_from_slice(hasher.finish().as_ref());
-    let trailer = SnapshotResponse { header: None, remaining_bytes: 0, blob, version };
-    member.measure(Measure::SnapshotSent(member.now().since(began)));
+    tell(&member, MaintenanceEvent::SnapshotChecksum { bytes: total, checksum_bytes: blob.len() });
+    let trailer =
+        SnapshotResponse { header: None, remaining_bytes: 0, blob, version: version.clone() };
+    let took = member.now().since(began);
+    member.measure(Measure::SnapshotSent(took));
     // A client that has gone has all it wants.
-    let _ = send(&*sink, &trailer).await;
+    if send(&*sink, &trailer).await.is_ok() {
+        tell(&member, MaintenanceEvent::SnapshotSent { bytes: total, took, version: &version });
+    }
     Ok(())
 }

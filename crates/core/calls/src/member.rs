@@ -22,7 +22,7 @@ use env::{Entropy, HashSeed, Instant, SplitMix};
 use handover::Notifier;
 use machine::Outcome;
 use machine::command::{self, CommandKind, Header};
-use member::{ApplierInput, MemberView, NodeInput, NodeStatus, Proposal, Reply};
+use member::{ApplierInput, NodeInput, NodeStatus, Proposal, Reply};
 use types::{Index, MemberId, ReplyToken, RequestId, Revision};
 
 use crate::answer::Local;
@@ -30,15 +30,16 @@ use crate::caller::{Allowed, Caller};
 use crate::host::{Host, Measure};
 use crate::jobs::Job;
 use crate::peers::{Answered, Asked};
-use crate::replies::{Replies, Wait};
+use crate::published::PublishedView;
+use crate::replies::{Recipient, Replies, Wait};
 use crate::shared::Shared;
 use crate::timers::{Sleep, Timers};
 
 /// Request ids that a runtime takes at once.
 const ID_BLOCK: u64 = 1_024;
 
-/// What the calls of a runtime want from elsewhere. Its length is bounded by that of the calls that
-/// are open: each waits for what it asked.
+/// Requests of a runtime's calls to the rest of the process. The number of open calls bounds its
+/// length: each waits for what it asked.
 #[derive(Default)]
 pub struct Outbox {
     /// For Node; what does not fit there is handed to [`Member::refuse`].
@@ -56,7 +57,7 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Whether nothing is wanted.
+    /// Whether it is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.node.is_empty()
@@ -165,7 +166,7 @@ impl Member {
         self.answers.resolve(token, answer);
     }
 
-    /// Node takes no more requests now.
+    /// Refuses a request that Node's inbox had no room for.
     pub fn refuse(&self, request: NodeInput) {
         let token = match request {
             NodeInput::Propose(Proposal { token, .. })
@@ -181,7 +182,7 @@ impl Member {
         self.resolve(token, Reply::Refused(ApiError::TooManyRequests));
     }
 
-    /// Applier takes no more questions now.
+    /// Refuses a question that Applier's inbox had no room for.
     pub fn refuse_question(&self, question: ApplierInput) {
         let token = match question {
             ApplierInput::LeaseKeys { token, .. }
@@ -211,12 +212,18 @@ impl Member {
         self.replies.wait(token)
     }
 
-    /// Gives the token of a call back that nobody waits for any more, or whose reply has come.
-    pub fn release(&self, token: ReplyToken) {
-        drop(self.replies.wait(token));
+    /// Has the reply to a call that is answered later handed to `to` with this key, when it comes.
+    /// A call that is given up meanwhile gives the token back ([`Member::release`]).
+    pub fn address(&self, token: ReplyToken, to: &Rc<dyn Recipient<Reply>>, key: u64) {
+        self.replies.address(token, to, key);
     }
 
-    /// Calls that wait for a reply.
+    /// Gives the token of a call back that nobody waits for any more.
+    pub fn release(&self, token: ReplyToken) {
+        self.replies.release(token);
+    }
+
+    /// Number of calls that wait for a reply.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.replies.waiting()
@@ -241,7 +248,7 @@ impl Member {
         self.hand_out(|outbox| outbox.tasks.push(Box::pin(task)));
     }
 
-    /// Waits for so long.
+    /// Waits for `duration`.
     pub(crate) fn sleep(&self, duration: Duration) -> Sleep {
         self.timers.until(self.now() + duration)
     }
@@ -274,19 +281,19 @@ impl Member {
         HashSeed::draw(&mut *self.entropy.borrow_mut())
     }
 
-    /// Tells what was measured.
+    /// Hands a measurement to the host.
     pub(crate) fn measure(&self, measured: Measure<'_>) {
         self.host.measure(measured);
     }
 
-    /// What wakes this runtime's watchers.
+    /// The notifier that wakes this runtime's watchers.
     pub(crate) fn notifier(&self) -> &Notifier {
         &self.shared.notifiers[usize::from(self.number)]
     }
 
-    /// The newest View, whatever its age.
+    /// The newest View of this member, closed ([`PublishedView`]). Others may have applied more.
     #[must_use]
-    pub fn view(&self) -> Arc<MemberView> {
+    pub fn view(&self) -> PublishedView {
         self.shared.view.load()
     }
 
@@ -376,7 +383,7 @@ impl Member {
         Ok(self.begin(|token| NodeInput::Propose(Proposal { token, id, data })))
     }
 
-    /// What became of a request that was proposed at `began`.
+    /// The outcome of a request that was proposed at `began`.
     ///
     /// # Errors
     /// Node's refusal; that of the machine is within.
@@ -435,7 +442,8 @@ impl Member {
             None => false,
             Some(leader) if leader != self.shared.id => !is_connected(leader),
             Some(own) => {
-                let members = &self.view().members;
+                let view = self.view();
+                let members = view.members();
                 let voters = || members.iter().filter(|member| !member.is_learner);
                 let reached = voters().filter(|m| m.id == own.0 || is_connected(MemberId(m.id)));
                 reached.count() <= voters().count() / 2
@@ -448,15 +456,15 @@ impl Member {
     ///
     /// # Errors
     /// No leader confirmed in time, or the leader changed meanwhile.
-    pub async fn linearizable_view(&self) -> Result<Arc<MemberView>, Status> {
+    pub async fn linearizable_view(&self) -> Result<PublishedView, Status> {
         let index = read_index(self.ask(NodeInput::ReadIndex).await)?;
         self.view_at(index).await
     }
 
     /// A View at or beyond an entry.
-    pub(crate) async fn view_at(&self, index: Index) -> Result<Arc<MemberView>, Status> {
+    pub(crate) async fn view_at(&self, index: Index) -> Result<PublishedView, Status> {
         let view = self.view();
-        if view.store.applied_index() >= index {
+        if view.applied_index() >= index {
             return Ok(view);
         }
         match self.ask_applier(|token| ApplierInput::AwaitApplied { token, index }).await {

@@ -1,7 +1,7 @@
-//! What members ask each other besides raft, as values: answers for others, and calls that only the
-//! leader can serve sent on to it.
+//! Questions between members besides raft, as values: answers to those of others, and calls that only
+//! the leader can serve, forwarded to it.
 //!
-//! How a question travels (HTTP, JSON, which status means what) is the host's.
+//! How a question is sent (HTTP, JSON, the meaning of each status) is the host's.
 //= etcd 3.7.3: server/etcdserver/api/etcdhttp/peer.go, server/lease/leasehttp/http.go
 
 use std::rc::Rc;
@@ -10,45 +10,45 @@ use std::time::Duration;
 use api::error::{ApiError, Code, Status};
 use api::etcdserverpb::{HashKvResponse, LeaseTimeToLiveResponse, ResponseHeader};
 use machine::{Member as ClusterMember, Members};
-use member::{ApplierInput, NodeInput, Reply};
+use member::{NodeInput, Reply};
 use types::{LeaseId, MemberId, ReplyToken, Revision, SERVER_VERSION};
 
 use crate::caller::Allowed;
 use crate::cluster::{self, Promoted};
 use crate::host::Measure;
-use crate::maintenance;
 use crate::member::Member;
+use crate::{lease, maintenance};
 
-/// What one member asks another.
+/// A question of one member to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Question {
     /// Renew a lease.
     Renew(LeaseId),
-    /// Tell what is left of a lease.
+    /// Answer with a lease's time to live.
     TimeToLive {
-        /// The lease asked about.
+        /// The lease's id.
         lease: LeaseId,
         /// Whether its keys are wanted.
         keys: bool,
     },
-    /// Make a learner a voter.
+    /// Promote a learner to a voter.
     Promote(MemberId),
-    /// Tell the hash of the keys at a revision; 0 is the newest.
+    /// Answer with the hash of the keys at a revision; 0 is the newest.
     HashKv(Revision),
-    /// Tell the versions.
+    /// Answer with the versions of program, cluster and storage.
     Version,
-    /// Tell whether a downgrade is going on.
+    /// Answer whether a downgrade is going on.
     DowngradeEnabled,
-    /// Tell the members.
+    /// Answer with the members.
     Members,
 }
 
-/// What another member answers, in the same order.
+/// The answer to a question; variants in the order of [`Question`]'s.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PeerAnswer {
     /// The lease's new time to live in seconds.
     Renewed(i64),
-    /// What is left of the lease.
+    /// The lease's time to live.
     TimeToLive(LeaseTimeToLiveResponse),
     /// The members after the promotion.
     Promoted(Vec<ClusterMember>),
@@ -65,43 +65,43 @@ pub enum PeerAnswer {
 /// A hash of the key space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerHash {
-    /// The revision of the member that tells it.
+    /// The newest revision of the member that answers.
     pub revision: Revision,
     /// The hash.
     pub hash: u32,
-    /// Compactions up to this revision are in it.
+    /// The compact revision that the hash counts from.
     pub compact_revision: Revision,
-    /// It is a hash up to this revision.
+    /// The revision up to which keys are hashed.
     pub hash_revision: Revision,
 }
 
 /// A member's versions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerVersions {
-    /// Of the program.
+    /// The program's version.
     pub server: String,
-    /// Of the cluster, if it was decided.
+    /// The cluster version, once it is decided.
     pub cluster: Option<String>,
-    /// Of the files, if it is known.
+    /// The storage version, if it is known.
     pub storage: Option<String>,
 }
 
 /// Why a question has no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum PeerError {
     /// There is no such lease.
     LeaseNotFound,
     /// Another member leads.
     NotLeader,
     /// There is no such member.
     MemberNotFound,
-    /// The member votes already.
+    /// The member is no learner.
     NotLearner,
     /// The learner is not in sync with the leader.
     LearnerNotReady,
     /// The revision was compacted.
     Compacted,
-    /// The revision is to come.
+    /// The revision is in the future.
     FutureRevision,
     /// It is a member of another cluster.
     ClusterMismatch,
@@ -113,7 +113,7 @@ pub enum Refusal {
 }
 
 /// An answer, or why there is none.
-pub type Answered = Result<PeerAnswer, Refusal>;
+pub type Answered = Result<PeerAnswer, PeerError>;
 
 /// A question on its way to another member, with all the addresses at which it may be reached.
 ///
@@ -121,15 +121,15 @@ pub type Answered = Result<PeerAnswer, Refusal>;
 /// final for its question: a lease that does not exist, a learner that is not ready.
 #[derive(Debug)]
 pub struct Asked {
-    /// What [`Member::answered`] must be told with the answer.
+    /// The token that [`Member::answered`] takes with the answer.
     pub token: ReplyToken,
-    /// Whom.
+    /// The member asked.
     pub to: MemberId,
-    /// Where it is.
+    /// Its peer URLs.
     pub urls: Vec<String>,
-    /// What it is asked.
+    /// The question.
     pub question: Question,
-    /// How long an answer is waited for.
+    /// How long each URL is given.
     pub patience: Duration,
 }
 
@@ -139,11 +139,11 @@ const RETRY: Duration = Duration::from_millis(50);
 /// Answers another member.
 ///
 /// # Errors
-/// [`Refusal`].
+/// [`PeerError`].
 pub async fn answer(member: &Rc<Member>, question: Question) -> Answered {
     match question {
         Question::Members => {
-            Ok(PeerAnswer::Members(member.view().members.iter().cloned().collect()))
+            Ok(PeerAnswer::Members(member.view().members().iter().cloned().collect()))
         }
         Question::Renew(lease) => renew(member, lease).await,
         Question::TimeToLive { lease, keys } => time_to_live(member, lease, keys).await,
@@ -151,9 +151,9 @@ pub async fn answer(member: &Rc<Member>, question: Question) -> Answered {
         Question::HashKv(revision) => hash_kv(member, revision).await,
         Question::Version => Ok(PeerAnswer::Versions(versions(member))),
         Question::DowngradeEnabled => match member.linearizable_view().await {
-            Ok(view) => Ok(PeerAnswer::DowngradeEnabled(view.members.downgrade.is_some())),
+            Ok(view) => Ok(PeerAnswer::DowngradeEnabled(view.members().downgrade.is_some())),
             Err(status) => {
-                Err(Refusal::Other(format!("failed linearized read: {}", status.message)))
+                Err(PeerError::Other(format!("failed linearized read: {}", status.message)))
             }
         },
     }
@@ -163,10 +163,10 @@ pub async fn answer(member: &Rc<Member>, question: Question) -> Answered {
 #[must_use]
 pub fn versions(member: &Member) -> PeerVersions {
     let view = member.view();
-    let storage = view.storage_version.as_deref();
+    let storage = view.storage_version().map(|version| &version[..]);
     PeerVersions {
         server: SERVER_VERSION.to_owned(),
-        cluster: view.members.cluster_version.clone(),
+        cluster: view.members().cluster_version.clone(),
         storage: storage.map(|text| String::from_utf8_lossy(text).into_owned()),
     }
 }
@@ -183,16 +183,16 @@ async fn promote(member: &Rc<Member>, id: MemberId) -> Answered {
         Err(status) => Err(status),
     };
     promoted.map(PeerAnswer::Promoted).map_err(|status| match status {
-        status if status == ApiError::MemberNotFound.into() => Refusal::MemberNotFound,
-        status if status == ApiError::MemberNotLearner.into() => Refusal::NotLearner,
-        status if status == ApiError::LearnerNotReady.into() => Refusal::LearnerNotReady,
-        other => Refusal::Other(other.message.into_owned()),
+        status if status == ApiError::MemberNotFound.into() => PeerError::MemberNotFound,
+        status if status == ApiError::MemberNotLearner.into() => PeerError::NotLearner,
+        status if status == ApiError::LearnerNotReady.into() => PeerError::LearnerNotReady,
+        other => PeerError::Other(other.message.into_owned()),
     })
 }
 
 async fn renew(member: &Rc<Member>, lease: LeaseId) -> Answered {
     match member.ask(|token| NodeInput::KeepAlive { token, lease, for_peer: true }).await {
-        Reply::KeepAlive(0) => Err(Refusal::LeaseNotFound),
+        Reply::KeepAlive(0) => Err(PeerError::LeaseNotFound),
         Reply::KeepAlive(ttl) => {
             member.measure(Measure::LeaseRenewed);
             Ok(PeerAnswer::Renewed(ttl))
@@ -201,11 +201,11 @@ async fn renew(member: &Rc<Member>, lease: LeaseId) -> Answered {
     }
 }
 
-fn lease_refused(reply: Reply) -> Refusal {
+fn lease_refused(reply: Reply) -> PeerError {
     match reply {
-        Reply::Refused(ApiError::TimeoutWaitApplied) => Refusal::NotApplied,
-        Reply::Elsewhere(_) => Refusal::NotLeader,
-        Reply::Refused(error) => Refusal::Other(error.text().to_owned()),
+        Reply::Refused(ApiError::TimeoutWaitApplied) => PeerError::NotApplied,
+        Reply::Elsewhere(_) => PeerError::NotLeader,
+        Reply::Refused(error) => PeerError::Other(error.text().to_owned()),
         other => unreachable!("a lease is answered or refused, not {other:?}"),
     }
 }
@@ -213,7 +213,7 @@ fn lease_refused(reply: Reply) -> Refusal {
 async fn time_to_live(member: &Rc<Member>, lease: LeaseId, keys: bool) -> Answered {
     let time = match member.ask(|token| NodeInput::TimeToLive { token, lease }).await {
         Reply::TimeToLive(Some(time)) => time,
-        Reply::TimeToLive(None) => return Err(Refusal::LeaseNotFound),
+        Reply::TimeToLive(None) => return Err(PeerError::LeaseNotFound),
         reply => return Err(lease_refused(reply)),
     };
     let mut response = LeaseTimeToLiveResponse {
@@ -223,12 +223,8 @@ async fn time_to_live(member: &Rc<Member>, lease: LeaseId, keys: bool) -> Answer
         granted_ttl: time.granted,
         keys: Vec::new(),
     };
-    // What is committed may be on its way to apply.
-    if keys
-        && member.view_at(member.status().commit).await.is_ok()
-        && let Reply::LeaseKeys(keys) =
-            member.ask_applier(|token| ApplierInput::LeaseKeys { token, lease }).await
-    {
+    // Whoever sent it on has looked at who asks. A refusal leaves the keys out.
+    if keys && let Ok(keys) = lease::keys_of(member, lease, Allowed::BY_ITSELF).await {
         response.keys = keys;
     }
     Ok(PeerAnswer::TimeToLive(response))
@@ -236,15 +232,15 @@ async fn time_to_live(member: &Rc<Member>, lease: LeaseId, keys: bool) -> Answer
 
 //= etcd 3.7.3: server/etcdserver/corrupt.go#ServeHTTP
 async fn hash_kv(member: &Rc<Member>, revision: Revision) -> Answered {
-    match maintenance::hash_at(member, revision).await {
+    match maintenance::hash_at(member, revision, Allowed::BY_ITSELF).await {
         Ok(response) => Ok(PeerAnswer::Hash(PeerHash::from(&response))),
         Err(status) if status.code == Code::OutOfRange => {
             Err(match status == ApiError::Compacted.into() {
-                true => Refusal::Compacted,
-                false => Refusal::FutureRevision,
+                true => PeerError::Compacted,
+                false => PeerError::FutureRevision,
             })
         }
-        Err(status) => Err(Refusal::Other(status.message.into_owned())),
+        Err(status) => Err(PeerError::Other(status.message.into_owned())),
     }
 }
 
@@ -262,7 +258,7 @@ impl From<&HashKvResponse> for PeerHash {
 /// The leader and where it is reached, if one is known.
 fn leader(member: &Member) -> Option<(MemberId, Vec<String>)> {
     let leader = member.status().leader?;
-    Some((leader, member.view().members.get(leader)?.peer_urls.clone()?))
+    Some((leader, member.view().members().get(leader)?.peer_urls.clone()?))
 }
 
 /// Asks the leader until it answers with something final, for as long as a request may take. `read`
@@ -296,7 +292,7 @@ async fn on_leader<T>(
 pub(crate) async fn renew_on_leader(member: &Member, lease: LeaseId) -> Result<i64, Status> {
     on_leader(member, Question::Renew(lease), |answer| match answer {
         Ok(PeerAnswer::Renewed(ttl)) => Some(Ok(ttl)),
-        Err(Refusal::LeaseNotFound) => Some(Ok(0)),
+        Err(PeerError::LeaseNotFound) => Some(Ok(0)),
         _ => None,
     })
     .await
@@ -311,7 +307,7 @@ pub(crate) async fn time_to_live_on_leader(
 ) -> Result<Option<LeaseTimeToLiveResponse>, Status> {
     on_leader(member, Question::TimeToLive { lease, keys }, |answer| match answer {
         Ok(PeerAnswer::TimeToLive(response)) => Some(Ok(Some(response))),
-        Err(Refusal::LeaseNotFound) => Some(Ok(None)),
+        Err(PeerError::LeaseNotFound) => Some(Ok(None)),
         _ => None,
     })
     .await
@@ -326,9 +322,9 @@ pub(crate) async fn promote_on_leader(
     on_leader(member, Question::Promote(id), |answer| {
         let error = match answer {
             Ok(PeerAnswer::Promoted(members)) => return Some(Ok(members)),
-            Err(Refusal::MemberNotFound) => ApiError::MemberNotFound,
-            Err(Refusal::LearnerNotReady) => ApiError::LearnerNotReady,
-            Err(Refusal::NotLearner) => ApiError::MemberNotLearner,
+            Err(PeerError::MemberNotFound) => ApiError::MemberNotFound,
+            Err(PeerError::LearnerNotReady) => ApiError::LearnerNotReady,
+            Err(PeerError::NotLearner) => ApiError::MemberNotLearner,
             _ => return None,
         };
         Some(Err(error.into()))

@@ -1,4 +1,4 @@
-//! What a long list keeps of the state it began with, while its client reads slowly.
+//! The View that a long list keeps while its client reads slowly.
 //!
 //! A list needs the values that it named when it began; a compaction may remove them. So it keeps
 //! its View, which holds pages of the database and parts of the revision log, but not for ever:
@@ -16,6 +16,7 @@ use std::task::{Poll, Waker};
 use member::MemberView;
 use types::limits::MAX_PINNED_LISTS;
 
+use crate::caller::Allowed;
 use crate::member::Member;
 use crate::shared::Shared;
 use crate::timers::Sleep;
@@ -43,24 +44,25 @@ struct State {
 pub(crate) struct Pin {
     member: Rc<Member>,
     state: Rc<State>,
+    allowed: Allowed,
 }
 
 impl Pin {
     /// Keeps a View, unless too many lists do.
-    pub(crate) fn new(member: &Rc<Member>, view: Arc<MemberView>) -> Self {
+    pub(crate) fn new(member: &Rc<Member>, view: Arc<MemberView>, allowed: Allowed) -> Self {
         let (shared, state) = (&member.shared, Rc::new(State::default()));
         if take(&shared.pins.count) {
             *state.kept.borrow_mut() = Some(Kept { view, shared: Arc::clone(shared) });
             member.spawn(let_go(Rc::downgrade(&state), member.sleep(shared.pins.age)));
         }
-        Self { member: Rc::clone(member), state }
+        Self { member: Rc::clone(member), state, allowed }
     }
 
     /// What to read the next piece from.
     pub(crate) fn view(&self) -> Arc<MemberView> {
         match &*self.state.kept.borrow() {
             Some(kept) => Arc::clone(&kept.view),
-            None => self.member.view(),
+            None => self.member.view().open(self.allowed),
         }
     }
 }

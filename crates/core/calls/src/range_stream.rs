@@ -76,7 +76,8 @@ pub(crate) async fn range_stream(
     let view =
         if request.serializable { member.view() } else { member.linearizable_view().await? };
     let row = Method::RangeStream.row();
-    let _: Allowed = authorize(row, &caller, &view, Wish::Range(&request))?;
+    let allowed = authorize(row, &caller, &view, Wish::Range(&request))?;
+    let view = view.open(allowed);
     if request.count_only {
         let ranged = view.store.range(&query(&request)).map_err(range_error)?;
         let mut out = render::with_header(&member.header(ranged.revision));
@@ -84,7 +85,7 @@ pub(crate) async fn range_stream(
         return send(&*sink, &out).await;
     }
     if request.sort_target != SortTarget::Key as i32 {
-        return sorted(&member, view, &request, &*sink).await;
+        return sorted(&member, (view, allowed), &request, &*sink).await;
     }
     let total = if request.limit == 0 { i64::MAX } else { request.limit };
     request.limit = FIRST_CHUNK.min(total);
@@ -113,7 +114,7 @@ pub(crate) async fn range_stream(
         send(&*sink, &kvs).await?;
         request.key = next;
         request.limit = adjust(request.limit, kvs.len(), wanted).min(total - sent);
-        view = member.view();
+        view = member.view().open(allowed);
     }
 }
 
@@ -155,7 +156,7 @@ fn last_key(kvs: &[u8]) -> Result<Bytes, Status> {
 /// Order NONE with another target: the whole is sorted, then sent in pieces.
 async fn sorted(
     member: &Member,
-    view: Arc<MemberView>,
+    (view, allowed): (Arc<MemberView>, Allowed),
     request: &RangeRequest,
     sink: &dyn Sink,
 ) -> Result<(), Status> {
@@ -167,7 +168,7 @@ async fn sorted(
     let mut body = view.store.body(ranged);
     drop(view);
     loop {
-        let reader = member.view();
+        let reader = member.view().open(allowed);
         let job = move |may: &env::MayBlock| {
             let mut out = Vec::new();
             let piece = body.next_blocking(may, &reader.store, piece_bytes, &mut out);

@@ -10,7 +10,7 @@ use member::MemberView;
 use store::Piece;
 
 use crate::answer::{Body, Encoded};
-use crate::caller::{Allowed, Caller, authorize_txn};
+use crate::caller::{Caller, authorize_txn};
 use crate::kv::{count, value_error};
 use crate::member::Member;
 use crate::{render, validate};
@@ -23,7 +23,8 @@ pub(crate) async fn answer(
 ) -> Result<Body, Status> {
     let serializable = validate::is_serializable(&request);
     let view = if serializable { member.view() } else { member.linearizable_view().await? };
-    let _: Allowed = authorize_txn(caller, &view, &request)?;
+    let allowed = authorize_txn(caller, &view, &request)?;
+    let view = view.open(allowed);
     let revision = view.store.revision();
     let job = move |may: &env::MayBlock| read_txn(may, &view, &request);
     let reply = member.run(job).await??;

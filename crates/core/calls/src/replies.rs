@@ -1,9 +1,9 @@
-//! Answers that find their waiting future.
+//! Replies that find who waits for them: a future, or a connection's queue.
 //!
 //! Each runtime has one table; only its thread touches it, so there is no lock. A token names
 //! (runtime, generation, slot): a reply that comes after its place was given back meets another
 //! generation and is discarded. Invariant: a place that was registered is given back by dropping
-//! its [`Wait`].
+//! its [`Wait`], or by its reply's arrival at a [`Recipient`].
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -21,9 +21,17 @@ fn slot(token: Token) -> usize {
     token.0 as u32 as usize
 }
 
+/// Takes replies that no future waits for: a call that waits is then a number, not a task.
+pub trait Recipient<T> {
+    /// The reply to the call with this key. Nothing of the table may be used meanwhile.
+    fn receive(&self, key: u64, reply: T);
+}
+
 enum State<T> {
     Free,
     Waiting(Option<Waker>),
+    /// Handed to the recipient when it comes, and the place is free.
+    Addressed(Rc<dyn Recipient<T>>, u64),
     Done(T),
 }
 
@@ -38,7 +46,26 @@ struct Table<T> {
     free: Vec<u32>,
 }
 
-/// One runtime's table of waiting futures. Clones share it.
+impl<T> Table<T> {
+    /// The entry of a token whose place was not given back since.
+    fn entry(&mut self, token: Token) -> Option<&mut Entry<T>> {
+        let entry = self.entries.get_mut(slot(token))?;
+        (entry.generation == generation(token)).then_some(entry)
+    }
+
+    /// Frees the place of a token; what it held.
+    fn free(&mut self, token: Token) -> Option<State<T>> {
+        let entry = self.entry(token)?;
+        if matches!(entry.state, State::Free) {
+            return None;
+        }
+        let old = std::mem::replace(&mut entry.state, State::Free);
+        self.free.push(slot(token) as u32);
+        Some(old)
+    }
+}
+
+/// One runtime's table of those who wait. Clones share it.
 pub(crate) struct Replies<T>(Rc<RefCell<Table<T>>>);
 
 impl<T> Clone for Replies<T> {
@@ -79,24 +106,46 @@ impl<T> Replies<T> {
         Wait { table: self.clone(), token }
     }
 
+    /// Has the reply of a place that was registered handed to `to`, with this key. To be taken back
+    /// by [`Replies::release`] before it came.
+    pub(crate) fn address(&self, token: Token, to: &Rc<dyn Recipient<T>>, key: u64) {
+        let mut table = self.0.borrow_mut();
+        let entry = table.entry(token).expect("a place is addressed once, at its registration");
+        let addressed = State::Addressed(Rc::clone(to), key);
+        let State::Done(reply) = std::mem::replace(&mut entry.state, addressed) else { return };
+        table.free(token);
+        drop(table);
+        to.receive(key, reply);
+    }
+
+    /// Gives a place back; its reply, if it still comes, is discarded.
+    pub(crate) fn release(&self, token: Token) {
+        let old = self.0.borrow_mut().free(token);
+        // Dropped outside the borrow: a reply may own futures of this very table.
+        drop(old);
+    }
+
     /// Gives the reply to whoever waits for it, if anyone still does.
     pub(crate) fn resolve(&self, token: Token, reply: T) {
-        let waker = {
-            let mut table = self.0.borrow_mut();
-            match table.entries.get_mut(slot(token)) {
-                Some(entry) if entry.generation == generation(token) => match &mut entry.state {
-                    State::Waiting(waker) => {
-                        let waker = waker.take();
-                        entry.state = State::Done(reply);
-                        waker
-                    }
-                    State::Free | State::Done(_) => None,
-                },
-                _ => None,
+        let mut table = self.0.borrow_mut();
+        let Some(entry) = table.entry(token) else { return };
+        match &mut entry.state {
+            State::Waiting(waker) => {
+                let waker = waker.take();
+                entry.state = State::Done(reply);
+                drop(table);
+                if let Some(waker) = waker {
+                    waker.wake();
+                }
             }
-        };
-        if let Some(waker) = waker {
-            waker.wake();
+            State::Addressed(..) => {
+                let Some(State::Addressed(to, key)) = table.free(token) else {
+                    unreachable!("matched above")
+                };
+                drop(table);
+                to.receive(key, reply);
+            }
+            State::Free | State::Done(_) => {}
         }
     }
 
@@ -128,22 +177,18 @@ impl<T> Future for Wait<T> {
             }
             State::Done(_) => match std::mem::replace(&mut entry.state, State::Waiting(None)) {
                 State::Done(reply) => Poll::Ready(reply),
-                State::Waiting(_) | State::Free => unreachable!("matched above"),
+                _ => unreachable!("matched above"),
             },
-            State::Free => unreachable!("a place is freed only by dropping its future"),
+            State::Free | State::Addressed(..) => {
+                unreachable!("a place with a future is freed only by dropping it")
+            }
         }
     }
 }
 
 impl<T> Drop for Wait<T> {
     fn drop(&mut self) {
-        let slot = slot(self.token);
-        let mut table = self.table.0.borrow_mut();
-        let old = std::mem::replace(&mut table.entries[slot].state, State::Free);
-        table.free.push(slot as u32);
-        drop(table);
-        // Dropped outside the borrow: a reply may own futures of this very table.
-        drop(old);
+        self.table.release(self.token);
     }
 }
 
@@ -174,6 +219,35 @@ mod tests {
         replies.resolve(token, 1);
         assert_eq!(poll(&mut replies.wait(token)), Poll::Ready(1));
         assert_eq!(replies.waiting(), 0);
+    }
+
+    #[derive(Default)]
+    struct Queue(RefCell<Vec<(u64, u32)>>);
+
+    impl Recipient<u32> for Queue {
+        fn receive(&self, key: u64, reply: u32) {
+            self.0.borrow_mut().push((key, reply));
+        }
+    }
+
+    #[test]
+    fn a_reply_reaches_its_recipient_once_and_frees_the_place() {
+        let replies = Replies::new(0);
+        let queue = Rc::new(Queue::default());
+        let to = Rc::clone(&queue) as Rc<dyn Recipient<u32>>;
+        let (a, early, gone) = (replies.register(), replies.register(), replies.register());
+        replies.address(a, &to, 7);
+        replies.resolve(early, 2);
+        replies.address(early, &to, 8);
+        replies.address(gone, &to, 9);
+        replies.release(gone);
+        for token in [a, a, early, gone] {
+            replies.resolve(token, 1);
+        }
+        assert_eq!(*queue.0.borrow(), [(8, 2), (7, 1)]);
+        assert_eq!(replies.waiting(), 0);
+        replies.release(a);
+        assert_eq!(replies.waiting(), 0, "a place is given back once");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What all runtimes of a member share: who it is, what it published last, its limits.
+//! State that all runtimes of a member share: its id, the View it published last, its limits.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use env::{Failpoints, Hooks};
 use handover::{Notifier, Slot};
-use member::{MemberView, NodeStatus};
+use member::NodeStatus;
 use types::{ClusterId, MemberId};
 
 use crate::jobs::LargeResults;
+use crate::published::ViewSlot;
 
-/// Limits of requests and answers.
+/// Limits of requests and responses.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Bytes of an encoded raft request (`--max-request-bytes`).
@@ -23,12 +24,12 @@ pub struct Limits {
     pub quota_bytes: i64,
     /// How long a request may wait: 5 s and two election timeouts.
     pub request_timeout: Duration,
-    /// Time after which a client that takes nothing of a long answer is given up.
+    /// Time without progress after which the reader of a long response is given up.
     pub reader_progress: Duration,
-    /// How long a watch is quiet before it tells its progress
+    /// Time between progress notifications of a watch without events
     /// (`--watch-progress-notify-interval`); at least 100 ms.
     pub progress_interval: Duration,
-    /// Bytes of a watch response from which on it is split, if its watch wishes that.
+    /// Bytes of a watch response from which on it is fragmented, if its watch asked for that.
     pub fragment_bytes: usize,
     /// `--election-timeout`: after three of them without a leader, streams that require one end.
     pub election: Duration,
@@ -45,7 +46,7 @@ impl Limits {
 /// How many long lists keep their state, and how long each may (invariant 12).
 #[derive(Debug)]
 pub struct Pins {
-    /// Those that do now.
+    /// Number of lists that keep a View now.
     pub count: AtomicUsize,
     /// The age at which a list lets go of its state.
     pub age: Duration,
@@ -63,35 +64,35 @@ pub type ConnectedFor = dyn Fn(MemberId) -> Option<Duration> + Send + Sync;
 
 /// What all runtimes of a member share.
 pub struct Shared {
-    /// Who this is.
+    /// This member's id.
     pub id: MemberId,
-    /// Its cluster.
+    /// The cluster's id.
     pub cluster: ClusterId,
     /// The newest View.
-    pub view: Arc<Slot<MemberView>>,
+    pub view: ViewSlot,
     /// The newest state of raft.
     pub status: Arc<Slot<NodeStatus>>,
     /// Notified, one per runtime, when a View has a new revision.
     pub notifiers: Arc<[Notifier]>,
     /// Whether this member is a learner; see [`Shared::is_learner`].
     pub learner: Arc<AtomicBool>,
-    /// Limits of requests and answers.
+    /// Limits of requests and responses.
     pub limits: Limits,
     /// The next block of request ids.
     pub ids: AtomicU64,
-    /// Feature gates: name, stage, and whether it is open.
+    /// Feature gates: name, stage, and whether it is enabled.
     pub features: Vec<(&'static str, &'static str, bool)>,
     /// `--strict-reconfig-check`.
     pub strict_reconfig: bool,
     /// Long lists that keep the state they began with, and for how long each may.
     pub pins: Pins,
-    /// Results of many megabytes.
+    /// Permits for results of many megabytes.
     pub large: LargeResults,
-    /// Who of the other members is connected.
+    /// For how long each other member has been connected.
     pub connected: Box<ConnectedFor>,
-    /// What tests from outside make fail.
+    /// Failpoints that tests set from outside.
     pub failpoints: Failpoints,
-    /// What a simulator hears and does; nobody in the server.
+    /// Hooks of the simulator; empty in the server.
     pub hooks: Hooks,
 }
 
@@ -102,7 +103,7 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    /// Whether this member only receives the log, and so serves little.
+    /// Whether this member is a learner, which serves few methods.
     #[must_use]
     pub fn is_learner(&self) -> bool {
         self.learner.load(Ordering::Relaxed)

@@ -14,7 +14,7 @@ use prost::Message;
 use crate::answer::{Encoded, Local, envelope};
 use crate::member::Member;
 
-/// The client is gone: its stream was reset or the connection ended.
+/// The client has gone: its stream was reset, or the connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gone;
 
@@ -52,7 +52,7 @@ pub trait Sink {
     fn count(&self, bytes: usize);
 }
 
-/// A call's way to its client. Copies lead to the same client.
+/// The sink of a call. Copies lead to the same client.
 pub type Out = Rc<dyn Sink>;
 
 /// What ends a call whose client is gone.

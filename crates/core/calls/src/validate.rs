@@ -1,4 +1,4 @@
-//! What is wrong with a request, before it goes anywhere (invariant 11).
+//! Validation of requests, before anything else looks at them (invariant 11).
 //!
 //! Errors and their order are etcd's (`server/etcdserver/api/v3rpc/key.go`). Nothing here recurses
 //! on the depth of a request that was not bounded before: [`txn_depth`] walks the encoded bytes
@@ -15,10 +15,10 @@ use api::etcdserverpb::{
 /// Messages within messages beyond which protobuf-go gives up.
 const MAX_NESTED_MESSAGES: usize = 10_000;
 
-/// Checks a range.
+/// Validates a range request.
 ///
 /// # Errors
-/// etcd's.
+/// etcd's error for the first fault found; the client is at fault.
 pub fn range(request: &RangeRequest) -> Result<(), ApiError> {
     if request.key.is_empty() {
         return Err(ApiError::EmptyKey);
@@ -31,10 +31,10 @@ pub fn range(request: &RangeRequest) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Checks a put.
+/// Validates a put request.
 ///
 /// # Errors
-/// etcd's.
+/// etcd's error for the first fault found; the client is at fault.
 pub fn put(request: &PutRequest) -> Result<(), ApiError> {
     if request.key.is_empty() {
         return Err(ApiError::EmptyKey);
@@ -48,10 +48,10 @@ pub fn put(request: &PutRequest) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Checks a delete.
+/// Validates a delete request.
 ///
 /// # Errors
-/// etcd's.
+/// etcd's error for the first fault found; the client is at fault.
 pub fn delete(request: &DeleteRangeRequest) -> Result<(), ApiError> {
     if request.key.is_empty() { Err(ApiError::EmptyKey) } else { Ok(()) }
 }

@@ -1,4 +1,4 @@
-//! The version that the cluster agrees on: the leader asks everyone, and decides.
+//! The cluster version: the leader asks every member for its version, and decides.
 //!
 //! A cluster speaks the language of its oldest member; it rises when all have risen, and falls only
 //! in a downgrade that was asked for.
@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use api::membershippb::{ClusterVersionSetRequest, DowngradeInfoSetRequest};
 use machine::CommandKind;
-use member::MemberView;
 use prost::Message;
 use types::{SERVER_VERSION, Version};
 
 use crate::host::Event;
 use crate::member::Member;
 use crate::peers::{PeerAnswer, Question, ask};
+use crate::published::PublishedView;
 
-/// Time between two looks.
+/// Time between two decisions.
 //= etcd 3.7.1: server/etcdserver/server.go (monitorVersionInterval)
 const INTERVAL: Duration = Duration::from_secs(4);
 /// Time between looks at who leads: a new leader decides at once.
@@ -29,14 +29,15 @@ const PEER_TIMEOUT: Duration = Duration::from_secs(1);
 /// The version of a cluster of which not all members could be asked.
 const LOWEST: Version = Version { major: 3, minor: 0 };
 
-/// Watches over the versions, for ever. `downgrade_check` is `--downgrade-check-time`.
+/// Decides on the cluster version while this member leads. Never returns. `downgrade_check` is
+/// `--downgrade-check-time`.
 pub async fn watch_over(member: Rc<Member>, downgrade_check: Duration) {
     let mut since_look = INTERVAL;
     let mut since_downgrade = Duration::ZERO;
     let mut led = false;
     loop {
         // Nobody can join a cluster before it has a version.
-        let is_decided = member.view().members.cluster_version.is_some();
+        let is_decided = member.view().members().cluster_version.is_some();
         let step = if is_decided { STEP } else { FIRST_STEP };
         member.sleep(step).await;
         since_look += step;
@@ -64,10 +65,10 @@ pub async fn watch_over(member: Rc<Member>, downgrade_check: Duration) {
 
 /// The versions of all members' programs; `None` if one could not be asked.
 //= etcd 3.7.1: server/etcdserver/cluster_util.go#getMembersVersions
-async fn versions(member: &Member, view: &MemberView) -> Option<Vec<Version>> {
+async fn versions(member: &Member, view: &PublishedView) -> Option<Vec<Version>> {
     let own = Version::parse(SERVER_VERSION)?;
     let mut found = vec![own];
-    for other in view.members.iter().filter(|other| other.id != member.shared.id.0) {
+    for other in view.members().iter().filter(|other| other.id != member.shared.id.0) {
         match ask(member, other, Question::Version, PEER_TIMEOUT).await {
             Ok(PeerAnswer::Versions(versions)) => found.push(Version::parse(&versions.server)?),
             _ => return None,
@@ -76,20 +77,20 @@ async fn versions(member: &Member, view: &MemberView) -> Option<Vec<Version>> {
     Some(found)
 }
 
-async fn lowest(member: &Member, view: &MemberView) -> Option<Version> {
+async fn lowest(member: &Member, view: &PublishedView) -> Option<Version> {
     versions(member, view).await?.into_iter().min()
 }
 
 /// What the cluster's version should become, if anything else than it is.
-fn decide(member: &Member, view: &MemberView, lowest: Option<Version>) -> Option<Version> {
-    let now = view.members.cluster_version.as_deref().and_then(Version::parse);
+fn decide(member: &Member, view: &PublishedView, lowest: Option<Version>) -> Option<Version> {
+    let now = view.members().cluster_version.as_deref().and_then(Version::parse);
     let Some(now) = now else {
         // One that is alone decides by itself as soon as it leads.
-        let is_alone = view.members.iter().count() == 1;
+        let is_alone = view.members().iter().count() == 1;
         return Some(lowest.unwrap_or(LOWEST)).filter(|_| !is_alone);
     };
     let lowest = lowest?;
-    if let Some(target) = view.members.downgrade.as_deref().and_then(Version::parse) {
+    if let Some(target) = view.members().downgrade.as_deref().and_then(Version::parse) {
         if target == now {
             return None;
         }
@@ -112,7 +113,7 @@ async fn set_cluster_version(member: &Member, version: Version) {
 //= etcd 3.7.3: server/etcdserver/version/monitor.go#CancelDowngradeIfNeeded
 async fn end_downgrade(member: &Member) {
     let view = member.view();
-    let Some(target) = view.members.downgrade.as_deref().and_then(Version::parse) else { return };
+    let Some(target) = view.members().downgrade.as_deref().and_then(Version::parse) else { return };
     let Some(all) = versions(member, &view).await else { return };
     if all.iter().any(|version| *version != target) {
         return;

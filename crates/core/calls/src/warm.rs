@@ -1,7 +1,8 @@
 //! Reads ahead what applying a write will need from the database, so that Applier finds it in the
 //! page cache: values that are compared, kept, or returned as the version before.
 //!
-//! Only a favour: what is cold all the same makes Applier wait for the disk, and nobody else. Most
+//! An optimization only: a value that is cold all the same makes Applier wait for the disk, and
+//! nobody else. Most
 //! writes need nothing, and most values are in memory; then this costs a look at each.
 
 use std::rc::Rc;
@@ -13,6 +14,7 @@ use api::etcdserverpb::{
 use store::{Piece, RangeQuery};
 
 use crate::answer::Local;
+use crate::caller::Allowed;
 use crate::member::Member;
 
 /// Bytes of one interval that are looked at on the thread of the connection.
@@ -58,34 +60,43 @@ fn want_txn<'r>(txn: &'r TxnRequest, wanted: &mut Wanted<'r>) {
 }
 
 /// What reads ahead for a put, if anything must be waited for.
-pub(crate) fn put(member: &Rc<Member>, request: &PutRequest) -> Option<Local<'static, ()>> {
+pub(crate) fn put(
+    member: &Rc<Member>,
+    request: &PutRequest,
+    allowed: Allowed,
+) -> Option<Local<'static, ()>> {
     let mut wanted = Wanted::new();
     want_put(request, &mut wanted);
-    read(member, &wanted)
+    read(member, &wanted, allowed)
 }
 
 /// What reads ahead for a delete, if anything must be waited for.
 pub(crate) fn delete(
     member: &Rc<Member>,
     request: &DeleteRangeRequest,
+    allowed: Allowed,
 ) -> Option<Local<'static, ()>> {
     let mut wanted = Wanted::new();
     want_delete(request, &mut wanted);
-    read(member, &wanted)
+    read(member, &wanted, allowed)
 }
 
 /// What reads ahead for a transaction, whichever branch it takes, if anything must be waited for.
-pub(crate) fn txn(member: &Rc<Member>, request: &TxnRequest) -> Option<Local<'static, ()>> {
+pub(crate) fn txn(
+    member: &Rc<Member>,
+    request: &TxnRequest,
+    allowed: Allowed,
+) -> Option<Local<'static, ()>> {
     let mut wanted = Wanted::new();
     want_txn(request, &mut wanted);
-    read(member, &wanted)
+    read(member, &wanted, allowed)
 }
 
-fn read(member: &Rc<Member>, wanted: &Wanted<'_>) -> Option<Local<'static, ()>> {
+fn read(member: &Rc<Member>, wanted: &Wanted<'_>, allowed: Allowed) -> Option<Local<'static, ()>> {
     if wanted.is_empty() {
         return None;
     }
-    let view = member.view();
+    let view = member.view().open(allowed);
     let (mut cold, mut scratch) = (Vec::new(), Vec::new());
     for (key, range_end) in wanted {
         let Ok(ranged) = view.store.range(&RangeQuery::between(key, range_end)) else { continue };

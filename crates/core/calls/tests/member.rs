@@ -1,7 +1,7 @@
 //! Calls over a member that nobody runs: what they hand out, and what they make of what comes back.
 
 use std::cell::{Cell, RefCell};
-use std::path::PathBuf;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,20 +13,19 @@ use api::etcdserverpb::{
     AlarmRequest, InternalRaftRequest, LeaseKeepAliveRequest, MemberListRequest, PutRequest,
     PutResponse, RangeRequest, RangeResponse, StatusResponse,
 };
-use api::membershippb;
 use api::method::Method;
 use bytes::Bytes;
 use calls::{
     Answer, Call, Caller, Calls, Encoded, Gone, Host, Identity, LargeResults, Limits, Member,
-    Outbox, Pins, Shared, Sink, Source,
+    Outbox, Pins, Shared, Sink, Source, ViewSlot,
 };
 use env::mem::MemDisk;
-use env::{Failpoints, HashSeed, Hooks, Instant, MayBlock, SplitMix, WallTime};
+use env::{Failpoints, Hooks, Instant, MayBlock, SplitMix, WallTime};
 use handover::{Notifier, Slot};
-use machine::{ApplyConfig, CommandKind, Outcome, PutReply};
-use member::{CommitPolicy, MemberLimits, NodeConfig, NodeInput, NodeStatus, Reply, StartConfig};
+use machine::{CommandKind, Outcome, PutReply};
+use member::{NodeInput, NodeStatus, Reply, StartConfig};
 use prost::Message;
-use types::{ClusterId, Index, MemberId, ReplyToken, RequestId, Revision, Term};
+use types::{ClusterId, Index, MemberId, ReplyToken, Revision, Term};
 
 const ELECTION: Duration = Duration::from_secs(1);
 
@@ -50,39 +49,7 @@ fn start_config() -> StartConfig {
         peer_urls: Some(vec!["http://m:2380".to_owned()]),
         ..machine::Member::default()
     };
-    StartConfig {
-        snap_dir: PathBuf::from("/d/snap"),
-        wal_dir: PathBuf::from("/d/wal"),
-        member: MemberId(7),
-        cluster: ClusterId(9),
-        founders: vec![founder],
-        node: NodeConfig {
-            id: MemberId(7),
-            tick: ELECTION / 10,
-            election: ELECTION,
-            snapshot_count: 100,
-            catchup_entries: 100,
-            attributes: membershippb::Attributes::default(),
-            cluster_version: types::CLUSTER_VERSION.to_owned(),
-            lease_checkpoints: false,
-            first_request_id: RequestId(1),
-        },
-        apply: ApplyConfig {
-            id: MemberId(7),
-            min_lease_ttl: 2,
-            max_learners: 1,
-            quota_bytes: None,
-            persist_checkpoints: false,
-            hash_seed: HashSeed::draw(&mut SplitMix::new(1)),
-        },
-        commit: CommitPolicy { interval: ELECTION, operations: 100 },
-        limits: MemberLimits::default(),
-        election_ticks: 10,
-        pre_vote: true,
-        unsafe_no_fsync: false,
-        force_new_cluster: false,
-        hooks: Hooks::default(),
-    }
+    StartConfig::founding(Path::new("/d/member"), founder, ClusterId(9))
 }
 
 /// A member as it is after its first start, and its calls.
@@ -101,7 +68,7 @@ fn fixture(max_request_bytes: usize) -> Fixture {
     let shared = Arc::new(Shared {
         id: MemberId(7),
         cluster: ClusterId(9),
-        view: Arc::new(Slot::new(view)),
+        view: ViewSlot::new(Arc::new(Slot::new(view))),
         status: Arc::new(Slot::new(NodeStatus::default())),
         notifiers: [Notifier::default()].into(),
         learner: Arc::new(AtomicBool::new(false)),
@@ -177,7 +144,7 @@ fn put_applied() -> Reply {
         term: Term(2),
         kind: Some(CommandKind::Put),
         revision: Revision(5),
-        reply: Ok(machine::Reply::Put(PutReply::default())),
+        reply: Ok(machine::CommandReply::Put(PutReply::default())),
         effects: Vec::new(),
     }))
 }
@@ -269,7 +236,7 @@ fn a_linearizable_read_waits_until_its_index_is_applied() {
     let (token, finish) = later(f.unary(Method::Range, &request, &mut out));
     assert!(matches!(&f.for_node()[..], [NodeInput::ReadIndex(asked)] if *asked == token));
     f.calls.member().release(token);
-    let ahead = Index(f.shared.view.load().store.applied_index().0 + 1);
+    let ahead = Index(f.shared.view.load().applied_index().0 + 1);
     let (token, finish) = later(f.calls.finish(finish, Reply::ReadIndex(ahead), &mut out));
     let asked = f.outbox().applier;
     assert!(matches!(&asked[..], [member::ApplierInput::AwaitApplied { token: t, index }]

@@ -1,4 +1,4 @@
-//! Alarms that are set, by member and kind.
+//! The alarms that are set, by member and kind.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ fn op(kind: i32, member: u64, set: bool) -> Op {
 }
 
 impl Alarms {
-    /// Adds a stored alarm.
+    /// Restores an alarm that was read from the backend.
     pub fn insert_stored(&mut self, alarm: AlarmMember) {
         self.0.insert((alarm.alarm, alarm.member_id));
     }
@@ -30,7 +30,7 @@ impl Alarms {
         self.0.range((kind as i32, 0)..=(kind as i32, u64::MAX)).next().is_some()
     }
 
-    /// Sets an alarm. Returns it, and what must be stored if it was not set before. Kind NONE is
+    /// Sets an alarm. Returns it, and the write that stores it if it was not set before. NONE is
     /// never set.
     //= etcd 3.7.1: server/etcdserver/api/v3alarm/alarms.go#Activate
     pub fn set(&mut self, kind: i32, member: u64) -> (Vec<AlarmMember>, Option<Op>) {
@@ -42,7 +42,7 @@ impl Alarms {
         (vec![alarm], new.then(|| op(kind, member, true)))
     }
 
-    /// Clears an alarm. Returns it if it was set, and what must be stored then.
+    /// Clears an alarm. Returns it, and the write that deletes it, if it was set.
     pub fn clear(&mut self, kind: i32, member: u64) -> (Vec<AlarmMember>, Option<Op>) {
         if !self.0.remove(&(kind, member)) {
             return (Vec::new(), None);

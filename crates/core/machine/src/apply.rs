@@ -27,22 +27,22 @@ use crate::command::{self, Command, Decoded, OnCorrupt};
 use crate::kv::{self, Context, Failed};
 use crate::leases::Leases;
 use crate::membership::{Member, Members, Rejected};
-use crate::outcome::{Effect, Outcome, Reply};
+use crate::outcome::{CommandReply, Effect, Outcome};
 
-/// What may differ between members: etcd's own exceptions to equal results, named (invariant 5).
+/// Settings that may make members' results differ: etcd's own exceptions, named (invariant 5).
 #[derive(Clone, Debug)]
 pub struct ApplyConfig {
     /// This member.
     pub id: MemberId,
-    /// Shortest time to live of a lease in seconds, from the election timeout.
+    /// Shortest time to live of a lease in seconds; follows from the election timeout.
     pub min_lease_ttl: i64,
-    /// Learners allowed in the cluster.
+    /// Greatest number of learners.
     pub max_learners: usize,
     /// Bytes of the backend beyond which NOSPACE is raised; `None` for no limit.
     pub quota_bytes: Option<u64>,
     /// Whether lease checkpoints are stored whatever the cluster version (feature gate).
     pub persist_checkpoints: bool,
-    /// For maps of keys. No result depends on it.
+    /// Seed of the hash maps of keys. No result depends on it.
     pub hash_seed: HashSeed,
 }
 
@@ -62,7 +62,7 @@ pub struct Machine {
 /// Why the state cannot be rebuilt from the backend.
 #[derive(Debug)]
 pub enum MachineError {
-    /// The key bucket.
+    /// The key bucket could not be read.
     Store(RecoverError),
     /// A small bucket could not be read.
     Backend(bolt::ReadError),
@@ -160,7 +160,7 @@ impl Machine {
         })
     }
 
-    /// What may differ between members.
+    /// This member's settings.
     #[must_use]
     pub fn config(&self) -> &ApplyConfig {
         &self.config
@@ -184,7 +184,7 @@ impl Machine {
         &self.leases
     }
 
-    /// Applies one entry. `wants_reply` tells whether someone on this member waits for it.
+    /// Applies one entry. `wants_reply` says whether a caller on this member waits for its reply.
     ///
     /// # Errors
     /// [`ValueError`]: the backend failed under apply, which is fatal.
@@ -196,7 +196,7 @@ impl Machine {
     ) -> Result<Outcome, ValueError> {
         let (mut effects, mut kind) = (Vec::new(), None);
         let reply = match entry.kind {
-            EntryKind::Normal if entry.data.is_empty() => Ok(Reply::Empty),
+            EntryKind::Normal if entry.data.is_empty() => Ok(CommandReply::Empty),
             EntryKind::Normal => {
                 // The gateway accepts nothing that does not decode, here and in Go.
                 let decoded = command::decode(entry.data.clone())
@@ -211,7 +211,7 @@ impl Machine {
             EntryKind::ConfChange => match self.conf_change(entry.data.clone()) {
                 Ok(change) => {
                     effects.push(Effect::ConfChange(Some(change)));
-                    Ok(Reply::Members(Arc::clone(&self.members)))
+                    Ok(CommandReply::Members(Arc::clone(&self.members)))
                 }
                 Err(rejected) => {
                     effects.push(Effect::ConfChange(None));
@@ -221,7 +221,7 @@ impl Machine {
             // etcd never proposes these; raft is told that nothing changed.
             EntryKind::ConfChangeV2 => {
                 effects.push(Effect::ConfChange(None));
-                Ok(Reply::Empty)
+                Ok(CommandReply::Empty)
             }
         };
         Ok(Outcome {
@@ -243,7 +243,7 @@ impl Machine {
         Ok(change)
     }
 
-    /// What refuses a command before it is applied, in etcd's order: a CORRUPT alarm, a NOSPACE
+    /// The guards of a command before it is applied, in etcd's order: a CORRUPT alarm, a NOSPACE
     /// alarm, permission.
     fn guard(&self, command: &Command, header: &RequestHeader) -> Result<(), ApiError> {
         let row = command.kind().row();
@@ -263,7 +263,7 @@ impl Machine {
         Decoded { header, command }: Decoded,
         wants_reply: bool,
         effects: &mut Vec<Effect>,
-    ) -> Result<Reply, Failed> {
+    ) -> Result<CommandReply, Failed> {
         let Some(command) = command else {
             //= etcd 3.7.3: server/etcdserver/apply/uber_applier.go#dispatch
             panic!("not implemented apply: an entry holds a command that this version lacks");
@@ -287,13 +287,13 @@ impl Machine {
         command: Command,
         wants_reply: bool,
         effects: &mut Vec<Effect>,
-    ) -> Result<Reply, Failed> {
+    ) -> Result<CommandReply, Failed> {
         let mut cx =
             Context { store: &mut self.store, leases: &mut self.leases, may, reply: wants_reply };
         Ok(match command {
-            Command::Put(put) => Reply::Put(kv::put(&mut cx, &put)?),
-            Command::DeleteRange(delete) => Reply::Delete(kv::delete(&mut cx, &delete)?),
-            Command::Txn(txn) => Reply::Txn(Box::new(kv::txn(&mut cx, &txn)?)),
+            Command::Put(put) => CommandReply::Put(kv::put(&mut cx, &put)?),
+            Command::DeleteRange(delete) => CommandReply::Delete(kv::delete(&mut cx, &delete)?),
+            Command::Txn(txn) => CommandReply::Txn(Box::new(kv::txn(&mut cx, &txn)?)),
             Command::Compaction(compaction) => self.compact(&compaction, effects)?,
             Command::LeaseGrant(grant) => self.grant(&grant, effects)?,
             Command::LeaseRevoke(revoke) => {
@@ -302,29 +302,29 @@ impl Machine {
                 kv::delete_keys(&mut cx, &keys);
                 self.store.local(op);
                 effects.push(Effect::LeaseRevoked(id));
-                Reply::Empty
+                CommandReply::Empty
             }
             Command::LeaseCheckpoint(checkpoint) => {
                 self.checkpoint(&checkpoint.checkpoints, effects);
-                Reply::Empty
+                CommandReply::Empty
             }
-            Command::Alarm(alarm) => Reply::Alarms(self.alarm(&alarm)),
+            Command::Alarm(alarm) => CommandReply::Alarms(self.alarm(&alarm)),
             Command::ClusterVersionSet(set) => {
                 let op = Arc::make_mut(&mut self.members).set_cluster_version(set.ver.clone());
                 self.store.local(op);
                 effects.push(Effect::ClusterVersion(set.ver));
-                Reply::Empty
+                CommandReply::Empty
             }
             Command::ClusterMemberAttrSet(set) => {
                 self.set_attributes(set, effects);
-                Reply::Empty
+                CommandReply::Empty
             }
             Command::DowngradeInfoSet(set) => {
                 let target = set.enabled.then_some(set.ver);
                 let op = Arc::make_mut(&mut self.members).set_downgrade(target.clone());
                 self.store.local(op);
                 effects.push(Effect::Downgrade(target));
-                Reply::Empty
+                CommandReply::Empty
             }
             // Reads of other members, from before 3.7, and etcd's own tests: they change nothing
             // (semantics P6).
@@ -334,7 +334,7 @@ impl Machine {
             | Command::AuthUserGet(_)
             | Command::AuthUserList(_)
             | Command::AuthRoleGet(_)
-            | Command::AuthRoleList(_) => Reply::Empty,
+            | Command::AuthRoleList(_) => CommandReply::Empty,
             unknown @ (Command::Authenticate(_)
             | Command::AuthEnable(_)
             | Command::AuthDisable(_)
@@ -356,26 +356,26 @@ impl Machine {
         &mut self,
         request: &CompactionRequest,
         effects: &mut Vec<Effect>,
-    ) -> Result<Reply, ApiError> {
+    ) -> Result<CommandReply, ApiError> {
         let revision = Revision(request.revision);
         let compacted = self.store.compact(revision).map_err(|e| match e {
             CompactError::Compacted => ApiError::Compacted,
             CompactError::FutureRevision => ApiError::FutureRevision,
         })?;
         effects.push(Effect::Compaction(compacted));
-        Ok(Reply::Compact { revision })
+        Ok(CommandReply::Compact { revision })
     }
 
     fn grant(
         &mut self,
         request: &LeaseGrantRequest,
         effects: &mut Vec<Effect>,
-    ) -> Result<Reply, ApiError> {
+    ) -> Result<CommandReply, ApiError> {
         let id = LeaseId(request.id);
         let (ttl, op) = self.leases.grant(id, request.ttl, self.config.min_lease_ttl)?;
         self.store.local(op);
         effects.push(Effect::LeaseGranted { id, ttl });
-        Ok(Reply::LeaseGrant { id, ttl })
+        Ok(CommandReply::LeaseGrant { id, ttl })
     }
 
     fn checkpoint(&mut self, checkpoints: &[LeaseCheckpoint], effects: &mut Vec<Effect>) {

@@ -53,7 +53,7 @@ macro_rules! commands {
         #[allow(missing_docs)]
         pub enum CommandKind { $($kind,)* }
 
-        /// What an entry asks for.
+        /// A command of the log.
         #[derive(Clone, Debug, PartialEq)]
         #[allow(missing_docs)]
         pub enum Command { $($kind($payload),)* }
@@ -77,7 +77,7 @@ macro_rules! commands {
                 match self { $(Command::$kind(_) => CommandKind::$kind,)* }
             }
 
-            /// The entry that asks for this command.
+            /// The request that carries this command.
             #[must_use]
             pub fn encode(&self, header: Header<'_>) -> Bytes {
                 match self {
@@ -150,14 +150,14 @@ impl CommandKind {
     }
 }
 
-/// Who asked, as an entry tells it: `RequestHeader`.
+/// The header of an entry (`RequestHeader`): its request id and who proposed it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Header<'a> {
-    /// Finds the one who waits for the outcome on the member that proposed it.
+    /// Request id, by which the proposing member finds the call that waits for the outcome.
     pub id: RequestId,
     /// The authenticated user; empty without authentication.
     pub username: &'a str,
-    /// Revision of the users and roles that the user was checked against; 0 without.
+    /// Auth revision at which the user's token was issued; 0 without authentication.
     pub auth_revision: u64,
 }
 
@@ -220,9 +220,9 @@ pub fn encode(kind: CommandKind, body: &[u8], header: Header<'_>) -> Bytes {
 /// A decoded entry.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decoded {
-    /// Who asked.
+    /// Request id and proposer.
     pub header: RequestHeader,
-    /// What for; `None` if this version knows no such command.
+    /// The command; `None` if this version does not know it.
     pub command: Option<Command>,
 }
 
@@ -307,7 +307,7 @@ fn id_in_header(header: &[u8]) -> Option<Option<u64>> {
 }
 
 impl Command {
-    /// What it counts against the quota, in bytes; 0 for what makes no room scarcer. What costs
+    /// Bytes that count against the quota; 0 for a command that takes no space. What costs
     /// something is refused while a NOSPACE alarm is set.
     //= etcd 3.7.3: server/etcdserver/apply/apply.go (applierV3Capped), quota.go
     #[must_use]
@@ -321,14 +321,14 @@ impl Command {
     }
 }
 
-/// What a lease counts against the quota, in bytes.
+/// Bytes that a lease counts against the quota.
 //= etcd 3.7.3: server/storage/quota.go (leaseOverhead)
 pub const LEASE_COST: u64 = 64;
-/// What a put counts besides key and value, in bytes.
+/// Bytes that a put counts against the quota besides its key and value.
 //= etcd 3.7.3: server/storage/quota.go (kvOverhead)
 const PUT_OVERHEAD: u64 = 256;
 
-/// What a put counts against the quota, in bytes.
+/// Bytes that a put counts against the quota.
 #[must_use]
 pub fn put_cost(put: &PutRequest) -> u64 {
     PUT_OVERHEAD + put.key.len() as u64 + put.value.len() as u64

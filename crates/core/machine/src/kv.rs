@@ -1,4 +1,4 @@
-//! Key-value requests of the log: put, delete, transactions, compaction.
+//! Key-value commands of the log: put, delete, transaction.
 //!
 //! In a transaction every compare is evaluated first, then every operation of the branches taken
 //! is checked, then they run; so a transaction fails whole or not at all (semantics D7, D12).
@@ -91,12 +91,12 @@ impl From<ValueError> for Failed {
     }
 }
 
-/// What requests work on.
+/// The state that a request is applied to.
 pub(crate) struct Context<'a> {
     pub(crate) store: &'a mut Store,
     pub(crate) leases: &'a mut Leases,
     pub(crate) may: &'a MayBlock,
-    /// Whether someone waits for the reply on this member; ranges of others' transactions are
+    /// Whether a caller on this member waits for the reply; otherwise ranges in transactions are
     /// skipped, which changes no state (semantics D17).
     pub(crate) reply: bool,
 }
@@ -274,7 +274,7 @@ impl Compared for View {
 /// Whether a compare holds in a View, for transactions that only read.
 ///
 /// # Errors
-/// A value could not be read.
+/// The database failed, or a value was compacted.
 pub fn holds_in_view(view: &View, may: &MayBlock, compare: &Compare) -> Result<bool, ValueError> {
     holds(view, may, compare)
 }
@@ -383,7 +383,7 @@ pub fn check_range(store: &Store, revision: i64) -> Result<(), ApiError> {
 /// As [`check_range`], for a View.
 ///
 /// # Errors
-/// Compacted or future revision.
+/// `Compacted` or `FutureRevision`: the client asks for a revision that is not there.
 pub fn check_revision(revision: i64, current: Revision, compact: Revision) -> Result<(), ApiError> {
     match revision {
         0 => Ok(()),

@@ -1,8 +1,8 @@
 //! Leases and the keys attached to them.
 //!
-//! The table is replicated state: which leases exist, how long they were granted for, which keys
-//! hang on them. Deadlines are not here; only a leader's Node has them. Invariant: a key hangs on
-//! at most one lease.
+//! The table is replicated state: which leases exist, their granted time to live, and the keys
+//! attached to them. It holds no deadlines; only the leader's Node has those. Invariant: a key is
+//! attached to at most one lease.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,12 +15,12 @@ use store::{Bucket, Op};
 use types::LeaseId;
 use types::limits::MAX_LEASE_TTL_SECS;
 
-/// One lease.
+/// A lease.
 #[derive(Clone, Debug, Default)]
 pub struct Lease {
-    /// Seconds as granted.
+    /// Granted time to live in seconds.
     pub ttl: i64,
-    /// Seconds left at the last checkpoint; 0 without one.
+    /// Remaining time to live at the last checkpoint in seconds; 0 without one.
     pub remaining: i64,
     keys: BTreeSet<Bytes>,
 }
@@ -32,11 +32,11 @@ impl Lease {
     }
 }
 
-/// All leases.
+/// The table of leases and of the keys attached to them.
 #[derive(Clone, Debug)]
 pub struct Leases {
     leases: BTreeMap<LeaseId, Lease>,
-    /// Which lease a key hangs on. Looked up, never iterated.
+    /// The lease that each key is attached to. Looked up, never iterated.
     by_key: KeyMap<Bytes, LeaseId>,
 }
 
@@ -51,13 +51,13 @@ fn stored(id: LeaseId, lease: &Lease) -> Op {
 }
 
 impl Leases {
-    /// No leases; `seed` is for the map of their keys.
+    /// An empty table; `seed` is for the hash map of keys.
     #[must_use]
     pub fn new(seed: HashSeed) -> Self {
         Self { leases: BTreeMap::new(), by_key: KeyMap::with_hasher(seed) }
     }
 
-    /// Adds a stored lease; one shorter than `min_ttl` is raised to it, as etcd does at start.
+    /// Restores a stored lease; a time to live below `min_ttl` seconds is raised to it, as in etcd.
     pub fn insert_stored(&mut self, lease: &leasepb::Lease, min_ttl: i64) {
         let ttl = lease.ttl.max(min_ttl);
         let lease_ = Lease { ttl, remaining: lease.remaining_ttl, keys: BTreeSet::new() };
@@ -75,13 +75,13 @@ impl Leases {
         self.leases.iter().map(|(id, lease)| (*id, lease))
     }
 
-    /// The lease that a key hangs on.
+    /// The lease that a key is attached to.
     #[must_use]
     pub fn of_key(&self, key: &[u8]) -> Option<LeaseId> {
         self.by_key.get(key).copied()
     }
 
-    /// Grants a lease. Returns the time to live that it got and what must be stored.
+    /// Grants a lease. Returns its time to live in seconds and the write that stores it.
     ///
     /// # Errors
     /// `too large lease TTL` (checked first), `lease already exists`; `requested lease not found`
@@ -105,7 +105,7 @@ impl Leases {
     }
 
     /// Removes a lease. Returns its keys, which must be deleted in this order in one transaction,
-    /// and what must be stored.
+    /// and the write that removes the lease.
     ///
     /// # Errors
     /// `requested lease not found`.
@@ -118,14 +118,14 @@ impl Leases {
         Ok((lease.keys.into_iter().collect(), op))
     }
 
-    /// Notes a checkpoint; returns what must be stored if `persist`.
+    /// Sets a lease's checkpoint; returns the write that stores it if `persist`.
     pub fn checkpoint(&mut self, id: LeaseId, remaining: i64, persist: bool) -> Option<Op> {
         let lease = self.leases.get_mut(&id)?;
         lease.remaining = remaining;
         persist.then(|| stored(id, lease))
     }
 
-    /// Hangs a key on a lease, or on none (id 0), instead of what it hung on before. Returns
+    /// Attaches a key to a lease, or to none (id 0), instead of the one before. Returns
     /// whether the lease exists.
     pub fn attach(&mut self, key: &[u8], id: LeaseId) -> bool {
         if let Some(old) = self.by_key.get(key).copied() {
@@ -146,7 +146,7 @@ impl Leases {
         true
     }
 
-    /// Takes a key off its lease, as deleting it does.
+    /// Detaches a key from its lease, as deleting the key does.
     pub fn detach(&mut self, key: &[u8]) {
         if self.by_key.is_empty() {
             return;

@@ -18,4 +18,6 @@ pub use apply::{ApplyConfig, Machine};
 pub use command::{Command, CommandKind};
 pub use leases::Leases;
 pub use membership::{Member, Members};
-pub use outcome::{DeleteReply, Effect, OpReply, Outcome, PutReply, RangeReply, Reply, TxnReply};
+pub use outcome::{
+    CommandReply, DeleteReply, Effect, OpReply, Outcome, PutReply, RangeReply, TxnReply,
+};

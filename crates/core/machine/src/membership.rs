@@ -1,4 +1,4 @@
-//! Who the members are, as the cluster and members buckets store it.
+//! The membership, as the cluster and members buckets store it.
 //!
 //! Invariants: a removed id never comes back; the map changes only through applied entries.
 
@@ -11,28 +11,28 @@ use serde::{Deserialize, Serialize};
 use store::{Bucket, Op};
 use types::MemberId;
 
-/// A member as its JSON is stored in the members bucket and carried by membership changes.
+/// A member, in the form that the members bucket and membership changes hold as JSON.
 //= etcd 3.7.1: server/etcdserver/api/membership/member.go#Member
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
-    /// Its id.
+    /// Its member id.
     pub id: u64,
-    /// Where other members reach it.
+    /// Its peer URLs.
     #[serde(rename = "peerURLs")]
     pub peer_urls: Option<Vec<String>>,
-    /// Whether it only receives the log.
+    /// Whether it is a learner: it receives the log and has no vote.
     #[serde(rename = "isLearner", default, skip_serializing_if = "std::ops::Not::not")]
     pub is_learner: bool,
     /// Its name; empty until it has started.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
-    /// Where clients reach it.
+    /// Its client URLs; empty until it has published them.
     #[serde(rename = "clientURLs", default, skip_serializing_if = "Vec::is_empty")]
     pub client_urls: Vec<String>,
 }
 
 impl Member {
-    /// The bytes that are stored.
+    /// Its JSON, byte for byte as etcd stores it.
     #[must_use]
     pub fn to_json(&self) -> Bytes {
         serde_json::to_vec(self).expect("a struct of strings and numbers is JSON").into()
@@ -53,7 +53,7 @@ fn member_key(id: MemberId) -> Bytes {
     id.to_string().into()
 }
 
-/// All members, those removed, and what they agreed on.
+/// The membership: members, ids of removed ones, cluster version and downgrade.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members {
     members: BTreeMap<MemberId, Member>,
@@ -77,9 +77,9 @@ struct Downgrade {
 /// Why a membership change is rejected when it is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejected {
-    /// The member was removed once.
+    /// The id is that of a removed member.
     Removed,
-    /// There is a member with this id.
+    /// A member with this id exists already.
     IdExists,
     /// Another member has one of these peer URLs.
     UrlExists,
@@ -87,7 +87,7 @@ pub enum Rejected {
     NotFound,
     /// Only a learner can be promoted.
     NotLearner,
-    /// There are as many learners as may be.
+    /// The cluster has its greatest number of learners.
     TooManyLearners,
     /// The context is not a member's JSON.
     Malformed,
@@ -109,12 +109,12 @@ impl From<Rejected> for ApiError {
 }
 
 impl Members {
-    /// Adds a stored member.
+    /// Restores a member that was read from the backend.
     pub fn insert_stored(&mut self, member: Member) {
         self.members.insert(MemberId(member.id), member);
     }
 
-    /// Adds a stored removal.
+    /// Restores the id of a removed member.
     pub fn insert_removed(&mut self, id: MemberId) {
         self.removed.insert(id);
     }
@@ -130,7 +130,7 @@ impl Members {
         self.members.get(&id)
     }
 
-    /// Whether there are none.
+    /// Whether there are no members.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
@@ -142,7 +142,7 @@ impl Members {
         self.removed.contains(&id)
     }
 
-    /// Raft's view of the members.
+    /// The members as raft's `ConfState`.
     #[must_use]
     pub fn conf_state(&self) -> ConfState {
         let ids = |learner: bool| {
@@ -202,7 +202,7 @@ impl Members {
         if taken { Err(Rejected::UrlExists) } else { Ok(()) }
     }
 
-    /// Applies a change that [`Members::check`] accepted and returns what must be stored.
+    /// Applies a change that [`Members::check`] accepted and returns the writes that store it.
     ///
     /// # Panics
     /// If the change was not checked.
@@ -258,7 +258,7 @@ impl Members {
         Some(stored(member))
     }
 
-    /// Sets or ends (`None`) the downgrade.
+    /// Sets the downgrade's target, or ends the downgrade (`None`).
     pub fn set_downgrade(&mut self, target: Option<String>) -> Op {
         let enabled = target.is_some();
         self.downgrade.clone_from(&target);
@@ -268,7 +268,7 @@ impl Members {
         Op { bucket: Bucket::Cluster, key, value: Some(value.into()) }
     }
 
-    /// Takes a stored downgrade; false if it is not one.
+    /// Restores a stored downgrade; returns false if the bytes are not one.
     pub fn insert_stored_downgrade(&mut self, json: &[u8]) -> bool {
         let Ok(stored) = serde_json::from_slice::<Downgrade>(json) else { return false };
         self.downgrade = stored.enabled.then_some(stored.target_version);

@@ -1,4 +1,4 @@
-//! What applying one entry gives: a reply for its proposer, and effects for the rest of the member.
+//! The outcome of applying one entry: a reply to its proposer, and effects on the rest of the member.
 
 use std::sync::Arc;
 
@@ -12,27 +12,27 @@ use types::{Index, LeaseId, MemberId, Revision, Term};
 use crate::command::CommandKind;
 use crate::membership::Members;
 
-/// What became of an entry.
+/// The result of applying one entry.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// Its place in the log.
+    /// The entry's index in the log.
     pub index: Index,
-    /// Its term.
+    /// The entry's term.
     pub term: Term,
-    /// What it asked for; `None` for the start of a term and for changes of membership.
+    /// The command it held; `None` for the first entry of a term and for membership changes.
     pub kind: Option<CommandKind>,
     /// The store's revision after it.
     pub revision: Revision,
-    /// What the proposer is told.
-    pub reply: Result<Reply, ApiError>,
-    /// What else must happen on this member.
+    /// The reply to the proposer, or why the command was refused.
+    pub reply: Result<CommandReply, ApiError>,
+    /// Effects for the rest of the member, in order.
     pub effects: Vec<Effect>,
 }
 
-/// The answer to a proposer. Values are encoded `mvccpb.KeyValue` messages.
+/// The reply to the proposer of a command. Key-values are encoded `mvccpb.KeyValue` messages.
 #[derive(Clone, Debug)]
-pub enum Reply {
-    /// Done; there is nothing to tell but the header.
+pub enum CommandReply {
+    /// Success; the response has a header only.
     Empty,
     /// A put.
     Put(PutReply),
@@ -40,61 +40,61 @@ pub enum Reply {
     Delete(DeleteReply),
     /// A transaction.
     Txn(Box<TxnReply>),
-    /// A compaction was accepted; its physical part goes on.
+    /// A compaction was accepted; dead revisions are removed in the background.
     Compact {
         /// The revision compacted to.
         revision: Revision,
     },
     /// A lease was granted.
     LeaseGrant {
-        /// Its id.
+        /// The lease's id.
         id: LeaseId,
         /// Its time to live in seconds.
         ttl: i64,
     },
-    /// Alarms that were set, cleared or listed.
+    /// The alarms that were set, cleared or listed.
     Alarms(Vec<AlarmMember>),
-    /// A membership change: the members after it.
+    /// A membership change was applied; the members after it.
     Members(Arc<Members>),
 }
 
-/// The answer to a put.
+/// The reply to a put.
 #[derive(Clone, Debug, Default)]
 pub struct PutReply {
-    /// The value before, if asked for and if there was one.
+    /// The previous key-value, if it was asked for and existed.
     pub prev: Option<Bytes>,
 }
 
-/// The answer to a delete.
+/// The reply to a delete.
 #[derive(Clone, Debug, Default)]
 pub struct DeleteReply {
-    /// Keys deleted.
+    /// Number of keys deleted.
     pub deleted: i64,
-    /// Their values before, if asked for.
+    /// The deleted key-values, if they were asked for.
     pub prevs: Vec<Bytes>,
 }
 
-/// The answer to a range within a transaction.
+/// The reply to a range within a transaction.
 #[derive(Clone, Debug, Default)]
 pub struct RangeReply {
-    /// What was found, as encoded `kvs` fields.
+    /// The key-values found, as encoded `kvs` fields of the response.
     pub kvs: Bytes,
-    /// Whether the limit cut the rest off.
+    /// Whether the limit left keys out.
     pub more: bool,
-    /// Keys in the range.
+    /// Number of keys in the range, those beyond the limit included.
     pub count: i64,
 }
 
-/// The answer to a transaction.
+/// The reply to a transaction.
 #[derive(Clone, Debug, Default)]
 pub struct TxnReply {
-    /// Whether all compares held.
+    /// Whether every compare held, so that the success branch was taken.
     pub succeeded: bool,
-    /// One answer per operation of the branch taken, with the revision it saw.
+    /// One reply per operation of the branch taken, with the store's revision at it.
     pub responses: Vec<(Revision, OpReply)>,
 }
 
-/// The answer to one operation of a transaction.
+/// The reply to one operation of a transaction.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub enum OpReply {
@@ -104,39 +104,39 @@ pub enum OpReply {
     Txn(TxnReply),
 }
 
-/// What the member must do or know after an entry.
+/// An effect of an entry on the rest of the member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// A lease exists now. Only a leader runs its clock.
+    /// A lease was granted. Only the leader runs its clock.
     LeaseGranted {
-        /// Its id.
+        /// The lease's id.
         id: LeaseId,
         /// Its time to live in seconds.
         ttl: i64,
     },
-    /// A lease is gone.
+    /// A lease was revoked, by a client or because it expired.
     LeaseRevoked(LeaseId),
-    /// A lease has this much left when it is next taken over, in seconds.
+    /// A lease's checkpoint: the next leader starts its clock with this.
     LeaseCheckpoint {
-        /// Its id.
+        /// The lease's id.
         id: LeaseId,
-        /// Seconds left.
+        /// Remaining time to live in seconds.
         remaining: i64,
     },
     /// A membership change was applied, or rejected (`None`). Raft waits for either.
     ConfChange(Option<ConfChange>),
-    /// A member told its name and client URLs.
+    /// A member published its name and client URLs.
     Attributes {
         /// The member.
         id: MemberId,
         /// Its name.
         name: String,
-        /// Where clients reach it.
+        /// Its client URLs.
         client_urls: Vec<String>,
     },
-    /// The cluster version is this now.
+    /// The cluster version was set.
     ClusterVersion(String),
-    /// The cluster is being downgraded to this version, or (`None`) not any more.
+    /// A downgrade to this version was enabled, or (`None`) ended.
     Downgrade(Option<String>),
     /// This member's quota is exceeded: a NOSPACE alarm is due.
     NoSpace,

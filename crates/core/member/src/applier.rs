@@ -5,6 +5,8 @@
 //! fixed: events to Node, then the View, then the replies; so what was acknowledged is visible to
 //! every later read, and a keep-alive right after its grant finds its lease.
 
+mod compaction;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +19,6 @@ use machine::apply::MachineError;
 use machine::membership::conf_state_json;
 use machine::{Alarms, Effect, Machine, Members};
 use raft::{EntryKind, SnapshotMeta};
-use store::compact::Step;
 use store::hash::{CompactionHashes, KvHasher};
 use store::{Batch, Bucket, Op, Released, ValueError, View};
 use types::limits::{COMPACTION_BATCH, COMPACTION_SLEEP_MS};
@@ -26,13 +27,9 @@ use types::{Index, LeaseId, ReplyToken, Revision, Term};
 use crate::message::{Applied, BackendCommitted, Committed, Installed, NodeInput, Reply, Sealed};
 use crate::probes;
 use crate::storage_version::StorageVersion;
+use compaction::HASH_EVERY;
 
-/// Bytes of keys and values that are hashed per turn, between entries: about 200 µs.
-const HASH_BUDGET_BYTES: usize = 256 << 10;
-/// Time between the beginnings of two such turns. Hashing without a rest keeps a processor, for
-/// which, if there is only one, every step of every write has to wait until the scheduler's patience
-/// ends: milliseconds each.
-const HASH_EVERY: Duration = Duration::from_micros(500);
+pub use compaction::FinishedCompaction;
 
 /// Bytes of entries applied per turn, and so roughly of a batch; one entry may be larger.
 const TURN_BYTES: usize = 4 << 20;
@@ -40,7 +37,7 @@ const TURN_BYTES: usize = 4 << 20;
 /// How long a refusal for want of space waits for its alarm (semantics I4).
 const REFUSAL_WAIT: Duration = Duration::from_secs(5);
 
-/// What Applier is told.
+/// An input of Applier.
 #[derive(Debug)]
 pub enum ApplierInput {
     /// Apply this entry; they come in order.
@@ -52,11 +49,11 @@ pub enum ApplierInput {
         /// A read transaction on the result.
         backend: bolt::ReadTx,
     },
-    /// Tell the keys attached to a lease.
+    /// Answer with the keys attached to a lease.
     LeaseKeys {
-        /// Where the answer goes.
+        /// The token that the reply will carry.
         token: ReplyToken,
-        /// Which lease.
+        /// The lease's id.
         lease: LeaseId,
     },
     /// Answer when no compaction has work left and the backend holds its result.
@@ -70,9 +67,9 @@ pub enum ApplierInput {
     /// Let a received snapshot, whose record is durable, take the place of everything. Entries
     /// behind it come afterwards.
     Install(SnapshotMeta),
-    /// It is the database now.
+    /// The received snapshot is the database now.
     Installed {
-        /// Which snapshot.
+        /// The snapshot.
         meta: SnapshotMeta,
         /// Its contents.
         backend: bolt::ReadTx,
@@ -81,9 +78,9 @@ pub enum ApplierInput {
     SnapshotSaved(Index),
     /// Answer when an entry is applied and published.
     AwaitApplied {
-        /// Where the answer goes.
+        /// The token that the reply will carry.
         token: ReplyToken,
-        /// Which entry.
+        /// The entry's index.
         index: Index,
     },
 }
@@ -101,20 +98,20 @@ pub struct MemberView {
     pub storage_version: Option<Bytes>,
     /// Hashes of the last compactions since the start.
     pub hashes: Arc<CompactionHashes>,
-    /// What was done to the store since the start.
+    /// Counters of operations on the store since the start.
     pub counts: store::Counts,
 }
 
-/// What Applier does in one turn.
+/// The outputs of one turn of Applier, in the order in which they must leave.
 #[derive(Debug, Default)]
 pub struct ApplierOutput {
-    /// First: for Node.
+    /// First: inputs for Node.
     pub node: Vec<NodeInput>,
     /// Second: the View to publish.
     pub view: Option<MemberView>,
-    /// Third: for the runtimes.
+    /// Third: replies for the runtimes.
     pub replies: Vec<(ReplyToken, Reply)>,
-    /// For the Committer, in order.
+    /// Batches for the Committer, in order.
     pub batches: Vec<Sealed>,
     /// Whether the Committer should commit at once.
     pub flush: bool,
@@ -124,8 +121,8 @@ pub struct ApplierOutput {
     pub install: Option<SnapshotMeta>,
     /// What the installed database holds, for the Committer; before the batches.
     pub holds: Option<BackendCommitted>,
-    /// The revision of a compaction that has removed all it had to, in this turn.
-    pub compacted: Option<Revision>,
+    /// A compaction that has removed all it had to, in this turn.
+    pub compacted: Option<FinishedCompaction>,
     /// Memory to be dropped where there is time.
     pub released: Vec<Released>,
 }
@@ -166,7 +163,7 @@ impl From<ValueError> for ApplyFailure {
     }
 }
 
-/// How a compaction removes what it must.
+/// The pace at which a compaction removes dead revisions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CompactionPace {
     /// Revisions removed per slice (`--compaction-batch-limit`).
@@ -189,7 +186,7 @@ struct Waiting {
     batch: Option<u64>,
 }
 
-/// The automaton that applies.
+/// The automaton that applies committed entries.
 #[derive(Debug)]
 pub struct Applier {
     machine: Machine,
@@ -206,6 +203,8 @@ pub struct Applier {
     /// Refusals for want of space, held until the alarm is set, and since when.
     refused: VecDeque<(Instant, ReplyToken, Reply)>,
     next_slice: Option<Instant>,
+    /// When the compaction that runs began, and the versions that earlier ones had removed.
+    compaction_began: Option<(Instant, u64)>,
     pace: CompactionPace,
     storage_version: StorageVersion,
     /// What a start found to be written, for the first turn.
@@ -258,6 +257,7 @@ impl Applier {
             readers: Vec::new(),
             refused: VecDeque::new(),
             next_slice,
+            compaction_began: None,
             pace,
             storage_version: StorageVersion::new(storage_version),
             unwritten: None,
@@ -290,7 +290,7 @@ impl Applier {
         self.failpoints = failpoints;
     }
 
-    /// The View of the current state.
+    /// A View of the current state.
     #[must_use]
     pub fn view(&self) -> MemberView {
         MemberView {
@@ -309,7 +309,7 @@ impl Applier {
         &self.machine
     }
 
-    /// Whether entries must wait until the backend has caught up. Node then refuses proposals once
+    /// Whether applying must wait until the backend has caught up. Node then refuses proposals once
     /// the gap between committed and applied has its limit.
     #[must_use]
     pub fn is_over_limit(&self) -> bool {
@@ -369,8 +369,8 @@ impl Applier {
         // hashed from the next one on.
         let is_hashing = self.to_hash.is_some() || self.hashing.is_some();
         let sliced = is_due(self.next_slice) && !is_hashing;
-        if sliced && self.compact(now) == Step::Done {
-            out.compacted = Some(self.machine.store.compact_revision());
+        if sliced {
+            out.compacted = self.compact(now).or(out.compacted.take());
         }
         self.give_out(turn, sliced, out);
         self.wake(now, out);
@@ -553,7 +553,7 @@ impl Applier {
         }
         self.installing = false;
         self.next_slice = self.machine.store.is_compacting().then_some(Instant(0));
-        (self.to_hash, self.hashing) = (None, None);
+        (self.to_hash, self.hashing, self.compaction_began) = (None, None, None);
         let members = Arc::clone(self.machine.members());
         let leases = self.machine.leases().iter();
         out.node.push(NodeInput::Installed(Installed {
@@ -569,6 +569,7 @@ impl Applier {
         match effect {
             Effect::Compaction(compacted) => {
                 self.next_slice = Some(now);
+                self.compaction_began = Some((now, self.machine.store.counts().compacted));
                 // etcd stores no hash if the compaction before had not ended.
                 self.to_hash = compacted.previous_finished.then_some(compacted.previous);
                 self.hashing = None;
@@ -579,45 +580,6 @@ impl Applier {
                 op.into_iter().for_each(|op| self.machine.store.local(op));
             }
             _ => {}
-        }
-    }
-
-    /// Runs a slice of a compaction.
-    fn compact(&mut self, now: Instant) -> Step {
-        let step = self.machine.store.compaction_step(self.pace.batch);
-        match step {
-            Step::More => {
-                self.next_slice = Some(now + self.pace.sleep);
-            }
-            Step::Done => self.next_slice = None,
-        }
-        step
-    }
-
-    /// Hashes a slice of what a compaction is about to remove, by which members compare
-    /// themselves. Returns whether it did: the removing waits.
-    fn hash(&mut self, may: &MayBlock) -> Result<bool, ValueError> {
-        if self.hashing.is_none() && self.to_hash.is_none() {
-            return Ok(false);
-        }
-        let view = self.machine.store.publish();
-        let mut hasher = match (self.hashing.take(), self.to_hash.take()) {
-            (Some(hasher), _) => hasher,
-            (None, Some(previous)) => view.hash_compaction(previous),
-            (None, None) => return Ok(false),
-        };
-        match hasher.step(may, &view, HASH_BUDGET_BYTES) {
-            Ok(Step::More) => {
-                self.hashing = Some(hasher);
-                Ok(true)
-            }
-            Ok(Step::Done) => {
-                Arc::make_mut(&mut self.hashes).store(hasher.finish());
-                Ok(true)
-            }
-            // A newer compaction passed this one: its hash is void.
-            Err(ValueError::Compacted) => Ok(false),
-            Err(e) => Err(e),
         }
     }
 
@@ -654,10 +616,10 @@ impl Applier {
     }
 }
 
-/// The reply of a call whose entry was applied, or the refusal.
+/// The outcome of a call whose entry was applied.
 ///
 /// # Errors
-/// The entry's own refusal.
+/// Node's refusal of the proposal. That of the machine is within the outcome.
 pub fn outcome(reply: Reply) -> Result<Box<machine::Outcome>, ApiError> {
     match reply {
         Reply::Applied(outcome) => Ok(outcome),

@@ -14,16 +14,16 @@ use types::Revision;
 const HOUR: Duration = Duration::from_secs(3_600);
 const REVISION_INTERVAL: Duration = Duration::from_secs(300);
 
-/// What is kept.
+/// What auto-compaction keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retention {
-    /// Everything newer than this.
+    /// Revisions younger than this.
     Periodic(Duration),
-    /// This many revisions.
+    /// This many of the newest revisions.
     Revisions(i64),
 }
 
-/// Decides when to compact to which revision.
+/// Decides when to compact, and up to which revision.
 #[derive(Clone, Debug)]
 pub struct AutoCompaction {
     retention: Retention,
@@ -56,7 +56,7 @@ impl AutoCompaction {
         }
     }
 
-    /// Notes the current revision and says which one to compact to, if that is due.
+    /// Notes the current revision. Returns the revision to compact to, if a compaction is due.
     pub fn step(&mut self, now: Instant, revision: Revision, is_leader: bool) -> Option<Revision> {
         let target = match self.retention {
             Retention::Revisions(keep) => {

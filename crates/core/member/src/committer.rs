@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bolt::{Db, Draft, WriteTx};
+use bolt::{Db, SuspendedTx, WriteTx};
 use env::{Disk, Failpoint, Failpoints, Hooks, Instant, IoError, MayBlock, buggify, sometimes};
 use raft::{Body, SnapshotMeta};
 use store::compact::Step;
@@ -25,10 +25,10 @@ use crate::message::{BackendCommitted, OutgoingSnapshot, RaftSnapshot, Sealed, S
 use crate::probes;
 use crate::received;
 
-/// What Committer is told.
+/// An input of Committer.
 #[derive(Debug)]
 pub enum CommitterInput {
-    /// Write this; they come in order.
+    /// Write this batch; batches come in order.
     Batch(Sealed),
     /// Commit now what was received before this.
     Flush,
@@ -45,16 +45,16 @@ pub enum CommitterInput {
     Holds(BackendCommitted),
 }
 
-/// What Committer tells.
+/// The outputs of one turn of Committer.
 #[derive(Debug, Default)]
 pub struct CommitterOutput {
-    /// For Applier.
+    /// Inputs for Applier.
     pub applier: Vec<ApplierInput>,
-    /// For Node.
+    /// Backend commits, for Node.
     pub node: Vec<BackendCommitted>,
     /// For Node, behind `node`: snapshots whose files are durable.
     pub saved: Vec<RaftSnapshot>,
-    /// For the peer plane.
+    /// Snapshots for the peer plane.
     pub snapshots: Vec<OutgoingSnapshot>,
 }
 
@@ -124,12 +124,12 @@ pub struct Committer {
     db: Db,
     policy: CommitPolicy,
     pending: Vec<Sealed>,
-    /// What the first `drafted` of them have changed already, in memory.
-    draft: Option<Draft>,
-    drafted: usize,
-    /// Operations of all pending batches, and of those that are not in the draft.
+    /// What the first `written` of them have changed already, in memory.
+    suspended: Option<SuspendedTx>,
+    written: usize,
+    /// Operations of all pending batches, and of those that are not written to it.
     operations: usize,
-    undrafted: usize,
+    unwritten: usize,
     since: Option<Instant>,
     flush: bool,
     disk: Arc<dyn Disk>,
@@ -144,9 +144,9 @@ pub struct Committer {
     hooks: Hooks,
 }
 
-/// Operations that are worth a visit to the draft. A slice of a compaction is; puts at a low rate
-/// wait for the commit.
-const DRAFT_OPERATIONS: usize = 250;
+/// Pending operations for which the transaction is resumed before a commit is due. A slice of a
+/// compaction has as many; puts at a low rate wait for the commit.
+const RESUME_OPERATIONS: usize = 250;
 /// Bytes copied per turn of a defragmentation, between commits.
 const COPY_BYTES: usize = 1 << 20;
 /// The copy's name until it takes the database's.
@@ -166,10 +166,10 @@ impl Committer {
             db,
             policy,
             pending: Vec::new(),
-            draft: None,
-            drafted: 0,
+            suspended: None,
+            written: 0,
             operations: 0,
-            undrafted: 0,
+            unwritten: 0,
             since: None,
             flush: false,
             disk,
@@ -187,10 +187,16 @@ impl Committer {
         self.failpoints = failpoints;
     }
 
+    /// The database's file.
+    #[must_use]
+    pub fn database_path(&self) -> PathBuf {
+        self.dir.join("db")
+    }
+
     /// Operations after which there is something to do, though the time of a commit has not come.
     #[must_use]
     pub fn working_set(&self) -> usize {
-        self.policy.operations.min(DRAFT_OPERATIONS)
+        self.policy.operations.min(RESUME_OPERATIONS)
     }
 
     /// When [`Committer::handle`] must be called even without input.
@@ -217,7 +223,7 @@ impl Committer {
             match input {
                 CommitterInput::Batch(batch) => {
                     self.operations += batch.batch.op_count();
-                    self.undrafted += batch.batch.op_count();
+                    self.unwritten += batch.batch.op_count();
                     self.pending.push(batch);
                     self.since.get_or_insert(now);
                 }
@@ -253,8 +259,8 @@ impl Committer {
         let early = buggify!(self.hooks, "committer: an early commit");
         if late || early || self.flush || self.operations >= self.policy.operations {
             self.commit(may, out)?;
-        } else if self.undrafted >= DRAFT_OPERATIONS {
-            self.draft = Some(self.write_pending(may)?.suspend());
+        } else if self.unwritten >= RESUME_OPERATIONS {
+            self.suspended = Some(self.write_pending(may)?.suspend());
         }
         self.send_snapshots(out);
         self.copy(may, out)
@@ -291,8 +297,8 @@ impl Committer {
         self.wanted.clear();
         // Until its reader has said what it holds, nobody is sent anything.
         self.committed.index = Index(0);
-        self.discard_draft();
-        (self.operations, self.undrafted, self.since, self.flush) = (0, 0, None, false);
+        self.discard_suspended();
+        (self.operations, self.unwritten, self.since, self.flush) = (0, 0, None, false);
         if self.defragmenting.take().is_some() {
             sometimes!(self.hooks, probes::COPY_DROPPED);
             self.drop_copy(may, "a snapshot was installed meanwhile".to_owned(), out);
@@ -300,7 +306,7 @@ impl Committer {
         self.failpoints.hit(Failpoint::ApplyBeforeOpenSnapshot);
         received::rename(&*self.disk, &self.dir, may, meta.index)
             .map_err(CommitFailure::Install)?;
-        let path = self.dir.join("db");
+        let path = self.database_path();
         let options = store::database_options();
         self.db =
             Db::open(Arc::clone(&self.disk), &path, may, options).map_err(CommitFailure::Open)?;
@@ -349,13 +355,13 @@ impl Committer {
                 return Ok(());
             }
         };
-        let (from, to) = (self.dir.join(COPY_NAME), self.dir.join("db"));
+        let (from, to) = (self.dir.join(COPY_NAME), self.database_path());
         self.failpoints.hit(Failpoint::DefragBeforeRename);
         // From the rename on it is unknown which file a restart finds: a failure is fatal.
         self.disk.rename(may, &from, &to).map_err(CommitFailure::Rename)?;
         self.disk.sync_dir(may, &self.dir).map_err(CommitFailure::Rename)?;
         self.db = fresh;
-        self.discard_draft();
+        self.discard_suspended();
         out.applier.push(ApplierInput::Defragmented(Ok(self.db.begin_read())));
         Ok(())
     }
@@ -371,20 +377,20 @@ impl Committer {
     /// Batches are worked in as they come: ten slices of a compaction in one go would keep the
     /// processor for 5 ms, and with it, on a single core, every client waiting.
     fn write_pending(&mut self, may: &MayBlock) -> Result<WriteTx<'_>, CommitFailure> {
-        let mut tx = match self.draft.take() {
-            Some(draft) => self.db.resume(draft),
+        let mut tx = match self.suspended.take() {
+            Some(suspended) => self.db.resume(suspended),
             None => self.db.begin_write(),
         };
-        for sealed in &self.pending[self.drafted..] {
+        for sealed in &self.pending[self.written..] {
             sealed.batch.write_to(&mut tx, may)?;
         }
-        (self.drafted, self.undrafted) = (self.pending.len(), 0);
+        (self.written, self.unwritten) = (self.pending.len(), 0);
         Ok(tx)
     }
 
-    /// Forgets the draft; all that is pending is to be written again.
-    fn discard_draft(&mut self) {
-        (self.draft, self.drafted, self.undrafted) = (None, 0, self.operations);
+    /// Drops the suspended transaction; all that is pending is to be written again.
+    fn discard_suspended(&mut self) {
+        (self.suspended, self.written, self.unwritten) = (None, 0, self.operations);
     }
 
     /// The moments before and after this commit that a compaction in it makes.
@@ -421,7 +427,7 @@ impl Committer {
         failpoints.hit(Failpoint::AfterCommit);
         compactions.iter().for_each(|(_, after)| failpoints.hit(*after));
         self.pending.clear();
-        self.drafted = 0;
+        self.written = 0;
         let backend = self.db.begin_read();
         let (index, term) = (batch.last_index(), batch.term());
         self.committed = BackendCommitted { index, term, members };

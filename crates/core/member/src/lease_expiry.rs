@@ -1,4 +1,4 @@
-//! When leases end: the leader's clock.
+//! The leader's clock of leases: when each expires.
 //!
 //! Every member knows which leases exist and for how long they were granted; only the leader of
 //! the current term counts their time, and it only proposes their end (invariant 9). The clock
@@ -33,7 +33,7 @@ struct Clock {
     expired: bool,
 }
 
-/// The leases this member knows, and their deadlines while it leads.
+/// The clock of leases: those that this member knows, and their deadlines while it leads.
 #[derive(Debug, Default)]
 pub(crate) struct LeaseClock {
     leases: BTreeMap<LeaseId, Clock>,
@@ -48,12 +48,12 @@ pub(crate) struct LeaseClock {
     in_flight: usize,
 }
 
-/// What a keep-alive found.
+/// The result of a keep-alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Renewed {
-    /// The lease lives this many seconds from now.
+    /// The lease was renewed; its time to live in seconds.
     Ttl(i64),
-    /// Its end was proposed; the answer waits for it.
+    /// The lease has expired and its revoke was proposed; the answer waits for that.
     Expiring,
     /// There is no such lease as far as this member has applied.
     Unknown,
@@ -76,7 +76,7 @@ impl LeaseClock {
         self.leases.insert(id, Clock { ttl, checkpoint, deadline, scheduled, expired: false });
     }
 
-    /// A lease is gone.
+    /// A lease was revoked.
     pub(crate) fn removed(&mut self, id: LeaseId) {
         if let Some(clock) = self.leases.remove(&id) {
             self.schedule.remove(&(clock.scheduled, id));

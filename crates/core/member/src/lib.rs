@@ -8,6 +8,7 @@
 pub mod applier;
 pub mod auto_compaction;
 pub mod committer;
+mod config;
 mod lease_expiry;
 pub mod log_writer;
 pub mod message;
@@ -19,9 +20,13 @@ pub mod recover;
 mod storage_version;
 mod zero_ahead;
 
-pub use applier::{Applier, ApplierInput, ApplierOutput, ApplyFailure, CompactionPace, MemberView};
+pub use applier::{
+    Applier, ApplierInput, ApplierOutput, ApplyFailure, CompactionPace, FinishedCompaction,
+    MemberView,
+};
 pub use auto_compaction::{AutoCompaction, Retention};
 pub use committer::{CommitFailure, CommitPolicy, Committer, CommitterInput, CommitterOutput};
+pub use config::{MemberLimits, StartConfig};
 pub use log_writer::{LogFailure, LogWriter};
 pub use message::{
     Applied, BackendCommitted, Committed, Installed, LeaseTime, LogInput, NodeInput, NodeOutput,
@@ -30,4 +35,4 @@ pub use message::{
 };
 pub use node::{Node, NodeConfig};
 pub use probes::PROBES;
-pub use recover::{MemberLimits, Parts, StartConfig, StartError, start};
+pub use recover::{Parts, StartError, start};

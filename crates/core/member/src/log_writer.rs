@@ -1,9 +1,9 @@
-//! LogWriter: what must be durable, in order, as few flushes as possible.
+//! LogWriter: makes entries, hard state and snapshot records durable, in order, with few syncs.
 //!
 //! Owns the write-ahead log. Each turn writes all that is queued and flushes once; a snapshot's
 //! record shares that flush, for its file was made durable before (by Committer). Invariants 2, 3
 //! and 10: `Persisted` follows the flush that covers it; old segments are let go behind the flush of
-//! the record that replaces them; after the first failure nothing more is said. A received snapshot
+//! the record that replaces them; after the first failure nothing more is acknowledged. A received snapshot
 //! takes flushes of its own: its member has nothing else to say before it is recorded.
 
 use std::path::PathBuf;

@@ -1,6 +1,6 @@
-//! What travels between the four automata, and between them and the shell.
+//! The messages between the four automata, and between them and the shell.
 //!
-//! Every edge of DESIGN's data flow has its message here, by name; there are no callbacks.
+//! Every edge of the data flow has its message here; there are no callbacks.
 //!
 //! ```text
 //!  shell ── NodeInput ──▶ Node ── Persist ──▶ LogWriter ── Persisted ──▶ Node
@@ -30,40 +30,41 @@ use types::{Index, LeaseId, MemberId, ReplyToken, RequestId, Term, WriteId};
 /// A request that goes through the log.
 #[derive(Clone, Debug)]
 pub struct Proposal {
-    /// Where the outcome goes.
+    /// The token that the reply will carry.
     pub token: ReplyToken,
-    /// The id in the header of `data`.
+    /// The request id in the header of `data`.
     pub id: RequestId,
     /// An encoded `InternalRaftRequest`, at most `--max-request-bytes`.
     pub data: Bytes,
 }
 
-/// What Node is told.
+/// An input of Node.
 #[derive(Debug)]
 pub enum NodeInput {
-    /// Put this through the log.
+    /// Propose a request.
     Propose(Proposal),
-    /// Answer with an index that covers everything committed before now.
+    /// Answer with a read index: it covers everything committed before now.
     ReadIndex(ReplyToken),
     /// Renew a lease.
     KeepAlive {
-        /// Where the answer goes.
+        /// The token that the reply will carry.
         token: ReplyToken,
-        /// Which lease.
+        /// The lease's id.
         lease: LeaseId,
-        /// Another member asks, which may have applied more: what is committed comes first.
+        /// Whether another member asks. It may have applied more than this one: then all that is
+        /// committed here is applied before the answer.
         for_peer: bool,
     },
-    /// Tell what is left of a lease.
+    /// Answer with a lease's granted and remaining time to live.
     TimeToLive {
-        /// Where the answer goes.
+        /// The token that the reply will carry.
         token: ReplyToken,
-        /// Which lease.
+        /// The lease's id.
         lease: LeaseId,
     },
-    /// List all leases.
+    /// Answer with the ids of all leases.
     Leases(ReplyToken),
-    /// A message of a peer. A snapshot's file is durable before its message comes.
+    /// A raft message of a peer. A snapshot's file is durable before its message comes.
     Step(raft::Message),
     /// Messages to a peer could not be delivered.
     Unreachable(MemberId),
@@ -79,52 +80,52 @@ pub enum NodeInput {
         /// Whether it arrived.
         arrived: bool,
     },
-    /// Put a membership change through the log.
+    /// Propose a membership change.
     ChangeMembers {
-        /// Where the outcome goes.
+        /// The token that the reply will carry.
         token: ReplyToken,
         /// The change; its `id` is a request id of this member.
         change: ConfChange,
     },
-    /// Tell whether a learner has nearly all that this leader has.
+    /// Answer whether a learner's log is nearly as long as this leader's.
     IsLearnerReady {
-        /// Where the answer goes.
+        /// The token that the reply will carry.
         token: ReplyToken,
         /// The learner.
         learner: MemberId,
     },
-    /// Hand leadership over; answered when the other one leads.
+    /// Transfer leadership; answered once the other member leads.
     TransferLeader {
-        /// Where the answer goes.
+        /// The token that the reply will carry.
         token: ReplyToken,
-        /// Who shall lead.
+        /// The member that is to lead.
         to: MemberId,
     },
-    /// A received snapshot is the state now.
+    /// A received snapshot has replaced the state.
     Installed(Installed),
-    /// A write is durable, and all before it.
+    /// A write to the log is durable, and so are all before it.
     Persisted(WriteId),
     /// Entries were applied.
     Applied(Applied),
-    /// The backend holds everything up to an entry.
+    /// The backend has durably committed everything up to an entry.
     BackendCommitted(BackendCommitted),
     /// A raft snapshot's file is durable: the log may vouch for it.
     SnapshotFileSaved(RaftSnapshot),
     /// A raft snapshot's file and log record are durable.
     SnapshotSaved(Index),
-    /// Finish what is in flight and stop; a leader hands over first.
+    /// Finish what is in flight and stop; a leader transfers leadership first.
     Stop {
-        /// To whom, if there is somebody.
+        /// The successor, if there is one.
         successor: Option<MemberId>,
     },
 }
 
-/// A snapshot replaced the state.
+/// A received snapshot has replaced the state.
 #[derive(Debug)]
 pub struct Installed {
     /// The last entry it covers.
     pub index: Index,
-    /// Who the members are now.
+    /// The members as of the snapshot.
     pub members: Arc<Members>,
     /// Its leases: id, granted seconds, seconds left at the last checkpoint (0: none).
     pub leases: Vec<(LeaseId, i64, i64)>,
@@ -133,9 +134,9 @@ pub struct Installed {
 /// A group of entries was applied.
 #[derive(Debug)]
 pub struct Applied {
-    /// The last of them.
+    /// The index of the last of them.
     pub index: Index,
-    /// What Node must know of them, in order.
+    /// Their effects on Node, in order.
     pub effects: Vec<(Index, Effect)>,
 }
 
@@ -153,9 +154,9 @@ pub struct BackendCommitted {
 /// An entry for the Applier.
 #[derive(Clone, Debug)]
 pub struct Committed {
-    /// The entry.
+    /// The committed entry.
     pub entry: Entry,
-    /// Who waits for its outcome on this member.
+    /// The token of the call on this member that waits for its outcome, if one does.
     pub token: Option<ReplyToken>,
 }
 
@@ -164,7 +165,7 @@ pub struct Committed {
 pub struct SnapshotWanted {
     /// Raft's message; which snapshot it names is decided when the database is read.
     pub message: raft::Message,
-    /// The snapshot must cover this.
+    /// The entry that the snapshot must cover.
     pub at_least: Index,
 }
 
@@ -177,7 +178,7 @@ pub struct OutgoingSnapshot {
     pub database: bolt::ReadTx,
 }
 
-/// What the peer plane must know of a membership change.
+/// A membership change as the peer plane needs to know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerChange {
     /// Another member is reached at these URLs from now on.
@@ -187,7 +188,7 @@ pub enum PeerChange {
         /// Its peer URLs, each `http://host:port` or `https://host:port`.
         urls: Vec<String>,
     },
-    /// It is no member any more.
+    /// The member was removed.
     Remove(MemberId),
 }
 
@@ -237,10 +238,10 @@ impl RaftSnapshot {
     }
 }
 
-/// What the log writer is told.
+/// An input of LogWriter.
 #[derive(Debug)]
 pub enum LogInput {
-    /// Write this.
+    /// Write and sync entries and hard state.
     Persist(raft::Persist),
     /// Record the received snapshot that the write begins with, then write the rest.
     Received {
@@ -262,7 +263,7 @@ impl LogInput {
     }
 }
 
-/// What Node does after it handled its inputs.
+/// The outputs of one turn of Node.
 #[derive(Debug, Default)]
 pub struct NodeOutput {
     /// For the log writer, in order.
@@ -295,36 +296,40 @@ pub struct NodeOutput {
     pub removed: bool,
 }
 
-/// What others may know of raft's state.
+/// Raft's state as the rest of the process sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodeStatus {
     /// The current term.
     pub term: Term,
     /// The leader, if one is known.
     pub leader: Option<MemberId>,
-    /// Whether that is this member.
+    /// Whether this member leads.
     pub is_leader: bool,
-    /// The last committed entry.
+    /// Index of the last committed entry.
     pub commit: Index,
-    /// The last applied entry.
+    /// Index of the last applied entry.
     pub applied: Index,
     /// Whether this member has published its attributes and may serve clients.
     pub ready: bool,
-    /// Times the leader changed since the start.
+    /// Number of leader changes since the start.
     pub leader_changes: u64,
-    /// Proposals of this member that wait for their outcome.
+    /// Number of this member's proposals that wait for their outcome.
     pub pending: u64,
-    /// Proposals that timed out, since the start.
+    /// Number of proposals that timed out since the start.
     pub proposals_failed: u64,
-    /// Groups of linearizable reads that got no index, since the start.
+    /// Number of read-index rounds that failed since the start.
     pub reads_failed: u64,
-    /// Heartbeats that this leader sent late, since the start.
+    /// Number of read indexes asked for again after 500 ms without an answer, since the start.
+    pub reads_retried: u64,
+    /// The request id of the last of those.
+    pub retried_read: u64,
+    /// Number of heartbeats that this leader sent late since the start.
     pub late_heartbeats: u64,
-    /// Leases found expired, since the start.
+    /// Number of leases found expired since the start.
     pub leases_expired: u64,
 }
 
-/// An answer for a waiting call.
+/// A reply of Node or Applier to a waiting call.
 #[derive(Debug)]
 pub enum Reply {
     /// A proposal was applied. The View in it (or a later one) shows its effects.
@@ -339,22 +344,22 @@ pub enum Reply {
     Leases(Vec<LeaseId>),
     /// The keys attached to a lease, ascending.
     LeaseKeys(Vec<Bytes>),
-    /// Another member, the leader, must be asked.
+    /// Only the leader can answer: this member.
     Elsewhere(MemberId),
-    /// What was waited for has happened.
+    /// Success: what the call waited for has happened.
     Done,
-    /// The call failed.
+    /// The call is refused, with etcd's error.
     Refused(ApiError),
-    /// The call failed for a reason of this member's own.
+    /// The call failed within this member; the text says why.
     Failed(String),
 }
 
-/// What is left of a lease.
+/// The time to live of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseTime {
-    /// Seconds as granted.
+    /// Granted, in seconds.
     pub granted: i64,
-    /// Seconds left, rounded down.
+    /// Remaining, in seconds, rounded down.
     pub remaining: i64,
 }
 

@@ -1,4 +1,4 @@
-//! Proposals of this member that are on their way through the log.
+//! This member's proposals in flight.
 //!
 //! Invariants: a token is answered once; a proposal that was handed to raft and times out may
 //! still be applied (semantics J9), so nobody retries it (invariant 15).

@@ -1,4 +1,4 @@
-//! A database received from a peer: where it waits, and how it takes the place of ours.
+//! A database received from a peer: where it is kept, and how it replaces this member's.
 //!
 //! The peer plane writes it, durably, as `%016x.snap.db` beside the database, under the snapshot's
 //! index. Its record in the log makes it count; from then on a start finishes what a crash

@@ -11,84 +11,30 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use env::{Disk, Entropy, Failpoints, Hooks, Instant, IoErrorKind, MayBlock, Open, sometimes};
+use env::{Disk, Entropy, Failpoints, Instant, IoErrorKind, MayBlock, Open, sometimes};
+use machine::Machine;
 use machine::membership::Member;
-use machine::{ApplyConfig, Machine};
 use prost::Message;
 use raft::{ConfChange, ConfChangeKind, Entry, HardState, Raft, Recovered};
-use store::{Bucket, StoreLimits, meta};
+use store::{Bucket, meta};
 use types::{ClusterId, Index, MemberId, Term, Version};
 use wal::snap::SnapError;
 use wal::writer::Beginning;
 use wal::{ReadError, Wal, WriteError};
 
-use crate::applier::{Applier, CompactionPace};
-use crate::committer::{CommitPolicy, Committer};
+use crate::applier::Applier;
+use crate::committer::Committer;
+use crate::config::StartConfig;
 use crate::log_writer::LogWriter;
 use crate::message::{BackendCommitted, RaftSnapshot};
-use crate::node::{Node, NodeConfig};
+use crate::node::Node;
 use crate::probes;
 use crate::received;
-
-/// Sizes that etcd fixes, or has flags for. The simulator makes them small, so that short runs
-/// meet them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemberLimits {
-    /// Bytes of a log segment at which the next is begun.
-    pub wal_segment_bytes: u64,
-    /// What the store keeps in memory.
-    pub store: StoreLimits,
-    /// Slices of a compaction.
-    pub compaction: CompactionPace,
-}
-
-impl Default for MemberLimits {
-    fn default() -> Self {
-        Self {
-            wal_segment_bytes: types::limits::WAL_SEGMENT_BYTES,
-            store: StoreLimits::default(),
-            compaction: CompactionPace::default(),
-        }
-    }
-}
-
-/// What a member is started with.
-#[derive(Clone, Debug)]
-pub struct StartConfig {
-    /// Directory of the database and `.snap` files (`<data-dir>/member/snap`).
-    pub snap_dir: PathBuf,
-    /// Directory of the log (`<data-dir>/member/wal`).
-    pub wal_dir: PathBuf,
-    /// This member.
-    pub member: MemberId,
-    /// Its cluster.
-    pub cluster: ClusterId,
-    /// The founding members; none if this one joins. Used only if there is no log yet.
-    pub founders: Vec<Member>,
-    /// Raft and proposals.
-    pub node: NodeConfig,
-    /// The state machine.
-    pub apply: ApplyConfig,
-    /// Backend commits.
-    pub commit: CommitPolicy,
-    /// Sizes.
-    pub limits: MemberLimits,
-    /// Election timeout in ticks.
-    pub election_ticks: u32,
-    /// Whether to ask before an election (`--pre-vote`).
-    pub pre_vote: bool,
-    /// `--unsafe-no-fsync`.
-    pub unsafe_no_fsync: bool,
-    /// `--force-new-cluster`: this member alone goes on with what it has.
-    pub force_new_cluster: bool,
-    /// Who listens to rare paths: a simulator, or nobody.
-    pub hooks: Hooks,
-}
 
 /// Why a member cannot start.
 #[derive(Debug)]
 pub enum StartError {
-    /// The disk failed, or refuses.
+    /// The disk failed, or denies access.
     Io(env::IoError),
     /// Another process holds the database: wait and try again.
     Locked,
@@ -182,13 +128,13 @@ from!(env::IoError => Io, ReadError => Log, WriteError => LogWrite, SnapError =>
 
 /// The automata of a started member.
 pub struct Parts {
-    /// Raft.
+    /// Consensus, proposals and leases.
     pub node: Node,
-    /// The log.
+    /// The writer of the log.
     pub log_writer: LogWriter,
-    /// The state.
+    /// The state machine's.
     pub applier: Applier,
-    /// The backend.
+    /// The writer of the backend.
     pub committer: Committer,
     /// Who this member is according to its log.
     pub member: MemberId,

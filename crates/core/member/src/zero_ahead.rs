@@ -1,4 +1,4 @@
-//! When the log's space is prepared: zeroes are written ahead of the records.
+//! Preallocation of the log: zeroes are written ahead of the records.
 //!
 //! A sync of a record that lands in written space is one write of the disk; in space that is only
 //! reserved it also changes the file system's metadata (measured: 203 and 108 us per commit). The

@@ -310,7 +310,7 @@ pub struct DatabaseHasher {
 }
 
 impl DatabaseHasher {
-    /// Begins; flush the store first (DESIGN, "Barrier").
+    /// Begins. Flush the store first: what the backend does not hold is not hashed.
     #[must_use]
     pub fn new(backend: bolt::ReadTx) -> Self {
         Self { backend, buckets: None, bucket: 0, after: None, crc: 0 }

@@ -23,7 +23,7 @@ pub(crate) struct Seen<'a> {
 }
 
 impl<'a> Seen<'a> {
-    /// A change as it is stored.
+    /// Parses a change as it is stored.
     ///
     /// # Errors
     /// The bytes are no `KeyValue`: the database is damaged.
@@ -42,7 +42,7 @@ impl<'a> Seen<'a> {
         view.prev(self.key, Revision(self.main)).map(|found| found.rev)
     }
 
-    /// Bytes of the stored change.
+    /// Length of the stored change in bytes.
     pub(crate) fn size_bytes(&self) -> usize {
         self.stored.len()
     }

@@ -1,5 +1,5 @@
-//! Watchers that are behind: they share scans of the database, in chunks that a caller reads where
-//! blocking is allowed, until memory has the rest.
+//! Unsynced watchers: they share scans of the database, in chunks that the caller reads where
+//! blocking is allowed, until the rest is in memory.
 //!
 //! A job reads for several watchers at once: ranges that stand near each other share one scan of
 //! the revision log; single keys walk their own chain in the index. What a job holds is bounded by
@@ -44,7 +44,7 @@ struct Want {
 /// A chunk of history to be read with [`ReadJob::run`].
 #[derive(Debug)]
 pub struct ReadJob {
-    /// Names the job to [`WatchHub::failed`].
+    /// The job's number, for [`WatchHub::failed`].
     pub id: u64,
     wants: Vec<Want>,
     hash_seed: HashSeed,
@@ -66,7 +66,7 @@ struct Part {
     events: Vec<u32>,
 }
 
-/// What a job found.
+/// The result of a job.
 #[derive(Debug)]
 pub struct Chunk {
     job: u64,
@@ -75,14 +75,14 @@ pub struct Chunk {
     parts: Vec<Part>,
 }
 
-/// What there is to do for watchers that are behind.
+/// The next step for watchers that are behind.
 #[derive(Debug)]
 pub enum CatchUp {
     /// Run this with the View that was given, then [`WatchHub::finish`] it.
     Job(ReadJob),
     /// The budget is spent: call again.
     More,
-    /// Nothing now.
+    /// Nothing is to be done now.
     Idle,
 }
 
@@ -299,7 +299,7 @@ fn chain(
     Ok(end)
 }
 
-impl WatchHub {
+impl<A> WatchHub<A> {
     /// What is to be done next for watchers that are behind. Those whose revisions were compacted
     /// are cancelled here. [`WatchHub::advance`] has come to the end of a View not much older.
     pub fn catch_up(&mut self, view: &View, budget: usize, sink: &mut impl Sink) -> CatchUp {

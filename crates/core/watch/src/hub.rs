@@ -1,4 +1,4 @@
-//! The watchers of one runtime thread: who exists, and where each stands.
+//! The watchers of one runtime thread, and the position of each.
 //!
 //! Invariants:
 //! - a live watcher of a stream that keeps up has been given every event below the hub's position;
@@ -8,6 +8,7 @@
 //! - `index` holds exactly the live watchers; `synced` counts those of streams that keep up.
 
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 
 use bytes::Bytes;
 use env::HashSeed;
@@ -36,72 +37,72 @@ impl Filter {
     }
 }
 
-/// A watch to be made.
+/// A request to create a watch.
 #[derive(Clone, Debug)]
 pub struct Create {
-    /// As requested; empty means the smallest key.
+    /// First key, as in the request; empty means the smallest key.
     pub key: Bytes,
-    /// As requested: empty for one key, one zero byte for no end.
+    /// End of the range, exclusive: empty for one key, one zero byte for no end.
     pub range_end: Bytes,
-    /// First revision whose events are wanted; 0 for those to come.
+    /// First revision whose events are wanted; 0 for future events only.
     pub start: Revision,
-    /// The id; 0 for the next free one.
+    /// The watch id; 0 lets the hub choose one.
     pub id: WatchId,
-    /// Kinds of events not wanted.
+    /// Kinds of events that are left out.
     pub filter: Filter,
-    /// Whether events bring the state before them.
+    /// Whether events carry the previous key-value (`prev_kv`).
     pub prev_kv: bool,
-    /// Whether a quiet watch tells its revision from time to time.
+    /// Whether the watch gets progress notifications while it has no events.
     pub progress_notify: bool,
     /// Whether large responses may be split.
     pub fragment: bool,
 }
 
-/// Why a watch is not made; the client is at fault.
+/// Why a watch is not created; the client is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum CreateError {
     /// The range holds no key.
     EmptyRange,
-    /// The stream has a watch of this id.
+    /// The stream has a watch with this id already.
     DuplicateId,
 }
 
-impl std::fmt::Display for Refused {
+impl std::fmt::Display for CreateError {
     //= etcd 3.7.1: server/storage/mvcc/watcher.go (errors)
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Refused::EmptyRange => "mvcc: watcher range is empty",
-            Refused::DuplicateId => "mvcc: duplicate watch ID provided on the WatchStream",
+            CreateError::EmptyRange => "mvcc: watcher range is empty",
+            CreateError::DuplicateId => "mvcc: duplicate watch ID provided on the WatchStream",
         })
     }
 }
 
-impl std::error::Error for Refused {}
+impl std::error::Error for CreateError {}
 
-/// What a client is to be told.
+/// A response on its way to a client.
 #[derive(Clone, Copy, Debug)]
 pub enum Response<'a> {
-    /// Events, whole revisions.
+    /// The events of whole revisions.
     Events {
-        /// The watch that asked for them, by the id its client knows.
+        /// The watch's id.
         watch: WatchId,
-        /// For the header.
+        /// Revision for the response's header.
         revision: Revision,
         /// The `events` fields of the response, encoded; shared by watchers that get the same.
         body: &'a Bytes,
         /// Whether it may be split between events.
         fragment: bool,
     },
-    /// The watch needs a revision that was compacted; it is over.
+    /// The watch is cancelled: it needs a revision that was compacted.
     Compacted {
-        /// The watch that ends, by the id its client knows.
+        /// The watch's id.
         watch: WatchId,
         /// The compact revision.
         compact: Revision,
     },
-    /// Everything up to a revision was sent.
+    /// A progress notification: everything up to a revision was sent.
     Progress {
-        /// Which; -1 for all of the stream.
+        /// The watch's id; -1 for all watches of the stream.
         watch: WatchId,
         /// That revision.
         revision: Revision,
@@ -113,11 +114,11 @@ pub enum Response<'a> {
 pub enum Flow {
     /// It can.
     Open,
-    /// It took this one, but none more until [`WatchHub::resume`].
+    /// It took this one, and takes none more until [`WatchHub::resume`].
     Full,
 }
 
-/// Takes responses on their way to clients; never waits.
+/// Where responses go; never blocks.
 pub trait Sink {
     /// Takes a response, whole. Not called again for this stream after [`Flow::Full`] until it is
     /// resumed.
@@ -178,8 +179,10 @@ pub(crate) struct Stream {
     pub(crate) wants_progress: bool,
 }
 
-/// See the [module](self).
-pub struct WatchHub {
+/// The watchers of one runtime thread; see the [module](self). `A` is the proof that a caller may
+/// watch, which [`WatchHub::create`] takes; `()` where none is needed.
+pub struct WatchHub<A = ()> {
+    allowed: PhantomData<fn(A)>,
     /// First main revision that synced watchers have not been given.
     pub(crate) position: i64,
     pub(crate) watchers: Vec<Option<Watcher>>,
@@ -200,12 +203,13 @@ pub struct WatchHub {
     pub(crate) pairs: Vec<(u32, u32)>,
 }
 
-impl WatchHub {
+impl<A> WatchHub<A> {
     /// A hub without watchers. `revision` is the store's at any time before, `hash_seed` is for
     /// maps of watched keys.
     #[must_use]
     pub fn new(revision: Revision, hash_seed: HashSeed) -> Self {
         Self {
+            allowed: PhantomData,
             position: revision.0 + 1,
             watchers: Vec::new(),
             free_watchers: Vec::new(),
@@ -224,26 +228,26 @@ impl WatchHub {
         }
     }
 
-    /// Up to where synced watchers have been given everything.
+    /// The revision up to which synced watchers have been given everything.
     #[must_use]
     pub fn revision(&self) -> Revision {
         Revision(self.position - 1)
     }
 
-    /// Watchers that want to be told of the next change. While there are none, nobody needs to
+    /// Number of watchers that keep up with the newest change. While it is 0, nobody needs to
     /// call [`WatchHub::advance`] for a new View.
     #[must_use]
     pub fn synced(&self) -> usize {
         self.synced
     }
 
-    /// All watchers.
+    /// Number of watchers.
     #[must_use]
     pub fn watchers(&self) -> usize {
         self.watchers.len() - self.free_watchers.len()
     }
 
-    /// Watchers that wait for their turn to read history.
+    /// Number of watchers that wait for their turn to read history.
     #[must_use]
     pub fn waiting_for_history(&self) -> usize {
         self.ready.len()
@@ -276,19 +280,20 @@ impl WatchHub {
         self.free_streams.push(stream.0);
     }
 
-    /// Makes a watch, whose id comes back. `revision` is the newest View's: what the client is
+    /// Creates a watch and returns its id. `revision` is the newest View's: what the client is
     /// told, and behind which a watch without a start begins.
     ///
     /// # Errors
-    /// [`Refused`].
+    /// [`CreateError`].
     //= etcd 3.7.1: server/storage/mvcc/watcher.go#Watch
     pub fn create(
         &mut self,
         stream: StreamId,
         create: Create,
         revision: Revision,
-    ) -> Result<WatchId, Refused> {
-        let keys = Keys::of_request(create.key, create.range_end).ok_or(Refused::EmptyRange)?;
+        _: A,
+    ) -> Result<WatchId, CreateError> {
+        let keys = Keys::of_request(create.key, create.range_end).ok_or(CreateError::EmptyRange)?;
         let at = &mut self.streams[stream.0 as usize];
         let id = if create.id == WatchId(0) {
             while at.ids.contains_key(&WatchId(at.next_id)) {
@@ -297,7 +302,7 @@ impl WatchHub {
             at.next_id += 1;
             WatchId(at.next_id - 1)
         } else if at.ids.contains_key(&create.id) {
-            return Err(Refused::DuplicateId);
+            return Err(CreateError::DuplicateId);
         } else {
             create.id
         };
@@ -332,7 +337,7 @@ impl WatchHub {
         Ok(id)
     }
 
-    /// Ends a watch; whether there was one of this id.
+    /// Ends a watch. Returns whether the stream had one with this id.
     pub fn cancel(&mut self, stream: StreamId, id: WatchId) -> bool {
         let Some(watcher) = self.streams[stream.0 as usize].ids.remove(&id) else { return false };
         self.detach(watcher);

@@ -26,6 +26,6 @@ mod tests;
 
 pub use events::split_events;
 pub use history::{CatchUp, Chunk, ReadJob};
-pub use hub::{Create, Filter, Flow, Refused, Response, Sink, StreamId, WatchHub};
+pub use hub::{Create, CreateError, Filter, Flow, Response, Sink, StreamId, WatchHub};
 pub use matcher::Keys;
 pub use walk::{Resumed, Step};

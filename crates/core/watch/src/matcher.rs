@@ -1,7 +1,7 @@
-//! Who wants the events of a key.
+//! An index that finds the watchers of a key.
 //!
-//! Single keys are hashed, ranges lie in an interval tree. Members are plain numbers; order of
-//! what is found is that of the members within a key or range, never of a hash.
+//! Single keys are in a hash map, ranges in an interval tree. Watchers are plain numbers here
+//! ("members"); the order in which they are found never depends on a hash.
 
 use bytes::Bytes;
 use env::{HashSeed, KeyMap};
@@ -17,7 +17,7 @@ pub enum Keys {
     Range {
         /// First key.
         start: Bytes,
-        /// First key behind the range.
+        /// End of the range, exclusive; `None` for no end.
         end: Option<Bytes>,
     },
 }
@@ -49,7 +49,7 @@ impl Keys {
     }
 }
 
-/// Members by the keys they want.
+/// An index from keys to the members that want them.
 #[derive(Debug)]
 pub struct Matcher {
     /// Never iterated.
@@ -59,7 +59,7 @@ pub struct Matcher {
 }
 
 impl Matcher {
-    /// Nobody wants anything yet; `seed` is for the map of single keys.
+    /// An empty index; `seed` is for the hash map of single keys.
     #[must_use]
     pub fn new(seed: HashSeed) -> Self {
         Self { single: KeyMap::with_hasher(seed), ranges: IntervalTree::default(), ranged: 0 }

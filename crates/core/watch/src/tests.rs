@@ -294,7 +294,7 @@ impl World {
         let keys = Keys::of_request(create.key.clone(), create.range_end.clone()).unwrap();
         let (wanted, prev) = (create.id, create.prev_kv);
         let client = self.clients.clients.get_mut(&stream).unwrap();
-        match self.hub.create(stream, create, Revision(revision)) {
+        match self.hub.create(stream, create, Revision(revision), ()) {
             Ok(id) => {
                 assert!(wanted == WatchId(0) || id == wanted);
                 let cursor = if start == 0 { revision + 1 } else { start };
@@ -303,7 +303,7 @@ impl World {
                 assert!(client.watches.insert(id, watch).is_none());
             }
             Err(refused) => {
-                assert_eq!(refused, Refused::DuplicateId);
+                assert_eq!(refused, CreateError::DuplicateId);
                 assert!(client.watches.contains_key(&wanted));
             }
         }
@@ -526,17 +526,17 @@ fn ids_count_upwards_and_skip_used_ones() {
     let mut hub = WatchHub::new(Revision(1), HashSeed::draw(&mut SplitMix::new(1)));
     let stream = hub.open();
     let mut create =
-        |id| hub.create(stream, Create { id: WatchId(id), ..watch_of("k", 0) }, Revision(1));
+        |id| hub.create(stream, Create { id: WatchId(id), ..watch_of("k", 0) }, Revision(1), ());
     assert_eq!(create(0), Ok(WatchId(0)));
     assert_eq!(create(1), Ok(WatchId(1)));
     assert_eq!(create(0), Ok(WatchId(2)));
     assert_eq!(create(-1), Ok(WatchId(-1)));
-    assert_eq!(create(-1), Err(Refused::DuplicateId));
+    assert_eq!(create(-1), Err(CreateError::DuplicateId));
     assert!(hub.cancel(stream, WatchId(0)) && !hub.cancel(stream, WatchId(0)));
-    let again = hub.create(stream, watch_of("k", 0), Revision(1));
+    let again = hub.create(stream, watch_of("k", 0), Revision(1), ());
     assert_eq!(again, Ok(WatchId(3)), "a cancelled id is not handed out again");
     let empty = Create { range_end: Bytes::from_static(b"a"), id: WatchId(3), ..watch_of("b", 0) };
-    assert_eq!(hub.create(stream, empty, Revision(1)), Err(Refused::EmptyRange));
+    assert_eq!(hub.create(stream, empty, Revision(1), ()), Err(CreateError::EmptyRange));
 }
 
 #[test]
@@ -548,8 +548,8 @@ fn watchers_of_one_event_share_its_bytes() {
     );
     for _ in 0..100 {
         let stream = hub.open();
-        hub.create(stream, watch_of("k", 0), Revision(1)).unwrap();
-        hub.create(stream, Create { prev_kv: true, ..watch_of("k", 0) }, Revision(1)).unwrap();
+        hub.create(stream, watch_of("k", 0), Revision(1), ()).unwrap();
+        hub.create(stream, Create { prev_kv: true, ..watch_of("k", 0) }, Revision(1), ()).unwrap();
     }
     let view = put(&mut store, 1, &["k", "other"]);
     assert_eq!(hub.advance(&view, 1_000, &mut kept), Step::Done);
@@ -568,15 +568,15 @@ fn a_tick_tells_progress_only_of_quiet_synced_watches_that_began() {
         Kept::default(),
     );
     let stream = hub.open();
-    let busy = hub.create(stream, watch_of("busy", 0), Revision(1)).unwrap();
-    let quiet = hub.create(stream, watch_of("quiet", 0), Revision(1)).unwrap();
-    hub.create(stream, watch_of("quiet", 1_000), Revision(1)).unwrap();
-    hub.create(stream, Create { progress_notify: false, ..watch_of("quiet", 0) }, Revision(1))
+    let busy = hub.create(stream, watch_of("busy", 0), Revision(1), ()).unwrap();
+    let quiet = hub.create(stream, watch_of("quiet", 0), Revision(1), ()).unwrap();
+    hub.create(stream, watch_of("quiet", 1_000), Revision(1), ()).unwrap();
+    hub.create(stream, Create { progress_notify: false, ..watch_of("quiet", 0) }, Revision(1), ())
         .unwrap();
     let view = put(&mut store, 1, &["busy"]);
     assert_eq!(hub.advance(&view, 1_000, &mut kept), Step::Done);
     // A watch that reads history is not told of progress either.
-    hub.create(stream, watch_of("quiet", 1), Revision(2)).unwrap();
+    hub.create(stream, watch_of("quiet", 1), Revision(2), ()).unwrap();
     kept.0.clear();
     hub.tick(stream, &mut kept);
     assert_eq!(kept.0, [(stream, quiet, 2, None)]);
@@ -598,7 +598,7 @@ fn while_all_streams_are_full_or_idle_nobody_needs_to_wake_the_hub() {
     );
     let stream = hub.open();
     assert_eq!(hub.synced(), 0);
-    hub.create(stream, watch_of("k", 0), Revision(1)).unwrap();
+    hub.create(stream, watch_of("k", 0), Revision(1), ()).unwrap();
     assert_eq!(hub.synced(), 1);
     hub.stall(stream);
     assert_eq!(hub.synced(), 0);

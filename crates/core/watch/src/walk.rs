@@ -16,16 +16,16 @@ use crate::matcher::Matcher;
 pub enum Step {
     /// Call again.
     More,
-    /// It did.
+    /// The walk is complete.
     Done,
 }
 
-/// How far a stream that goes on has come.
+/// How far a resumed stream has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resumed {
-    /// It keeps up again.
+    /// The stream keeps up with the hub again.
     Synced,
-    /// It is full again.
+    /// The client's window is full again.
     Full,
     /// The budget is spent: call again.
     More,
@@ -81,7 +81,7 @@ fn next_seen<'v>(tail: &mut store::Tail<'v>) -> Option<Seen<'v>> {
     Some(seen.expect("memory holds what this process encoded"))
 }
 
-impl WatchHub {
+impl<A> WatchHub<A> {
     /// Gives synced watchers what is new in `view`, and answers progress requests at its end.
     /// `budget` is in events and responses; one revision may exceed it.
     pub fn advance(&mut self, view: &View, budget: usize, sink: &mut impl Sink) -> Step {

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use crate::figures::{Figures, name};
+use crate::generator::Generator;
 use crate::load::{self, Load};
 use crate::million;
 use crate::process;
-use crate::server::Server;
+use crate::server::{SERVER_CORE, Server};
 use crate::shape::Shape;
 use crate::streams::{self, Renewers, Watchers};
+use crate::trouble::{self, Placement};
 
 /// What a server starts with. Cases in a row with the same data share a server, unless that is
 /// empty: then each has one of its own. What is done to three members is in [`crate::cluster`].
@@ -53,6 +55,8 @@ pub enum Work {
     Paged,
     /// All keys in one response.
     List,
+    /// Puts at a fixed rate beside clients that list so, and which cores they have.
+    BesideLists(Shape, Placement),
     /// Puts beside a compaction.
     Compaction,
     /// Everything beside a defragmentation.
@@ -176,6 +180,24 @@ pub const CASES: &[Case] = &[
         Work::List,
         &[(name::SECONDS, AtMost(0.2)), (name::EXTRA_ANON, AtMost(0.1))],
     ),
+    case(
+        "beside-lists",
+        Data::Empty,
+        Work::BesideLists(Shape::List, Placement::Apart),
+        &[(name::P99, Own(10_000.0))],
+    ),
+    case(
+        "beside-lists-shared",
+        Data::Empty,
+        Work::BesideLists(Shape::List, Placement::Shared),
+        &[(name::P99, AtMost(1.0))],
+    ),
+    case(
+        "beside-limit-500",
+        Data::Empty,
+        Work::BesideLists(Shape::Limit500, Placement::Apart),
+        &[(name::P99, AtMost(0.25))],
+    ),
     case("compaction", Data::Updated, Work::Compaction, &[(name::BUSY_OVER_IDLE, Own(2.0))]),
     case("defrag", Data::Updated, Work::Defrag, &[(name::STALL, AtMost(0.05))]),
     case(
@@ -229,59 +251,80 @@ impl Times {
 }
 
 impl Case {
-    /// Does the work on a server that runs.
+    /// The cores that its server runs on, as `taskset -c` takes them.
+    #[must_use]
+    pub fn server_cores(&self) -> &'static str {
+        match self.work {
+            Work::BesideLists(_, placement) => placement.server_cores(),
+            _ => SERVER_CORE,
+        }
+    }
+
+    /// Does the work on a server that runs. Must not run on a runtime.
     ///
     /// # Errors
     /// The server refused, or the connection broke.
-    pub fn run(&self, server: &Server, times: Times, seed: u64) -> std::io::Result<Figures> {
+    pub fn run(
+        &self,
+        server: &Server,
+        times: Times,
+        seed: u64,
+        generator: Generator,
+    ) -> std::io::Result<Figures> {
         let (port, pid) = (server.port, server.pid);
-        load::block_on(async {
-            match self.work {
-                Closed(shape, connections, in_flight, keys) => {
-                    if self.data == Data::Empty && shape != Shape::Put {
-                        million::fill(port, keys, 256).await?;
-                    }
-                    let time = if in_flight == 1 { times.load / 2 } else { times.load };
-                    load::run(&Load {
-                        ports: vec![port],
-                        pids: vec![pid],
-                        shape,
-                        connections,
-                        in_flight,
-                        time,
-                        keys,
-                        value_bytes: 256,
-                        seed,
-                    })
-                    .await
+        match self.work {
+            Closed(shape, connections, in_flight, keys) => {
+                if self.data == Data::Empty && shape != Shape::Put {
+                    load::block_on(million::fill(port, keys, 256))?;
                 }
-                Work::KeepAlive(renewers) => {
-                    streams::keep_alive(port, pid, times.load, renewers).await
-                }
-
-                Work::Watch(watchers) => streams::watch(port, pid, times.load, watchers).await,
-                Work::Idle => idle(&[pid], times.idle).await,
-                Work::Restart => {
-                    let mut figures = Figures::default();
-                    figures.set(name::SECONDS, server.ready_after.as_secs_f64());
-                    Ok(figures)
-                }
-                Work::Memory => {
-                    // The first answer comes before all that a start needed is given back.
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                    let mut figures = Figures::default();
-                    figures.set_memory(&[pid]);
-                    Ok(figures)
-                }
-                Work::Paged => million::paged(port, pid).await,
-                Work::List => million::list(port, pid).await,
-                Work::Compaction => million::compaction(port, times.load).await,
-                Work::Defrag => million::defrag(port).await,
-                Work::OnLeader(..) | Work::Spread(..) | Work::Failover(_) | Work::CatchUp => {
-                    unreachable!("{} is for three members", self.name)
-                }
+                generator.run(&Load {
+                    ports: vec![port],
+                    pids: vec![pid],
+                    shape,
+                    connections,
+                    in_flight,
+                    time: if in_flight == 1 { times.load / 2 } else { times.load },
+                    keys,
+                    value_bytes: 256,
+                    seed,
+                })
             }
-        })
+            Work::KeepAlive(renewers) => generator.keep_alive(port, pid, times.load, renewers),
+            Work::BesideLists(shape, placement) => {
+                trouble::beside_lists(port, pid, times.load, seed, shape, placement)
+            }
+            _ => load::block_on(self.run_async(server, times)),
+        }
+    }
+
+    async fn run_async(&self, server: &Server, times: Times) -> std::io::Result<Figures> {
+        let (port, pid) = (server.port, server.pid);
+        match self.work {
+            Work::Watch(watchers) => streams::watch(port, pid, times.load, watchers).await,
+            Work::Idle => idle(&[pid], times.idle).await,
+            Work::Restart => {
+                let mut figures = Figures::default();
+                figures.set(name::SECONDS, server.ready_after.as_secs_f64());
+                Ok(figures)
+            }
+            Work::Memory => {
+                // The first answer comes before all that a start needed is given back.
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let mut figures = Figures::default();
+                figures.set_memory(&[pid]);
+                Ok(figures)
+            }
+            Work::Paged => million::paged(port, pid).await,
+            Work::List => million::list(port, pid).await,
+            Work::Compaction => million::compaction(port, times.load).await,
+            Work::Defrag => million::defrag(port).await,
+            Work::OnLeader(..) | Work::Spread(..) | Work::Failover(_) | Work::CatchUp => {
+                unreachable!("{} is for three members", self.name)
+            }
+            Closed(..) | Work::KeepAlive(_) | Work::BesideLists(..) => {
+                unreachable!("{} runs without a runtime", self.name)
+            }
+        }
     }
 }
 

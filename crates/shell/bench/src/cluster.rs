@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use crate::cases::{Case, Data, Times, Work, idle};
 use crate::client::{Connection, envelope, uri};
+use crate::compare::Plan;
 use crate::figures::{Figures, median, name};
 use crate::load::{self, Load, Shared};
 use crate::million;
@@ -144,13 +145,8 @@ async fn status(port: u16) -> std::io::Result<StatusResponse> {
 ///
 /// # Errors
 /// They do not serve, or the work fails.
-pub fn run(
-    programs: &Programs,
-    side: Side,
-    case: &Case,
-    times: Times,
-    seed: u64,
-) -> std::io::Result<Figures> {
+pub fn run(plan: &Plan, side: Side, case: &Case, seed: u64) -> std::io::Result<Figures> {
+    let (programs, times) = (&plan.programs, plan.times);
     let cores = if case.data == Data::Gigabyte { ALL_CORES } else { SERVER_CORE };
     let mut cluster = Cluster::new(programs, side, cores)?;
     let figures = match case.data {
@@ -158,7 +154,7 @@ pub fn run(
         _ => {
             (0..3).try_for_each(|number| cluster.start(number))?;
             cluster.wait()?;
-            on_three(&mut cluster, case, times, seed)
+            on_three(&mut cluster, case, plan, seed)
         }
     }?;
     let dir = cluster.dir.clone();
@@ -170,9 +166,11 @@ pub fn run(
 fn on_three(
     cluster: &mut Cluster<'_>,
     case: &Case,
-    times: Times,
+    plan: &Plan,
     seed: u64,
 ) -> std::io::Result<Figures> {
+    const KEYS: u64 = 10_000;
+    let times = plan.times;
     let leader = cluster.ports[cluster.leader()?].0;
     let pids = cluster.pids();
     let (shape, connections, in_flight, ports) = match case.work {
@@ -186,25 +184,19 @@ fn on_three(
         Work::Failover(count) => return failover(cluster, count),
         other => unreachable!("{other:?} is for one member"),
     };
-    load::block_on(async {
-        const KEYS: u64 = 10_000;
-        if shape != Shape::Put {
-            million::fill(leader, KEYS, 256).await?;
-        }
-        let time = if in_flight == 1 { times.load / 2 } else { times.load };
-        let value_bytes = 256;
-        let load = Load {
-            ports,
-            pids,
-            shape,
-            connections,
-            in_flight,
-            time,
-            keys: KEYS,
-            value_bytes,
-            seed,
-        };
-        load::run(&load).await
+    if shape != Shape::Put {
+        load::block_on(million::fill(leader, KEYS, 256))?;
+    }
+    plan.generator.run(&Load {
+        ports,
+        pids,
+        shape,
+        connections,
+        in_flight,
+        time: if in_flight == 1 { times.load / 2 } else { times.load },
+        keys: KEYS,
+        value_bytes: 256,
+        seed,
     })
 }
 

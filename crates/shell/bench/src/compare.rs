@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::cases::{CASES, Case, Data, Times};
 use crate::cluster;
 use crate::figures::{Figures, median};
+use crate::generator::Generator;
 use crate::million;
 use crate::server::{Programs, Server, Side, copy, remove};
 
@@ -19,6 +20,8 @@ pub struct Plan {
     pub runs: usize,
     /// Times of a run.
     pub times: Times,
+    /// What asks in closed loops.
+    pub generator: Generator,
 }
 
 /// All runs of a case.
@@ -108,7 +111,7 @@ fn measure(
         Data::Updated => "updated",
         Data::Cluster | Data::Gigabyte => {
             let case = group[0];
-            let figures = cluster::run(programs, side, case, plan.times, run + 1)?;
+            let figures = cluster::run(plan, side, case, run + 1)?;
             record(results, side, case, figures);
             return Ok(());
         }
@@ -119,10 +122,10 @@ fn measure(
         Data::Million => copy(&programs.million(0)?, &data)?,
         _ => copy(&programs.million(million::UPDATED)?, &data)?,
     }
-    let server: Server = programs.start(side, &data)?;
+    let server: Server = programs.start(side, &data, group[0].server_cores())?;
     for case in group {
         let figures = case
-            .run(&server, plan.times, run + 1)
+            .run(&server, plan.times, run + 1, plan.generator)
             .map_err(|e| std::io::Error::other(format!("{}: {e}", case.name)))?;
         record(results, side, case, figures);
     }

@@ -26,6 +26,8 @@ pub mod name {
     pub const STALL: &str = "stall_ms";
     pub const CPU_PER_SECOND: &str = "cpu_ms_per_s";
     pub const CLIENT_CPU: &str = "client_cpu_us";
+    pub const LISTS_PER_SECOND: &str = "lists_per_second";
+    pub const LATE_P99: &str = "late_p99_us";
 }
 
 /// Figures by name.

@@ -11,7 +11,8 @@ use env::SplitMix;
 use crate::client::{Connection, uri};
 use crate::figures::{Figures, name};
 use crate::histogram::Histogram;
-use crate::process::{self, PeakMemory};
+use crate::meter::Meter;
+use crate::process::PeakMemory;
 use crate::shape::{Shape, Slot};
 
 /// What to run.
@@ -77,25 +78,14 @@ pub fn block_on<T>(work: impl Future<Output = std::io::Result<T>>) -> std::io::R
 pub(crate) async fn measure(shared: &Rc<RefCell<Shared>>, pids: &[u32], time: Duration) -> Figures {
     let peak = (!pids.is_empty()).then(|| PeakMemory::watch(pids));
     tokio::time::sleep(time / 5).await;
-    let cpu = || process::cpu_of(pids).filter(|_| !pids.is_empty());
-    let own = || process::cpu(std::process::id()).unwrap_or_default();
-    let (before, own_before, began) = (cpu(), own(), Instant::now());
+    let meter = Meter::start(pids);
     shared.borrow_mut().measuring = true;
     tokio::time::sleep(time).await;
     shared.borrow_mut().measuring = false;
-    let (after, own_after, took) = (cpu(), own(), began.elapsed());
+    let used = meter.stop();
     let mut shared = shared.borrow_mut();
     shared.done = true;
-    let mut figures = Figures::default();
-    let answered = shared.latency.len() as f64;
-    figures.set(name::PER_SECOND, answered / took.as_secs_f64());
-    figures.set_latency(&shared.latency);
-    figures.set(name::FAILED, shared.failed as f64);
-    let per_operation = |time: Duration| time.as_secs_f64() * 1e6 / answered.max(1.0);
-    figures.set(name::CLIENT_CPU, per_operation(own_after.saturating_sub(own_before)));
-    if let (Some(before), Some(after)) = (before, after) {
-        figures.set(name::CPU, per_operation(after.saturating_sub(before)));
-    }
+    let mut figures = used.figures(&shared.latency, shared.failed);
     if let Some(peak) = peak {
         figures.set_memory(pids);
         figures.set(name::PEAK_ANON, peak.peak() as f64 / 1e6);
@@ -120,7 +110,7 @@ pub async fn run(load: &Load) -> std::io::Result<Figures> {
             let slot = Slot {
                 number,
                 keys: load.keys,
-                entropy: SplitMix::new(load.seed * 1_000_003 + number),
+                entropy: SplitMix::new(load.seed.wrapping_mul(1_000_003).wrapping_add(number)),
                 revision: 0,
             };
             let work = turn(open.clone(), Rc::clone(&shared), load.shape, slot, value.clone());

@@ -71,13 +71,13 @@ impl Programs {
         self.dir.join(format!("{side}-{kind}"))
     }
 
-    /// Starts a server on one core and waits until it counts its keys. Must not run on a
-    /// runtime.
+    /// Starts a server on some cores (as `taskset -c` takes them) and waits until it counts its
+    /// keys. Must not run on a runtime.
     ///
     /// # Errors
     /// It does not serve within a minute; its log lies beside its data.
-    pub fn start(&self, side: Side, data: &Path) -> std::io::Result<Server> {
-        self.start_with(side, data, &[], SERVER_CORE)
+    pub fn start(&self, side: Side, data: &Path, cores: &str) -> std::io::Result<Server> {
+        self.start_with(side, data, &[], cores)
     }
 
     fn start_with(

@@ -2,14 +2,15 @@
 
 use api::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use api::etcdserverpb::{
-    Compare, LeaseGrantRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, TxnResponse,
+    Compare, LeaseGrantRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
     request_op::Request,
 };
 use bytes::Bytes;
 use env::{Entropy, SplitMix};
-use prost::Message;
+use grpc::PREFIX_BYTES;
 
 use crate::client::envelope;
+use crate::light::message::{Put, put_of};
 
 /// The kinds of load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub enum Shape {
     Count,
     /// Lists the first 500 keys.
     Limit500,
+    /// Lists all keys.
+    List,
 }
 
 /// Every key of the loads begins so.
@@ -52,7 +55,7 @@ pub fn all_keys() -> RangeRequest {
 
 impl Shape {
     /// All, with the names of the command line.
-    pub const ALL: [(&'static str, Shape); 7] = [
+    pub const ALL: [(&'static str, Shape); 8] = [
         ("put", Shape::Put),
         ("range", Shape::Range),
         ("serializable-range", Shape::SerializableRange),
@@ -60,6 +63,7 @@ impl Shape {
         ("grant", Shape::Grant),
         ("count", Shape::Count),
         ("limit-500", Shape::Limit500),
+        ("list", Shape::List),
     ];
 
     /// The method's path.
@@ -67,9 +71,11 @@ impl Shape {
     pub fn path(self) -> &'static str {
         match self {
             Shape::Put => "/etcdserverpb.KV/Put",
-            Shape::Range | Shape::SerializableRange | Shape::Count | Shape::Limit500 => {
-                "/etcdserverpb.KV/Range"
-            }
+            Shape::Range
+            | Shape::SerializableRange
+            | Shape::Count
+            | Shape::Limit500
+            | Shape::List => "/etcdserverpb.KV/Range",
             Shape::CompareAndPut => "/etcdserverpb.KV/Txn",
             Shape::Grant => "/etcdserverpb.Lease/LeaseGrant",
         }
@@ -98,6 +104,7 @@ impl Shape {
             Shape::Grant => envelope(&LeaseGrantRequest { ttl: 3_600, id: 0 }),
             Shape::Count => envelope(&RangeRequest { count_only: true, ..all_keys() }),
             Shape::Limit500 => envelope(&RangeRequest { limit: 500, ..all_keys() }),
+            Shape::List => envelope(&all_keys()),
         }
     }
 }
@@ -116,11 +123,13 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// Takes note of an answer (a message in its envelope).
+    /// Takes note of an answer (a message in its envelope): the next request compares with the
+    /// revision that was put, or with the one that was read because another was there.
     pub fn answered(&mut self, message: &[u8]) {
-        let response = message.get(5..).and_then(|m| TxnResponse::decode(m).ok());
-        let written = response.filter(|r| r.succeeded).and_then(|r| r.header);
-        self.revision = written.map_or(self.revision, |header| header.revision);
+        if let Some(message) = message.get(PREFIX_BYTES..) {
+            let (Put::Done(revision) | Put::Conflict(revision)) = put_of(message);
+            self.revision = revision;
+        }
     }
 }
 
@@ -145,11 +154,24 @@ fn compare_and_put(slot: &Slot, value: &Bytes) -> TxnRequest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use api::etcdserverpb::{RangeResponse, ResponseOp, TxnResponse, response_op::Response};
+    use api::mvccpb::KeyValue;
 
     #[test]
     fn keys_are_64_bytes_within_the_prefix_and_differ() {
         let keys: std::collections::BTreeSet<_> = (0..2_000).map(key).collect();
         assert_eq!(keys.len(), 2_000);
         assert!(keys.iter().all(|k| k.len() == 64 && k.starts_with(PREFIX) && k < PREFIX_END));
+    }
+
+    #[test]
+    fn a_slot_learns_the_revision_of_a_key_that_was_there_before() {
+        let kv = KeyValue { mod_revision: 12, ..Default::default() };
+        let range = RangeResponse { kvs: vec![kv], ..Default::default() };
+        let read = ResponseOp { response: Some(Response::ResponseRange(range)) };
+        let conflict = TxnResponse { responses: vec![read], ..Default::default() };
+        let mut slot = Slot { number: 0, keys: 1, entropy: SplitMix::new(0), revision: 0 };
+        slot.answered(&envelope(&conflict));
+        assert_eq!(slot.revision, 12);
     }
 }

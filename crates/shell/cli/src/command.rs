@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt::Write as _;
 
-use crate::flags::{Flag, Kind, Values};
+use crate::flags::{Flag, ValueType, Values};
 use crate::{Exit, not_implemented, output};
 
 /// A command; `R` is what runs it.
@@ -25,6 +25,39 @@ pub struct Command<R: 'static> {
     pub commands: &'static [Command<R>],
     /// What it does.
     pub does: Does<R>,
+}
+
+impl<R: Copy> Command<R> {
+    /// A command that runs: its name, its arguments and one line about it, what it takes.
+    #[must_use]
+    pub const fn leaf(
+        (name, args, about): (&'static str, &'static str, &'static str),
+        takes: Takes,
+        flags: &'static [Flag],
+        run: R,
+    ) -> Self {
+        let does = Does::Runs(run);
+        Self { name, args, about, takes, flags, shared_flags: &[], commands: &[], does }
+    }
+
+    /// A command of sub-commands.
+    #[must_use]
+    pub const fn group(
+        name: &'static str,
+        about: &'static str,
+        commands: &'static [Command<R>],
+    ) -> Self {
+        let (takes, does) = (Takes::ANY, Does::Group);
+        Self { name, args: "", about, takes, flags: &[], shared_flags: &[], commands, does }
+    }
+
+    /// A command that this version does not have.
+    #[must_use]
+    pub const fn later(name: &'static str) -> Self {
+        let (about, takes, does) = ("(comes later)", Takes::ANY, Does::Later);
+        let (flags, shared_flags, commands): (&[Flag], &[Flag], &[Command<R>]) = (&[], &[], &[]);
+        Self { name, args: "", about, takes, flags, shared_flags, commands, does }
+    }
 }
 
 /// What a command does.
@@ -145,7 +178,7 @@ pub enum Found<R: 'static> {
     /// A text for stdout.
     Help(String),
     /// A text for stderr, and exit code 0.
-    Told(String),
+    Diagnostic(String),
     /// The command line is wrong.
     Refused(Exit),
 }
@@ -166,7 +199,7 @@ pub fn run<R: Copy>(
             output::out(text);
             Ok(())
         }
-        Found::Told(text) => {
+        Found::Diagnostic(text) => {
             output::err(text);
             Ok(())
         }
@@ -183,7 +216,7 @@ pub fn find<R: Copy>(program: &'static Program<R>, args: &[String]) -> Found<R> 
     let wants_help = line.take_help();
     if let Err(exit) = line.walk() {
         return match wants_help {
-            Wants::Help => Found::Told(line.no_topic(args)),
+            Wants::Help => Found::Diagnostic(line.no_topic(args)),
             Wants::Command => Found::Refused(exit),
         };
     }
@@ -305,7 +338,7 @@ fn first_word(args: &[String], flags: &[Flag]) -> Option<usize> {
         if arg == "--" {
             return None;
         }
-        let is_switch = |f: &Flag| f.kind == Kind::Bool;
+        let is_switch = |f: &Flag| f.kind == ValueType::Bool;
         let takes_next = if let Some(long) = arg.strip_prefix("--") {
             !long.contains('=') && !flags.iter().any(|f| f.name == long && is_switch(f))
         } else if arg.len() == 2 && arg.starts_with('-') {
@@ -401,7 +434,7 @@ mod tests {
     static PROGRAM: Program<u8> = Program {
         name: "tool",
         about: "a tool",
-        flags: &[Flag::new("endpoints", Kind::Strings, "a", "")],
+        flags: &[Flag::new("endpoints", ValueType::Strings, "a", "")],
         commands: &[
             Command { name: "member", commands: &[LEAF], does: Does::Group, ..LEAF },
             Command { name: "get", does: Does::Runs(2), ..LEAF },
@@ -456,7 +489,7 @@ mod tests {
 
     #[test]
     fn help_about_nothing_that_is_known_is_told_and_no_failure() {
-        let Found::Told(text) = run("help bogus") else { panic!() };
+        let Found::Diagnostic(text) = run("help bogus") else { panic!() };
         assert!(text.starts_with("Unknown help topic [`bogus`]\nUsage:"), "{text}");
     }
 }

@@ -7,7 +7,7 @@ use crate::text;
 
 /// What a flag's value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ValueType {
     /// A switch; alone it means true.
     Bool,
     /// Any text.
@@ -30,7 +30,7 @@ pub struct Flag {
     /// Its one-letter name.
     pub short: Option<char>,
     /// What its value is.
-    pub kind: Kind,
+    pub kind: ValueType,
     /// The value if it is not given.
     pub default: &'static str,
     /// What it is for.
@@ -42,7 +42,7 @@ impl Flag {
     #[must_use]
     pub const fn new(
         name: &'static str,
-        kind: Kind,
+        kind: ValueType,
         default: &'static str,
         help: &'static str,
     ) -> Self {
@@ -52,7 +52,7 @@ impl Flag {
     /// A switch that is off by default.
     #[must_use]
     pub const fn switch(name: &'static str, help: &'static str) -> Self {
-        Self::new(name, Kind::Bool, "false", help)
+        Self::new(name, ValueType::Bool, "false", help)
     }
 
     /// The same flag with a short name.
@@ -64,11 +64,11 @@ impl Flag {
 
     fn check(&self, value: &str) -> Result<(), String> {
         let checked = match self.kind {
-            Kind::Bool => text::parse_bool(value).map(|_| ()),
-            Kind::Int => text::parse_int(value, 0).map(|_| ()),
-            Kind::Uint => text::parse_uint(value, 0).map(|_| ()),
-            Kind::Duration => text::parse_duration(value).map(|_| ()),
-            Kind::String | Kind::Strings => Ok(()),
+            ValueType::Bool => text::parse_bool(value).map(|_| ()),
+            ValueType::Int => text::parse_int(value, 0).map(|_| ()),
+            ValueType::Uint => text::parse_uint(value, 0).map(|_| ()),
+            ValueType::Duration => text::parse_duration(value).map(|_| ()),
+            ValueType::String | ValueType::Strings => Ok(()),
         };
         let shown = match self.short {
             Some(short) => format!("-{short}, --{}", self.name),
@@ -116,7 +116,7 @@ impl Values {
                 let flag = values.by_name(name).ok_or(format!("unknown flag: --{name}"))?;
                 let value = match value {
                     Some(value) => value,
-                    None if flag.kind == Kind::Bool => "true".to_owned(),
+                    None if flag.kind == ValueType::Bool => "true".to_owned(),
                     None => rest.next().ok_or(format!("flag needs an argument: --{name}"))?.clone(),
                 };
                 values.set(&flag, value)?;
@@ -145,7 +145,7 @@ impl Values {
             if let Some(value) = tail.strip_prefix('=') {
                 return self.set(&flag, value.to_owned());
             }
-            if flag.kind == Kind::Bool {
+            if flag.kind == ValueType::Bool {
                 self.set(&flag, "true".to_owned())?;
                 continue;
             }
@@ -164,7 +164,7 @@ impl Values {
 
     fn set(&mut self, flag: &Flag, value: String) -> Result<(), String> {
         flag.check(&value)?;
-        if flag.kind != Kind::Strings {
+        if flag.kind != ValueType::Strings {
             self.given.retain(|(name, _)| *name != flag.name);
         }
         self.given.push((flag.name, value));
@@ -178,7 +178,7 @@ impl Values {
         let Some(flag) = self.by_name(name) else { return };
         let value = match flag.check(value) {
             Ok(()) => value,
-            Err(_) if flag.kind == Kind::Bool => "false",
+            Err(_) if flag.kind == ValueType::Bool => "false",
             Err(_) => "0",
         };
         if self.set(&flag, value.to_owned()).is_err() {
@@ -190,17 +190,17 @@ impl Values {
     #[must_use]
     pub fn shown(&self, flags: &[Flag]) -> Vec<(&'static str, String)> {
         let show = |flag: &Flag| match flag.kind {
-            Kind::Strings => format!("[{}]", self.list(flag.name).join(",")),
-            Kind::Duration => {
+            ValueType::Strings => format!("[{}]", self.list(flag.name).join(",")),
+            ValueType::Duration => {
                 let nanos = text::parse_duration(self.text(flag.name)).unwrap_or(0);
                 let sign = if nanos < 0 { "-" } else { "" };
                 let length = std::time::Duration::from_nanos(nanos.unsigned_abs());
                 format!("{sign}{}", text::show_duration(length))
             }
-            Kind::Bool => self.is_on(flag.name).to_string(),
-            Kind::Int => self.int(flag.name).to_string(),
-            Kind::Uint => self.uint(flag.name).to_string(),
-            Kind::String => self.text(flag.name).to_owned(),
+            ValueType::Bool => self.is_on(flag.name).to_string(),
+            ValueType::Int => self.int(flag.name).to_string(),
+            ValueType::Uint => self.uint(flag.name).to_string(),
+            ValueType::String => self.text(flag.name).to_owned(),
         };
         let mut shown: Vec<_> = flags.iter().map(|flag| (flag.name, show(flag))).collect();
         shown.sort_unstable();
@@ -274,9 +274,9 @@ mod tests {
     fn read(line: &str) -> Result<Values, String> {
         let known = vec![
             Flag::switch("prefix", ""),
-            Flag::new("limit", Kind::Int, "0", ""),
-            Flag::new("write-out", Kind::String, "simple", "").short('w'),
-            Flag::new("endpoints", Kind::Strings, "a:1", ""),
+            Flag::new("limit", ValueType::Int, "0", ""),
+            Flag::new("write-out", ValueType::String, "simple", "").short('w'),
+            Flag::new("endpoints", ValueType::Strings, "a:1", ""),
             Flag::switch("interactive", "").short('i'),
         ];
         let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();

@@ -16,7 +16,7 @@ pub mod output;
 pub mod text;
 
 pub use command::{Command, Does, Found, Program, Takes, find, run};
-pub use flags::{Flag, Kind, Values};
+pub use flags::{Flag, ValueType, Values};
 
 /// What is said of something that etcd has and this version does not.
 #[must_use]

@@ -1,10 +1,10 @@
 //! The tree of commands as data.
 //!
 //! How many arguments each command takes is in its row ([`Takes`]), with etcd's words, and nowhere
-//! else. Commands that come [`later`] are listed so that prefixes of names mean what they mean in
-//! etcdctl, and say that they are not there.
+//! else. Commands that [come later](Command::later) are listed so that prefixes of names mean what
+//! they mean in etcdctl, and say that they are not there.
 
-use cli::{Command, Does, Exit, Flag, Kind, Program, Takes};
+use cli::{Command, Exit, Flag, Program, Takes, ValueType};
 
 use crate::session::Context;
 use crate::{downgrade, endpoint, kv, lease, maintenance, member, move_leader, txn, watch};
@@ -12,30 +12,7 @@ use crate::{downgrade, endpoint, kv, lease, maintenance, member, move_leader, tx
 /// What runs a command.
 pub type Run = fn(&Context) -> Result<(), Exit>;
 
-const fn leaf(
-    (name, args, about): (&'static str, &'static str, &'static str),
-    takes: Takes,
-    flags: &'static [Flag],
-    run: Run,
-) -> Command<Run> {
-    let does = Does::Runs(run);
-    Command { name, args, about, takes, flags, shared_flags: &[], commands: &[], does }
-}
-
-const fn group(
-    name: &'static str,
-    about: &'static str,
-    commands: &'static [Command<Run>],
-) -> Command<Run> {
-    let (takes, does) = (Takes::ANY, Does::Group);
-    Command { name, args: "", about, takes, flags: &[], shared_flags: &[], commands, does }
-}
-
-const fn later(name: &'static str) -> Command<Run> {
-    Command { does: Does::Later, ..group(name, "(comes later)", &[]) }
-}
-
-use Kind::{Bool, Duration, Int, String, Strings};
+use ValueType::{Bool, Duration, Int, String, Strings};
 
 const GLOBAL: &[Flag] = &[
     Flag::new("endpoints", Strings, "127.0.0.1:2379", "servers, between commas"),
@@ -127,13 +104,13 @@ const TARGET_VERSION: Takes =
     Takes::exactly(1, "TARGET_VERSION not provided").or_too_many("too many arguments");
 
 const ALARM: &[Command<Run>] = &[
-    leaf(
+    Command::leaf(
         ("disarm", "", "Ends all alarms"),
         Takes::none("alarm disarm command accepts no arguments"),
         &[],
         maintenance::alarm_disarm,
     ),
-    leaf(
+    Command::leaf(
         ("list", "", "Lists alarms"),
         Takes::none("alarm list command accepts no arguments"),
         &[],
@@ -142,9 +119,14 @@ const ALARM: &[Command<Run>] = &[
 ];
 
 const DOWNGRADE: &[Command<Run>] = &[
-    leaf(("cancel", "", "Ends a downgrade"), Takes::ANY, &[], downgrade::cancel),
-    leaf(("enable", "<version>", "Begins a downgrade"), TARGET_VERSION, &[], downgrade::enable),
-    leaf(
+    Command::leaf(("cancel", "", "Ends a downgrade"), Takes::ANY, &[], downgrade::cancel),
+    Command::leaf(
+        ("enable", "<version>", "Begins a downgrade"),
+        TARGET_VERSION,
+        &[],
+        downgrade::enable,
+    ),
+    Command::leaf(
         ("validate", "<version>", "Asks whether one may begin"),
         TARGET_VERSION,
         &[],
@@ -153,37 +135,37 @@ const DOWNGRADE: &[Command<Run>] = &[
 ];
 
 const ENDPOINT: &[Command<Run>] = &[
-    leaf(
+    Command::leaf(
         ("hashkv", "", "Hash of the history"),
         Takes::ANY,
         &[Flag::new("rev", Int, "0", "up to this revision")],
         endpoint::hashkv,
     ),
-    leaf(("health", "", "Whether they serve"), Takes::ANY, &[], endpoint::health),
-    leaf(("status", "", "How they are"), Takes::ANY, &[], endpoint::status),
+    Command::leaf(("health", "", "Whether they serve"), Takes::ANY, &[], endpoint::health),
+    Command::leaf(("status", "", "How they are"), Takes::ANY, &[], endpoint::status),
 ];
 
 const LEASE: &[Command<Run>] = &[
-    leaf(
+    Command::leaf(
         ("grant", "<ttl>", "Makes a lease"),
         Takes::exactly(1, "lease grant command needs TTL argument"),
         &[],
         lease::grant,
     ),
-    leaf(
+    Command::leaf(
         ("keep-alive", "<lease>", "Keeps a lease alive"),
         Takes::exactly(1, "lease keep-alive command needs lease ID as argument"),
         &[Flag::switch("once", "once only")],
         lease::keep_alive,
     ),
-    leaf(("list", "", "Lists leases"), Takes::ANY, &[], lease::list),
-    leaf(
+    Command::leaf(("list", "", "Lists leases"), Takes::ANY, &[], lease::list),
+    Command::leaf(
         ("revoke", "<lease>", "Ends a lease"),
         Takes::exactly(1, "lease revoke command needs 1 argument"),
         &[],
         lease::revoke,
     ),
-    leaf(
+    Command::leaf(
         ("timetolive", "<lease>", "Remaining time of a lease"),
         Takes::exactly(1, "lease timetolive command needs lease ID as argument"),
         &[Flag::switch("keys", "list attached keys")],
@@ -192,28 +174,33 @@ const LEASE: &[Command<Run>] = &[
 ];
 
 const MEMBER: &[Command<Run>] = &[
-    leaf(
+    Command::leaf(
         ("add", "<name>", "Adds a member"),
         Takes::exactly(1, "member name not provided").or_too_many_as(member::too_many_names),
         MEMBER_ADD,
         member::add,
     ),
-    leaf(("list", "", "Lists members"), Takes::ANY, &[CONSISTENCY], member::list),
-    leaf(("promote", "<member>", "Lets a learner vote"), MEMBER_ID, &[], member::promote),
-    leaf(("remove", "<member>", "Removes a member"), MEMBER_ID, &[], member::remove),
-    leaf(("update", "<member>", "Moves a member"), MEMBER_ID, &[PEER_URLS], member::update),
+    Command::leaf(("list", "", "Lists members"), Takes::ANY, &[CONSISTENCY], member::list),
+    Command::leaf(("promote", "<member>", "Lets a learner vote"), MEMBER_ID, &[], member::promote),
+    Command::leaf(("remove", "<member>", "Removes a member"), MEMBER_ID, &[], member::remove),
+    Command::leaf(
+        ("update", "<member>", "Moves a member"),
+        MEMBER_ID,
+        &[PEER_URLS],
+        member::update,
+    ),
 ];
 
 const ROLE: &[Command<Run>] = &[
-    later("add"),
-    later("delete"),
-    later("get"),
-    later("grant-permission"),
-    later("list"),
-    later("revoke-permission"),
+    Command::later("add"),
+    Command::later("delete"),
+    Command::later("get"),
+    Command::later("grant-permission"),
+    Command::later("list"),
+    Command::later("revoke-permission"),
 ];
 
-const SNAPSHOT: &[Command<Run>] = &[leaf(
+const SNAPSHOT: &[Command<Run>] = &[Command::leaf(
     ("save", "<filename>", "Saves a snapshot"),
     Takes::exactly(1, "snapshot save expects one argument <filename>"),
     &[],
@@ -221,16 +208,16 @@ const SNAPSHOT: &[Command<Run>] = &[leaf(
 )];
 
 const USER: &[Command<Run>] = &[
-    later("add"),
-    later("delete"),
-    later("get"),
-    later("grant-role"),
-    later("list"),
-    later("passwd"),
-    later("revoke-role"),
+    Command::later("add"),
+    Command::later("delete"),
+    Command::later("get"),
+    Command::later("grant-role"),
+    Command::later("list"),
+    Command::later("passwd"),
+    Command::later("revoke-role"),
 ];
 
-const COMPACTION: Command<Run> = leaf(
+const COMPACTION: Command<Run> = Command::leaf(
     ("compaction", "<revision>", "Forgets history before a revision"),
     Takes::exactly(1, "compaction command needs 1 argument"),
     &[Flag::switch("physical", "wait until it is gone from disk")],
@@ -239,19 +226,19 @@ const COMPACTION: Command<Run> = leaf(
 
 /// `del`, also within a transaction.
 pub const DEL_COMMAND: Command<Run> =
-    leaf(("del", "<key> [range_end]", "Deletes keys"), DEL_TAKES, DEL, kv::del);
+    Command::leaf(("del", "<key> [range_end]", "Deletes keys"), DEL_TAKES, DEL, kv::del);
 /// `get`, also within a transaction.
 pub const GET_COMMAND: Command<Run> =
-    leaf(("get", "<key> [range_end]", "Reads keys"), GET_TAKES, GET, kv::get);
+    Command::leaf(("get", "<key> [range_end]", "Reads keys"), GET_TAKES, GET, kv::get);
 /// `put`, also within a transaction.
-pub const PUT_COMMAND: Command<Run> = leaf(
+pub const PUT_COMMAND: Command<Run> = Command::leaf(
     ("put", "<key> [value]", "Writes a key; the value may come from stdin"),
     PUT_TAKES,
     PUT,
     kv::put,
 );
 
-const TXN: Command<Run> = leaf(
+const TXN: Command<Run> = Command::leaf(
     ("txn", "", "Runs a transaction from stdin"),
     Takes::none("txn command does not accept argument"),
     &[Flag::switch("interactive", "show prompts").short('i')],
@@ -259,7 +246,7 @@ const TXN: Command<Run> = leaf(
 );
 
 // It counts by itself: what may stand before `--` depends on the environment.
-const WATCH_COMMAND: Command<Run> = leaf(
+const WATCH_COMMAND: Command<Run> = Command::leaf(
     ("watch", "[key [range_end]] [-- command]", "Prints changes as they happen"),
     Takes::ANY,
     WATCH,
@@ -272,42 +259,50 @@ pub static ETCDCTL: Program<Run> = Program {
     about: "A command line client of etcd.",
     flags: GLOBAL,
     commands: &[
-        group("alarm", "Alarms of members", ALARM),
-        group("auth", "Authentication", &[later("disable"), later("enable"), later("status")]),
-        group("check", "Checks of a cluster", &[later("datascale"), later("perf")]),
+        Command::group("alarm", "Alarms of members", ALARM),
+        Command::group(
+            "auth",
+            "Authentication",
+            &[Command::later("disable"), Command::later("enable"), Command::later("status")],
+        ),
+        Command::group(
+            "check",
+            "Checks of a cluster",
+            &[Command::later("datascale"), Command::later("perf")],
+        ),
         COMPACTION,
-        later("completion"),
-        leaf(
+        Command::later("completion"),
+        Command::leaf(
             ("defrag", "", "Returns free space to the file system"),
             Takes::ANY,
             CLUSTER,
             maintenance::defrag,
         ),
         DEL_COMMAND,
-        group("downgrade", "Downgrades of a cluster", DOWNGRADE),
-        later("elect"),
+        Command::group("downgrade", "Downgrades of a cluster", DOWNGRADE),
+        Command::later("elect"),
         Command {
             shared_flags: CLUSTER,
-            ..group("endpoint", "Questions to single servers", ENDPOINT)
+            ..Command::group("endpoint", "Questions to single servers", ENDPOINT)
         },
         GET_COMMAND,
-        group("lease", "Leases", LEASE),
-        later("lock"),
-        later("make-mirror"),
-        group("member", "Members of the cluster", MEMBER),
-        leaf(
+        Command::group("lease", "Leases", LEASE),
+        Command::later("lock"),
+        Command::later("make-mirror"),
+        Command::group("member", "Members of the cluster", MEMBER),
+        Command::leaf(
             ("move-leader", "<member>", "Makes another member lead"),
             Takes::exactly(1, "move-leader command needs 1 argument"),
             &[],
             move_leader::move_leader,
         ),
-        later("options"),
+        Command::later("options"),
         PUT_COMMAND,
-        group("role", "Roles", ROLE),
-        group("snapshot", "Snapshots of a member", SNAPSHOT),
+        Command::group("role", "Roles", ROLE),
+        Command::group("snapshot", "Snapshots of a member", SNAPSHOT),
         TXN,
-        group("user", "Users", USER),
-        leaf(("version", "", "Prints versions"), Takes::ANY, &[], maintenance::version),
+        Command::group("user", "Users", USER),
+        Command::leaf(("version", "", "Prints versions"), Takes::ANY, &[], maintenance::version),
         WATCH_COMMAND,
     ],
 };

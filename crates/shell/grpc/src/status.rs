@@ -10,11 +10,17 @@ pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// The trailer with the text, percent-encoded.
 pub const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-fn code(code: Code) -> HeaderValue {
+/// A code as the trailer states it.
+#[must_use]
+pub fn code_text(code: Code) -> &'static str {
     const CODES: [&str; 17] = [
         "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16",
     ];
-    HeaderValue::from_static(CODES[code as usize])
+    CODES[code as usize]
+}
+
+fn code(code: Code) -> HeaderValue {
+    HeaderValue::from_static(code_text(code))
 }
 
 /// Percent-encodes a message: what is not printable ASCII, and `%` itself.

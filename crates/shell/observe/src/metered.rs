@@ -19,19 +19,19 @@ pub struct MeteredDisk {
 
 /// What a file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum FileKind {
     Log,
     Snap,
 }
 
 /// The files whose flushes etcd measures: segments of the log (`N.tmp` before they are in use) and
 /// `.snap` files.
-fn kind(path: &Path) -> Option<Kind> {
+fn kind(path: &Path) -> Option<FileKind> {
     let stem = path.file_stem()?.to_str()?;
     match path.extension()?.to_str()? {
-        "wal" => Some(Kind::Log),
-        "tmp" if stem.bytes().all(|b| b.is_ascii_digit()) => Some(Kind::Log),
-        "snap" => Some(Kind::Snap),
+        "wal" => Some(FileKind::Log),
+        "tmp" if stem.bytes().all(|b| b.is_ascii_digit()) => Some(FileKind::Log),
+        "snap" => Some(FileKind::Snap),
         _ => None,
     }
 }
@@ -75,7 +75,7 @@ impl Disk for MeteredDisk {
 #[derive(Debug)]
 struct MeteredFile {
     file: Arc<dyn File>,
-    kind: Kind,
+    kind: FileKind,
     metrics: Arc<Metrics>,
 }
 
@@ -84,8 +84,8 @@ impl MeteredFile {
         let began = Instant::now();
         let result = flush(&*self.file);
         let histogram = match self.kind {
-            Kind::Log => &self.metrics.wal_fsync,
-            Kind::Snap => &self.metrics.snap_fsync,
+            FileKind::Log => &self.metrics.wal_fsync,
+            FileKind::Snap => &self.metrics.snap_fsync,
         };
         histogram.observe(began.elapsed().as_secs_f64());
         result
@@ -132,7 +132,7 @@ impl File for MeteredFile {
     ) -> Result<(), IoError> {
         let began = Instant::now();
         self.file.write_vectored_at(may, bufs, offset)?;
-        if self.kind == Kind::Log {
+        if self.kind == FileKind::Log {
             let bytes: usize = bufs.iter().map(|buf| buf.len()).sum();
             self.metrics.wal_write.observe(began.elapsed().as_secs_f64());
             self.metrics.wal_bytes.add(i64::try_from(bytes).unwrap_or(i64::MAX));

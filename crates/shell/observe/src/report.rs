@@ -3,6 +3,7 @@
 //! Texts and field names are etcd's where it logs the same event; what it logs of its own inside
 //! (goroutines, caches, retries that do not exist here) has no line.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +11,11 @@ use api::error::ApiError;
 use api::etcdserverpb::AlarmType;
 use cli::text::{show_duration, size};
 use machine::{Alarms, CommandKind, Effect, Member};
-use member::{ApplierOutput, NodeInput, NodeStatus, Reply};
+use member::{ApplierOutput, FinishedCompaction, NodeInput, NodeStatus, Reply};
 use osenv::Clock;
 use raft::{ConfChange, ConfChangeKind};
-use types::{ClusterId, Index, MemberId, Revision};
+use types::limits::READ_INDEX_RETRY_MS;
+use types::{ClusterId, Index, MemberId};
 
 use crate::{Log, Metrics, log_line};
 
@@ -32,6 +34,21 @@ pub struct Reporter {
     publish_timeout: Duration,
     /// Time of one turn of Applier beyond which it is reported.
     slow_apply: Duration,
+}
+
+/// How large a database is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DatabaseSize {
+    /// Bytes of its file.
+    pub bytes: u64,
+    /// Bytes of it in use.
+    pub in_use_bytes: u64,
+}
+
+impl From<&bolt::ReadTx> for DatabaseSize {
+    fn from(tx: &bolt::ReadTx) -> Self {
+        Self { bytes: tx.size_bytes(), in_use_bytes: tx.size_in_use_bytes() }
+    }
 }
 
 /// What a turn of Applier did, noted before its outputs go out.
@@ -72,6 +89,16 @@ impl Reporter {
                         overloaded likely from slow disk";
             let more = now.late_heartbeats - before.late_heartbeats;
             log_line!(self.log, Warn, line, "late-heartbeats" = more);
+        }
+        //= etcd 3.7.3: server/etcdserver/read/read.go#requestCurrentIndex
+        if now.reads_retried > before.reads_retried {
+            log_line!(
+                self.log,
+                Warn,
+                "waiting for ReadIndex response took too long, retrying",
+                "sent-request-id" = now.retried_read,
+                "retry-timeout" = show_duration(Duration::from_millis(READ_INDEX_RETRY_MS)),
+            );
         }
         if now.reads_failed > before.reads_failed {
             let line = "timed out waiting for read index response (local node might have slow \
@@ -215,17 +242,20 @@ impl Reporter {
 
     /// A compaction has removed all it had to.
     //= etcd 3.7.1: server/storage/mvcc/kvstore_compaction.go#scheduleCompaction
-    pub fn compacted(&self, revision: Revision, backend: Option<&bolt::ReadTx>) {
-        let (bytes, in_use) = backend.map_or((0, 0), |b| (b.size_bytes(), b.size_in_use_bytes()));
+    pub fn compacted(&self, done: &FinishedCompaction, now: DatabaseSize) {
         log_line!(
             self.log,
             Info,
             "finished scheduled compaction",
-            "compact-revision" = revision.0,
-            "current-db-size-bytes" = bytes,
-            "current-db-size" = size(bytes),
-            "current-db-size-in-use-bytes" = in_use,
-            "current-db-size-in-use" = size(in_use),
+            "compact-revision" = done.revision.0,
+            "took" = show_duration(done.took),
+            "number-of-keys-compacted" = done.removed,
+            // 0 where none is stored; etcd shows what it hashed of the rest.
+            "hash" = done.hash.unwrap_or_default(),
+            "current-db-size-bytes" = now.bytes,
+            "current-db-size" = size(now.bytes),
+            "current-db-size-in-use-bytes" = now.in_use_bytes,
+            "current-db-size-in-use" = size(now.in_use_bytes),
         );
     }
 
@@ -234,26 +264,42 @@ impl Reporter {
         log_line!(self.log, Info, "saved snapshot to disk", "snapshot-index" = index.0);
     }
 
-    /// A defragmentation begins.
-    pub fn defragmenting(&self) {
-        log_line!(self.log, Info, "defragmenting");
+    /// A defragmentation of this database begins.
+    //= etcd 3.7.3: server/storage/backend/backend.go#defrag
+    pub fn defragmenting(&self, path: &Path, now: DatabaseSize) {
+        log_line!(
+            self.log,
+            Info,
+            "defragmenting",
+            "path" = path.display().to_string(),
+            "current-db-size-bytes" = now.bytes,
+            "current-db-size" = size(now.bytes),
+            "current-db-size-in-use-bytes" = now.in_use_bytes,
+            "current-db-size-in-use" = size(now.in_use_bytes),
+        );
     }
 
-    /// A defragmentation ended, with the bytes of the database now, or why not.
-    pub fn defragmented(&self, result: Result<u64, &str>, took: Duration) {
-        match result {
-            Ok(bytes) => log_line!(
-                self.log,
-                Info,
-                "finished defragmenting directory",
-                "current-db-size-bytes" = bytes,
-                "current-db-size" = size(bytes),
-                "took" = show_duration(took),
-            ),
-            Err(why) => {
-                log_line!(self.log, Error, "failed to defragment directory", "error" = why);
-            }
-        }
+    /// A defragmentation that took this long gave the database another size.
+    pub fn defragmented(
+        &self,
+        path: &Path,
+        (before, now): (DatabaseSize, DatabaseSize),
+        took: Duration,
+    ) {
+        let more = |now: u64, before: u64| now as i64 - before as i64;
+        log_line!(
+            self.log,
+            Info,
+            "finished defragmenting directory",
+            "path" = path.display().to_string(),
+            "current-db-size-bytes-diff" = more(now.bytes, before.bytes),
+            "current-db-size-bytes" = now.bytes,
+            "current-db-size" = size(now.bytes),
+            "current-db-size-in-use-bytes-diff" = more(now.in_use_bytes, before.in_use_bytes),
+            "current-db-size-in-use-bytes" = now.in_use_bytes,
+            "current-db-size-in-use" = size(now.in_use_bytes),
+            "took" = show_duration(took),
+        );
     }
 
     /// A flush of the log took this long, with the write before it.

@@ -2,7 +2,7 @@
 
 use cli::text::{show_duration, size};
 use member::PeerChange;
-use peer::{Event, Probe, Refusal, Side};
+use peer::{Event, Probe, RejectReason, Side};
 use raft::{SnapshotMeta, StepError};
 use types::{Index, MemberId};
 
@@ -28,18 +28,20 @@ impl Reporter {
 
     /// A request of a peer was refused.
     //= etcd 3.7.3: server/etcdserver/api/rafthttp/http.go#checkClusterCompatibilityFromHeader
-    fn refused_request(&self, from: &str, why: Refusal) {
+    fn refused_request(&self, from: &str, why: RejectReason) {
         let text = match why {
-            Refusal::Cluster => "request cluster ID mismatch",
-            Refusal::Version => "failed to check version compatibility",
-            Refusal::Recipient => "ignored streaming request; ID mismatch",
-            Refusal::UnknownSender => "failed to find remote peer in cluster",
-            Refusal::Removed => "rejected stream from remote peer because it was removed",
-            Refusal::Malformed => "failed to decode a request of a peer",
+            RejectReason::Cluster => "request cluster ID mismatch",
+            RejectReason::Version => "failed to check version compatibility",
+            RejectReason::Recipient => "ignored streaming request; ID mismatch",
+            RejectReason::UnknownSender => "failed to find remote peer in cluster",
+            RejectReason::Removed => "rejected stream from remote peer because it was removed",
+            RejectReason::Malformed => "failed to decode a request of a peer",
         };
         let level = match why {
-            Refusal::Cluster | Refusal::Version | Refusal::Malformed => Level::Error,
-            Refusal::Recipient | Refusal::UnknownSender | Refusal::Removed => Level::Warn,
+            RejectReason::Cluster | RejectReason::Version | RejectReason::Malformed => Level::Error,
+            RejectReason::Recipient | RejectReason::UnknownSender | RejectReason::Removed => {
+                Level::Warn
+            }
         };
         let fields = [
             ("local-member-id", self.member.to_string().into()),
@@ -245,8 +247,8 @@ impl Reporter {
                     ),
                 }
             }
-            Event::Refused { from, why } => self.refused_request(from, *why),
-            Event::RefusedBy(id, why) => log_line!(
+            Event::Rejected { from, why } => self.refused_request(from, *why),
+            Event::RejectedBy(id, why) => log_line!(
                 self.log,
                 Warn,
                 if *why == "cluster ID mismatch" {

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use peer::{Answer, Event, Member, Plane, Refused};
+use peer::{Answer, Event, Member, Plane, ReceiveError};
 use raft::{Body, Entry, EntryKind, Message};
 use types::{Index, MemberId, Term};
 
@@ -26,7 +26,7 @@ struct Counter {
 impl Member for Counter {
     fn ended(&self, _: MemberId) {}
 
-    fn receive(&self, _: Message) -> Result<(), Refused> {
+    fn receive(&self, _: Message) -> Result<(), ReceiveError> {
         self.received.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }

@@ -20,7 +20,7 @@ use crate::event::{Channel, Event};
 use crate::headers::Identity;
 use crate::picker::Picker;
 use crate::pipeline::Pipeline;
-use crate::plane::{Active, Config, Member, Refused};
+use crate::plane::{Active, Config, Member, ReceiveError};
 use crate::probe;
 use crate::reader;
 use crate::snapshot_send::{self, SnapshotSlots};
@@ -266,11 +266,11 @@ impl Core {
         }
         match self.member.receive(message) {
             Ok(()) => Ok(()),
-            Err(Refused::Full) => {
+            Err(ReceiveError::Full) => {
                 self.event(Event::ReceiveFailed(from));
                 Err("raft: inbox full")
             }
-            Err(Refused::Stopped) => Err("raft: stopped"),
+            Err(ReceiveError::Stopped) => Err("raft: stopped"),
         }
     }
 

@@ -42,7 +42,7 @@ pub enum Side {
 
 /// Why a peer's request was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum RejectReason {
     /// Its version does not get on with ours.
     Version,
     /// It belongs to another cluster.
@@ -109,14 +109,14 @@ pub enum Event<'a> {
     /// A message that arrived means nothing, or is not for this member.
     Ignored(MemberId, &'a str),
     /// A request was refused.
-    Refused {
+    Rejected {
         /// Who asked, as it says.
         from: &'a str,
         /// Why it was refused.
-        why: Refusal,
+        why: RejectReason,
     },
     /// A peer refused us with this text.
-    RefusedBy(MemberId, &'a str),
+    RejectedBy(MemberId, &'a str),
     /// A snapshot is being sent.
     SnapshotSending {
         /// To whom.

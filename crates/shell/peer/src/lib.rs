@@ -42,8 +42,8 @@ pub use client::{
     Client, ClientError, HashError, LeaseError, PromoteError, RemoteCluster, RemoteHash,
     RemoteMember, Versions,
 };
-pub use event::{Channel, Event, Probe, Refusal, Side};
-pub use plane::{Answer, Config, Member, Plane, Refused};
+pub use event::{Channel, Event, Probe, RejectReason, Side};
+pub use plane::{Answer, Config, Member, Plane, ReceiveError};
 
 /// Reads arbitrary text as what stands in requests and answers: URLs, ids, versions, times.
 #[doc(hidden)]

@@ -182,7 +182,7 @@ pub(crate) fn judge(
     match status {
         StatusCode::NO_CONTENT => return Ok(()),
         StatusCode::FORBIDDEN => {
-            core.event(Event::RefusedBy(peer, text));
+            core.event(Event::RejectedBy(peer, text));
             core.member.removed();
             return Err("the member has been permanently removed from the cluster".to_owned());
         }
@@ -192,7 +192,7 @@ pub(crate) fn judge(
             return Err(format!("unexpected http status {reason} while posting to {peer}"));
         }
     }
-    core.event(Event::RefusedBy(peer, text));
+    core.event(Event::RejectedBy(peer, text));
     Err(match text {
         INCOMPATIBLE_VERSION | CLUSTER_ID_MISMATCH => text.to_owned(),
         other => format!("unhandled error {other:?} when precondition failed"),

@@ -38,7 +38,7 @@ const FAREWELL_STEP: Duration = Duration::from_millis(5);
 
 /// Why a message was not taken; it is lost then as if the network had dropped it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum ReceiveError {
     /// The inbox is full.
     Full,
     /// The member stops.
@@ -54,8 +54,8 @@ pub trait Member: Send + Sync + 'static {
     /// A message for raft arrived. It is for this member and its sender was not removed.
     ///
     /// # Errors
-    /// See [`Refused`].
-    fn receive(&self, message: Message) -> Result<(), Refused>;
+    /// See [`ReceiveError`].
+    fn receive(&self, message: Message) -> Result<(), ReceiveError>;
 
     /// Messages to a peer were lost.
     fn unreachable(&self, peer: MemberId);

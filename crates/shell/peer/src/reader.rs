@@ -156,7 +156,7 @@ async fn try_open(
     let text = link.drive(read_body(body, REFUSAL_BYTES)).await?;
     let text = String::from_utf8_lossy(&text);
     let text = text.trim_end_matches('\n');
-    core.event(Event::RefusedBy(peer, text));
+    core.event(Event::RejectedBy(peer, text));
     Err(NoStream::Failed(match head.status {
         StatusCode::GONE => {
             core.member.removed();

@@ -23,7 +23,7 @@ use types::{MemberId, Url};
 
 use crate::codec::MAX_MESSAGE_BYTES;
 use crate::core::Core;
-use crate::event::{Channel, Event, Refusal};
+use crate::event::{Channel, Event, RejectReason};
 use crate::headers::{
     CLUSTER_ID, CLUSTER_ID_MISMATCH, INCOMPATIBLE_VERSION, PEER_URLS, RAFT_TO, SERVER_FROM,
     SERVER_VERSION, parse_id,
@@ -128,15 +128,22 @@ fn text_of<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
-fn refuse(core: &Core, headers: &HeaderMap, why: Refusal, status: StatusCode, text: &str) -> Reply {
-    core.event(Event::Refused { from: text_of(headers, SERVER_FROM), why });
+fn refuse(
+    core: &Core,
+    headers: &HeaderMap,
+    why: RejectReason,
+    status: StatusCode,
+    text: &str,
+) -> Reply {
+    core.event(Event::Rejected { from: text_of(headers, SERVER_FROM), why });
     error(status, text)
 }
 
 /// Whether the sender belongs to our cluster and gets on with us; the answer if not.
 fn incompatible(core: &Core, headers: &HeaderMap) -> Option<Reply> {
     let text = core.identity.refuse(headers)?;
-    let why = if text == INCOMPATIBLE_VERSION { Refusal::Version } else { Refusal::Cluster };
+    let why =
+        if text == INCOMPATIBLE_VERSION { RejectReason::Version } else { RejectReason::Cluster };
     Some(refuse(core, headers, why, StatusCode::PRECONDITION_FAILED, text))
 }
 
@@ -192,7 +199,7 @@ async fn message(
         Err(raft::WireError::Protobuf) => {
             core.event(Event::ReadFailed(from));
             let text = "error unmarshalling raft message";
-            return refuse(core, headers, Refusal::Malformed, StatusCode::BAD_REQUEST, text);
+            return refuse(core, headers, RejectReason::Malformed, StatusCode::BAD_REQUEST, text);
         }
         Err(_) => Err("a message that means nothing"),
     };
@@ -253,16 +260,16 @@ fn open_stream(core: &Rc<Core>, path: &str, headers: &HeaderMap) -> Reply {
     };
     let id = MemberId(from);
     if core.member.is_removed(id) {
-        return refused(Refusal::Removed, StatusCode::GONE, "removed member");
+        return refused(RejectReason::Removed, StatusCode::GONE, "removed member");
     }
     let Some(peer) = core.peer(id) else {
         add_remote(core, Some(from), headers);
         let text = "error sender not found";
-        return refused(Refusal::UnknownSender, StatusCode::NOT_FOUND, text);
+        return refused(RejectReason::UnknownSender, StatusCode::NOT_FOUND, text);
     };
     if text_of(headers, RAFT_TO) != core.config.id.to_string() {
         let text = "to field mismatch";
-        return refused(Refusal::Recipient, StatusCode::PRECONDITION_FAILED, text);
+        return refused(RejectReason::Recipient, StatusCode::PRECONDITION_FAILED, text);
     }
     let writer = if channel == Channel::Appends { &peer.appends } else { &peer.messages };
     Response::new(AnswerBody::Stream(Box::new(writer.attach())))

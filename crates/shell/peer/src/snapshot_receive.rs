@@ -25,7 +25,7 @@ use types::{Index, MemberId};
 use crate::codec::Input;
 use crate::codec::snapshot_message;
 use crate::core::Core;
-use crate::event::{Event, Refusal};
+use crate::event::{Event, RejectReason};
 use crate::plane::Member;
 
 /// Snapshots that are received at once. Ours: etcd has no limit.
@@ -53,8 +53,8 @@ impl Drop for Slot {
 /// A refusal: status and text.
 pub(crate) type No = (StatusCode, String);
 
-/// What is told when it is over.
-struct Told {
+/// How far a transfer came, for the event that reports its end.
+struct Progress {
     peer: Option<MemberId>,
     index: Index,
     bytes: u64,
@@ -64,31 +64,35 @@ struct Told {
 /// Receives the snapshot in a request's body.
 pub(crate) async fn receive(core: Rc<Core>, body: Incoming) -> Result<(), No> {
     let began = Instant::now();
-    let mut told = Told { peer: None, index: Index(0), bytes: 0, synced: Duration::ZERO };
-    let outcome = try_receive(&core, body, &mut told).await;
+    let mut progress = Progress { peer: None, index: Index(0), bytes: 0, synced: Duration::ZERO };
+    let outcome = try_receive(&core, body, &mut progress).await;
     core.event(Event::SnapshotReceived {
-        peer: told.peer,
-        index: told.index,
-        bytes: told.bytes,
+        peer: progress.peer,
+        index: progress.index,
+        bytes: progress.bytes,
         took: began.elapsed(),
-        synced: told.synced,
+        synced: progress.synced,
         failed: outcome.as_ref().err().map(|(_, text)| text.as_str()),
     });
     outcome
 }
 
-async fn try_receive(core: &Rc<Core>, mut body: Incoming, told: &mut Told) -> Result<(), No> {
+async fn try_receive(
+    core: &Rc<Core>,
+    mut body: Incoming,
+    progress: &mut Progress,
+) -> Result<(), No> {
     let mut input = Input::default();
     let (message, message_bytes) = head(core, &mut body, &mut input).await.map_err(|reason| {
-        core.event(Event::Refused { from: "", why: Refusal::Malformed });
+        core.event(Event::Rejected { from: "", why: RejectReason::Malformed });
         (StatusCode::BAD_REQUEST, format!("failed to decode raft message ({reason})"))
     })?;
-    told.peer = Some(message.from);
+    progress.peer = Some(message.from);
     let Body::Snapshot { meta, .. } = &message.body else {
         return Err((StatusCode::BAD_REQUEST, "wrong raft message type".to_owned()));
     };
     let (peer, index) = (message.from, meta.index);
-    told.index = index;
+    progress.index = index;
     let message_bytes = message_bytes as u64;
     core.event(Event::Received(peer, message_bytes));
     core.event(Event::SnapshotReceiving { peer, index, message_bytes });
@@ -104,7 +108,7 @@ async fn try_receive(core: &Rc<Core>, mut body: Incoming, told: &mut Told) -> Re
     let slot = Slot(Rc::clone(core));
     let saved = save(core, body, input, index).await.map_err(not_saved)?;
     drop(slot);
-    (told.bytes, told.synced) = (saved.bytes, saved.synced);
+    (progress.bytes, progress.synced) = (saved.bytes, saved.synced);
     core.event(Event::Received(peer, saved.bytes));
     core.deliver(message).map_err(|reason| {
         let text = format!("failed to process raft message ({reason})");

@@ -211,7 +211,7 @@ fn a_member_of_another_cluster_is_refused_on_either_side() {
     let ours = Ours::start(1);
     let mut go = Go::start_with(&program, 2, CLUSTER + 1, "127.0.0.1:0");
     ours.add(2, &go.url);
-    ours.member.wait_event("RefusedBy(MemberId(2), \"cluster ID mismatch\")", 2);
+    ours.member.wait_event("RejectedBy(MemberId(2), \"cluster ID mismatch\")", 2);
     go.tell(&format!("addpeer 1 {}", ours.url));
     ours.member.wait_event("why: Cluster", 2);
     assert_eq!(ours.plane.active_since(MemberId(2)), None);

@@ -2,37 +2,22 @@
 //!
 //! Invariant: every task of a connection ends with it; nothing here is sent to another thread.
 
-use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use http_body_util::{BodyExt, Full, Limited};
+use http2::PREFACE;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
-use crate::grpc::{self, Activity};
-use crate::http1;
-use crate::io::{Answered, cork};
-use crate::ping::{PREFACE, Policy};
-use crate::wakes::Wakes;
-use crate::{Dispatch, HttpResponse};
-
-/// Time that streams are given when the server stops; calls that end by themselves may end.
-const STREAM_GRACE: Duration = Duration::from_millis(500);
-/// Rounds over the calls and the connection in one poll: what the first reads, the second answers.
-const ROUNDS: usize = 2;
-/// Times in a round that calls which were woken while they were polled are polled again.
-const TURNS: usize = 64;
+use crate::{Dispatch, HttpResponse, http1, session};
 
 /// Limits and times of a connection.
 #[derive(Clone, Debug)]
@@ -72,16 +57,6 @@ impl Default for Settings {
     }
 }
 
-/// Bytes of a stream's window: what a client may send of one request unasked.
-const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-/// The largest number that is told as a limit of calls: clients read it as a signed one.
-//= etcd 3.7.3: server/embed/serve.go#configureHttpServer
-const MAX_STREAMS: u32 = i32::MAX as u32;
-/// Bytes of a connection's window.
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
-/// Bytes of request headers, as grpc-go allows.
-const HEADER_LIST_BYTES: u32 = 16 << 20;
-
 /// Serves one connection until it ends or `stop` turns true: then calls that end by themselves are
 /// finished first, streams are cut after a moment.
 /// Must run within a `LocalSet`.
@@ -104,10 +79,11 @@ where
         result = sniffed => result.map_err(|_| io::ErrorKind::TimedOut)??,
         _ = stop.wait_for(|stop| *stop) => return Ok(()),
     };
-    let socket = Rewound { first: first.into(), socket };
     match protocol {
-        Protocol::Http2 => http2(socket, dispatch, settings, stop).await,
-        Protocol::Http1 => http1(socket, dispatch, settings, stop).await,
+        Protocol::Http2 => session::serve(socket, first, dispatch, settings, stop).await,
+        Protocol::Http1 => {
+            http1(Rewound { first: first.into(), socket }, dispatch, settings, stop).await
+        }
         // Closed without an answer, as etcd does: it would mean nothing to whoever that is.
         Protocol::Unknown => Ok(()),
     }
@@ -135,186 +111,6 @@ async fn sniff<S: AsyncRead + Unpin>(socket: &mut S, first: &mut Vec<u8>) -> io:
         }
     }
     Ok(Protocol::Http2)
-}
-
-#[expect(
-    clippy::too_many_lines,
-    reason = "the life of a connection over h2, which an own HTTP/2 takes over"
-)]
-async fn http2<S, D>(
-    socket: Rewound<S>,
-    dispatch: Rc<D>,
-    settings: Rc<Settings>,
-    mut stop: watch::Receiver<bool>,
-) -> io::Result<()>
-where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
-    D: Dispatch,
-{
-    let (corked, cork) = cork(socket);
-    let mut handshake = pin!(
-        h2::server::Builder::new()
-            .initial_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_concurrent_streams(settings.max_concurrent_streams.min(MAX_STREAMS))
-            .max_header_list_size(HEADER_LIST_BYTES)
-            // A burst of cancelled calls must not end the connection; grpc-go has no limit.
-            .max_pending_accept_reset_streams(usize::MAX)
-            .max_local_error_reset_streams(None)
-            .handshake::<_, Bytes>(corked)
-    );
-    let handshake = poll_fn(|cx| cork.poll(&mut handshake, cx));
-    let mut connection = match tokio::time::timeout(settings.header_timeout, handshake).await {
-        Ok(Ok(Ok(connection))) => connection,
-        Ok(Ok(Err(_))) => return Ok(()),
-        Ok(Err(e)) => return Err(e),
-        Err(_) => return Err(io::ErrorKind::TimedOut.into()),
-    };
-    let activity = Rc::new(Activity::new(Arc::clone(dispatch.metrics())));
-    let mut policy = Policy::new(settings.keepalive_min_time);
-    let mut keepalive = Keepalive::new(&settings, connection.ping_pong());
-    let mut calls = FuturesUnordered::new();
-    let mut wakes: Option<Wakes> = None;
-    let mut grace: Option<Pin<Box<tokio::time::Sleep>>> = None;
-    let mut stopped = pin!(async move {
-        let _ = stop.wait_for(|stop| *stop).await;
-    });
-    // The connection and its calls are one task: an answer costs no turn of the scheduler.
-    poll_fn(|cx| {
-        if wakes.as_ref().is_none_or(|wakes| !wakes.belong_to(cx)) {
-            wakes = Some(Wakes::new(cx));
-        }
-        let wakes = wakes.as_ref().expect("set above");
-        wakes.begin();
-        if grace.is_none() && stopped.as_mut().poll(cx).is_ready() {
-            grace = Some(Box::pin(tokio::time::sleep(STREAM_GRACE)));
-            connection.graceful_shutdown();
-        }
-        for _ in 0..ROUNDS {
-            for _ in 0..TURNS {
-                let cx_calls = &mut Context::from_waker(wakes.calls());
-                while let Poll::Ready(Some(())) = calls.poll_next_unpin(cx_calls) {}
-                if !wakes.calls_pending() {
-                    break;
-                }
-            }
-            let cx_connection = &mut Context::from_waker(wakes.connection());
-            let mut began = false;
-            loop {
-                match connection.poll_accept(cx_connection) {
-                    Poll::Ready(Some(Ok((request, respond)))) => {
-                        keepalive.heard();
-                        let (dispatch, activity) = (Rc::clone(&dispatch), Rc::clone(&activity));
-                        let call = grpc::call(dispatch, request, respond, &settings, activity);
-                        if let Some(call) = call {
-                            calls.push(call);
-                            began = true;
-                        }
-                    }
-                    Poll::Ready(Some(Err(_)) | None) => {
-                        // What h2 still had to say (a GOAWAY) is sent if the socket takes it.
-                        let _ = cork.poll_send(cx);
-                        return Poll::Ready(Ok(()));
-                    }
-                    Poll::Pending => break,
-                }
-            }
-            if began {
-                wakes.wake_calls();
-            }
-            if !wakes.pending() {
-                break;
-            }
-        }
-        for answered in cork.take_pings() {
-            keepalive.heard();
-            let open = activity.open_calls.get() > 0;
-            if policy.ping(Instant::now(), answered == Answered::Yes, open) {
-                cork.append(&too_many_pings());
-                let _ = cork.poll_send(cx);
-                return Poll::Ready(Ok(()));
-            }
-        }
-        if keepalive.poll_dead(cx) {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        let sent = cork.poll_send(cx)?;
-        if let Some(grace) = &mut grace
-            && (grace.is_elapsed() || grace.as_mut().poll(cx).is_ready())
-            && activity.finite_calls.get() == 0
-            && sent.is_ready()
-        {
-            // What is open now would never end.
-            return Poll::Ready(Ok(()));
-        }
-        wakes.end();
-        Poll::Pending
-    })
-    .await
-}
-
-/// The GOAWAY frame that tells grpc-go clients to ping less often. Written by hand because h2 sends
-/// none with debug data; stream 2^31-1 as the last one, as grpc-go does.
-fn too_many_pings() -> Vec<u8> {
-    const ENHANCE_YOUR_CALM: u32 = 11;
-    let text = b"too_many_pings";
-    let mut frame = vec![0, 0, 8 + text.len() as u8, 7, 0, 0, 0, 0, 0];
-    frame.extend_from_slice(&0x7fff_ffff_u32.to_be_bytes());
-    frame.extend_from_slice(&ENHANCE_YOUR_CALM.to_be_bytes());
-    frame.extend_from_slice(text);
-    frame
-}
-
-/// Pings a client that says nothing and gives it up when it does not answer.
-struct Keepalive {
-    ping_pong: Option<h2::PingPong>,
-    interval: Duration,
-    timeout: Duration,
-    timer: Pin<Box<tokio::time::Sleep>>,
-    waiting: bool,
-    heard: bool,
-}
-
-impl Keepalive {
-    fn new(settings: &Settings, ping_pong: Option<h2::PingPong>) -> Self {
-        Self {
-            ping_pong,
-            interval: settings.keepalive_interval,
-            timeout: settings.keepalive_timeout,
-            timer: Box::pin(tokio::time::sleep(settings.keepalive_interval)),
-            waiting: false,
-            heard: false,
-        }
-    }
-
-    fn heard(&mut self) {
-        self.heard = true;
-    }
-
-    fn poll_dead(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(ping_pong) = &mut self.ping_pong else {
-            return false;
-        };
-        if self.waiting && ping_pong.poll_pong(cx).is_ready() {
-            self.waiting = false;
-            self.timer.as_mut().reset(tokio::time::Instant::now() + self.interval);
-        }
-        while self.timer.as_mut().poll(cx).is_ready() {
-            if self.waiting {
-                return true;
-            }
-            let now = tokio::time::Instant::now();
-            if std::mem::take(&mut self.heard) {
-                self.timer.as_mut().reset(now + self.interval);
-            } else if ping_pong.send_ping(h2::Ping::opaque()).is_ok() {
-                self.waiting = true;
-                self.timer.as_mut().reset(now + self.timeout);
-            } else {
-                return true;
-            }
-        }
-        false
-    }
 }
 
 async fn http1<S, D>(

@@ -88,7 +88,7 @@ pub(crate) fn version_json(member: &Member) -> String {
 fn scraped(member: &Member, metrics: &Metrics, request: &HttpRequest) -> HttpResponse {
     let view = member.view();
     let scrape = Scrape {
-        view: &view,
+        view: view.for_metrics(),
         status: member.status(),
         member: member.shared.id,
         quota_bytes: member.shared.limits.quota_bytes,
@@ -121,7 +121,7 @@ async fn health(member: &Member, request: &HttpRequest) -> HttpResponse {
     let excluded = |name: &str| values("exclude").any(|v| v == name);
     let serializable = values("serializable").next() == Some("true");
     let view = member.view();
-    for alarm in view.alarms.list(AlarmType::None as i32) {
+    for alarm in view.alarms().list(AlarmType::None as i32) {
         let name = AlarmType::try_from(alarm.alarm).map_or("UNKNOWN", |a| a.as_str_name());
         if !excluded(name) {
             return unhealthy(&format!("ALARM {name}"));
@@ -168,11 +168,11 @@ impl Check {
     async fn run(self, member: &Member) -> Result<(), String> {
         let view = member.view();
         match self {
-            Check::DataCorruption if view.alarms.is_set(AlarmType::Corrupt) => {
+            Check::DataCorruption if view.alarms().is_set(AlarmType::Corrupt) => {
                 Err("alarm activated: CORRUPT".to_owned())
             }
             Check::NonLearner
-                if view.members.get(member.shared.id).is_some_and(|m| m.is_learner) =>
+                if view.members().get(member.shared.id).is_some_and(|m| m.is_learner) =>
             {
                 Err("not supported for learner".to_owned())
             }

@@ -3,51 +3,30 @@
 //! Owns what happens between a socket and a call: telling HTTP/1.1 from HTTP/2, framing of gRPC
 //! messages with grpc-go's reactions to bad ones, statuses and trailers, compression, deadlines,
 //! limits, the PING policy, what is answered over plain HTTP, and how members' questions travel.
-//! Never decides what a call does: that is `calls`, which a [`Dispatch`] leads to. Read next:
-//! [`conn`] (a connection's life), [`grpc`] (a call's life), [`message`] (the envelope), [`http`],
-//! [`peers`].
+//! Never decides what a call does: that is `calls`, which a [`Dispatch`] leads to; and knows frames
+//! only as events: those are `http2`'s. Read next: [`conn`] (which protocol a connection speaks),
+//! `session` (the calls of one over HTTP/2), [`http`], [`peers`].
 
 pub mod conn;
 mod cors;
-pub mod grpc;
 pub mod http;
 mod http1;
-mod io;
-pub mod message;
 pub mod metadata;
 pub mod peers;
-mod ping;
-mod progress;
-mod wakes;
+mod session;
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use api::error::Status;
 use api::method::Row;
 use bytes::Bytes;
 use calls::{Calls, Local};
 
-pub use crate::grpc::{Requests, Sender};
 pub use conn::{Settings, serve};
 pub use cors::Cors;
 #[doc(hidden)]
 pub use http1::fuzz as fuzz_targets;
-pub use metadata::Metadata;
-#[doc(hidden)]
-pub use ping::fuzz as fuzz_frames;
-
-/// What a call brings besides its messages, as the transport reads it.
-#[derive(Clone, Debug)]
-pub struct Call {
-    /// The method's row in the table.
-    pub row: &'static Row,
-    /// Request metadata.
-    pub metadata: Metadata,
-    /// Time left when the request came, from `grpc-timeout`.
-    pub timeout: Option<Duration>,
-}
 
 /// An HTTP/1.1 (or plain HTTP/2) request with its whole body.
 pub type HttpRequest = ::http::Request<Bytes>;

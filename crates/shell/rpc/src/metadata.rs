@@ -2,31 +2,6 @@
 
 use std::borrow::Cow;
 
-use api::error::{Code, Status};
-use http::{HeaderMap, HeaderName, HeaderValue};
-
-/// The client's version of the API.
-pub const CLIENT_API_VERSION: HeaderName = HeaderName::from_static("client-api-version");
-const HAS_LEADER: HeaderName = HeaderName::from_static("hasleader");
-
-/// Request metadata. Keys are lower case.
-#[derive(Clone, Debug, Default)]
-pub struct Metadata(pub HeaderMap);
-
-impl Metadata {
-    /// The first value of a key as bytes.
-    #[must_use]
-    pub fn get(&self, key: &HeaderName) -> Option<&[u8]> {
-        self.0.get(key).map(HeaderValue::as_bytes)
-    }
-
-    /// Whether the caller asks to be refused without a leader.
-    #[must_use]
-    pub fn requires_leader(&self) -> bool {
-        self.get(&HAS_LEADER) == Some(b"true")
-    }
-}
-
 /// The content type to answer with, or `None` if the request's is not gRPC.
 //= grpc-go 1.82: internal/grpcutil/method.go#ContentSubtype
 #[must_use]
@@ -41,28 +16,17 @@ pub fn response_content_type(value: &str) -> Option<Cow<'static, str>> {
     }
 }
 
-/// Checks binary metadata: the value of a `-bin` key must be base64, padded or not.
+/// Checks binary metadata: the value of a `-bin` field must be base64, padded or not.
 ///
 /// # Errors
-/// The status that grpc-go answers with HTTP 400.
-pub fn check_binary(headers: &HeaderMap) -> Result<(), Status> {
-    for (name, value) in headers {
-        if !name.as_str().ends_with("-bin") {
-            continue;
-        }
-        if let Some(at) = bad_base64(value.as_bytes()) {
-            let text = String::from_utf8_lossy(value.as_bytes());
-            return Err(Status::new(
-                Code::Internal,
-                format!(
-                    "malformed binary metadata {text:?} in header {:?}: illegal base64 data at \
-                     input byte {at}",
-                    name.as_str()
-                ),
-            ));
-        }
-    }
-    Ok(())
+/// The text that grpc-go answers with HTTP 400.
+pub(crate) fn check_binary(name: &[u8], value: &[u8]) -> Result<(), String> {
+    let Some(at) = bad_base64(value) else { return Ok(()) };
+    let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
+    Err(format!(
+        "malformed binary metadata {value:?} in header {name:?}: illegal base64 data at input byte \
+         {at}"
+    ))
 }
 
 /// The offset of the first byte that standard base64 cannot have there.
@@ -99,14 +63,10 @@ mod tests {
 
     #[test]
     fn binary_metadata_must_be_base64() {
-        let check = |value: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert("x-bin", HeaderValue::from_static(value));
-            check_binary(&headers)
-        };
+        let check = |value: &str| check_binary(b"x-bin", value.as_bytes());
         assert!(check("AAEC").is_ok() && check("AAE").is_ok() && check("AAE=").is_ok());
         assert_eq!(
-            check("***").unwrap_err().message,
+            check("***").unwrap_err(),
             "malformed binary metadata \"***\" in header \"x-bin\": illegal base64 data at input \
              byte 0"
         );

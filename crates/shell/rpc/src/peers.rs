@@ -12,7 +12,7 @@ use api::etcdserverpb::{LeaseKeepAliveRequest, LeaseKeepAliveResponse};
 use api::leasepb;
 use bytes::Bytes;
 use calls::Member;
-use calls::peers::{Answered, Asked, PeerAnswer, PeerHash, PeerVersions, Question, Refusal};
+use calls::peers::{Answered, Asked, PeerAnswer, PeerError, PeerHash, PeerVersions, Question};
 use http::{Request, Response, StatusCode, header};
 use machine::Member as ClusterMember;
 use peer::{Client, ClientError, HashError, LeaseError, PromoteError, RemoteMember};
@@ -133,43 +133,43 @@ fn shown(question: Question, answer: Answered) -> Response<Bytes> {
 }
 
 /// A refusal as etcd's HTTP shows it.
-fn refused(question: Question, why: Refusal) -> Response<Bytes> {
+fn refused(question: Question, why: PeerError) -> Response<Bytes> {
     match (question, why) {
-        (_, Refusal::LeaseNotFound) => text(StatusCode::NOT_FOUND, "lease not found"),
-        (Question::TimeToLive { .. }, Refusal::NotLeader) => {
+        (_, PeerError::LeaseNotFound) => text(StatusCode::NOT_FOUND, "lease not found"),
+        (Question::TimeToLive { .. }, PeerError::NotLeader) => {
             text(StatusCode::INTERNAL_SERVER_ERROR, "not a primary lessor")
         }
-        (_, Refusal::NotLeader) => text(StatusCode::BAD_REQUEST, "not a primary lessor"),
-        (_, Refusal::MemberNotFound) => text(StatusCode::NOT_FOUND, "membership: ID not found"),
-        (_, Refusal::NotLearner) => {
+        (_, PeerError::NotLeader) => text(StatusCode::BAD_REQUEST, "not a primary lessor"),
+        (_, PeerError::MemberNotFound) => text(StatusCode::NOT_FOUND, "membership: ID not found"),
+        (_, PeerError::NotLearner) => {
             let why = "membership: can only promote a learner member";
             text(StatusCode::PRECONDITION_FAILED, why)
         }
-        (_, Refusal::LearnerNotReady) => {
+        (_, PeerError::LearnerNotReady) => {
             text(StatusCode::PRECONDITION_FAILED, ApiError::LearnerNotReady.text())
         }
         // The store's own text, without the server's prefix.
-        (_, Refusal::Compacted) => {
+        (_, PeerError::Compacted) => {
             text(StatusCode::BAD_REQUEST, "mvcc: required revision has been compacted")
         }
-        (_, Refusal::FutureRevision) => {
+        (_, PeerError::FutureRevision) => {
             text(StatusCode::BAD_REQUEST, "mvcc: required revision is a future revision")
         }
-        (_, Refusal::NotApplied) => {
+        (_, PeerError::NotApplied) => {
             let why = "waiting for node to catch up its applied index has timed out";
             text(StatusCode::REQUEST_TIMEOUT, why)
         }
-        (Question::Promote(_), Refusal::Other(_)) => {
+        (Question::Promote(_), PeerError::Other(_)) => {
             let body = r#"{"message":"Internal Server Error"}"#;
             let mut response = whole("application/json", body);
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
             response
         }
-        (Question::Renew(_) | Question::TimeToLive { .. }, Refusal::Other(why)) => {
+        (Question::Renew(_) | Question::TimeToLive { .. }, PeerError::Other(why)) => {
             text(StatusCode::BAD_REQUEST, why)
         }
-        (_, Refusal::Other(why)) => text(StatusCode::INTERNAL_SERVER_ERROR, why),
-        (_, Refusal::ClusterMismatch) => {
+        (_, PeerError::Other(why)) => text(StatusCode::INTERNAL_SERVER_ERROR, why),
+        (_, PeerError::ClusterMismatch) => {
             text(StatusCode::PRECONDITION_FAILED, ApiError::ClusterIdMismatch.text())
         }
     }
@@ -206,7 +206,7 @@ fn hash_json(hash: &PeerHash) -> Vec<u8> {
 
 /// Asks another member over HTTP, at one of its addresses after the other.
 pub async fn ask(client: &Client, cluster: ClusterId, asked: &Asked) -> Answered {
-    let mut answer = Err(Refusal::Other("no URL".to_owned()));
+    let mut answer = Err(PeerError::Other("no URL".to_owned()));
     if asked.question == Question::Version {
         let versions = client.version(&asked.urls, asked.patience).await.map_err(other)?;
         return Ok(PeerAnswer::Versions(PeerVersions {
@@ -220,9 +220,9 @@ pub async fn ask(client: &Client, cluster: ClusterId, asked: &Asked) -> Answered
         let is_final = match (&asked.question, &answer) {
             (_, Ok(_)) => true,
             (Question::Renew(_) | Question::TimeToLive { .. }, Err(why)) => {
-                *why == Refusal::LeaseNotFound
+                *why == PeerError::LeaseNotFound
             }
-            (Question::Promote(_), Err(why)) => !matches!(why, Refusal::Other(_)),
+            (Question::Promote(_), Err(why)) => !matches!(why, PeerError::Other(_)),
             (_, Err(_)) => false,
         };
         if is_final {
@@ -251,10 +251,10 @@ async fn ask_at(
         }
         Question::Promote(id) => match client.promote(url, id, None, patience).await {
             Ok(members) => Ok(PeerAnswer::Promoted(members.into_iter().map(from_remote).collect())),
-            Err(PromoteError::NotFound) => Err(Refusal::MemberNotFound),
-            Err(PromoteError::NotLearner) => Err(Refusal::NotLearner),
-            Err(PromoteError::NotReady) => Err(Refusal::LearnerNotReady),
-            Err(PromoteError::Timeout) => Err(Refusal::Other("timeout".to_owned())),
+            Err(PromoteError::NotFound) => Err(PeerError::MemberNotFound),
+            Err(PromoteError::NotLearner) => Err(PeerError::NotLearner),
+            Err(PromoteError::NotReady) => Err(PeerError::LearnerNotReady),
+            Err(PromoteError::Timeout) => Err(PeerError::Other("timeout".to_owned())),
             Err(PromoteError::Other(why)) => Err(other(why)),
         },
         Question::HashKv(revision) => {
@@ -265,9 +265,9 @@ async fn ask_at(
                     compact_revision: hash.compact_revision,
                     hash_revision: hash.hash_revision,
                 })),
-                Err(HashError::Compacted) => Err(Refusal::Compacted),
-                Err(HashError::FutureRevision) => Err(Refusal::FutureRevision),
-                Err(HashError::ClusterMismatch) => Err(Refusal::ClusterMismatch),
+                Err(HashError::Compacted) => Err(PeerError::Compacted),
+                Err(HashError::FutureRevision) => Err(PeerError::FutureRevision),
+                Err(HashError::ClusterMismatch) => Err(PeerError::ClusterMismatch),
                 Err(HashError::Other(why)) => Err(other(why)),
             }
         }
@@ -284,14 +284,14 @@ async fn ask_at(
     }
 }
 
-fn other(why: ClientError) -> Refusal {
-    Refusal::Other(why.to_string())
+fn other(why: ClientError) -> PeerError {
+    PeerError::Other(why.to_string())
 }
 
-fn lease_refusal(error: LeaseError) -> Refusal {
+fn lease_refusal(error: LeaseError) -> PeerError {
     match error {
-        LeaseError::NotFound => Refusal::LeaseNotFound,
-        LeaseError::Timeout => Refusal::NotApplied,
+        LeaseError::NotFound => PeerError::LeaseNotFound,
+        LeaseError::Timeout => PeerError::NotApplied,
         LeaseError::Other(why) => other(why),
     }
 }

@@ -9,6 +9,8 @@ pub mod config;
 
 mod election;
 mod failpoints;
+mod health;
+mod hearing;
 mod host;
 mod notify;
 pub mod options;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use env::{Disk, MayBlock};
 use handover::{Inbox, Slot};
 use member::{MemberView, NodeInput, NodeStatus};
-use peer::{Answer, Event, Refused};
+use peer::{Answer, Event, ReceiveError};
 use rpc::peers::PeerCall;
 use types::{Index, MemberId};
 
@@ -29,9 +29,9 @@ pub(crate) struct PeerSide {
 }
 
 impl peer::Member for PeerSide {
-    fn receive(&self, message: raft::Message) -> Result<(), Refused> {
+    fn receive(&self, message: raft::Message) -> Result<(), ReceiveError> {
         self.reporter.received(&message);
-        self.node.push(NodeInput::Step(message)).map_err(|_| Refused::Full)
+        self.node.push(NodeInput::Step(message)).map_err(|_| ReceiveError::Full)
     }
 
     fn unreachable(&self, peer: MemberId) {

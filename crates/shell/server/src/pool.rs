@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
-use calls::{Job, Refused};
+use calls::{Job, JobDropped};
 use env::MayBlock;
 use handover::Inbox;
 use osenv::RecvBlocking;
@@ -62,14 +62,14 @@ impl Pool {
     /// Queues a job where the fewest wait.
     ///
     /// # Errors
-    /// [`Refused`].
-    pub fn submit(&self, job: Job) -> Result<(), Refused> {
+    /// [`JobDropped`].
+    pub fn submit(&self, job: Job) -> Result<(), JobDropped> {
         let queue = self.queues.iter().min_by_key(|queue| queue.load.load(Ordering::Relaxed));
         let queue = queue.expect("a pool has threads");
         queue.load.fetch_add(1, Ordering::Relaxed);
         queue.jobs.push(job).map_err(|_| {
             queue.load.fetch_sub(1, Ordering::Relaxed);
-            Refused
+            JobDropped
         })
     }
 }

@@ -13,7 +13,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tokio::sync::watch;
 
-use crate::config::{self, Configured, Notice, Refused, Request};
+use crate::config::{self, ConfigError, Configured, Notice, Request};
 use crate::failpoints::{Registry, http};
 use crate::notify;
 use crate::threads::Fatal;
@@ -43,11 +43,11 @@ pub fn program(
             ExitCode::SUCCESS
         }
         Ok(Request::Run(configured)) => run(&args, &configured, disk, ready),
-        Err(Refused::Help) => {
+        Err(ConfigError::Help) => {
             output::out(config::help() + "\n");
             ExitCode::SUCCESS
         }
-        Err(Refused::Usage(text)) => {
+        Err(ConfigError::Usage(text)) => {
             output::err(format!("{text}\nUsage: etcd [flags]; `etcd --help` lists them"));
             ExitCode::from(2)
         }
@@ -59,13 +59,13 @@ pub fn program(
 }
 
 /// The environment. Only variables of etcd's own matter, and those must be text.
-fn variables() -> Result<Vec<(String, String)>, Refused> {
+fn variables() -> Result<Vec<(String, String)>, ConfigError> {
     let mut variables = Vec::new();
     for (name, value) in std::env::vars_os() {
         let Some(name) = name.to_str().filter(|name| name.starts_with("ETCD_")) else { continue };
         let value = value.into_string().map_err(|value| {
             let what = format!("{name}={value:?}, which is not UTF-8,");
-            Refused::Invalid(cli::not_implemented(&what))
+            ConfigError::Invalid(cli::not_implemented(&what))
         })?;
         variables.push((name.to_owned(), value));
     }
@@ -80,22 +80,22 @@ fn command_line(args: &[String]) -> Vec<String> {
 
 /// Says why a configuration cannot be run.
 //= etcd 3.7.3: server/etcdmain/etcd.go#startEtcdOrProxyV2
-fn tell_refused(args: &[String], refused: Refused) {
+fn tell_refused(args: &[String], refused: ConfigError) {
     let Ok(log) = Log::open(Level::Info, Format::Json, &["stderr".to_owned()]) else { return };
     match refused {
-        Refused::Shadowed(name) => {
+        ConfigError::Shadowed(name) => {
             let text = "conflicting environment variable is shadowed by corresponding \
                         command-line flag (either unset environment variable or disable flag))";
             log_line!(log, Fatal, text, "environment-variable" = name);
         }
-        Refused::Invalid(why) | Refused::Usage(why) => {
+        ConfigError::Invalid(why) | ConfigError::Usage(why) => {
             log_line!(log, Info, "Running: ", "args" = command_line(args));
             log_line!(log, Warn, "failed to verify flags", "error" = why.as_str());
             if why == config::UNADVERTISED {
                 log_line!(log, Warn, "advertise client URLs are not set", "error" = why);
             }
         }
-        Refused::Help => {}
+        ConfigError::Help => {}
     }
 }
 

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use api::membershippb;
-use calls::{LargeResults, Limits, Pins, Shared};
+use calls::{LargeResults, Limits, Pins, Shared, ViewSlot};
 use cli::text::show_duration;
 use env::{Disk, HashSeed, Hooks, MayBlock, SplitMix};
 use handover::Inbox;
@@ -342,7 +342,7 @@ fn shared(
     Shared {
         id,
         cluster,
-        view: Arc::clone(&queues.view),
+        view: ViewSlot::new(Arc::clone(&queues.view)),
         status: Arc::clone(&queues.status),
         notifiers: Arc::clone(&queues.notifiers),
         learner: Arc::clone(&queues.learner),

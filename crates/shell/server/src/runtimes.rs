@@ -20,7 +20,8 @@ use rpc::peers::PeerCall;
 use rpc::{Cors, Settings, serve};
 use tokio::sync::watch;
 
-use crate::host::{Doors, Hearing, ReplyInbox, Services, pump};
+use crate::hearing::Hearing;
+use crate::host::{Doors, ReplyInbox, Services, pump};
 use crate::options::Options;
 use crate::pool::Pool;
 use crate::threads::{Fatal, Queues};
@@ -143,9 +144,10 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
     let local = tokio::task::LocalSet::new();
     let Parts { shared, pool, metrics, peers, cors } = parts;
     let election = shared.limits.election;
-    let hearing = Hearing::new(shared.id, log, Arc::clone(&metrics));
+    let hearing = Hearing::new(shared.id, Arc::clone(&log), Arc::clone(&metrics));
     let member = Member::new(shared, Rc::new(hearing), number, osenv::seed());
-    let services = Rc::new(Services { calls: Calls::new(Rc::clone(&member)), metrics, cors });
+    let calls = Calls::new(Rc::clone(&member));
+    let services = Rc::new(Services { calls, metrics, cors, log });
     let settings = Rc::new(settings);
     if let Some(retention) = retention {
         local.spawn_local(compact_by_itself(Rc::clone(&member), retention));

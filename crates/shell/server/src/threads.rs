@@ -20,16 +20,17 @@ use handover::{Inbox, Notifier, Slot};
 use machine::Members;
 use member::{
     Applier, ApplierInput, ApplierOutput, CommitFailure, Committer, CommitterInput,
-    CommitterOutput, LogFailure, LogInput, LogWriter, MemberView, Node, NodeInput, NodeOutput,
-    NodeStatus, PeerChange, Reply,
+    CommitterOutput, FinishedCompaction, LogFailure, LogInput, LogWriter, MemberView, Node,
+    NodeInput, NodeOutput, NodeStatus, PeerChange, Reply,
 };
 use osenv::{Clock, RecvBlocking};
 use peer::Plane;
 use raft::StepError;
-use types::{MemberId, ReplyToken, Revision};
+use types::{MemberId, ReplyToken};
 
 use crate::host::ReplyInbox;
 
+use observe::report::DatabaseSize;
 use observe::{Reporter, Turn};
 
 /// Requests that wait for Node at once; beyond it callers are refused.
@@ -221,9 +222,9 @@ impl Queues {
     }
 
     /// Reports what a View shows that the one before did not.
-    fn report_view(&self, view: &MemberView, compacted: Option<Revision>) {
-        if let Some(revision) = compacted {
-            self.reporter.compacted(revision, view.store.backend());
+    fn report_view(&self, view: &MemberView, compacted: Option<FinishedCompaction>) {
+        if let Some(compacted) = compacted {
+            self.reporter.compacted(&compacted, size_of(view));
         }
         let before = self.view.load();
         if !Arc::ptr_eq(&before.members, &view.members) {
@@ -491,7 +492,6 @@ fn run_applier(q: &Queues, mut applier: Applier, tell_at: usize) -> Result<(), F
             q.committer.push_event(CommitterInput::Flush);
         }
         if std::mem::take(&mut out.defragment) {
-            q.reporter.defragmenting();
             q.committer.push_event(CommitterInput::Defragment);
         }
         if let Some(meta) = out.install.take() {
@@ -503,6 +503,11 @@ fn run_applier(q: &Queues, mut applier: Applier, tell_at: usize) -> Result<(), F
     q.committer.push_event(CommitterInput::Flush);
     q.committer.close();
     Ok(())
+}
+
+/// How large the database of a View is; 0 before there is one.
+fn size_of(view: &MemberView) -> DatabaseSize {
+    view.store.backend().map_or_else(DatabaseSize::default, DatabaseSize::from)
 }
 
 fn run_committer(q: &Queues, mut committer: Committer, plane: &Plane) -> Result<(), Fatal> {
@@ -518,7 +523,9 @@ fn run_committer(q: &Queues, mut committer: Committer, plane: &Plane) -> Result<
         q.log.nudge();
         let now = Clock.now();
         if inputs.iter().any(|input| matches!(input, CommitterInput::Defragment)) {
-            defragmenting = Some(now);
+            let before = size_of(&q.view.load());
+            q.reporter.defragmenting(&committer.database_path(), before);
+            defragmenting = Some((now, before));
         }
         committer.handle(&may, now, &mut inputs, &mut done).map_err(|e| commit_failed(&e))?;
         if !done.node.is_empty() {
@@ -528,11 +535,14 @@ fn run_committer(q: &Queues, mut committer: Committer, plane: &Plane) -> Result<
             if matches!(input, ApplierInput::Installed { .. }) {
                 q.reporter.snapshot_opened();
             }
-            if let ApplierInput::Defragmented(result) = &input {
-                let took = defragmenting.take().map(|began| Clock.now().since(began));
-                let size = result.as_ref().map(bolt::ReadTx::size_bytes);
-                let size = size.map_err(String::as_str);
-                q.reporter.defragmented(size, took.unwrap_or_default());
+            // Who asked for it tells why it failed.
+            if let ApplierInput::Defragmented(result) = &input
+                && let Some((began, before)) = defragmenting.take()
+                && let Ok(backend) = result
+            {
+                let took = Clock.now().since(began);
+                let path = committer.database_path();
+                q.reporter.defragmented(&path, (before, backend.into()), took);
             }
             q.applier.push_event(input);
         }

@@ -1,6 +1,6 @@
 //! The tree of commands as data, and what they print.
 
-use cli::{Command, Does, Exit, Flag, Kind, Program, Takes, Values, output, text};
+use cli::{Command, Exit, Flag, Program, Takes, ValueType, Values, output, text};
 
 use crate::restore;
 use crate::snapshot;
@@ -8,41 +8,23 @@ use crate::snapshot;
 /// What runs a command.
 pub type Run = fn(&Values) -> Result<(), Exit>;
 
-const fn leaf(
-    (name, args, about): (&'static str, &'static str, &'static str),
-    takes: Takes,
-    flags: &'static [Flag],
-    run: Run,
-) -> Command<Run> {
-    let does = Does::Runs(run);
-    Command { name, args, about, takes, flags, shared_flags: &[], commands: &[], does }
-}
-
-const fn group(
-    name: &'static str,
-    about: &'static str,
-    commands: &'static [Command<Run>],
-) -> Command<Run> {
-    let (takes, does) = (Takes::ANY, Does::Group);
-    Command { name, args: "", about, takes, flags: &[], shared_flags: &[], commands, does }
-}
-
-const fn later(name: &'static str) -> Command<Run> {
-    Command { does: Does::Later, ..group(name, "(comes later)", &[]) }
-}
-
 const DEFAULT_URL: &str = "http://localhost:2380";
 
 const RESTORE: &[Flag] = &[
-    Flag::new("data-dir", Kind::String, "", "data directory to make; <name>.etcd by default"),
-    Flag::new("wal-dir", Kind::String, "", "directory of the log, if apart"),
-    Flag::new("initial-cluster", Kind::String, "default=http://localhost:2380", "name=url,…"),
-    Flag::new("initial-cluster-token", Kind::String, "etcd-cluster", "token of the new cluster"),
-    Flag::new("initial-advertise-peer-urls", Kind::String, DEFAULT_URL, "URLs of this member"),
-    Flag::new("name", Kind::String, "default", "name of this member"),
+    Flag::new("data-dir", ValueType::String, "", "data directory to make; <name>.etcd by default"),
+    Flag::new("wal-dir", ValueType::String, "", "directory of the log, if apart"),
+    Flag::new("initial-cluster", ValueType::String, "default=http://localhost:2380", "name=url,…"),
+    Flag::new(
+        "initial-cluster-token",
+        ValueType::String,
+        "etcd-cluster",
+        "token of the new cluster",
+    ),
+    Flag::new("initial-advertise-peer-urls", ValueType::String, DEFAULT_URL, "URLs of this member"),
+    Flag::new("name", ValueType::String, "default", "name of this member"),
     Flag::switch("skip-hash-check", "take a snapshot without a hash"),
-    Flag::new("initial-memory-map-size", Kind::Uint, "10737418240", "accepted, of no effect"),
-    Flag::new("bump-revision", Kind::Uint, "0", "how far to raise the revision"),
+    Flag::new("initial-memory-map-size", ValueType::Uint, "10737418240", "accepted, of no effect"),
+    Flag::new("bump-revision", ValueType::Uint, "0", "how far to raise the revision"),
     Flag::switch("mark-compacted", "compact at the raised revision"),
 ];
 
@@ -51,34 +33,40 @@ pub static ETCDUTL: Program<Run> = Program {
     name: "etcdutl",
     about: "Offline tools of etcd.",
     flags: &[
-        Flag::new("write-out", Kind::String, "simple", "fields, json, simple or table").short('w'),
-        Flag::new("timeout", Kind::Duration, "10s", "longest wait for the database; 0: forever"),
+        Flag::new("write-out", ValueType::String, "simple", "fields, json, simple or table")
+            .short('w'),
+        Flag::new(
+            "timeout",
+            ValueType::Duration,
+            "10s",
+            "longest wait for the database; 0: forever",
+        ),
     ],
     commands: &[
-        later("completion"),
-        later("defrag"),
-        leaf(
+        Command::later("completion"),
+        Command::later("defrag"),
+        Command::leaf(
             ("hashkv", "<filename>", "Hash of the history in a database"),
             Takes::exactly(1, "accepts 1 arg(s), received 0")
                 .or_too_many_as(|args| format!("accepts 1 arg(s), received {}", args.len()))
                 .with_code(Exit::ERROR),
-            &[Flag::new("rev", Kind::Int, "0", "up to this revision")],
+            &[Flag::new("rev", ValueType::Int, "0", "up to this revision")],
             hashkv,
         ),
-        later("migrate"),
-        group("snapshot", "Snapshots", SNAPSHOT),
-        leaf(("version", "", "Prints versions"), Takes::ANY, &[], version),
+        Command::later("migrate"),
+        Command::group("snapshot", "Snapshots", SNAPSHOT),
+        Command::leaf(("version", "", "Prints versions"), Takes::ANY, &[], version),
     ],
 };
 
 const SNAPSHOT: &[Command<Run>] = &[
-    leaf(
+    Command::leaf(
         ("restore", "<filename>", "Makes a data directory"),
         Takes::exactly(1, "snapshot restore requires exactly one argument"),
         RESTORE,
         restore::restore,
     ),
-    leaf(
+    Command::leaf(
         ("status", "<filename>", "What is in a snapshot"),
         Takes::exactly(1, "snapshot status requires exactly one argument"),
         &[],

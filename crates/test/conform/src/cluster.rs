@@ -469,6 +469,14 @@ impl Cluster {
     /// # Panics
     /// If they do not in time.
     pub async fn leader(&self) -> usize {
+        self.leadership().await.0
+    }
+
+    /// As [`Cluster::leader`]: its place, and its term.
+    ///
+    /// # Panics
+    /// As there.
+    pub async fn leadership(&self) -> (usize, u64) {
         let until = Instant::now() + PATIENCE;
         loop {
             let mut seen = Vec::new();
@@ -487,7 +495,7 @@ impl Cluster {
                 }
             }
             if let Some(n) = leader.filter(|_| seen.windows(2).all(|pair| pair[0] == pair[1])) {
-                return n;
+                return (n, seen[0].1);
             }
             assert!(Instant::now() < until, "no agreement on a leader: {seen:x?}");
             tokio::time::sleep(Duration::from_millis(20)).await;

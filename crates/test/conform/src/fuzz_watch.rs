@@ -21,7 +21,7 @@ use crate::grpc::{Client, Failure, Stream};
 
 /// What a watch was told, in order, apart from when.
 #[derive(Clone, Debug, PartialEq)]
-enum Told {
+enum Observed {
     Created,
     Refused(String),
     Event(Box<Event>),
@@ -32,7 +32,7 @@ enum Told {
 #[derive(Debug)]
 struct Side {
     stream: Stream,
-    told: BTreeMap<i64, Vec<Told>>,
+    observed: BTreeMap<i64, Vec<Observed>>,
     /// Creates that were answered.
     created: usize,
 }
@@ -52,7 +52,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 impl Side {
     async fn open(client: &Client) -> Self {
         let stream = client.open(WATCH, None, false).await;
-        Self { stream, told: BTreeMap::new(), created: 0 }
+        Self { stream, observed: BTreeMap::new(), created: 0 }
     }
 
     fn send(&mut self, union: RequestUnion) {
@@ -63,28 +63,34 @@ impl Side {
     async fn take(&mut self, patience: Duration) -> bool {
         let next = self.stream.next::<WatchResponse>(patience).await;
         let Some(response) = next.expect("a watch stream goes on") else { return false };
-        let told = self.told.entry(response.watch_id).or_default();
+        let observed = self.observed.entry(response.watch_id).or_default();
         if response.created {
             self.created += 1;
             let reason = response.cancel_reason.clone();
-            told.push(if response.canceled { Told::Refused(reason) } else { Told::Created });
+            observed.push(if response.canceled {
+                Observed::Refused(reason)
+            } else {
+                Observed::Created
+            });
         } else if response.canceled {
             let (compact_revision, reason) = (response.compact_revision, response.cancel_reason);
-            told.push(Told::Cancelled { compact_revision, reason });
+            observed.push(Observed::Cancelled { compact_revision, reason });
             return true;
         }
-        told.extend(response.events.into_iter().map(|e| Told::Event(Box::new(e))));
+        observed.extend(response.events.into_iter().map(|e| Observed::Event(Box::new(e))));
         true
     }
 
     /// Takes everything up to the barrier's event at a revision, and what is there behind it.
     async fn take_to(&mut self, revision: i64) {
-        let is_barrier = |told: &Told| match told {
-            Told::Event(event) => event.kv.as_ref().is_some_and(|kv| kv.mod_revision == revision),
+        let is_barrier = |seen: &Observed| match seen {
+            Observed::Event(event) => {
+                event.kv.as_ref().is_some_and(|kv| kv.mod_revision == revision)
+            }
             _ => false,
         };
         let until = Instant::now() + PATIENCE;
-        while !self.told.get(&BARRIER).is_some_and(|told| told.iter().any(is_barrier)) {
+        while !self.observed.get(&BARRIER).is_some_and(|told| told.iter().any(is_barrier)) {
             assert!(Instant::now() < until, "the barrier's event comes");
             self.take(Duration::from_millis(100)).await;
         }
@@ -145,7 +151,8 @@ impl Watches {
         let request = WatchCreateRequest { watch_id: id, ..generator.watch() };
         let of_history = request.start_revision > 0;
         self.create(request).await;
-        let accepted = |side: &Side| side.told.get(&id).is_some_and(|t| t[0] == Told::Created);
+        let accepted =
+            |side: &Side| side.observed.get(&id).is_some_and(|t| t[0] == Observed::Created);
         assert_eq!(accepted(&self.ours), accepted(&self.theirs), "watch {id}");
         if accepted(&self.ours) {
             self.live.insert(id, of_history.then(Instant::now));
@@ -177,8 +184,9 @@ impl Watches {
         for side in [&mut self.ours, &mut self.theirs] {
             let ended = |side: &Side| {
                 // A compaction may have ended it before; the client's cancel is told apart by 0.
-                let by_client = |t: &Told| matches!(t, Told::Cancelled { compact_revision: 0, .. });
-                side.told.get(&id).is_some_and(|told| told.iter().any(by_client))
+                let by_client =
+                    |t: &Observed| matches!(t, Observed::Cancelled { compact_revision: 0, .. });
+                side.observed.get(&id).is_some_and(|told| told.iter().any(by_client))
             };
             while !ended(side) {
                 assert!(Instant::now() < until, "a cancel of watch {id} is answered");
@@ -186,10 +194,10 @@ impl Watches {
             }
         }
         if !fresh {
-            assert_eq!(self.ours.told.get(&id), self.theirs.told.get(&id), "watch {id}");
+            assert_eq!(self.ours.observed.get(&id), self.theirs.observed.get(&id), "watch {id}");
         }
-        self.ours.told.remove(&id);
-        self.theirs.told.remove(&id);
+        self.ours.observed.remove(&id);
+        self.theirs.observed.remove(&id);
     }
 
     /// To be called before a compaction: nothing is left that it could decide by chance.
@@ -223,15 +231,15 @@ impl Watches {
         tokio::join!(self.ours.take_to(ours), self.theirs.take_to(theirs));
         // History may still be on its way.
         let until = Instant::now() + PATIENCE;
-        while self.ours.told != self.theirs.told {
-            let (ours, theirs) = (&self.ours.told, &self.theirs.told);
+        while self.ours.observed != self.theirs.observed {
+            let (ours, theirs) = (&self.ours.observed, &self.theirs.observed);
             assert!(Instant::now() < until, "left ours: {ours:#?}\nright etcd's: {theirs:#?}");
             let patience = Duration::from_millis(5);
             tokio::join!(self.ours.take(patience), self.theirs.take(patience));
         }
-        self.events += self.ours.told.values().map(Vec::len).sum::<usize>();
+        self.events += self.ours.observed.values().map(Vec::len).sum::<usize>();
         for side in [&mut self.ours, &mut self.theirs] {
-            for told in side.told.values_mut() {
+            for told in side.observed.values_mut() {
                 told.clear();
             }
         }

@@ -1,7 +1,14 @@
 //! Log lines: etcd's shape, and the texts that people and tools look for.
 
-use api::etcdserverpb::{PutRequest, PutResponse};
-use conform::{Client, Kind, Server};
+use std::time::{Duration, Instant};
+
+use api::etcdserverpb::{self as pb, PutRequest, PutResponse};
+use conform::grpc::envelope;
+use conform::{Client, Cluster, Kind, Server};
+use prost::Message;
+
+/// Longest time that anything here may take.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Texts of a run from the first start to a clean stop, in order.
 const TEXTS: [&str; 12] = [
@@ -96,5 +103,143 @@ fn j8_an_apply_slower_than_the_flag_says_is_told() {
         assert_eq!((&line["level"], &line["expected-duration"]), (&"warn".into(), &"1ns".into()));
         assert!(line["took"].as_str().unwrap().ends_with('s'), "{kind:?}");
         assert_eq!(slow_applies(kind, "1h"), Some(vec![]), "{kind:?}");
+    }
+}
+
+/// What an operator's day makes a server tell, by text.
+const ORDINARY: [&str; 11] = [
+    "finished scheduled compaction",
+    "starting defragment",
+    "defragmenting",
+    "finished defragmenting directory",
+    "finished defragment",
+    "sending database snapshot to client",
+    "sending database sha256 checksum to client",
+    "successfully sent database snapshot to client",
+    "serving /health false due to an alarm",
+    "/health error",
+    "Health check error",
+];
+
+/// Versions, a compaction, a defragmentation, a snapshot, and checks of health under an alarm.
+async fn live(server: &Server) {
+    let client = Client::connect(server.port).await;
+    for n in 0..40 {
+        let (key, value) = (format!("k{}", n % 5).into(), format!("{n}").into());
+        let put = PutRequest { key, value, ..PutRequest::default() };
+        let _: PutResponse = client.call("/etcdserverpb.KV/Put", &put).await.unwrap();
+    }
+    let delete = pb::DeleteRangeRequest { key: "k0".into(), ..Default::default() };
+    let _: pb::DeleteRangeResponse =
+        client.call("/etcdserverpb.KV/DeleteRange", &delete).await.unwrap();
+    let compact = pb::CompactionRequest { revision: 42, physical: true };
+    let _: pb::CompactionResponse =
+        client.call("/etcdserverpb.KV/Compact", &compact).await.unwrap();
+    let _: pb::DefragmentResponse = client
+        .call("/etcdserverpb.Maintenance/Defragment", &pb::DefragmentRequest {})
+        .await
+        .unwrap();
+    let request = envelope(&pb::SnapshotRequest {}.encode_to_vec());
+    let mut stream = client.open("/etcdserverpb.Maintenance/Snapshot", Some(request), true).await;
+    let mut remaining = u64::MAX;
+    while let Some(part) = stream.next::<pb::SnapshotResponse>(PATIENCE).await.unwrap() {
+        remaining = part.remaining_bytes;
+    }
+    assert_eq!(remaining, 0);
+    let raise = pb::AlarmRequest { action: 1, member_id: 0x2a, alarm: 2 };
+    let _: pb::AlarmResponse =
+        client.call("/etcdserverpb.Maintenance/Alarm", &raise).await.unwrap();
+    for path in ["/health", "/readyz/data_corruption", "/livez"] {
+        let answer = server.http_get(path).unwrap();
+        assert_eq!(answer.contains("CORRUPT"), path != "/livez", "{answer}");
+    }
+}
+
+/// A line as it compares: without what depends on the file's layout, on time, or on being Go.
+fn comparable(line: &serde_json::Value) -> Vec<(String, String)> {
+    let line = line.as_object().expect("a line is an object");
+    let told = line.iter().filter(|(name, _)| !["ts", "caller", "stacktrace"].contains(&&name[..]));
+    let shown = |name: &str, value: &serde_json::Value| match value.as_str() {
+        Some(took) if name == "took" && took.ends_with('s') => "a time".to_owned(),
+        Some(path) if name == "path" && path.ends_with("member/snap/db") => "the file".to_owned(),
+        Some(size) if name == "size" || name.starts_with("current-db-size") => {
+            assert!(size.ends_with('B'), "{size}");
+            "a size".to_owned()
+        }
+        None if name == "total-bytes" || name.starts_with("current-db-size") => {
+            assert!(value.is_i64(), "{value}");
+            "a number".to_owned()
+        }
+        _ => value.to_string(),
+    };
+    told.map(|(name, value)| (name.clone(), shown(name, value))).collect()
+}
+
+#[test]
+fn an_ordinary_life_is_told_as_etcd_tells_it() {
+    let told = [Kind::Quorate, Kind::Reference].map(|kind| {
+        let mut server = Server::start(kind, &[])?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(live(&server));
+        server.stop();
+        let log = server.log();
+        let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
+        let wanted = |line: &serde_json::Value| ORDINARY.iter().any(|text| line["msg"] == **text);
+        // Checks of health before there was a leader differ by chance.
+        let early = |line: &serde_json::Value| line["msg"] != "finished scheduled compaction";
+        Some(lines.filter(wanted).skip_while(early).map(|l| comparable(&l)).collect::<Vec<_>>())
+    });
+    let [Some(ours), theirs] = told else { panic!("ours is built") };
+    let texts: Vec<&str> = ours
+        .iter()
+        .map(|line| line.iter().find(|(n, _)| n == "msg").unwrap().1.trim_matches('"'))
+        .collect();
+    assert_eq!(texts, ORDINARY);
+    if let Some(theirs) = theirs {
+        assert_eq!(ours, theirs);
+    }
+}
+
+/// What a member tells that has lost its quorum, of a read and of a check of health.
+async fn alone(kind: Kind) -> Option<Vec<Vec<(String, String)>>> {
+    let mut cluster = Cluster::start(&[kind; 3], &[])?;
+    for n in [1, 2] {
+        cluster.nodes[n].kill();
+    }
+    let read = async {
+        let range = pb::RangeRequest { key: "k".into(), ..Default::default() };
+        let answer = cluster.call::<pb::RangeResponse>(0, "/etcdserverpb.KV/Range", &range).await;
+        assert!(answer.is_err(), "nobody is there to confirm it");
+    };
+    read.await;
+    let until = Instant::now() + PATIENCE;
+    while !cluster.nodes[0].http_get("/health").is_some_and(|body| body.contains("NO LEADER")) {
+        assert!(Instant::now() < until, "{kind:?} does not notice that there is no leader");
+    }
+    let texts = [
+        "waiting for ReadIndex response took too long, retrying",
+        "serving /health false; no leader",
+    ];
+    let log = cluster.nodes[0].log();
+    let lines: Vec<serde_json::Value> =
+        log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let last = texts.map(|text| {
+        let mut line = lines.iter().rfind(|line| line["msg"] == *text).cloned();
+        if let Some(id) = line.as_mut().and_then(|line| line.get_mut("sent-request-id")) {
+            assert!(id.as_u64().is_some_and(|id| id > 0), "{kind:?}: {id}");
+            *id = 0.into();
+        }
+        comparable(&line.unwrap_or_else(|| panic!("{kind:?} does not tell {text:?}:\n{log}")))
+    });
+    Some(last.into())
+}
+
+#[test]
+fn a_member_without_a_quorum_tells_what_it_waits_for() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let [ours, theirs] = [Kind::Quorate, Kind::Reference].map(|kind| runtime.block_on(alone(kind)));
+    let ours = ours.expect("ours is built");
+    if let Some(theirs) = theirs {
+        assert_eq!(ours, theirs);
     }
 }

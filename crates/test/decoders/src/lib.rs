@@ -6,6 +6,7 @@
 //! Read next: [`disk`], [`wire`], [`peers`], [`text`].
 
 pub mod disk;
+pub mod http2_seeds;
 pub mod peers;
 pub mod text;
 pub mod wire;
@@ -39,7 +40,10 @@ pub const TARGETS: &[Target] = &[
     Target { name: "peer-text", run: peer::fuzz_text, seeds: peers::texts },
     Target { name: "request", run: wire::requests, seeds: wire::request_seeds },
     Target { name: "envelope", run: grpc::messages::fuzz, seeds: wire::envelopes },
-    Target { name: "frames", run: rpc::fuzz_frames, seeds: wire::frames },
+    Target { name: "http2-hpack", run: http2::fuzz::hpack, seeds: http2_seeds::header_blocks },
+    Target { name: "http2-frames", run: http2::fuzz::frames, seeds: http2_seeds::frames },
+    Target { name: "http2-connection", run: http2::fuzz::connection, seeds: http2_seeds::choices },
+    Target { name: "answers", run: bench::light::fuzz_answers, seeds: wire::answers },
     Target { name: "http-target", run: rpc::fuzz_targets, seeds: text::targets },
     Target { name: "metadata", run: text::metadata, seeds: text::metadata_seeds },
     Target { name: "configuration", run: text::configuration, seeds: text::configurations },

@@ -274,10 +274,24 @@ pub fn envelopes() -> Vec<Vec<u8>> {
     vec![[&plain[..], &plain[..]].concat(), zipped.to_vec(), odd]
 }
 
-/// An HTTP/2 connection's first frames.
+/// What a server answers to the calls that the load generator has begun.
 #[must_use]
-pub fn frames() -> Vec<Vec<u8>> {
-    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-    let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
-    vec![[&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings, &ping, &ping].concat()]
+pub fn answers() -> Vec<Vec<u8>> {
+    use bench::light::frame::{flag, kind, settings, window_update, write};
+    let head = b"\x88\x5f\x10application/grpc";
+    let trailers = b"\x40\x0bgrpc-status\x010\x40\x0cgrpc-message\x00";
+    let mut good = Vec::new();
+    write(&mut good, kind::HEADERS, flag::END_HEADERS, 1, head);
+    write(&mut good, kind::DATA, flag::PADDED, 1, b"\x02\0\0\0\0\x04\x0a\x02\x18\x07\0\0");
+    write(&mut good, kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, 1, trailers);
+    write(&mut good, kind::HEADERS, flag::END_STREAM, 3, b"\x88\xbf");
+    write(&mut good, kind::CONTINUATION, flag::END_HEADERS, 3, b"\xbe");
+    let mut control = Vec::new();
+    settings(&mut control, &[(1, 100), (3, 7), (4, 70_000)]);
+    write(&mut control, kind::PING, 0, 0, b"12345678");
+    window_update(&mut control, 0, 9);
+    window_update(&mut control, 5, 9);
+    write(&mut control, kind::RST_STREAM, 0, 5, &[0, 0, 0, 8]);
+    write(&mut control, kind::GOAWAY, 0, 0, &[0, 0, 0, 3, 0, 0, 0, 0]);
+    vec![good, control]
 }

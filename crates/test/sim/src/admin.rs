@@ -9,7 +9,7 @@ use env::Entropy;
 use types::MemberId;
 
 use crate::process::peer_url;
-use crate::wire::{Ask, Change, Told};
+use crate::wire::{Ask, CallResult, Change};
 use crate::world::{MS, Part, World};
 
 /// Machines that there are in all.
@@ -70,9 +70,9 @@ impl World {
     }
 
     /// How a change went.
-    pub(crate) fn admin_told(&mut self, told: &Result<Told, Status>) {
+    pub(crate) fn admin_done(&mut self, result: &Result<CallResult, Status>) {
         self.admin.busy = None;
-        self.counts.changes += u64::from(told.is_ok());
-        self.trace.event(self.now, format_args!("admin told {told:?}"));
+        self.counts.changes += u64::from(result.is_ok());
+        self.trace.event(self.now, format_args!("admin told {result:?}"));
     }
 }

@@ -8,7 +8,7 @@ use model::{Operation, Outcome, Request};
 
 use crate::clients::Busy;
 use crate::plant::Plant;
-use crate::wire::{self, Ask, Told};
+use crate::wire::{self, Ask, CallResult};
 use crate::workload::{self, Known};
 use crate::world::{MS, World};
 
@@ -52,33 +52,33 @@ impl World {
             self.trace.event(self.now, format_args!("{id} tells {line}"));
         }
         let done = std::mem::take(&mut running.gateway.done);
-        for (call, told) in done {
+        for (call, result) in done {
             let owner =
                 self.clients.iter_mut().find(|c| c.busy.is_some_and(|busy| busy.call == call));
             let Some(client) = owner else {
                 if self.admin.busy.is_some_and(|(own, _)| own == call) {
-                    self.admin_told(&told);
+                    self.admin_done(&result);
                     continue;
                 }
-                self.told.push((call, told));
+                self.results.push((call, result));
                 continue;
             };
             let no_space = api::error::ApiError::NoSpace.text();
-            let refused = told.as_ref().is_err_and(|status| status.message == no_space);
+            let refused = result.as_ref().is_err_and(|status| status.message == no_space);
             self.counts.no_space += u64::from(refused);
-            self.last_error = told.as_ref().err().cloned();
+            self.last_error = result.as_ref().err().cloned();
             let place = client.busy.take().and_then(|busy| busy.place);
             client.next_at = self.now + self.entropy.below(self.options.think_ms * MS);
-            self.trace.event(self.now, format_args!("client {} told {told:?}", client.id));
+            self.trace.event(self.now, format_args!("client {} told {result:?}", client.id));
             match place {
                 Some(place) => {
                     let op = &mut self.history.operations[place];
-                    if matches!((&op.request, &told), (Request::Compact(_), Ok(_))) {
+                    if matches!((&op.request, &result), (Request::Compact(_), Ok(_))) {
                         self.counts.compactions += 1;
                     }
-                    note(op, self.now, told, &mut self.known);
+                    note(op, self.now, result, &mut self.known);
                 }
-                None => self.counts.defragmentations += u64::from(told.is_ok()),
+                None => self.counts.defragmentations += u64::from(result.is_ok()),
             }
         }
     }
@@ -242,10 +242,10 @@ impl World {
 }
 
 /// Writes an outcome down, and what everyone learns from it.
-fn note(op: &mut Operation, now: u64, told: Result<Told, Status>, known: &mut Known) {
+fn note(op: &mut Operation, now: u64, result: Result<CallResult, Status>, known: &mut Known) {
     op.returned = Some(now);
-    op.outcome = match told {
-        Ok(Told::Kv(response)) => {
+    op.outcome = match result {
+        Ok(CallResult::Kv(response)) => {
             known.revision = known.revision.max(response.revision());
             match &op.request {
                 Request::LeaseGrant(r) => known.leases.push(r.id),

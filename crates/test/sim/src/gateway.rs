@@ -15,10 +15,10 @@ use std::time::Duration;
 use api::error::{ApiError, Status};
 use api::method::Method;
 use bytes::Bytes;
-use calls::peers::{Answered, Asked, PeerAnswer, Question, Refusal};
+use calls::peers::{Answered, Asked, PeerAnswer, PeerError, Question};
 use calls::{
     Answer, Body, Call, Caller, Calls, Encoded, Event, Finish, Host, Job, LargeResults, Limits,
-    Local, Member, Outbox, Pieces, Pins, Shared,
+    Local, Member, Outbox, Pieces, Pins, Shared, ViewSlot,
 };
 use env::{Entropy, Failpoints, Hooks, Instant, MayBlock, SplitMix, WallTime};
 use machine::Command;
@@ -30,7 +30,7 @@ use crate::options::Options;
 use crate::plant::{self, Plant};
 use crate::process::{Process, request_ids};
 use crate::streams::Stream;
-use crate::wire::{self, Ask, Told};
+use crate::wire::{self, Ask, CallResult};
 
 /// The runtime whose replies are for the world itself, not for calls.
 const WORLD: u64 = 255 << 56;
@@ -122,7 +122,7 @@ pub(crate) struct Gateway {
     /// What the world asked the automata.
     own: BTreeMap<ReplyToken, u64>,
     /// What tasks have to tell of calls.
-    told: Rc<RefCell<Vec<Response>>>,
+    answered: Rc<RefCell<Vec<Response>>>,
     jobs: Vec<Job>,
     outbox: Outbox,
     /// Questions for other members that have yet to leave.
@@ -131,7 +131,7 @@ pub(crate) struct Gateway {
     questions: Vec<(u64, ReplyToken)>,
     /// Answers for other members.
     pub(crate) answers: Rc<RefCell<Vec<ForPeer>>>,
-    pub(crate) done: Vec<(u64, Result<Told, Status>)>,
+    pub(crate) done: Vec<(u64, Result<CallResult, Status>)>,
     /// Requests that were proposed since this was last looked at.
     pub(crate) proposed: Vec<Proposed>,
     connected: Connected,
@@ -155,7 +155,7 @@ impl Gateway {
         let shared = Shared {
             id: p.id,
             cluster: ClusterId(9),
-            view: Arc::clone(&p.shared.view),
+            view: ViewSlot::new(Arc::clone(&p.shared.view)),
             status: Arc::clone(&p.shared.status),
             notifiers: Arc::clone(&p.shared.notifiers),
             learner: Arc::clone(&p.shared.learner),
@@ -188,7 +188,7 @@ impl Gateway {
             ways: BTreeMap::new(),
             later: BTreeMap::new(),
             own: BTreeMap::new(),
-            told: Rc::default(),
+            answered: Rc::default(),
             jobs: Vec::new(),
             outbox: Outbox::default(),
             asked: Vec::new(),
@@ -244,13 +244,13 @@ impl Gateway {
                 stream.send(message);
                 stream.half_close();
                 let serving = self.serve(Method::LeaseKeepAlive, &stream);
-                let told = Rc::clone(&self.told);
+                let answered = Rc::clone(&self.answered);
                 let future = Box::pin(async move {
                     let ended = serving.await;
                     let answer = stream
                         .take()
                         .ok_or_else(|| ended.err().unwrap_or_else(|| ApiError::Stopped.into()));
-                    told.borrow_mut().push((call, answer));
+                    answered.borrow_mut().push((call, answer));
                 });
                 let task = self.executor.spawn(future, Some(call));
                 self.ways.insert(call, Way::Task(task));
@@ -350,7 +350,7 @@ impl Gateway {
             }
             // Planted: nobody's hash is ever looked at.
             (Some(Plant::HashSkipped), Ok(PeerAnswer::Hash(_))) => {
-                Err(Refusal::Other("skipped".to_owned()))
+                Err(PeerError::Other("skipped".to_owned()))
             }
             (_, answer) => answer,
         };
@@ -371,7 +371,7 @@ impl Gateway {
         let late: Vec<ReplyToken> =
             self.questions.iter().filter(|(until, _)| *until <= now).map(|(_, t)| *t).collect();
         for token in late {
-            let answer = Err(Refusal::Other("no answer in time".to_owned()));
+            let answer = Err(PeerError::Other("no answer in time".to_owned()));
             self.answered(now, p, token, answer);
         }
     }
@@ -385,8 +385,8 @@ impl Gateway {
         self.set_clock(now, p);
         let call = self.executor.turn(entropy);
         self.hand_out(p, call);
-        let told = std::mem::take(&mut *self.told.borrow_mut());
-        for (call, answer) in told {
+        let answered = std::mem::take(&mut *self.answered.borrow_mut());
+        for (call, answer) in answered {
             self.end(call, answer);
         }
     }
@@ -435,10 +435,10 @@ impl Gateway {
                 self.later.insert(token, (call, finish));
             }
             Ok(Answer::Waits(waiting)) => {
-                let told = Rc::clone(&self.told);
+                let answered = Rc::clone(&self.answered);
                 let future = Box::pin(async move {
                     let answer = whole(waiting).await;
-                    told.borrow_mut().push((call, answer));
+                    answered.borrow_mut().push((call, answer));
                 });
                 let task = self.executor.spawn(future, Some(call));
                 self.ways.insert(call, Way::Task(task));

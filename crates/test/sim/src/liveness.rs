@@ -10,7 +10,7 @@ use crate::checks;
 use crate::clients::{Busy, Client, Watcher};
 use crate::plant;
 use crate::process::Process;
-use crate::wire::{Ask, Told};
+use crate::wire::{Ask, CallResult};
 use crate::workload;
 use crate::world::{MS, Running, World};
 use types::MemberId;
@@ -84,7 +84,7 @@ fn divergence_is_found(world: &mut World) -> Result<(), String> {
     // What its backend holds is not written anew by the log, nor compacted.
     let (call, _) = world.call(follower, LAST, Ask::Defragment);
     world.collect(follower);
-    until(world, "the backend is complete", |w| w.told.iter().any(|(told, _)| *told == call))?;
+    until(world, "the backend is complete", |w| w.results.iter().any(|(done, _)| *done == call))?;
     world.checks.diverged = true;
     world.end(follower, false);
     if !plant::change_a_value(&world.members[follower].disk) {
@@ -154,23 +154,35 @@ fn equal(world: &mut World) -> Result<(), String> {
 }
 
 /// Steps until something holds.
-fn until(
+fn until(world: &mut World, what: &str, holds: impl FnMut(&World) -> bool) -> Result<(), String> {
+    until_reached(world, what, |_| 0, holds)
+}
+
+/// Steps until something holds. Patience begins anew whenever `reached` is another number: what has
+/// a long way to go may go it.
+fn until_reached(
     world: &mut World,
     what: &str,
+    reached: impl Fn(&World) -> i64,
     mut holds: impl FnMut(&World) -> bool,
 ) -> Result<(), String> {
-    let (deadline, last) = (world.now + PATIENCE, world.counts.steps + MAX_STEPS);
+    let limits = |world: &World| (world.now + PATIENCE, world.counts.steps + MAX_STEPS);
+    let (mut at, (mut deadline, mut last)) = (reached(world), limits(world));
     while !holds(world) {
         if world.now > deadline || world.counts.steps > last {
             return Err(format!("no progress after healing: waited in vain until {what}"));
         }
         world.step()?;
+        let now_at = reached(world);
+        if now_at != at {
+            (at, (deadline, last)) = (now_at, limits(world));
+        }
     }
     Ok(())
 }
 
 /// Asks and waits for the answer.
-fn ask(world: &mut World, ask: Ask) -> Result<Result<Told, Status>, String> {
+fn ask(world: &mut World, ask: Ask) -> Result<Result<CallResult, Status>, String> {
     let what = format!("{ask:?} is answered");
     let member = match (&ask, world.some_server()) {
         // Only the leader counts their time.
@@ -190,16 +202,16 @@ fn ask(world: &mut World, ask: Ask) -> Result<Result<Told, Status>, String> {
         world.collect(member);
         until(world, &what, |w| w.clients.last().is_some_and(|c| c.busy.is_none()))?;
         world.clients.pop();
-        let told = match &world.history.operations[place].outcome {
-            Outcome::Answered(response) => Ok(Told::Kv(response.clone())),
+        let result = match &world.history.operations[place].outcome {
+            Outcome::Answered(response) => Ok(CallResult::Kv(response.clone())),
             Outcome::Refused(status) => Err(status.clone()),
             Outcome::Unknown => Err(world.last_error.take().unwrap_or(ApiError::Stopped.into())),
         };
-        return Ok(told);
+        return Ok(result);
     }
-    until(world, &what, |w| w.told.iter().any(|(number, _)| *number == call))?;
-    let at = world.told.iter().position(|(number, _)| *number == call);
-    Ok(world.told.swap_remove(at.expect("waited for")).1)
+    until(world, &what, |w| w.results.iter().any(|(number, _)| *number == call))?;
+    let at = world.results.iter().position(|(number, _)| *number == call);
+    Ok(world.results.swap_remove(at.expect("waited for")).1)
 }
 
 /// A write must succeed, unless there is no space for it.
@@ -218,7 +230,7 @@ fn write(world: &mut World) -> Result<(), String> {
 fn until_no_lease(world: &mut World) -> Result<(), String> {
     let deadline = world.now + PATIENCE;
     loop {
-        let Ok(Told::Leases(leases)) = ask(world, Ask::Leases)? else {
+        let Ok(CallResult::Leases(leases)) = ask(world, Ask::Leases)? else {
             return Err("leases are not listed".to_owned());
         };
         if leases.is_empty() {
@@ -243,8 +255,10 @@ fn settle_watches(world: &mut World) -> Result<(), String> {
     let newest = upto(world);
     let begins_later =
         |w: &Watcher| w.lanes.iter().any(|lane| lane.started().is_some_and(|at| at > newest));
+    // A client that takes a hundred bytes at a time needs minutes for what it has missed.
+    let reached = |w: &World| w.watchers.iter().flat_map(|w| &w.lanes).map(|lane| lane.next).sum();
     // By an event or by progress, which clients ask for all the time now.
-    until(world, "every watch has been given everything", |w| {
+    until_reached(world, "every watch has been given everything", reached, |w| {
         w.watchers.iter().all(|w| {
             let all = w.lanes.iter().all(|lane| lane.id.is_some() && lane.next > revision);
             w.stream.is_some() && (all || begins_later(w))
@@ -261,9 +275,9 @@ fn settle_watches(world: &mut World) -> Result<(), String> {
 
 /// Reads everything, and its hash.
 fn read(world: &mut World) -> Result<(), String> {
-    let told = ask(world, Ask::Kv(Request::Range(workload::everything())))?;
-    let told = told.map_err(|e| format!("a read after healing: {e}"))?;
-    let Told::Kv(response @ Response::Range(_)) = told else {
+    let result = ask(world, Ask::Kv(Request::Range(workload::everything())))?;
+    let result = result.map_err(|e| format!("a read after healing: {e}"))?;
+    let CallResult::Kv(response @ Response::Range(_)) = result else {
         return Err("a read is not answered by one".to_owned());
     };
     // Another member may be asked for it.

@@ -45,7 +45,7 @@ pub(crate) enum Change {
 
 /// What came of it.
 #[derive(Clone, Debug)]
-pub(crate) enum Told {
+pub(crate) enum CallResult {
     Kv(Response),
     Done,
     Leases(Vec<LeaseId>),
@@ -110,16 +110,18 @@ fn decoded<M: Message + Default>(bytes: &[u8]) -> M {
 }
 
 /// What a client reads in a response.
-pub(crate) fn decode(ask: &Ask, bytes: &[u8]) -> Told {
+pub(crate) fn decode(ask: &Ask, bytes: &[u8]) -> CallResult {
     let request = match ask {
         Ask::Kv(request) => request,
         Ask::Leases => {
             let response: LeaseLeasesResponse = decoded(bytes);
-            return Told::Leases(response.leases.iter().map(|lease| LeaseId(lease.id)).collect());
+            return CallResult::Leases(
+                response.leases.iter().map(|lease| LeaseId(lease.id)).collect(),
+            );
         }
-        _ => return Told::Done,
+        _ => return CallResult::Done,
     };
-    Told::Kv(match request {
+    CallResult::Kv(match request {
         Request::Range(_) => Response::Range(decoded(bytes)),
         Request::Put(_) => Response::Put(decoded(bytes)),
         Request::DeleteRange(_) => Response::DeleteRange(decoded(bytes)),

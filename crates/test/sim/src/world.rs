@@ -29,7 +29,7 @@ use crate::probes::Probes;
 use crate::process::{Automaton, Process};
 use crate::trace::Trace;
 use crate::transfers::Transfer;
-use crate::wire::Told;
+use crate::wire::CallResult;
 use crate::workload::{self, Known};
 
 /// Milliseconds between looks at who is connected.
@@ -157,8 +157,8 @@ pub(crate) struct World {
     /// Whether things go wrong.
     pub(crate) chaos: bool,
     pub(crate) plant: Option<Plant>,
-    /// What was told to calls that are not of the model, by call number.
-    pub(crate) told: Vec<(u64, Result<Told, Status>)>,
+    /// The results of calls that are not of the model, by call number.
+    pub(crate) results: Vec<(u64, Result<CallResult, Status>)>,
     pub(crate) network: Network,
     pub(crate) transfers: Vec<Transfer>,
     pub(crate) admin: Admin,
@@ -203,7 +203,10 @@ enum Act {
 impl World {
     pub(crate) fn new(seed: u64, shape: Shape, plant: Option<Plant>, trace: Trace) -> Self {
         let mut entropy = SplitMix::new(seed);
-        let options = Options::draw(&mut entropy, shape);
+        let mut options = Options::draw(&mut entropy, shape);
+        if plant.is_some_and(Plant::leaves_hashes_alone) {
+            (options.corrupt_check_ms, options.compact_check_ms) = (None, None);
+        }
         let mut trace = trace;
         trace.event(0, format_args!("seed {seed} {options:?}"));
         let clients =
@@ -235,7 +238,7 @@ impl World {
             counts: Counts::default(),
             chaos: true,
             plant,
-            told: Vec::new(),
+            results: Vec::new(),
             network: Network::new(weather),
             transfers: Vec::new(),
             admin: Admin { next_at: next_change, busy: None },

@@ -22,7 +22,7 @@ use env::buggify;
 use member::MemberView;
 use watch::{CatchUp, ReadJob, Step, StreamId, WatchHub};
 
-use crate::caller::Caller;
+use crate::caller::{Allowed, Caller};
 use crate::host::Measure;
 use crate::member::Member;
 use crate::stream::{self, Source};
@@ -40,7 +40,7 @@ const POOL_RETRY: Duration = Duration::from_millis(10);
 /// The watch streams of one runtime.
 pub(crate) struct Watches {
     member: Rc<Member>,
-    hub: RefCell<WatchHub>,
+    hub: RefCell<WatchHub<Allowed>>,
     /// By stream.
     outs: RefCell<Vec<Option<Rc<Out>>>>,
     driver: RefCell<Option<Waker>>,
@@ -53,7 +53,7 @@ pub(crate) struct Watches {
 
 impl Watches {
     pub(crate) fn new(member: Rc<Member>) -> Rc<Self> {
-        let hub = WatchHub::new(member.view().store.revision(), member.hash_seed());
+        let hub = WatchHub::new(member.view().revision(), member.hash_seed());
         Rc::new(Self {
             member,
             hub: RefCell::new(hub),
@@ -77,6 +77,12 @@ impl Watches {
             self.member.spawn(Rc::clone(&self).drive());
         }
         session::Session::open(&self, caller, sink).run(requests).await
+    }
+
+    /// The newest View, for watches that were allowed when they were created: the hub takes no
+    /// other.
+    fn view(&self) -> Arc<MemberView> {
+        self.member.view().open(Allowed::BY_ITSELF)
     }
 
     /// What one turn is worth.
@@ -115,7 +121,7 @@ impl Watches {
     async fn drive(self: Rc<Self>) {
         loop {
             poll_fn(|cx| self.poll_news(cx)).await;
-            let more = self.turn(&self.member.view());
+            let more = self.turn(&self.view());
             self.show();
             if more {
                 self.kicked.set(true);
@@ -140,7 +146,7 @@ impl Watches {
             return Poll::Pending;
         }
         self.member.notifier().arm(cx.waker());
-        if self.member.view().store.revision() > hub.revision() {
+        if self.member.view().revision() > hub.revision() {
             return Poll::Ready(());
         }
         Poll::Pending
@@ -172,7 +178,7 @@ impl Watches {
         let result = self.member.run(move |may| job.run(may, &view.store)).await;
         match result {
             Ok(Ok(chunk)) => {
-                let view = self.member.view();
+                let view = self.view();
                 let mut hub = self.hub.borrow_mut();
                 hub.finish(chunk, &view.store, &mut self.delivery());
             }

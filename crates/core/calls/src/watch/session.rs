@@ -19,7 +19,7 @@ use watch::{Create, Filter, Flow, Resumed, StreamId};
 
 use super::Watches;
 use super::out::Out;
-use crate::caller::{Allowed, Caller, Wish, authorize};
+use crate::caller::{Caller, Wish, authorize};
 use crate::decode::decode_in_stream;
 use crate::host::Measure;
 use crate::stream::{self, Source, context_canceled};
@@ -133,7 +133,7 @@ impl Session {
     /// Brings the stream to where the hub is, or until it is full again.
     async fn resume(&self) {
         loop {
-            let view = self.watches.member.view();
+            let view = self.watches.view();
             let resumed = {
                 let mut hub = self.watches.hub.borrow_mut();
                 let budget = self.watches.turn_budget();
@@ -173,18 +173,18 @@ impl Session {
 
     fn create(&mut self, request: WatchCreateRequest) {
         let view = self.watches.member.view();
-        let revision = view.store.revision();
+        let revision = view.revision();
         let notify = request.progress_notify;
-        let allowed: Result<Allowed, Status> =
-            authorize(Method::Watch.row(), &self.caller, &view, Wish::Watch(&request));
-        let created = if let Err(refused) = allowed {
-            Err(refused.to_string())
-        } else if request.start_revision < 0 {
-            Err(ApiError::Compacted.text().to_owned())
-        } else {
-            let create = translate(request);
-            let mut hub = self.watches.hub.borrow_mut();
-            hub.create(self.id, create, revision).map_err(|refused| refused.to_string())
+        let wish = Wish::Watch(&request);
+        let created = match authorize(Method::Watch.row(), &self.caller, &view, wish) {
+            Err(refused) => Err(refused.to_string()),
+            Ok(_) if request.start_revision < 0 => Err(ApiError::Compacted.text().to_owned()),
+            Ok(allowed) => {
+                let create = translate(request);
+                let mut hub = self.watches.hub.borrow_mut();
+                hub.create(self.id, create, revision, allowed)
+                    .map_err(|refused| refused.to_string())
+            }
         };
         match created {
             Ok(id) => {
@@ -221,7 +221,7 @@ impl Session {
 
     /// Answers a request.
     fn respond(&self, response: WatchResponse) {
-        let revision: Revision = self.watches.member.view().store.revision();
+        let revision: Revision = self.watches.member.view().revision();
         let header = Some(self.watches.member.header(revision));
         if self.out.respond(&WatchResponse { header, ..response }) == Flow::Full {
             self.watches.hub.borrow_mut().stall(self.id);

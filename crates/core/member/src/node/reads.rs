@@ -153,6 +153,8 @@ impl Node {
         let retry = Duration::from_millis(READ_INDEX_RETRY_MS);
         for round in self.reads.rounds.iter_mut().filter(|round| round.asked + retry <= now) {
             round.asked = now;
+            self.status.reads_retried += 1;
+            self.status.retried_read = round.context;
             sometimes!(self.hooks, probes::READ_ASKED_AGAIN);
             self.raft.read_index(round.context);
         }

@@ -1,19 +1,18 @@
 //! A member whose automata take turns as a test says.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::error::ApiError;
 use api::etcdserverpb::{InternalRaftRequest, PutRequest, RequestHeader};
-use api::membershippb;
 use env::mem::MemDisk;
-use env::{Disk, HashSeed, Hooks, Instant, MayBlock, SplitMix};
-use machine::{ApplyConfig, Member, Outcome};
+use env::{Disk, Instant, MayBlock, SplitMix};
+use machine::{Member, Outcome};
 use member::{
-    Applier, ApplierInput, ApplierOutput, CommitPolicy, Committer, CommitterInput, CommitterOutput,
-    LogInput, LogWriter, MemberLimits, MemberView, Node, NodeConfig, NodeInput, NodeOutput,
-    NodeStatus, Parts, Proposal, Reply, StartConfig, start,
+    Applier, ApplierInput, ApplierOutput, Committer, CommitterInput, CommitterOutput, LogInput,
+    LogWriter, MemberView, Node, NodeInput, NodeOutput, NodeStatus, Parts, Proposal, Reply,
+    StartConfig, start,
 };
 use prost::Message;
 use types::{ClusterId, MemberId, ReplyToken, RequestId};
@@ -21,48 +20,17 @@ use types::{ClusterId, MemberId, ReplyToken, RequestId};
 pub const ID: MemberId = MemberId(7);
 
 pub fn config() -> StartConfig {
-    let attributes = membershippb::Attributes {
-        name: "m".to_owned(),
+    let founder = Member {
+        id: ID.0,
+        peer_urls: Some(vec!["http://localhost:2380".to_owned()]),
         client_urls: vec!["http://localhost:2379".to_owned()],
+        name: "m".to_owned(),
+        ..Member::default()
     };
-    StartConfig {
-        snap_dir: PathBuf::from("/d/member/snap"),
-        wal_dir: PathBuf::from("/d/member/wal"),
-        member: ID,
-        cluster: ClusterId(9),
-        founders: vec![Member {
-            id: ID.0,
-            peer_urls: Some(vec!["http://localhost:2380".to_owned()]),
-            name: "m".to_owned(),
-            ..Member::default()
-        }],
-        node: NodeConfig {
-            id: ID,
-            tick: Duration::from_millis(100),
-            election: Duration::from_secs(1),
-            snapshot_count: 50,
-            catchup_entries: 20,
-            attributes,
-            cluster_version: "3.7.0".to_owned(),
-            lease_checkpoints: false,
-            first_request_id: RequestId(1 << 40),
-        },
-        apply: ApplyConfig {
-            id: ID,
-            min_lease_ttl: 2,
-            max_learners: 1,
-            quota_bytes: None,
-            persist_checkpoints: false,
-            hash_seed: HashSeed::draw(&mut SplitMix::new(1)),
-        },
-        commit: CommitPolicy { interval: Duration::from_millis(100), operations: 10_000 },
-        limits: MemberLimits::default(),
-        election_ticks: 10,
-        pre_vote: true,
-        unsafe_no_fsync: false,
-        force_new_cluster: false,
-        hooks: Hooks::default(),
-    }
+    let mut config = StartConfig::founding(Path::new("/d/member"), founder, ClusterId(9));
+    (config.node.snapshot_count, config.node.catchup_entries) = (50, 20);
+    config.node.first_request_id = RequestId(1 << 40);
+    config
 }
 
 /// The automata of a member, and what is under way between them.

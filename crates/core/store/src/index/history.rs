@@ -161,16 +161,18 @@ impl History {
         at as u32
     }
 
-    /// Jump pointer and depth of a new entry: if the two jumps before it span equal distances,
-    /// they merge into one.
+    /// Jump pointer and depth of a new entry. Where two jumps before it span equal distances they
+    /// merge into one, and the depth alone tells that: of the entries that the pointers lead to, at
+    /// most one is loaded, for each is a cache miss.
     fn jump_for(&self, record: &Record) -> (u32, u32) {
         let Some(older) = self.before(record) else { return (0, 0) };
         let depth = older.depth.saturating_add(1);
-        let merged = self.jump(&older).and_then(|first| {
-            let second = self.jump(&first)?;
-            let equal = older.depth - first.depth == first.depth - second.depth;
-            equal.then_some(second.at as u32)
-        });
+        let merged = || {
+            let first = self.entry(self.resolve(older.at, older.jump)?);
+            let second = self.resolve(first.at, first.jump).filter(|_| first.depth > 0)?;
+            Some(second as u32)
+        };
+        let merged = if jump_distance(depth) > 1 { merged() } else { None };
         (merged.unwrap_or(older.at as u32), depth)
     }
 
@@ -182,6 +184,45 @@ impl History {
             Arc::make_mut(&mut self.chunks).drain(..passed);
             self.first_chunk += passed as u64;
         }
+    }
+}
+
+/// How many entries the jump pointer of an entry at this depth skips: the smallest summand when the
+/// depth is written as a sum of the greatest possible numbers 2^k - 1.
+fn jump_distance(depth: u32) -> u32 {
+    let (mut left, mut distance) = (depth, 0);
+    while left > 0 {
+        // The greatest 2^k - 1 that is not above it.
+        distance = ((1_u64 << (u64::from(left) + 1).ilog2()) - 1) as u32;
+        left -= distance;
+    }
+    distance
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_depth_alone_tells_how_far_an_entry_jumps() {
+        // Myers: if the two jumps before an entry span equal distances, they merge.
+        let mut targets = vec![None];
+        for depth in 1..10_000_usize {
+            let before = depth - 1;
+            let merged = targets[before].and_then(|first: usize| {
+                let second = targets[first]?;
+                (before - first == first - second).then_some(second)
+            });
+            targets.push(Some(merged.unwrap_or(before)));
+        }
+        for (depth, target) in targets.iter().enumerate().skip(1) {
+            let distance = jump_distance(depth as u32) as usize;
+            assert_eq!(Some(depth - distance), *target, "depth {depth}");
+        }
+        assert_eq!(
+            (jump_distance(u32::MAX), jump_distance(u32::MAX - 1)),
+            (u32::MAX, (1 << 31) - 1)
+        );
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use peer::{Answer, Config, Event, Member, Plane, Refused};
+use peer::{Answer, Config, Event, Member, Plane, ReceiveError};
 use raft::Message;
 use types::{ClusterId, MemberId};
 
@@ -20,7 +20,7 @@ pub const LONG: Duration = Duration::from_secs(20);
 
 /// What a member was told.
 #[derive(Default)]
-pub struct Told {
+pub struct Recorded {
     pub received: Vec<Message>,
     pub unreachable: Vec<u64>,
     pub snapshots: Vec<(u64, bool)>,
@@ -42,58 +42,58 @@ pub struct Told {
 /// A member that only records.
 #[derive(Default)]
 pub struct Recorder {
-    told: Mutex<Told>,
+    recorded: Mutex<Recorded>,
     changed: Condvar,
 }
 
 impl Recorder {
-    pub fn with<R>(&self, work: impl FnOnce(&mut Told) -> R) -> R {
-        let result = work(&mut self.told.lock().unwrap());
+    pub fn with<R>(&self, work: impl FnOnce(&mut Recorded) -> R) -> R {
+        let result = work(&mut self.recorded.lock().unwrap());
         self.changed.notify_all();
         result
     }
 
     /// Waits until `condition` holds; `what` is for the message if it does not.
-    pub fn wait(&self, what: &str, condition: impl Fn(&Told) -> bool) {
+    pub fn wait(&self, what: &str, condition: impl Fn(&Recorded) -> bool) {
         let until = Instant::now() + LONG;
-        let mut told = self.told.lock().unwrap();
-        while !condition(&told) {
+        let mut recorded = self.recorded.lock().unwrap();
+        while !condition(&recorded) {
             let left = until.saturating_duration_since(Instant::now());
             assert!(
                 !left.is_zero(),
                 "waited for {what}; {} received, removed {}, snapshots {:?}, events {:#?}",
-                told.received.len(),
-                told.removed,
-                told.snapshots,
-                told.events
+                recorded.received.len(),
+                recorded.removed,
+                recorded.snapshots,
+                recorded.events
             );
-            told = self.changed.wait_timeout(told, left).unwrap().0;
+            recorded = self.changed.wait_timeout(recorded, left).unwrap().0;
         }
     }
 
     pub fn wait_event(&self, part: &str, times: usize) {
-        self.wait(&format!("{times}× {part}"), |told| {
-            told.events.iter().filter(|event| event.contains(part)).count() >= times
+        self.wait(&format!("{times}× {part}"), |recorded| {
+            recorded.events.iter().filter(|event| event.contains(part)).count() >= times
         });
     }
 }
 
 impl Member for Recorder {
     fn ended(&self, peer: MemberId) {
-        self.with(|told| told.ended.push(peer.0));
+        self.with(|recorded| recorded.ended.push(peer.0));
     }
 
-    fn receive(&self, message: Message) -> Result<(), Refused> {
-        self.with(|told| {
-            if std::mem::take(&mut told.panic) {
+    fn receive(&self, message: Message) -> Result<(), ReceiveError> {
+        self.with(|recorded| {
+            if std::mem::take(&mut recorded.panic) {
                 return Err(());
             }
-            if told.full {
-                return Ok(Err(Refused::Full));
+            if recorded.full {
+                return Ok(Err(ReceiveError::Full));
             }
-            told.count += 1;
-            if !told.quiet {
-                told.received.push(message);
+            recorded.count += 1;
+            if !recorded.quiet {
+                recorded.received.push(message);
             }
             Ok(Ok(()))
         })
@@ -101,15 +101,15 @@ impl Member for Recorder {
     }
 
     fn unreachable(&self, peer: MemberId) {
-        self.with(|told| told.unreachable.push(peer.0));
+        self.with(|recorded| recorded.unreachable.push(peer.0));
     }
 
     fn snapshot_sent(&self, peer: MemberId, arrived: bool) {
-        self.with(|told| told.snapshots.push((peer.0, arrived)));
+        self.with(|recorded| recorded.snapshots.push((peer.0, arrived)));
     }
 
     fn removed(&self) {
-        self.with(|told| told.removed += 1);
+        self.with(|recorded| recorded.removed += 1);
     }
 
     fn check_snapshot(&self, _: &std::path::Path, _: types::Index) -> Result<(), String> {
@@ -117,7 +117,7 @@ impl Member for Recorder {
     }
 
     fn is_removed(&self, id: MemberId) -> bool {
-        self.told.lock().unwrap().gone.contains(&id.0)
+        self.recorded.lock().unwrap().gone.contains(&id.0)
     }
 
     fn other(&self, request: http::Request<Bytes>) -> Answer {
@@ -126,12 +126,12 @@ impl Member for Recorder {
     }
 
     fn fatal(&self, why: &str) {
-        self.with(|told| told.fatal.push(why.to_owned()));
+        self.with(|recorded| recorded.fatal.push(why.to_owned()));
     }
 
     fn event(&self, event: Event<'_>) {
         if !matches!(event, Event::Sent(..) | Event::Received(..)) {
-            self.with(|told| told.events.push(format!("{event:?}")));
+            self.with(|recorded| recorded.events.push(format!("{event:?}")));
         }
     }
 }
@@ -190,10 +190,10 @@ impl Ours {
         for side in ["Reader", "Writer"] {
             for channel in ["Appends", "Messages"] {
                 let pattern = format!("{channel}, {side})");
-                self.member.wait(&pattern, |told| {
+                self.member.wait(&pattern, |recorded| {
                     let open =
                         |e: &&String| e.starts_with("StreamEstablished") && e.ends_with(&pattern);
-                    told.events.iter().filter(open).count() >= times
+                    recorded.events.iter().filter(open).count() >= times
                 });
             }
         }
@@ -224,8 +224,8 @@ pub fn send_back(ours: &Ours, go: &mut Go, sent: Vec<Message>) {
     for message in &sent {
         go.send(std::slice::from_ref(message));
     }
-    ours.member.wait("all messages", |told| told.received.len() == sent.len());
-    let received = ours.member.with(|told| std::mem::take(&mut told.received));
+    ours.member.wait("all messages", |recorded| recorded.received.len() == sent.len());
+    let received = ours.member.with(|recorded| std::mem::take(&mut recorded.received));
     assert!(received == sent, "messages from Go came differently");
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::source::{Given, Origin, Refused};
+use super::source::{ConfigError, Given, Origin};
 use super::table::flags;
 use super::value::FileError;
 
@@ -10,28 +10,28 @@ use super::value::FileError;
 /// JSON decoder does it.
 ///
 /// # Errors
-/// [`Refused::Invalid`].
-pub fn read(text: &str) -> Result<Given, Refused> {
+/// [`ConfigError::Invalid`].
+pub fn read(text: &str) -> Result<Given, ConfigError> {
     let document = super::yaml::read(text)
-        .map_err(|e| Refused::Invalid(format!("error converting YAML to JSON: yaml: {e}")))?;
+        .map_err(|e| ConfigError::Invalid(format!("error converting YAML to JSON: yaml: {e}")))?;
     let mut given = Given::nothing(Origin::File)?;
     if document.is_null() {
         return Ok(given);
     }
     if !document.is_object() {
-        return Err(Refused::Invalid("the configuration file is not a map".to_owned()));
+        return Err(ConfigError::Invalid("the configuration file is not a map".to_owned()));
     }
     for flag in flags() {
         let Some(path) = flag.path() else { continue };
         let Some(value) = lookup(&document, path)? else { continue };
         let set = flag.place.set_from_file(&mut given.configuration, value);
-        set.map_err(|e| Refused::Invalid(file_error(path, value, e)))?;
+        set.map_err(|e| ConfigError::Invalid(file_error(path, value, e)))?;
         given.texts.insert(flag.name, shown(value));
     }
     Ok(given)
 }
 
-fn lookup<'d>(document: &'d Value, path: &str) -> Result<Option<&'d Value>, Refused> {
+fn lookup<'d>(document: &'d Value, path: &str) -> Result<Option<&'d Value>, ConfigError> {
     let mut value = document;
     for key in path.split('.') {
         let Value::Object(map) = value else {
@@ -39,7 +39,7 @@ fn lookup<'d>(document: &'d Value, path: &str) -> Result<Option<&'d Value>, Refu
                 return Ok(None);
             }
             let section = path.split('.').next().unwrap_or(path);
-            return Err(Refused::Invalid(format!("invalid {section}")));
+            return Err(ConfigError::Invalid(format!("invalid {section}")));
         };
         let exact = map.get(key);
         let found =
@@ -176,9 +176,9 @@ mod tests {
         ] {
             let refused = read(line).unwrap_err();
             let start = "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal";
-            assert_eq!(refused, Refused::Invalid(format!("{start} {why}")), "{line}");
+            assert_eq!(refused, ConfigError::Invalid(format!("{start} {why}")), "{line}");
         }
         let bare = read("feature-gates: A").unwrap_err();
-        assert_eq!(bare, Refused::Invalid("missing bool value for A".to_owned()));
+        assert_eq!(bare, ConfigError::Invalid("missing bool value for A".to_owned()));
     }
 }

@@ -26,7 +26,7 @@ use observe::logging::{Format, Level};
 
 pub use check::UNADVERTISED;
 pub use help::help;
-pub use source::{Given, Notice, Refused};
+pub use source::{ConfigError, Given, Notice};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -58,21 +58,23 @@ pub struct Configured {
 /// the file that either names; with a file, everything else is ignored.
 ///
 /// # Errors
-/// [`Refused`].
+/// [`ConfigError`].
 pub fn configure(
     args: &[String],
     variables: impl Iterator<Item = (String, String)>,
-) -> Result<Request, Refused> {
+) -> Result<Request, ConfigError> {
     let given = source::command_line(args)?;
     if given.configuration.version {
         return Ok(Request::Version);
     }
     let given = complete(given, variables.collect())?;
-    checked(given).map(|configured| Request::Run(Box::new(configured))).map_err(Refused::Invalid)
+    checked(given)
+        .map(|configured| Request::Run(Box::new(configured)))
+        .map_err(ConfigError::Invalid)
 }
 
 /// Adds the environment, or reads the file instead.
-fn complete(mut given: Given, variables: Vec<(String, String)>) -> Result<Given, Refused> {
+fn complete(mut given: Given, variables: Vec<(String, String)>) -> Result<Given, ConfigError> {
     let named = variables.iter().find(|(name, _)| name == "ETCD_CONFIG_FILE");
     let path = match given.configuration.config_file.as_str() {
         "" => named.map(|(_, path)| path.clone()).filter(|path| !path.is_empty()),
@@ -83,7 +85,7 @@ fn complete(mut given: Given, variables: Vec<(String, String)>) -> Result<Given,
         return Ok(given);
     };
     let text = std::fs::read_to_string(&path)
-        .map_err(|e| Refused::Invalid(format!("open {path}: {}", osenv::error_text(&e))))?;
+        .map_err(|e| ConfigError::Invalid(format!("open {path}: {}", osenv::error_text(&e))))?;
     let mut notices = given.notices;
     notices.push(Notice {
         level: Level::Info,
@@ -123,7 +125,7 @@ mod tests {
     use super::words::{ClusterState, Quota};
     use super::*;
 
-    fn run(args: &[&str]) -> Result<Options, Refused> {
+    fn run(args: &[&str]) -> Result<Options, ConfigError> {
         let args: Vec<String> = args.iter().map(|&a| a.to_owned()).collect();
         match configure(&args, std::iter::empty())? {
             Request::Run(configured) => Ok(configured.options),
@@ -133,7 +135,7 @@ mod tests {
 
     fn refusal(args: &[&str]) -> String {
         match run(args) {
-            Err(Refused::Invalid(text)) => text,
+            Err(ConfigError::Invalid(text)) => text,
             other => panic!("{other:?}"),
         }
     }
@@ -242,8 +244,8 @@ mod tests {
         assert_eq!(run(&["--cors=http://a.example:80"]).unwrap().cors, one);
         let text = "invalid value \"nowhere\" for flag -cors: URL scheme must be http, https, unix, \
                     or unixs: nowhere";
-        assert_eq!(run(&["--cors=nowhere"]).unwrap_err(), Refused::Usage(text.to_owned()));
-        assert!(matches!(run(&["--cors="]), Err(Refused::Usage(_))));
+        assert_eq!(run(&["--cors=nowhere"]).unwrap_err(), ConfigError::Usage(text.to_owned()));
+        assert!(matches!(run(&["--cors="]), Err(ConfigError::Usage(_))));
         assert_eq!(file::read("cors: ''").unwrap().configuration.listeners.cors, Cors::Any);
     }
 

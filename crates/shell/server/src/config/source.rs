@@ -56,7 +56,7 @@ impl Notice {
 
 /// Why the command line, environment or file cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum ConfigError {
     /// The command line is wrong: text, then usage; exit code 2.
     Usage(String),
     /// `--help`: exit code 0.
@@ -71,9 +71,9 @@ impl Given {
     /// Nothing is set.
     ///
     /// # Errors
-    /// [`Refused::Invalid`]: the table contradicts itself.
-    pub fn nothing(origin: Origin) -> Result<Self, Refused> {
-        let configuration = Configuration::defaults().map_err(Refused::Invalid)?;
+    /// [`ConfigError::Invalid`]: the table contradicts itself.
+    pub fn nothing(origin: Origin) -> Result<Self, ConfigError> {
+        let configuration = Configuration::defaults().map_err(ConfigError::Invalid)?;
         Ok(Self { configuration, texts: BTreeMap::new(), notices: Vec::new(), origin })
     }
 
@@ -100,8 +100,8 @@ impl Given {
 /// its value only with `=`.
 ///
 /// # Errors
-/// [`Refused`].
-pub fn command_line(args: &[String]) -> Result<Given, Refused> {
+/// [`ConfigError`].
+pub fn command_line(args: &[String]) -> Result<Given, ConfigError> {
     let mut given = Given::nothing(Origin::Flags)?;
     let mut args = args.iter();
     while let Some(arg) = args.next() {
@@ -114,14 +114,14 @@ pub fn command_line(args: &[String]) -> Result<Given, Refused> {
             _ => return Err(not_a_flag(arg)),
         };
         if name.starts_with('-') || name.starts_with('=') {
-            return Err(Refused::Usage(format!("bad flag syntax: {arg}")));
+            return Err(ConfigError::Usage(format!("bad flag syntax: {arg}")));
         }
         let (name, inline) = match name.split_once('=') {
             Some((name, value)) => (name, Some(value.to_owned())),
             None => (name, None),
         };
         if matches!(name, "h" | "help") {
-            return Err(Refused::Help);
+            return Err(ConfigError::Help);
         }
         let Some(flag) = flag(name) else {
             if IGNORED.contains(&name) {
@@ -129,7 +129,7 @@ pub fn command_line(args: &[String]) -> Result<Given, Refused> {
                 continue;
             }
             let text = format!("flag provided but not defined: -{name}");
-            return Err(Refused::Usage(text));
+            return Err(ConfigError::Usage(text));
         };
         let is_bool = flag.place.flag_type() == FlagType::Bool;
         let text = match inline {
@@ -138,18 +138,18 @@ pub fn command_line(args: &[String]) -> Result<Given, Refused> {
             None => args
                 .next()
                 .cloned()
-                .ok_or_else(|| Refused::Usage(format!("flag needs an argument: -{name}")))?,
+                .ok_or_else(|| ConfigError::Usage(format!("flag needs an argument: -{name}")))?,
         };
         let what = if is_bool { "boolean value" } else { "value" };
         let quoted =
             format!("invalid {what} {text:?} for {}-{name}", if is_bool { "" } else { "flag " });
-        given.set(flag, text).map_err(|e| Refused::Usage(format!("{quoted}: {e}")))?;
+        given.set(flag, text).map_err(|e| ConfigError::Usage(format!("{quoted}: {e}")))?;
     }
     Ok(given)
 }
 
-fn not_a_flag(arg: &str) -> Refused {
-    Refused::Invalid(format!("{arg:?} is not a valid flag"))
+fn not_a_flag(arg: &str) -> ConfigError {
+    ConfigError::Invalid(format!("{arg:?} is not a valid flag"))
 }
 
 /// Adds what the environment sets (`ETCD_` and the flag's name in capitals).
@@ -159,7 +159,7 @@ fn not_a_flag(arg: &str) -> Refused {
 pub fn environment(
     given: &mut Given,
     variables: impl Iterator<Item = (String, String)>,
-) -> Result<(), Refused> {
+) -> Result<(), ConfigError> {
     let known: BTreeMap<String, &'static Flag> =
         flags().map(|flag| (variable(flag.name), flag)).collect();
     let mut unrecognized = Vec::new();
@@ -174,7 +174,7 @@ pub fn environment(
             continue;
         };
         if given.is_set(flag.name) {
-            return Err(Refused::Shadowed(name));
+            return Err(ConfigError::Shadowed(name));
         }
         if text.is_empty() {
             unrecognized.push((name, text));
@@ -182,7 +182,7 @@ pub fn environment(
         }
         given
             .set(flag, text.clone())
-            .map_err(|e| Refused::Invalid(format!("invalid value {text:?} for {name}: {e}")))?;
+            .map_err(|e| ConfigError::Invalid(format!("invalid value {text:?} for {name}: {e}")))?;
         given.notices.push(Notice {
             level: Level::Info,
             text: "recognized and used environment variable".to_owned(),
@@ -207,7 +207,7 @@ pub fn variable(flag: &str) -> String {
 mod tests {
     use super::*;
 
-    fn parse(args: &[&str]) -> Result<Given, Refused> {
+    fn parse(args: &[&str]) -> Result<Given, ConfigError> {
         command_line(&args.iter().map(|&a| a.to_owned()).collect::<Vec<_>>())
     }
 
@@ -224,7 +224,7 @@ mod tests {
         );
         assert_eq!(configuration.storage.max_wals, 5);
         let usage = |args: &[&str]| match parse(args) {
-            Err(Refused::Usage(text)) => text,
+            Err(ConfigError::Usage(text)) => text,
             other => panic!("{other:?}"),
         };
         assert_eq!(usage(&["--nope"]), "flag provided but not defined: -nope");
@@ -235,8 +235,8 @@ mod tests {
             "invalid boolean value \"x\" for -pre-vote: parse error"
         );
         let refused = |args: &[&str]| parse(args).unwrap_err();
-        assert_eq!(refused(&["x"]), Refused::Invalid("\"x\" is not a valid flag".into()));
-        assert_eq!(refused(&["--help"]), Refused::Help);
+        assert_eq!(refused(&["x"]), ConfigError::Invalid("\"x\" is not a valid flag".into()));
+        assert_eq!(refused(&["--help"]), ConfigError::Help);
     }
 
     #[test]
@@ -246,7 +246,7 @@ mod tests {
         environment(&mut given, vars("ETCD_DATA_DIR", "/d")).unwrap();
         assert_eq!(given.configuration.member.data_dir, "/d");
         let shadowed = environment(&mut given, vars("ETCD_NAME", "b")).unwrap_err();
-        assert_eq!(shadowed, Refused::Shadowed("ETCD_NAME".to_owned()));
+        assert_eq!(shadowed, ConfigError::Shadowed("ETCD_NAME".to_owned()));
         environment(&mut given, vars("ETCD_ON_K8S", "yes")).unwrap();
         let used = &given.notices[0];
         assert_eq!(used.text, "recognized and used environment variable");
@@ -256,6 +256,6 @@ mod tests {
         assert_eq!((unknown.level, &*unknown.fields[0].1), (Level::Warn, "ETCD_ON_K8S=yes"));
         let wrong = environment(&mut given, vars("ETCD_MAX_WALS", "x")).unwrap_err();
         let text = "invalid value \"x\" for ETCD_MAX_WALS: parse error";
-        assert_eq!(wrong, Refused::Invalid(text.to_owned()));
+        assert_eq!(wrong, ConfigError::Invalid(text.to_owned()));
     }
 }

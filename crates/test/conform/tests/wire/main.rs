@@ -2,6 +2,7 @@
 
 mod broken_off;
 mod gzip;
+mod heads;
 mod http1;
 mod pings;
 

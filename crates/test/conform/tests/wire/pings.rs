@@ -36,7 +36,7 @@ pub(super) struct Frames(TcpStream);
 pub(super) struct Frame {
     pub(super) kind: u8,
     pub(super) flags: u8,
-    stream: u32,
+    pub(super) stream: u32,
     pub(super) payload: Vec<u8>,
 }
 
@@ -88,7 +88,6 @@ impl Frames {
         message: &[u8],
         more: &[(&str, &str)],
     ) {
-        let mut block = Vec::new();
         let usual = [
             (":method", "POST"),
             (":scheme", "http"),
@@ -97,7 +96,13 @@ impl Frames {
             ("content-type", "application/grpc"),
             ("te", "trailers"),
         ];
-        for (name, value) in usual.iter().chain(more) {
+        self.request(stream, &[&usual, more].concat(), message);
+    }
+
+    /// Sends a request with any fields.
+    pub(super) fn request(&mut self, stream: u32, fields: &[(&str, &str)], message: &[u8]) {
+        let mut block = Vec::new();
+        for (name, value) in fields {
             // A literal that enters no table, in plain letters.
             block.push(0);
             for text in [name, value] {

@@ -1,14 +1,14 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use env::mem::MemDisk;
-use env::{Hooks, Instant, MayBlock, SplitMix};
-use machine::{ApplyConfig, CommandKind, Member};
-use member::{CommitPolicy, MemberLimits, NodeConfig, StartConfig};
+use env::{Instant, MayBlock, SplitMix};
+use machine::{CommandKind, Member};
+use member::StartConfig;
 use peer::{Channel, Event, Probe};
-use types::{ClusterId, Index, RequestId};
+use types::{ClusterId, Index};
 
 use super::super::{Buckets, Read, Type};
 use super::*;
@@ -17,39 +17,8 @@ const ID: MemberId = MemberId(7);
 
 /// The View of a member that has just been founded.
 fn founded() -> MemberView {
-    let config = StartConfig {
-        snap_dir: PathBuf::from("/d/member/snap"),
-        wal_dir: PathBuf::from("/d/member/wal"),
-        member: ID,
-        cluster: ClusterId(9),
-        founders: vec![Member { id: ID.0, name: "m".to_owned(), ..Member::default() }],
-        node: NodeConfig {
-            id: ID,
-            tick: Duration::from_millis(100),
-            election: Duration::from_secs(1),
-            snapshot_count: 50,
-            catchup_entries: 20,
-            attributes: Default::default(),
-            cluster_version: "3.7.0".to_owned(),
-            lease_checkpoints: false,
-            first_request_id: RequestId(1),
-        },
-        apply: ApplyConfig {
-            id: ID,
-            min_lease_ttl: 2,
-            max_learners: 1,
-            quota_bytes: None,
-            persist_checkpoints: false,
-            hash_seed: env::HashSeed::draw(&mut SplitMix::new(2)),
-        },
-        commit: CommitPolicy { interval: Duration::from_millis(100), operations: 10_000 },
-        limits: MemberLimits::default(),
-        election_ticks: 10,
-        pre_vote: true,
-        unsafe_no_fsync: false,
-        force_new_cluster: false,
-        hooks: Hooks::default(),
-    };
+    let founder = Member { id: ID.0, name: "m".to_owned(), ..Member::default() };
+    let config = StartConfig::founding(Path::new("/d/member"), founder, ClusterId(9));
     let may = MayBlock::on_this_thread();
     let entropy = Box::new(SplitMix::new(1));
     let parts = member::start(Arc::new(MemDisk::new()), &may, Instant(0), config, entropy);

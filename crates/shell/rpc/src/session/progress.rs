@@ -4,7 +4,7 @@
 //! end, and report `unexpected EOF` in its stead. Such a stream is reset.
 
 use api::error::{Code, Status};
-use h2::Reason;
+use http2::Code as Reset;
 
 /// How far the messages of a call have left.
 #[derive(Debug, Default)]
@@ -35,11 +35,11 @@ impl Progress {
 
     /// What the stream is reset with if the call ends now with this status; `None` if the status
     /// can be sent.
-    //= grpc-go 1.82: internal/transport/http2_server.go#operateHeaders (the deadline's timer)
-    pub(crate) fn reset(&self, status: Option<&Status>) -> Option<Reason> {
+    //= grpc-go 1.83: internal/transport/http2_server.go#operateHeaders (the deadline's timer)
+    pub(crate) fn reset(&self, status: Option<&Status>) -> Option<Reset> {
         self.is_within.then(|| match status.map(|status| status.code) {
-            Some(Code::DeadlineExceeded | Code::Canceled) => Reason::CANCEL,
-            _ => Reason::INTERNAL_ERROR,
+            Some(Code::DeadlineExceeded | Code::Canceled) => Reset::CANCEL,
+            _ => Reset::INTERNAL_ERROR,
         })
     }
 }
@@ -57,8 +57,8 @@ mod tests {
         progress.sent(10, 10);
         assert_eq!(progress.reset(Some(&late)), None, "nothing could leave");
         progress.sent(10, 4);
-        assert_eq!(progress.reset(Some(&late)), Some(Reason::CANCEL));
-        assert_eq!(progress.reset(Some(&compacted)), Some(Reason::INTERNAL_ERROR));
+        assert_eq!(progress.reset(Some(&late)), Some(Reset::CANCEL));
+        assert_eq!(progress.reset(Some(&compacted)), Some(Reset::INTERNAL_ERROR));
         progress.sent(4, 4);
         assert!(progress.reset(None).is_some(), "the rest still waits");
         progress.sent(4, 0);

@@ -1,0 +1,105 @@
+//! Puts at a fixed rate beside clients that keep the server busy with something else.
+
+use std::time::Duration;
+
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use crate::figures::{Figures, name};
+use crate::generator::told;
+use crate::light::{Pace, Plan, Work};
+use crate::server::SERVER_CORE;
+use crate::shape::Shape;
+use crate::{load, million};
+
+/// Keys that are put and listed.
+const KEYS: u64 = 5_000;
+/// Bytes of their values.
+const VALUE_BYTES: usize = 1_024;
+/// Puts per second, and the connections that they take turns on.
+const PUTS_PER_SECOND: u64 = 1_000;
+const PUT_CONNECTIONS: usize = 10;
+/// Clients that list, each on a thread of its own: one asks again as soon as it has its list.
+const LISTERS: usize = 2;
+/// How much longer they list than is put.
+const LONGER: Duration = Duration::from_secs(2);
+/// The cores where server and clients share them.
+const SHARED_CORES: [usize; 2] = [0, 1];
+
+/// Which cores server and clients have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// The server its own, the clients the generator's.
+    Apart,
+    /// All of them the first two.
+    Shared,
+}
+
+impl Placement {
+    /// The server's cores, as `taskset -c` takes them.
+    #[must_use]
+    pub fn server_cores(self) -> &'static str {
+        match self {
+            Placement::Apart => SERVER_CORE,
+            Placement::Shared => "0,1",
+        }
+    }
+}
+
+/// Puts a thousand values of 1 KB per second to five thousand keys, while two clients list them in
+/// the way of `shape`, and tells the latency of the puts from their intended times and how many
+/// lists there were. Lists are not decoded, so they come faster than real clients would ask.
+///
+/// # Errors
+/// The server refuses, or the cores are not there.
+pub fn beside_lists(
+    port: u16,
+    pid: u32,
+    time: Duration,
+    seed: u64,
+    shape: Shape,
+    placement: Placement,
+) -> std::io::Result<Figures> {
+    load::block_on(million::fill(port, KEYS, VALUE_BYTES))?;
+    let puts = Plan {
+        ports: vec![port],
+        pids: vec![pid],
+        work: Work::Calls(Shape::Put),
+        pace: Pace::Open { per_second: PUTS_PER_SECOND },
+        connections: PUT_CONNECTIONS,
+        time,
+        keys: KEYS,
+        value_bytes: VALUE_BYTES,
+        seed,
+    };
+    let lists = Plan {
+        pids: Vec::new(),
+        work: Work::Calls(shape),
+        pace: Pace::Closed { in_flight: 1 },
+        connections: 1,
+        time: time + LONGER,
+        ..puts.clone()
+    };
+    std::thread::scope(|scope| {
+        // A thread of its own, so that the cores of the caller stay as they are.
+        let all = scope.spawn(|| {
+            if placement == Placement::Shared {
+                let mut cores = CpuSet::new();
+                SHARED_CORES.into_iter().for_each(|core| cores.set(core));
+                sched_setaffinity(None, &cores)?;
+            }
+            let listers: Vec<_> = (0..LISTERS).map(|_| scope.spawn(|| told(&lists))).collect();
+            let mut figures = told(&puts)?;
+            let mut listed = 0.0;
+            for lister in listers {
+                let lists = lister.join().map_err(|_| std::io::Error::other("a lister died"))??;
+                listed += lists.get(name::PER_SECOND).unwrap_or_default();
+                let failed = figures.get(name::FAILED).unwrap_or_default();
+                let lists_failed = lists.get(name::FAILED).unwrap_or_default();
+                figures.set(name::FAILED, failed + lists_failed);
+            }
+            figures.set(name::LISTS_PER_SECOND, listed);
+            Ok(figures)
+        });
+        all.join().map_err(|_| std::io::Error::other("the puts' thread died"))?
+    })
+}

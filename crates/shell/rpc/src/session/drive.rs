@@ -1,0 +1,282 @@
+//! The task of a connection: reads, hands events to calls, writes.
+//!
+//! One poll is a few rounds of: replies that have come, futures that were woken, what the socket has,
+//! one write of all that these had to say. Idle connections hold no buffers: input is read into the
+//! thread's, and only what is left of a frame is kept.
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use http2::{Code, Event, Fatal, LastStream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
+
+use super::head::Grpc;
+use super::keepalive::{Keepalive, Need};
+use super::ping::Policy;
+use super::unary::Answering;
+use super::{Session, Slot};
+use crate::{Dispatch, Settings};
+
+/// Time that streams are given when the server stops; calls that end by themselves may end.
+const STREAM_GRACE: Duration = Duration::from_millis(500);
+/// Rounds in one poll, so that a busy connection does not keep others from theirs.
+const ROUNDS: usize = 4;
+/// Bytes that are read at once.
+const READ_BYTES: usize = 64 * 1024;
+/// Bytes of input that may be kept: what was read and could not be taken yet.
+const KEPT_BYTES: usize = 2 * READ_BYTES;
+/// Bytes of an output buffer that a connection keeps while it waits for nothing.
+const IDLE_BYTES: usize = 512;
+/// The PING between the two goodbyes of a stop; its answer says that the first has arrived.
+//= grpc-go 1.83: internal/transport/http2_server.go#goAwayPing
+const GOODBYE_PING: [u8; 8] = [1, 6, 1, 8, 0, 3, 3, 9];
+
+thread_local! {
+    /// Where the connections of a thread are read into, one after another.
+    static INPUT: RefCell<Box<[u8]>> = RefCell::new(vec![0; KEPT_BYTES + READ_BYTES].into());
+}
+
+/// Serves a connection whose first bytes were read already, until it ends or `stop` turns true: then
+/// calls that end by themselves are finished first, streams are cut after a moment.
+///
+/// # Errors
+/// The socket's; a protocol error of the client ends the connection without one.
+pub(crate) async fn serve<S, D>(
+    socket: S,
+    first: Vec<u8>,
+    dispatch: Rc<D>,
+    settings: Rc<Settings>,
+    mut stop: watch::Receiver<bool>,
+) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    D: Dispatch,
+{
+    let stopped = Box::pin(async move {
+        let _ = stop.wait_for(|stop| *stop).await;
+    });
+    let keepalive = Keepalive::new(&settings);
+    let policy = Policy::new(settings.keepalive_min_time);
+    let session = Session::new(settings, Arc::clone(dispatch.metrics()));
+    let mut drive = Drive {
+        socket,
+        kept: first,
+        written: 0,
+        answering: Answering::new(Rc::clone(&session), dispatch),
+        session,
+        keepalive,
+        policy,
+        stopped,
+        grace: None,
+    };
+    poll_fn(|cx| drive.poll(cx)).await
+}
+
+/// Why a connection ends.
+enum Ended {
+    /// What was said last is sent if the socket takes it.
+    Properly,
+    /// The socket failed, or the client does not answer.
+    Failed(io::Error),
+}
+
+impl From<io::Error> for Ended {
+    fn from(error: io::Error) -> Self {
+        Ended::Failed(error)
+    }
+}
+
+impl From<Fatal> for Ended {
+    fn from(_: Fatal) -> Self {
+        Ended::Properly
+    }
+}
+
+struct Drive<S, D: Dispatch> {
+    socket: S,
+    session: Rc<Session>,
+    answering: Answering<D>,
+    /// Input that was read and not taken.
+    kept: Vec<u8>,
+    /// Bytes of the output that the socket has taken.
+    written: usize,
+    keepalive: Keepalive,
+    policy: Policy,
+    stopped: Pin<Box<dyn Future<Output = ()>>>,
+    grace: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin, D: Dispatch> Drive<S, D> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.session.begin_poll(cx);
+        let ended = self.rounds(cx);
+        self.session.is_polled.set(false);
+        match ended {
+            Ok(()) => Poll::Pending,
+            Err(Ended::Properly) => {
+                let _ = self.write(cx);
+                Poll::Ready(Ok(()))
+            }
+            Err(Ended::Failed(error)) => Poll::Ready(Err(error)),
+        }
+    }
+
+    fn rounds(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
+        self.stop(cx);
+        for round in 1.. {
+            self.answering.replies();
+            self.answering.deadlines(cx);
+            while let Poll::Ready(Some(())) = self.answering.futures.poll_next_unpin(cx) {}
+            let has_read = self.read(cx)?;
+            // What has just been begun is polled once, and what has been woken.
+            while let Poll::Ready(Some(())) = self.answering.futures.poll_next_unpin(cx) {}
+            let has_written = self.write(cx)?;
+            if !has_read && !has_written {
+                break;
+            }
+            if round == ROUNDS {
+                cx.waker().wake_by_ref();
+                break;
+            }
+        }
+        match self.keepalive.poll(cx) {
+            Need::Nothing => {}
+            Need::Ping(data) => {
+                self.session.wire.borrow_mut().ping(data);
+                self.write(cx)?;
+            }
+            Need::End => return Err(Ended::Failed(io::ErrorKind::TimedOut.into())),
+        }
+        if self.is_over(cx) { Err(Ended::Properly) } else { Ok(()) }
+    }
+
+    /// Begins to end the connection when the server stops.
+    fn stop(&mut self, cx: &mut Context<'_>) {
+        if self.grace.is_none() && self.stopped.as_mut().poll(cx).is_ready() {
+            self.grace = Some(Box::pin(tokio::time::sleep(STREAM_GRACE)));
+            let mut wire = self.session.wire.borrow_mut();
+            wire.goaway(LastStream::Any, Code::NO_ERROR, b"graceful_stop");
+            wire.ping(GOODBYE_PING);
+        }
+    }
+
+    /// Whether a connection that is to end has nothing more to do.
+    fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(grace) = &mut self.grace else { return false };
+        let mut wire = self.session.wire.borrow_mut();
+        if !wire.out().is_empty() {
+            return false;
+        }
+        // What is open when the time has passed and does not end by itself would never end.
+        let has_passed = grace.is_elapsed() || grace.as_mut().poll(cx).is_ready();
+        wire.is_drained()
+            || has_passed && !self.session.has_finite_calls() && wire.held_bytes() == 0
+    }
+
+    /// Reads once and hands on what was read. Returns whether there was anything.
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
+        INPUT.with_borrow_mut(|buffer| {
+            let kept = self.kept.len();
+            buffer[..kept].copy_from_slice(&self.kept);
+            let mut end = kept;
+            if kept <= KEPT_BYTES && self.session.wire.borrow().wants_input() {
+                let mut room = ReadBuf::new(&mut buffer[kept..kept + READ_BYTES]);
+                match Pin::new(&mut self.socket).poll_read(cx, &mut room) {
+                    Poll::Pending => {}
+                    Poll::Ready(Err(error)) => return Err(error.into()),
+                    // The client has gone; grpc-go's server does not answer one that half-closes.
+                    Poll::Ready(Ok(())) if room.filled().is_empty() => return Err(Ended::Properly),
+                    Poll::Ready(Ok(())) => end += room.filled().len(),
+                }
+            }
+            if end > kept {
+                self.keepalive.heard();
+            }
+            let mut input = &buffer[..end];
+            let taken = self.take(&mut input);
+            self.keep(input);
+            taken?;
+            Ok(end > kept)
+        })
+    }
+
+    /// Keeps the rest of the input for the next time.
+    fn keep(&mut self, rest: &[u8]) {
+        self.kept.clear();
+        self.kept.extend_from_slice(rest);
+        if rest.is_empty() && self.kept.capacity() > IDLE_BYTES {
+            self.kept = Vec::new();
+        }
+    }
+
+    /// Hands on what stands in the input.
+    fn take(&mut self, input: &mut &[u8]) -> Result<(), Ended> {
+        loop {
+            let event = self.session.wire.borrow_mut().next(input)?;
+            let Some(event) = event else { return Ok(()) };
+            self.handle(event)?;
+        }
+    }
+
+    fn handle(&mut self, event: Event<'_, Grpc>) -> Result<(), Ended> {
+        match event {
+            Event::Whole { stream, head, body } => self.answering.begin(stream, head, Some(body)),
+            Event::Head { stream, head, end } => {
+                self.answering.begin(stream, head, end.then_some(&[]));
+            }
+            Event::Data { stream, body, end } => self.answering.data(stream, body, end),
+            Event::Reset { slot, .. } => self.answering.reset(slot),
+            Event::Writable { stream } => {
+                if let Some(Slot::Future(channel)) = self.session.wire.borrow_mut().slot(stream) {
+                    channel.wake();
+                }
+            }
+            Event::Ping { forgiven } => {
+                let is_open = self.session.wire.borrow().open_streams() > 0;
+                if self.policy.ping(Instant::now(), forgiven, is_open) {
+                    let mut wire = self.session.wire.borrow_mut();
+                    wire.goaway(LastStream::Seen, Code::ENHANCE_YOUR_CALM, b"too_many_pings");
+                    return Err(Ended::Properly);
+                }
+            }
+            Event::Pong(GOODBYE_PING) => {
+                let mut wire = self.session.wire.borrow_mut();
+                wire.goaway(LastStream::Seen, Code::NO_ERROR, b"graceful_stop");
+            }
+            Event::Pong(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Writes what there is to say, as far as the socket takes it. Returns whether all of something
+    /// was written: then calls that waited may go on.
+    fn write(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        let mut wire = self.session.wire.borrow_mut();
+        let out = wire.out();
+        if out.is_empty() {
+            return Ok(false);
+        }
+        while self.written < out.len() {
+            match Pin::new(&mut self.socket).poll_write(cx, &out[self.written..]) {
+                Poll::Pending => return Ok(false),
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(n)) => self.written += n,
+                Poll::Ready(Err(error)) => return Err(error),
+            }
+        }
+        self.written = 0;
+        out.clear();
+        if wire.is_idle() {
+            wire.shrink();
+        }
+        Ok(true)
+    }
+}
