@@ -143,6 +143,13 @@ pub enum Event<'a> {
     },
     /// The hash of a compaction was compared with others'.
     CompactionHash(CompactionHash<'a>),
+    /// A call of the Maintenance service.
+    Maintenance(MaintenanceEvent<'a>),
+}
+
+/// What a call of the Maintenance service did.
+#[derive(Clone, Copy, Debug)]
+pub enum MaintenanceEvent<'a> {
     /// A client asked for a defragmentation.
     DefragmentRequested,
     /// It is over; why it failed, if it did.

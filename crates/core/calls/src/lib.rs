@@ -50,7 +50,7 @@ pub use answer::{Answer, Body, ENVELOPE_BYTES, Encoded, Finish, Local, Pieces, e
 pub use caller::{Caller, Identity, authorize};
 pub use compaction::compact_by_itself;
 pub use dispatch::{Call, Calls};
-pub use host::{CompactionHash, Event, HashDiffers, Host, Measure, Read};
+pub use host::{CompactionHash, Event, HashDiffers, Host, MaintenanceEvent, Measure, Read};
 pub use jobs::{Job, JobDropped, LargeResults};
 pub use published::{PublishedView, ViewSlot};
 pub use shared::{ConnectedFor, Limits, Pins, Shared};

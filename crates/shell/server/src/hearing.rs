@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use api::method::CallType;
-use calls::{CompactionHash, Event, HashDiffers, Host, Measure, Read};
+use calls::{CompactionHash, Event, HashDiffers, Host, MaintenanceEvent, Measure, Read};
 use cli::text::{show_duration, size};
 use env::{Instant, WallTime};
 use observe::metrics::IntCounter;
@@ -74,6 +74,44 @@ impl Hearing {
                     "quorum-exist" = has_majority,
                 );
             }
+        }
+    }
+
+    /// Tells of a call of the Maintenance service.
+    fn log_maintenance(&self, event: MaintenanceEvent<'_>) {
+        let log = &self.log;
+        match event {
+            MaintenanceEvent::DefragmentRequested => log_line!(log, Info, "starting defragment"),
+            MaintenanceEvent::DefragmentEnded(Ok(())) => {
+                log_line!(log, Info, "finished defragment")
+            }
+            MaintenanceEvent::DefragmentEnded(Err(why)) => {
+                log_line!(log, Warn, "failed to defragment", "error" = why);
+            }
+            MaintenanceEvent::SnapshotSending { bytes, version } => log_line!(
+                log,
+                Info,
+                "sending database snapshot to client",
+                "total-bytes" = bytes,
+                "size" = size(bytes),
+                "storage-version" = version,
+            ),
+            MaintenanceEvent::SnapshotChecksum { bytes, checksum_bytes } => log_line!(
+                log,
+                Info,
+                "sending database sha256 checksum to client",
+                "total-bytes" = bytes,
+                "checksum-size" = checksum_bytes,
+            ),
+            MaintenanceEvent::SnapshotSent { bytes, took, version } => log_line!(
+                log,
+                Info,
+                "successfully sent database snapshot to client",
+                "total-bytes" = bytes,
+                "size" = size(bytes),
+                "took" = show_duration(took),
+                "storage-version" = version,
+            ),
         }
     }
 }
@@ -178,35 +216,7 @@ impl Host for Hearing {
                 "number-of-hashes-checked" = hashes
             ),
             Event::CompactionHash(compared) => self.log_compaction(compared),
-            Event::DefragmentRequested => log_line!(log, Info, "starting defragment"),
-            Event::DefragmentEnded(Ok(())) => log_line!(log, Info, "finished defragment"),
-            Event::DefragmentEnded(Err(why)) => {
-                log_line!(log, Warn, "failed to defragment", "error" = why);
-            }
-            Event::SnapshotSending { bytes, version } => log_line!(
-                log,
-                Info,
-                "sending database snapshot to client",
-                "total-bytes" = bytes,
-                "size" = size(bytes),
-                "storage-version" = version,
-            ),
-            Event::SnapshotChecksum { bytes, checksum_bytes } => log_line!(
-                log,
-                Info,
-                "sending database sha256 checksum to client",
-                "total-bytes" = bytes,
-                "checksum-size" = checksum_bytes,
-            ),
-            Event::SnapshotSent { bytes, took, version } => log_line!(
-                log,
-                Info,
-                "successfully sent database snapshot to client",
-                "total-bytes" = bytes,
-                "size" = size(bytes),
-                "took" = show_duration(took),
-                "storage-version" = version,
-            ),
+            Event::Maintenance(event) => self.log_maintenance(event),
         }
     }
 }
