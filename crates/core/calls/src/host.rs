@@ -143,11 +143,11 @@ pub enum Event<'a> {
     },
     /// The hash of a compaction was compared with others'.
     CompactionHash(CompactionHash<'a>),
-    /// A client asked for maintenance.
+    /// A call of the Maintenance service.
     Maintenance(MaintenanceEvent<'a>),
 }
 
-/// What became of maintenance that a client asked for.
+/// What a call of the Maintenance service did.
 #[derive(Clone, Copy, Debug)]
 pub enum MaintenanceEvent<'a> {
     /// A client asked for a defragmentation.

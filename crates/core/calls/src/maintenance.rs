@@ -221,16 +221,11 @@ fn hash_response(member: &Member, revision: Revision, hash: KvHash) -> HashKvRes
 /// Copies the backend into a fresh file while reads and writes go on.
 pub(crate) fn defragment(member: &Rc<Member>, call: &Call<'_>, _: Bytes) -> Result<Answer, Status> {
     let _: Allowed = call.permit(member)?;
-    tell(member, MaintenanceEvent::DefragmentRequested);
+    member.host.log(Event::Maintenance(MaintenanceEvent::DefragmentRequested));
     member.measure(Measure::DefragmentBegan);
     let token = member.begin_question(ApplierInput::Defragment);
     let (began, caller) = (member.now(), call.caller.clone());
     Ok(Answer::Later(token, Finish { began, caller, then: Then::Defragmented }))
-}
-
-/// Tells the log.
-fn tell(member: &Member, event: MaintenanceEvent<'_>) {
-    member.host.log(Event::Maintenance(event));
 }
 
 pub(crate) fn finish_defragment(
@@ -240,13 +235,13 @@ pub(crate) fn finish_defragment(
     out: &mut Encoded,
 ) -> Result<Answer, Status> {
     member.measure(Measure::Defragmented(member.now().since(finish.began)));
-    let ended: Result<(), Status> = match reply {
+    let ended = match reply {
         Reply::Failed(why) => Err(internal(why)),
         Reply::Refused(error) => Err(error.into()),
         _ => Ok(()),
     };
     let told = ended.as_ref().copied().map_err(|status| &*status.message);
-    tell(member, MaintenanceEvent::DefragmentEnded(told));
+    member.host.log(Event::Maintenance(MaintenanceEvent::DefragmentEnded(told)));
     ended.map(|()| {
         out.body(0);
         Answer::Now
@@ -267,7 +262,8 @@ pub(crate) async fn snapshot(
     let backend = backend.ok_or_else(|| internal("no backend"))?;
     let total = backend.file_len_of_snapshot();
     let began = member.now();
-    tell(&member, MaintenanceEvent::SnapshotSending { bytes: total, version: &version });
+    let tell = |event: MaintenanceEvent<'_>| member.host.log(Event::Maintenance(event));
+    tell(MaintenanceEvent::SnapshotSending { bytes: total, version: &version });
     let (mut at, mut hasher) = (0, ring::digest::Context::new(&ring::digest::SHA256));
     while at < total {
         let len = (total - at).min(SNAPSHOT_CHUNK_BYTES as u64);
@@ -289,14 +285,14 @@ pub(crate) async fn snapshot(
         send_to_reader(&member, &*sink, &response).await?;
     }
     let blob = Bytes::copy_from_slice(hasher.finish().as_ref());
-    tell(&member, MaintenanceEvent::SnapshotChecksum { bytes: total, checksum_bytes: blob.len() });
+    tell(MaintenanceEvent::SnapshotChecksum { bytes: total, checksum_bytes: blob.len() });
     let trailer =
         SnapshotResponse { header: None, remaining_bytes: 0, blob, version: version.clone() };
     let took = member.now().since(began);
     member.measure(Measure::SnapshotSent(took));
     // A client that has gone has all it wants.
     if send(&*sink, &trailer).await.is_ok() {
-        tell(&member, MaintenanceEvent::SnapshotSent { bytes: total, took, version: &version });
+        tell(MaintenanceEvent::SnapshotSent { bytes: total, took, version: &version });
     }
     Ok(())
 }

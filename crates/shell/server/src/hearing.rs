@@ -39,44 +39,6 @@ impl Hearing {
         }
     }
 
-    /// Tells of a defragmentation or a snapshot that a client asked for.
-    fn log_maintenance(&self, event: MaintenanceEvent<'_>) {
-        let log = &self.log;
-        match event {
-            MaintenanceEvent::DefragmentRequested => log_line!(log, Info, "starting defragment"),
-            MaintenanceEvent::DefragmentEnded(Ok(())) => {
-                log_line!(log, Info, "finished defragment")
-            }
-            MaintenanceEvent::DefragmentEnded(Err(why)) => {
-                log_line!(log, Warn, "failed to defragment", "error" = why);
-            }
-            MaintenanceEvent::SnapshotSending { bytes, version } => log_line!(
-                log,
-                Info,
-                "sending database snapshot to client",
-                "total-bytes" = bytes,
-                "size" = size(bytes),
-                "storage-version" = version,
-            ),
-            MaintenanceEvent::SnapshotChecksum { bytes, checksum_bytes } => log_line!(
-                log,
-                Info,
-                "sending database sha256 checksum to client",
-                "total-bytes" = bytes,
-                "checksum-size" = checksum_bytes,
-            ),
-            MaintenanceEvent::SnapshotSent { bytes, took, version } => log_line!(
-                log,
-                Info,
-                "successfully sent database snapshot to client",
-                "total-bytes" = bytes,
-                "size" = size(bytes),
-                "took" = show_duration(took),
-                "storage-version" = version,
-            ),
-        }
-    }
-
     /// Tells of a comparison of compaction hashes.
     fn log_compaction(&self, compared: CompactionHash<'_>) {
         let (log, me) = (&self.log, self.member.to_string());
@@ -112,6 +74,44 @@ impl Hearing {
                     "quorum-exist" = has_majority,
                 );
             }
+        }
+    }
+
+    /// Tells of a call of the Maintenance service.
+    fn log_maintenance(&self, event: MaintenanceEvent<'_>) {
+        let log = &self.log;
+        match event {
+            MaintenanceEvent::DefragmentRequested => log_line!(log, Info, "starting defragment"),
+            MaintenanceEvent::DefragmentEnded(Ok(())) => {
+                log_line!(log, Info, "finished defragment")
+            }
+            MaintenanceEvent::DefragmentEnded(Err(why)) => {
+                log_line!(log, Warn, "failed to defragment", "error" = why);
+            }
+            MaintenanceEvent::SnapshotSending { bytes, version } => log_line!(
+                log,
+                Info,
+                "sending database snapshot to client",
+                "total-bytes" = bytes,
+                "size" = size(bytes),
+                "storage-version" = version,
+            ),
+            MaintenanceEvent::SnapshotChecksum { bytes, checksum_bytes } => log_line!(
+                log,
+                Info,
+                "sending database sha256 checksum to client",
+                "total-bytes" = bytes,
+                "checksum-size" = checksum_bytes,
+            ),
+            MaintenanceEvent::SnapshotSent { bytes, took, version } => log_line!(
+                log,
+                Info,
+                "successfully sent database snapshot to client",
+                "total-bytes" = bytes,
+                "size" = size(bytes),
+                "took" = show_duration(took),
+                "storage-version" = version,
+            ),
         }
     }
 }
