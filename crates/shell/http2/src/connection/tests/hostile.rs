@@ -251,7 +251,7 @@ fn settings_cost_the_same_however_many_streams_wait() {
     // Use up the connection's window: nobody may send, whatever the streams' windows are.
     client.send(&settings(&[(INITIAL_WINDOW, 1)]));
     let mut received = client.received();
-    while !client.server.out().is_empty() || received < 65_535 {
+    for _ in 0..10 {
         client.send(b"");
         received += client.received();
     }
