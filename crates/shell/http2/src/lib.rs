@@ -65,7 +65,7 @@
 //! | windows of one byte, initial windows that are toggled | a turn is given only to who can send: O(log n) for each frame that leaves, however many wait |
 //! | answers that are never read | [`Limits::held_bytes`], then new requests are refused; pulled answers hold nothing |
 //! | requests that never end | [`Limits::stream_window`]; over all streams two of [`Limits::connection_window`] |
-//! | many streams | [`Limits::concurrent_streams`]; an open one is some 200 bytes |
+//! | many streams | [`Limits::concurrent_streams`]; an open one is some 150 bytes and its slot |
 //! | stream numbers chosen to collide | there is no hash: the index is sorted, as numbers only rise |
 //!
 //! # Where grpc-go and the standard differ

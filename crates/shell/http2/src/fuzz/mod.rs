@@ -6,9 +6,9 @@ mod app;
 mod client;
 mod traffic;
 
-use crate::Limits;
 use crate::hpack::{Class, Decoder, Encoder, Error, Sink, StaticTags};
 use crate::protocol::Field;
+use crate::{Limits, PREFACE};
 
 /// Limits that random traffic reaches.
 fn small_limits() -> Limits {
@@ -25,16 +25,17 @@ fn small_limits() -> Limits {
     }
 }
 
-/// What some client sends: seeds for [`frames`].
+/// What some client sends behind its preface: seeds for [`frames`].
 #[must_use]
 pub fn client_bytes(seed: u64) -> Vec<u8> {
-    traffic::written_by(&mut traffic::Choices::random(seed)).concat()
+    traffic::written_by(&mut traffic::Choices::random(seed))[1..].concat()
 }
 
-/// Any bytes as what a client sends.
+/// Any bytes as what a client sends behind its preface.
 pub fn frames(bytes: &[u8]) {
     let limits = Limits { unsent_bytes: 1_000, ..small_limits() };
-    let whole = app::run([bytes], &limits);
+    let bytes = &[PREFACE, bytes].concat();
+    let whole = app::run([&bytes[..]], &limits);
     // Little room changes when things are said, so that only what happened is compared.
     let cut = app::run(bytes.chunks(17), &limits);
     assert_eq!(whole.failed, cut.failed);
