@@ -24,6 +24,7 @@ fn verdicts(program: &std::path::Path, kind: Kind) -> Option<Vec<String>> {
     Some(text.lines().map(str::to_owned).collect())
 }
 
+#[ignore = "its cases wait for seconds, and a busy machine closes late: `cargo xtask soak` runs it"]
 #[test]
 fn each_case_ends_as_at_etcd() {
     let Some(program) = oracle("h2spec/h2spec") else { return };
