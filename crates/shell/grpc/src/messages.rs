@@ -37,14 +37,14 @@ impl Messages {
         parse(&mut self.buffered, self.encoding, self.limit)
     }
 
-    /// The message that is exactly this chunk, sharing its memory: if nothing came before it that
-    /// is still here, and it is plain and allowed.
+    /// The message that is exactly this chunk: if nothing came before it that is still here, and it
+    /// is plain and allowed.
     #[must_use]
-    pub fn whole(&self, chunk: &Bytes) -> Option<Bytes> {
-        let [flag, length @ ..] = chunk.first_chunk::<PREFIX_BYTES>()?;
+    pub fn whole<'a>(&self, chunk: &'a [u8]) -> Option<&'a [u8]> {
+        let ([flag, length @ ..], message) = chunk.split_first_chunk::<PREFIX_BYTES>()?;
         let length = u32::from_be_bytes(*length) as usize;
-        let is_whole = self.buffered.is_empty() && chunk.len() - PREFIX_BYTES == length;
-        (*flag == 0 && is_whole && length <= self.limit).then(|| chunk.slice(PREFIX_BYTES..))
+        let is_whole = self.buffered.is_empty() && message.len() == length;
+        (*flag == 0 && is_whole && length <= self.limit).then_some(message)
     }
 
     /// Whether all bytes have become messages.
@@ -130,6 +130,26 @@ mod tests {
                 assert!(messages.is_empty());
             }
         }
+    }
+
+    #[test]
+    fn a_chunk_that_is_a_message_is_told_from_others() {
+        let mut messages = Messages::new(Encoding::Gzip, 4);
+        let whole = |messages: &Messages, chunk| messages.whole(chunk).map(<[u8]>::to_vec);
+        assert_eq!(whole(&messages, b"\0\0\0\0\x03abc"), Some(b"abc".to_vec()));
+        assert_eq!(whole(&messages, b"\0\0\0\0\0"), Some(Vec::new()));
+        let others: [&[u8]; 5] = [
+            b"",
+            b"\0\0\0\0\x03ab",
+            b"\0\0\0\0\x03abcd",
+            b"\x01\0\0\0\x03abc",
+            b"\0\0\0\0\x05abcde",
+        ];
+        for other in others {
+            assert_eq!(whole(&messages, other), None, "{other:?}");
+        }
+        messages.push(b"\0");
+        assert_eq!(whole(&messages, b"\0\0\0\0\x03abc"), None, "something came before it");
     }
 
     #[test]
