@@ -1,0 +1,155 @@
+//! Random frames, to which both servers must react alike. `QUORATE_WIRE_SEQUENCES` sets how many
+//! sequences (1,500 by default), `QUORATE_FUZZ_SEED` where they begin.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use api::etcdserverpb::{PutRequest, PutResponse};
+use conform::fuzz_wire::{READ_KEY, Reactions, Sequence, draw, fixed};
+use conform::{Client, Kind, Server};
+
+/// Connections to each server at the same time.
+const CONNECTIONS: usize = 16;
+/// How often both are asked again before they are said to differ: grpc-go's handlers run beside
+/// its reading, so that it may differ from itself.
+const AGAIN: usize = 6;
+/// Differences after which a run ends.
+const MOST_DIFFERENCES: usize = 10;
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+}
+
+struct Pair {
+    ours: Server,
+    etcd: Server,
+}
+
+/// What came of a sequence.
+enum Verdict {
+    /// The same at once.
+    Equal(Reactions),
+    /// The same as one of etcd's several reactions.
+    Unsteady,
+    /// Ours, and etcd's.
+    Different(Box<(Reactions, Reactions)>),
+}
+
+impl Pair {
+    /// Both servers, with a key to read; `None` where the reference was not built.
+    fn start() -> Option<Self> {
+        let etcd = Server::start(Kind::Reference, &[])?;
+        let ours = Server::start(Kind::Quorate, &[]).expect("ours is always there");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        for server in [&ours, &etcd] {
+            runtime.block_on(async {
+                let client = Client::connect(server.port).await;
+                let put =
+                    PutRequest { key: READ_KEY.into(), value: "v".into(), ..Default::default() };
+                client.call::<PutResponse>("/etcdserverpb.KV/Put", &put).await.unwrap();
+            });
+        }
+        Some(Self { ours, etcd })
+    }
+
+    fn compare(&self, sequence: &Sequence) -> Verdict {
+        let (mut ours, mut etcd) = (Vec::new(), Vec::new());
+        for _ in 0..AGAIN {
+            ours.push(sequence.play(self.ours.port));
+            etcd.push(sequence.play(self.etcd.port));
+            if ours.iter().any(|reaction| etcd.contains(reaction)) {
+                return match ours.len() {
+                    1 => Verdict::Equal(ours.remove(0)),
+                    _ => Verdict::Unsteady,
+                };
+            }
+        }
+        Verdict::Different(Box::new((ours.remove(0), etcd.remove(0))))
+    }
+
+    /// The text of a difference, of the shortest sequence that shows it.
+    fn tell(&self, name: &str, sequence: Sequence) -> String {
+        let differs = |of: &Sequence| matches!(self.compare(of), Verdict::Different(_));
+        let shortest = sequence.minimised(differs);
+        match self.compare(&shortest) {
+            Verdict::Different(both) => {
+                format!("{name}\n{shortest}ours {:#?}\netcd {:#?}", both.0, both.1)
+            }
+            _ => format!("{name}: not every time\n{shortest}"),
+        }
+    }
+}
+
+#[test]
+fn frames_made_by_hand_cost_what_they_cost_at_etcd() {
+    let Some(pair) = Pair::start() else { return };
+    let cases = fixed::sequences();
+    let differ = cases.into_iter().filter_map(|(name, sequence)| match pair.compare(&sequence) {
+        Verdict::Different(_) => Some(pair.tell(name, sequence)),
+        _ => None,
+    });
+    let differ: Vec<String> = differ.collect();
+    assert!(differ.is_empty(), "{}", differ.join("\n\n"));
+}
+
+#[derive(Default)]
+struct Counts {
+    unsteady: AtomicU64,
+    closed: AtomicU64,
+    answers: AtomicU64,
+    unanswered: AtomicU64,
+}
+
+#[test]
+fn random_frames_cost_what_they_cost_at_etcd() {
+    let sequences = number("QUORATE_WIRE_SEQUENCES", 1_500);
+    let seed = number("QUORATE_FUZZ_SEED", 1);
+    let Some(pair) = Pair::start() else { return };
+    let (next, counts) = (AtomicU64::new(0), Counts::default());
+    let differences = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..CONNECTIONS {
+            scope.spawn(|| {
+                while differences.lock().unwrap().len() < MOST_DIFFERENCES {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= sequences {
+                        return;
+                    }
+                    // Runs that begin with neighbouring seeds share no sequence.
+                    let seed = (seed << 32) + number;
+                    let sequence = draw(seed);
+                    match pair.compare(&sequence) {
+                        Verdict::Equal(reactions) => counts.add(&reactions),
+                        Verdict::Unsteady => drop(counts.unsteady.fetch_add(1, Ordering::Relaxed)),
+                        Verdict::Different(_) => {
+                            differences.lock().unwrap().push((seed, sequence));
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let Counts { unsteady, closed, answers, unanswered } = counts;
+    let unsteady = unsteady.into_inner();
+    let (answers, unanswered) = (answers.into_inner(), unanswered.into_inner());
+    eprintln!(
+        "seed {seed}: {sequences} sequences, {answers} streams answered, {} connections closed, \
+         {unsteady} unsteady, {unanswered} steps unanswered",
+        closed.into_inner()
+    );
+    let differences = differences.into_inner().unwrap();
+    let told = differences.into_iter().map(|(seed, of)| pair.tell(&format!("draw({seed})"), of));
+    let told: Vec<String> = told.collect();
+    assert!(told.is_empty(), "{}", told.join("\n\n"));
+    assert!(answers > sequences, "too few streams were answered");
+    // What differs from itself proves nothing.
+    assert!(unsteady <= 5 + sequences / 50, "{unsteady} sequences have more than one outcome");
+}
+
+impl Counts {
+    fn add(&self, reactions: &Reactions) {
+        self.answers.fetch_add(reactions.streams.len() as u64, Ordering::Relaxed);
+        self.closed.fetch_add(u64::from(reactions.closed_at.is_some()), Ordering::Relaxed);
+        self.unanswered.fetch_add(reactions.unanswered.len() as u64, Ordering::Relaxed);
+    }
+}
