@@ -15,6 +15,8 @@ const CONNECTIONS: usize = 16;
 const AGAIN: usize = 6;
 /// Differences after which a run ends.
 const MOST_DIFFERENCES: usize = 10;
+/// Sequences of more than one outcome that are shown.
+const TOLD_UNSTEADY: u64 = 5;
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
@@ -29,8 +31,8 @@ struct Pair {
 enum Verdict {
     /// The same at once.
     Equal(Reactions),
-    /// The same as one of etcd's several reactions.
-    Unsteady,
+    /// The same as one of etcd's several reactions; here are the first.
+    Unsteady(Box<(Reactions, Reactions)>),
     /// Ours, and etcd's.
     Different(Box<(Reactions, Reactions)>),
 }
@@ -53,14 +55,18 @@ impl Pair {
     }
 
     fn compare(&self, sequence: &Sequence) -> Verdict {
+        self.compare_often(sequence, AGAIN)
+    }
+
+    fn compare_often(&self, sequence: &Sequence, times: usize) -> Verdict {
         let (mut ours, mut etcd) = (Vec::new(), Vec::new());
-        for _ in 0..AGAIN {
+        for _ in 0..times {
             ours.push(sequence.play(self.ours.port));
             etcd.push(sequence.play(self.etcd.port));
             if ours.iter().any(|reaction| etcd.contains(reaction)) {
                 return match ours.len() {
                     1 => Verdict::Equal(ours.remove(0)),
-                    _ => Verdict::Unsteady,
+                    _ => Verdict::Unsteady(Box::new((ours.remove(0), etcd.remove(0)))),
                 };
             }
         }
@@ -68,14 +74,16 @@ impl Pair {
     }
 
     /// The text of a difference, of the shortest sequence that shows it.
-    fn tell(&self, name: &str, sequence: Sequence) -> String {
-        let differs = |of: &Sequence| matches!(self.compare(of), Verdict::Different(_));
+    fn tell(&self, name: &str, sequence: Sequence, first: &(Reactions, Reactions)) -> String {
+        let differs = |of: &Sequence| matches!(self.compare_often(of, 2), Verdict::Different(_));
         let shortest = sequence.minimised(differs);
         match self.compare(&shortest) {
             Verdict::Different(both) => {
-                format!("{name}\n{shortest}ours {:#?}\netcd {:#?}", both.0, both.1)
+                format!("{name}\n{shortest}ours {:?}\netcd {:?}", both.0, both.1)
             }
-            _ => format!("{name}: not every time\n{shortest}"),
+            _ => {
+                format!("{name}: not every time\n{shortest}ours {:?}\netcd {:?}", first.0, first.1)
+            }
         }
     }
 }
@@ -85,7 +93,7 @@ fn frames_made_by_hand_cost_what_they_cost_at_etcd() {
     let Some(pair) = Pair::start() else { return };
     let cases = fixed::sequences();
     let differ = cases.into_iter().filter_map(|(name, sequence)| match pair.compare(&sequence) {
-        Verdict::Different(_) => Some(pair.tell(name, sequence)),
+        Verdict::Different(both) => Some(pair.tell(name, sequence, &both)),
         _ => None,
     });
     let differ: Vec<String> = differ.collect();
@@ -120,9 +128,14 @@ fn random_frames_cost_what_they_cost_at_etcd() {
                     let sequence = draw(seed);
                     match pair.compare(&sequence) {
                         Verdict::Equal(reactions) => counts.add(&reactions),
-                        Verdict::Unsteady => drop(counts.unsteady.fetch_add(1, Ordering::Relaxed)),
-                        Verdict::Different(_) => {
-                            differences.lock().unwrap().push((seed, sequence));
+                        Verdict::Unsteady(both) => {
+                            if counts.unsteady.fetch_add(1, Ordering::Relaxed) < TOLD_UNSTEADY {
+                                let (ours, etcd) = *both;
+                                eprintln!("unsteady: draw({seed})\nours {ours:?}\netcd {etcd:?}");
+                            }
+                        }
+                        Verdict::Different(both) => {
+                            differences.lock().unwrap().push((seed, sequence, both));
                         }
                     }
                 }
@@ -138,7 +151,11 @@ fn random_frames_cost_what_they_cost_at_etcd() {
         closed.into_inner()
     );
     let differences = differences.into_inner().unwrap();
-    let told = differences.into_iter().map(|(seed, of)| pair.tell(&format!("draw({seed})"), of));
+    let told = differences.into_iter().map(|(seed, of, both)| {
+        let told = pair.tell(&format!("draw({seed})"), of, &both);
+        eprintln!("{told}");
+        told
+    });
     let told: Vec<String> = told.collect();
     assert!(told.is_empty(), "{}", told.join("\n\n"));
     assert!(answers > sequences, "too few streams were answered");

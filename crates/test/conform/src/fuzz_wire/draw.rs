@@ -17,14 +17,22 @@ const STEPS: u64 = 12;
 const PINGS: u32 = 2;
 /// The initial window below which an answer may not fit.
 const WHOLE_ANSWER: u32 = 1_000;
+const RANGE: &str = "/etcdserverpb.KV/Range";
 const BIG: u32 = (1 << 31) - 1;
 
 /// The sequence of a seed.
 #[must_use]
 pub fn draw(seed: u64) -> Sequence {
     let entropy = SplitMix::new(seed);
-    let mut drawing =
-        Drawing { entropy, next: 1, open: Vec::new(), pings: 0, has_room: true, steps: Vec::new() };
+    let mut drawing = Drawing {
+        entropy,
+        next: 1,
+        open: Vec::new(),
+        pings: 0,
+        has_room: true,
+        is_routed: true,
+        steps: Vec::new(),
+    };
     let mut preface = PREFACE.to_vec();
     if drawing.chance(1) {
         let at = drawing.below(24) as usize;
@@ -48,6 +56,9 @@ struct Drawing {
     pings: u32,
     /// Whether answers fit the windows of streams.
     has_room: bool,
+    /// Whether the last block's path is a method's. What has no method is answered without a body,
+    /// by a handler.
+    is_routed: bool,
     steps: Vec<Step>,
 }
 
@@ -72,6 +83,14 @@ impl Drawing {
     fn answered(&mut self, name: &'static str, stream: u32, bytes: Vec<u8>) {
         let until = if self.has_room { Await::Ended(stream) } else { Await::Begun(stream) };
         self.steps.push(Step { name, bytes, until });
+    }
+
+    /// A head of which nothing is expected, unless it has no method.
+    fn headed(&mut self, name: &'static str, stream: u32, bytes: Vec<u8>) {
+        if self.is_routed {
+            return self.read(name, bytes);
+        }
+        self.answered(name, stream, bytes);
     }
 
     fn step(&mut self) {
@@ -122,8 +141,7 @@ impl Drawing {
             let put = PutRequest { key: WRITTEN_KEY.into(), value, ..Default::default() };
             return ("/etcdserverpb.KV/Put", put.encode_to_vec());
         }
-        let range = RangeRequest { key: READ_KEY.into(), serializable: true, ..Default::default() };
-        ("/etcdserverpb.KV/Range", range.encode_to_vec())
+        (RANGE, range())
     }
 
     /// A message in its envelope; seldom one with an odd head, or none.
@@ -160,12 +178,18 @@ impl Drawing {
             (b"content-type", b"application/grpc"),
             (b"te", b"trailers"),
         ];
+        self.is_routed = true;
         if self.chance(25) {
             self.make_odd(&mut fields);
         }
         let mut block = Vec::new();
         if self.chance(4) {
-            block.extend(self.one_of(&[&b"\x20"[..], b"\x3f\xe1\x1f", b"\x3f\xe2\x1f", b"\x3f\x21"]));
+            block.extend(self.one_of(&[
+                &b"\x20"[..],
+                b"\x3f\xe1\x1f",
+                b"\x3f\xe2\x1f",
+                b"\x3f\x21",
+            ]));
         }
         for (name, value) in fields {
             let kind = self.one_of(&[0, 0, 0x10, 0x40]);
@@ -227,7 +251,11 @@ impl Drawing {
             (b"grpc-accept-encoding", b"gzip"),
         ];
         match self.below(10) {
-            0 => drop(fields.remove(self.below(fields.len() as u64) as usize)),
+            0 => {
+                let at = self.below(fields.len() as u64) as usize;
+                self.is_routed = fields[at].0 != b":path";
+                fields.remove(at);
+            }
             1 => fields.push(fields[self.below(fields.len() as u64) as usize]),
             2 => {
                 let with = self.below(fields.len() as u64) as usize;
@@ -235,6 +263,7 @@ impl Drawing {
             }
             3..=5 => {
                 let (at, value) = self.one_of(VALUES);
+                self.is_routed = fields[at].0 != b":path";
                 fields[at].1 = value;
             }
             _ => {
@@ -310,7 +339,8 @@ impl Drawing {
         let block = self.block(path);
         if self.chance(4) {
             let bytes = self.headers(stream, &block, END_STREAM);
-            return self.answered("a call without a message", stream, bytes);
+            // Nothing comes, unless the head is refused.
+            return self.headed("a call without a body", stream, bytes);
         }
         let mut bytes = self.headers(stream, &block, 0);
         let body = self.body(&message);
@@ -320,16 +350,15 @@ impl Drawing {
 
     fn begin(&mut self) {
         let stream = self.new_stream();
-        let block = self.block("/etcdserverpb.KV/Range");
+        let block = self.block(RANGE);
         let bytes = self.headers(stream, &block, 0);
         self.open.push(stream);
-        self.read("a call begins", bytes);
+        self.headed("a call begins", stream, bytes);
     }
 
     fn go_on(&mut self) {
         let Some(stream) = self.open.pop() else { return self.begin() };
-        let (_, message) = self.message();
-        let body = self.body(&message);
+        let body = self.body(&range());
         let bytes = self.data(stream, &body, END_STREAM);
         self.answered("a call ends", stream, bytes);
     }
@@ -423,15 +452,15 @@ impl Drawing {
                 break stream;
             }
         };
-        let block = self.block("/etcdserverpb.KV/Range");
+        let block = self.block(RANGE);
         let end = self.one_of(&[0, END_STREAM]);
         let bytes = self.headers(stream, &block, end);
-        self.read("headers of a number that was used", bytes);
+        self.headed("headers of a number that was used", stream, bytes);
     }
 
     fn broken_continuation(&mut self) {
         let stream = self.new_stream();
-        let block = self.block("/etcdserverpb.KV/Range");
+        let block = self.block(RANGE);
         let (first, second) = block.split_at(block.len() / 2);
         let mut bytes = frame(HEADERS, 0, stream, first);
         bytes.extend(match self.below(5) {
@@ -456,4 +485,10 @@ impl Drawing {
         self.open.retain(|open| *open != stream);
         self.read("a frame of a wrong length", bytes);
     }
+}
+
+/// A read that waits for nobody.
+fn range() -> Vec<u8> {
+    let range = RangeRequest { key: READ_KEY.into(), serializable: true, ..Default::default() };
+    range.encode_to_vec()
 }

@@ -79,9 +79,8 @@ fn window(stream: u32, by: u32) -> Vec<u8> {
 
 fn set(settings: &[(u16, u32)]) -> Vec<u8> {
     let settings = settings.iter();
-    let payload = settings.flat_map(|(id, value)| {
-        [&id.to_be_bytes()[..], &value.to_be_bytes()].concat()
-    });
+    let payload =
+        settings.flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat());
     frame(SETTINGS, 0, 0, &payload.collect::<Vec<u8>>())
 }
 
@@ -172,10 +171,7 @@ fn fields() -> Vec<Case> {
         ("an odd authority", opened(5, &odd)),
         ("transfer-encoding", with(b"transfer-encoding", b"chunked")),
         ("no content-type", opened(5, without_type)),
-        (
-            "no content-type, an end",
-            frame(HEADERS, END_HEADERS | END_STREAM, 5, without_type),
-        ),
+        ("no content-type, an end", frame(HEADERS, END_HEADERS | END_STREAM, 5, without_type)),
         (
             "no content-type, a body",
             [opened(5, without_type), frame(DATA, END_STREAM, 5, b"abc")].concat(),

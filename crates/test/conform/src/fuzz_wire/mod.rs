@@ -5,8 +5,10 @@
 //!
 //! What is not compared, and why: the order between streams (handlers run beside each other); the
 //! servers' own PING, SETTINGS and WINDOW_UPDATE (how they measure, not what they answer); ids, term
-//! and revision in answers; and bytes that follow a broken preface, which HTTP/1 deals with, but for
-//! their first line.
+//! and revision in answers; bytes that follow a broken preface, which HTTP/1 deals with, but for
+//! their first line; what is said on streams, where the last of several frames in one write ends the
+//! connection; and RST_STREAM with NO_ERROR behind an answer whose request ended in the same
+//! write (grpc-go's handler may answer before or after its reader has seen that end).
 
 mod draw;
 mod exchange;
