@@ -94,7 +94,9 @@
 //!
 //! Not as grpc-go: two changes of the table's size at the beginning of a block are taken as the
 //! standard says, where Go refuses the second unless its table is empty; more DATA than the
-//! connection's window ends the connection, where Go does not count; and the limits above.
+//! connection's window ends the connection, where Go does not count; an answer that is made while
+//! the buffer is walked, before the frame that ends its request, is followed by RST_STREAM with
+//! NO_ERROR, where Go's handler mostly answers behind that frame; and the limits above.
 
 mod connection;
 mod error;

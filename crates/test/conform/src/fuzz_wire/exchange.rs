@@ -55,6 +55,8 @@ struct Exchange {
     seen: Reactions,
     /// Bytes of DATA by stream, until the stream says something else.
     data: BTreeMap<u32, Vec<u8>>,
+    /// Streams of which something came, and those that are over.
+    begun: BTreeSet<u32>,
     ended: BTreeSet<u32>,
     /// Streams whose requests end in the frames of this step.
     ending: BTreeSet<u32>,
@@ -85,6 +87,7 @@ impl Sequence {
             decoder: Decoder::default(),
             seen: Reactions::default(),
             data: BTreeMap::new(),
+            begun: BTreeSet::new(),
             ended: BTreeSet::new(),
             ending: BTreeSet::new(),
             read: Vec::new(),
@@ -131,6 +134,11 @@ impl Exchange {
     fn step(&mut self, at: usize, mut bytes: Vec<u8>, until: Await) -> bool {
         let marker = frame(SETTINGS, 0, 0, &[]);
         self.ending = ending(&bytes);
+        // What was said of a stream before it was opened is no answer.
+        for (_, _, stream) in heads(&bytes).filter(|(kind, ..)| *kind == HEADERS) {
+            self.begun.remove(&stream);
+            self.ended.remove(&stream);
+        }
         let is_single = heads(&bytes).count() == 1;
         let before = (self.seen.streams.clone(), self.data.clone(), self.seen.settings);
         let goal = self.seen.settings + 1 + own_settings(&bytes);
@@ -141,7 +149,7 @@ impl Exchange {
             self.write(&bytes);
             self.wait(at, |own| match until {
                 Await::Ended(stream) => own.ended.contains(&stream),
-                Await::Begun(stream) => own.seen.streams.contains_key(&stream),
+                Await::Begun(stream) => own.begun.contains(&stream),
                 Await::Read => true,
             });
             self.write(&marker);
@@ -229,6 +237,9 @@ impl Exchange {
                 let _ = self.socket.shutdown(Shutdown::Write);
             }
             _ => {}
+        }
+        if matches!(kind, DATA | HEADERS | RST_STREAM) {
+            self.begun.insert(stream);
         }
         let is_last = matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0;
         if is_last || kind == RST_STREAM {

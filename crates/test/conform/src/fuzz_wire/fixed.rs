@@ -36,6 +36,16 @@ fn call() -> Vec<u8> {
     [start(), target(b"127.0.0.1"), literal(b"te", b"trailers")].concat()
 }
 
+/// The fields of a call with one message.
+fn unary() -> Vec<u8> {
+    let rest = [
+        literal(b":path", b"/etcdserverpb.KV/Range"),
+        literal(b":authority", b"localhost"),
+        literal(b"content-type", b"application/grpc"),
+    ];
+    [start(), rest.concat()].concat()
+}
+
 /// `:method` and `:scheme`.
 fn start() -> Vec<u8> {
     b"\x83\x86".to_vec()
@@ -107,6 +117,8 @@ fn headers() -> Vec<Case> {
     let begun = |from: &[u8]| frame(HEADERS, 0, 5, from);
     vec![
         ("a call", opened(5, &call)),
+        ("a call that ends with its head", frame(HEADERS, END_HEADERS | END_STREAM, 5, &call)),
+        ("a unary one", frame(HEADERS, END_HEADERS | END_STREAM, 5, &unary())),
         ("with priority", on(0)),
         ("with priority, on itself", on(5)),
         ("padded", padded(HEADERS, END_HEADERS, 5, 2, &[&call[..], b".."].concat())),
