@@ -77,7 +77,7 @@
 //! |---|---|---|
 //! | an error of the connection | GOAWAY, close | close; GOAWAY only for the number of a stream, and for our own limits |
 //! | trailers of a request, a number that was used or is even | the former are allowed | GOAWAY with PROTOCOL_ERROR |
-//! | DATA on a stream that has ended or never was | STREAM_CLOSED or PROTOCOL_ERROR | ignored, but counted for the connection's window |
+//! | DATA on a stream that has ended or never was, or whose whole answer waits for a window | STREAM_CLOSED or PROTOCOL_ERROR | ignored, but counted for the connection's window |
 //! | DATA behind END_STREAM, while the answer is to come | STREAM_CLOSED | RST_STREAM with STREAM_CLOSED |
 //! | RST_STREAM, WINDOW_UPDATE on a stream that never was | PROTOCOL_ERROR | ignored |
 //! | WINDOW_UPDATE of 0 on such a stream | PROTOCOL_ERROR | RST_STREAM with PROTOCOL_ERROR |

@@ -88,6 +88,16 @@ impl Pair {
     }
 }
 
+impl Drop for Pair {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.ours.log();
+            let from = log.len().saturating_sub(4_000);
+            eprintln!("the end of our log: {}", &log.get(from..).unwrap_or(&log));
+        }
+    }
+}
+
 #[test]
 fn frames_made_by_hand_cost_what_they_cost_at_etcd() {
     let Some(pair) = Pair::start() else { return };

@@ -478,8 +478,8 @@ impl Drawing {
         let stream = if matches!(kind, SETTINGS | PING | GOAWAY) { 0 } else { self.any_stream() };
         let length = self.one_of(&[0, 1, 3, 4, 5, 7, 9, 16_385]);
         let bytes = frame(kind, 0, stream, &vec![0; length]);
-        // A block that goes on would swallow what comes.
-        if kind == HEADERS || kind == PUSH_PROMISE {
+        // A block that goes on would swallow what comes; five bytes of DATA are a message.
+        if matches!(kind, DATA | HEADERS | PUSH_PROMISE) {
             return self.broken_continuation();
         }
         self.open.retain(|open| *open != stream);
