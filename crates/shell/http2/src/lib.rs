@@ -96,7 +96,8 @@
 //! standard says, where Go refuses the second unless its table is empty; more DATA than the
 //! connection's window ends the connection, where Go does not count; an answer that is made while
 //! the buffer is walked, before the frame that ends its request, is followed by RST_STREAM with
-//! NO_ERROR, where Go's handler mostly answers behind that frame; and the limits above.
+//! NO_ERROR, where Go's handler mostly answers behind that frame; a second END_STREAM while an answer waits
+//! for its window is ignored, where Go reads no more from the connection; and the limits above.
 
 mod connection;
 mod error;

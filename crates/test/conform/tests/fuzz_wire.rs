@@ -1,5 +1,6 @@
 //! Random frames, to which both servers must react alike. `QUORATE_WIRE_SEQUENCES` sets how many
-//! sequences (1,500 by default), `QUORATE_FUZZ_SEED` where they begin.
+//! sequences (1,500 by default), `QUORATE_FUZZ_SEED` where they begin. A difference is told as
+//! `seed/number`: `QUORATE_WIRE_FIRST=number QUORATE_WIRE_SEQUENCES=1` plays it again.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -122,30 +123,32 @@ struct Counts {
 fn random_frames_cost_what_they_cost_at_etcd() {
     let sequences = number("QUORATE_WIRE_SEQUENCES", 1_500);
     let seed = number("QUORATE_FUZZ_SEED", 1);
+    let first = number("QUORATE_WIRE_FIRST", 0);
     let Some(pair) = Pair::start() else { return };
-    let (next, counts) = (AtomicU64::new(0), Counts::default());
+    let (next, counts) = (AtomicU64::new(first), Counts::default());
     let differences = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..CONNECTIONS {
             scope.spawn(|| {
                 while differences.lock().unwrap().len() < MOST_DIFFERENCES {
                     let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= sequences {
+                    if number >= first + sequences {
                         return;
                     }
                     // Runs that begin with neighbouring seeds share no sequence.
-                    let seed = (seed << 32) + number;
-                    let sequence = draw(seed);
+                    let sequence = draw((seed << 32) + number);
                     match pair.compare(&sequence) {
                         Verdict::Equal(reactions) => counts.add(&reactions),
                         Verdict::Unsteady(both) => {
                             if counts.unsteady.fetch_add(1, Ordering::Relaxed) < TOLD_UNSTEADY {
                                 let (ours, etcd) = *both;
-                                eprintln!("unsteady: draw({seed})\nours {ours:?}\netcd {etcd:?}");
+                                eprintln!(
+                                    "unsteady: {seed}/{number}\nours {ours:?}\netcd {etcd:?}"
+                                );
                             }
                         }
                         Verdict::Different(both) => {
-                            differences.lock().unwrap().push((seed, sequence, both));
+                            differences.lock().unwrap().push((number, sequence, both));
                         }
                     }
                 }
@@ -161,14 +164,14 @@ fn random_frames_cost_what_they_cost_at_etcd() {
         closed.into_inner()
     );
     let differences = differences.into_inner().unwrap();
-    let told = differences.into_iter().map(|(seed, of, both)| {
-        let told = pair.tell(&format!("draw({seed})"), of, &both);
+    let told = differences.into_iter().map(|(number, of, both)| {
+        let told = pair.tell(&format!("{seed}/{number}"), of, &both);
         eprintln!("{told}");
         told
     });
     let told: Vec<String> = told.collect();
     assert!(told.is_empty(), "{}", told.join("\n\n"));
-    assert!(answers > sequences, "too few streams were answered");
+    assert!(sequences < 100 || answers > sequences, "too few streams were answered");
     // What differs from itself proves nothing.
     assert!(unsteady <= 5 + sequences / 500, "{unsteady} sequences have more than one outcome");
 }

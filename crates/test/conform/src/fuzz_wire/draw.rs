@@ -268,7 +268,10 @@ impl Drawing {
             }
             _ => {
                 let at = self.one_of(&[0, fields.len(), fields.len()]);
-                fields.insert(at, self.one_of(MORE));
+                let more = self.one_of(MORE);
+                // What cannot be decompressed is refused by a handler, too.
+                self.is_routed = more.1 != b"snappy";
+                fields.insert(at, more);
             }
         }
     }
@@ -441,7 +444,8 @@ impl Drawing {
                 break stream;
             }
         };
-        let flags = self.one_of(&[0, END_STREAM]);
+        // grpc-go stalls on a second end while an answer waits for its window.
+        let flags = if self.has_room { self.one_of(&[0, END_STREAM]) } else { 0 };
         self.read("data that nobody waits for", frame(DATA, flags, stream, b"\0\0\0\0\0"));
     }
 

@@ -3,7 +3,8 @@
 //! A [`Sequence`] is drawn from a seed or built by hand ([`fixed`]), played to a server
 //! ([`Sequence::play`]) and normalised to [`Reactions`], which must be equal at both servers.
 //!
-//! What is not compared, and why: the order between streams (handlers run beside each other); the
+//! What is not drawn, as it has no one outcome at grpc-go or stalls it: see `draw.rs`, at
+//! each place. What is not compared, and why: the order between streams (handlers run beside each other); the
 //! servers' own PING, SETTINGS and WINDOW_UPDATE (how they measure, not what they answer); ids, term
 //! and revision in answers; bytes that follow a broken preface, which HTTP/1 deals with, but for
 //! their first line; what is said on streams, where the last of several frames in one write ends the
