@@ -459,6 +459,10 @@ impl Drawing {
         let block = self.block(RANGE);
         let end = self.one_of(&[0, END_STREAM]);
         let bytes = self.headers(stream, &block, end);
+        // Numbers that were passed over may be free yet.
+        if end == 0 && !self.open.contains(&stream) {
+            self.open.push(stream);
+        }
         self.headed("headers of a number that was used", stream, bytes);
     }
 
@@ -486,7 +490,9 @@ impl Drawing {
         if matches!(kind, DATA | HEADERS | PUSH_PROMISE) {
             return self.broken_continuation();
         }
-        self.open.retain(|open| *open != stream);
+        if kind == RST_STREAM {
+            self.open.retain(|open| *open != stream);
+        }
         self.read("a frame of a wrong length", bytes);
     }
 }

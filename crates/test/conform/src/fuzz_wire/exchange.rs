@@ -58,7 +58,7 @@ struct Exchange {
     /// Streams of which something came, and those that are over.
     begun: BTreeSet<u32>,
     ended: BTreeSet<u32>,
-    /// Streams whose requests end in the frames of this step.
+    /// Streams whose requests have ended.
     ending: BTreeSet<u32>,
     read: Vec<u8>,
 }
@@ -133,7 +133,7 @@ impl Exchange {
     /// False if the server closed.
     fn step(&mut self, at: usize, mut bytes: Vec<u8>, until: Await) -> bool {
         let marker = frame(SETTINGS, 0, 0, &[]);
-        self.ending = ending(&bytes);
+        self.ending.extend(ending(&bytes));
         // What was said of a stream before it was opened is no answer.
         for (_, _, stream) in heads(&bytes).filter(|(kind, ..)| *kind == HEADERS) {
             self.begun.remove(&stream);

@@ -3,13 +3,14 @@
 //! A [`Sequence`] is drawn from a seed or built by hand ([`fixed`]), played to a server
 //! ([`Sequence::play`]) and normalised to [`Reactions`], which must be equal at both servers.
 //!
-//! What is not drawn, as it has no one outcome at grpc-go or stalls it: see `draw.rs`, at
-//! each place. What is not compared, and why: the order between streams (handlers run beside each other); the
+//! What has no one outcome at grpc-go, or stalls it, is not drawn: `draw.rs` says so at each place.
+//!
+//! What is not compared, and why: the order between streams (handlers run beside each other); the
 //! servers' own PING, SETTINGS and WINDOW_UPDATE (how they measure, not what they answer); ids, term
 //! and revision in answers; bytes that follow a broken preface, which HTTP/1 deals with, but for
 //! their first line; what is said on streams, where the last of several frames in one write ends the
-//! connection; and RST_STREAM with NO_ERROR behind an answer whose request ended in the same
-//! write (grpc-go's handler may answer before or after its reader has seen that end).
+//! connection; and RST_STREAM with NO_ERROR behind an answer whose request has ended, too (grpc-go's
+//! handler may answer before or after its reader has seen that end).
 
 mod draw;
 mod exchange;
