@@ -367,10 +367,8 @@ impl Drawing {
     }
 
     fn reset(&mut self) {
-        let stream = match self.open.pop() {
-            Some(stream) if self.chance(70) => stream,
-            _ => self.any_stream(),
-        };
+        let open = self.open.last().copied().filter(|_| self.chance(70));
+        let stream = open.unwrap_or_else(|| self.any_stream());
         let code = self.one_of(&[0, 1, 5, 8, 99, u32::MAX]);
         self.open.retain(|open| *open != stream);
         self.read("a reset", frame(RST_STREAM, 0, stream, &code.to_be_bytes()));
