@@ -112,9 +112,15 @@ impl Sequence {
 impl Exchange {
     fn run(&mut self, sequence: &Sequence) {
         let mut waiting = PREFACE.to_vec();
+        let is_held = sequence.steps.iter().any(|step| matches!(step.until, Await::Begun(_)));
         for (at, step) in sequence.steps.iter().enumerate() {
             waiting.extend(&step.bytes);
             if !self.step(at, std::mem::take(&mut waiting), step.until) {
+                return;
+            }
+            // grpc-go writes what a window allows behind acknowledgements that came before it: the
+            // next step may end the connection.
+            if is_held && !self.step(at, Vec::new(), Await::Read) {
                 return;
             }
         }
@@ -123,7 +129,6 @@ impl Exchange {
         self.write(&waiting);
         let is_marked = |own: &Self| own.seen.pings.last().is_some_and(|ping| ping == MARK);
         self.wait(end, is_marked);
-        // Loopy writes what a window allows behind acknowledgements that came before it.
         if self.seen.closed_at.is_none() {
             self.step(end, Vec::new(), Await::Read);
         }
