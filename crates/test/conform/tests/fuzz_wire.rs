@@ -1,5 +1,5 @@
 //! Random frames, to which both servers must react alike. `QUORATE_WIRE_SEQUENCES` sets how many
-//! sequences (1,500 by default), `QUORATE_FUZZ_SEED` where they begin. A difference is told as
+//! sequences (3,000 by default), `QUORATE_FUZZ_SEED` where they begin. A difference is told as
 //! `seed/number`: `QUORATE_WIRE_FIRST=number QUORATE_WIRE_SEQUENCES=1` plays it again.
 
 use std::sync::Mutex;
@@ -121,7 +121,7 @@ struct Counts {
 
 #[test]
 fn random_frames_cost_what_they_cost_at_etcd() {
-    let sequences = number("QUORATE_WIRE_SEQUENCES", 1_500);
+    let sequences = number("QUORATE_WIRE_SEQUENCES", 3_000);
     let seed = number("QUORATE_FUZZ_SEED", 1);
     let first = number("QUORATE_WIRE_FIRST", 0);
     let Some(pair) = Pair::start() else { return };
