@@ -38,8 +38,8 @@ const HELP: &str = "cargo xtask WORD
                 with etcd's etcdctl and etcdutl, or ours
   image         builds the container image of static programs and does with it what the guide
                 does, by a Docker daemon of its own; as root it installs what is missing
-  soak          the long forms of the suites: raft beside Go's, 1,000,000 compared operations,
-                kills, failing disks, snapshots, slow readers";
+  soak          the long forms of the suites: raft beside Go's, 1,000,000 compared operations
+                and as many sequences of frames, kills, failing disks, snapshots, slow readers";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

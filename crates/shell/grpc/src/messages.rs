@@ -71,9 +71,6 @@ fn parse(
         return Ok(None);
     };
     let (flag, length) = (*flag, u32::from_be_bytes(*length) as usize);
-    if flag > 1 {
-        return refuse(Code::Internal, format!("grpc: received unexpected payload format {flag}"));
-    }
     if length > limit {
         return refuse(
             Code::ResourceExhausted,
@@ -85,8 +82,13 @@ fn parse(
     }
     buffered.advance(PREFIX_BYTES);
     let bytes = buffered.split_to(length).freeze();
+    // The flag is looked at last: one that means nothing does not hide that the message is cut.
+    //= grpc-go 1.82: rpc_util.go#recvAndDecompress
     match (flag, encoding) {
         (0, _) => Ok(Some(bytes)),
+        (2.., _) => {
+            refuse(Code::Internal, format!("grpc: received unexpected payload format {flag}"))
+        }
         (_, Encoding::Gzip) => gunzip(&bytes, limit).map(Some),
         (_, Encoding::Identity) => refuse(
             Code::Internal,
@@ -163,6 +165,11 @@ mod tests {
         let (plain, internal) = (Encoding::Identity, Code::Internal);
         let flag = "grpc: received unexpected payload format 2".to_owned();
         assert_eq!(refused(&[2, 0, 0, 0, 0], plain), (internal, flag));
+        let mut cut = Messages::new(plain, 10);
+        cut.push(&[2, 0, 0, 0, 1]);
+        assert!(cut.take_next().unwrap().is_none() && cut.is_within_one());
+        let longer = "grpc: received message larger than max (12 vs. 10)".to_owned();
+        assert_eq!(refused(&[2, 0, 0, 0, 12], plain), (Code::ResourceExhausted, longer));
         let packed = "grpc: compressed flag set with identity or empty encoding".to_owned();
         assert_eq!(refused(&[1, 0, 0, 0, 0], plain), (internal, packed));
         let long = "grpc: received message larger than max (11 vs. 10)".to_owned();
