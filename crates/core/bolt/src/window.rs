@@ -1,7 +1,8 @@
 //! Many revisions at once: sorted by page, read in runs.
 //!
 //! Measured in `readpath`: 136 ns per value for neighbours, against 671 with a read per value.
-//! Memory is one run (64 pages) or the longest leaf, and 24 bytes per revision.
+//! Memory is one run (64 pages, 16 where nothing may wait) or the longest leaf, and 24 bytes per
+//! revision.
 
 use env::{Access, Cached, MayBlock};
 
