@@ -6,7 +6,7 @@
 
 use std::task::{Context, Poll, Waker};
 
-use crate::sync::{AtomicU8, Mutex, Ordering, lock};
+use crate::sync::{AtomicU8, Mutex, MutexGuard, Ordering, lock};
 
 /// The inbox is at its limit; what was to be pushed is handed back.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,6 +26,8 @@ const LAZY_ITEMS: usize = 256;
 struct Queue<T> {
     items: Vec<T>,
     closed: bool,
+    /// The consumer is to look though nothing is queued.
+    roused: bool,
     consumer: Option<Waker>,
 }
 
@@ -44,13 +46,20 @@ impl<T> Inbox<T> {
     /// An inbox that takes up to `limit` items.
     pub fn new(limit: usize) -> Self {
         Self {
-            queue: Mutex::new(Queue { items: Vec::new(), closed: false, consumer: None }),
+            queue: Mutex::new(Queue {
+                items: Vec::new(),
+                closed: false,
+                roused: false,
+                consumer: None,
+            }),
             consumer: AtomicU8::new(AWAKE),
             limit,
         }
     }
 
-    fn wake(&self) {
+    /// Wakes the consumer if it sleeps. Whatever was pushed needs it, unless the producer sees to it
+    /// that somebody takes it ([`crate::Seat`]).
+    pub fn wake(&self) {
         if self.consumer.load(Ordering::SeqCst) != AWAKE
             && self.consumer.swap(AWAKE, Ordering::SeqCst) != AWAKE
         {
@@ -84,6 +93,11 @@ impl<T> Inbox<T> {
         self.wake();
     }
 
+    /// As [`Inbox::push_event`], but wakes nobody: the producer looks after it.
+    pub fn push_event_quietly(&self, item: T) {
+        lock(&self.queue).items.push(item);
+    }
+
     /// As [`Inbox::push_event`], but a consumer that will look by itself when its time is up is not
     /// woken for this, unless much has gathered. For what nobody waits for: a wake costs two turns
     /// of the scheduler.
@@ -98,6 +112,13 @@ impl<T> Inbox<T> {
         }
     }
 
+    /// Lets the consumer look once though nothing may be queued: something that it waits for besides
+    /// has changed.
+    pub fn rouse(&self) {
+        lock(&self.queue).roused = true;
+        self.wake();
+    }
+
     /// Wakes the consumer if anything was pushed lazily.
     pub fn nudge(&self) {
         if !self.is_empty() {
@@ -107,18 +128,19 @@ impl<T> Inbox<T> {
 
     /// Queues a batch with one lock and at most one wake; what does not fit stays in `items`.
     pub fn push_all(&self, items: &mut Vec<T>) {
-        if items.is_empty() {
-            return;
+        if !items.is_empty() {
+            self.push_all_quietly(items);
+            self.wake();
         }
-        {
-            let mut queue = lock(&self.queue);
-            if queue.closed {
-                return;
-            }
+    }
+
+    /// As [`Inbox::push_all`], but wakes nobody: the producer looks after them.
+    pub fn push_all_quietly(&self, items: &mut Vec<T>) {
+        let mut queue = lock(&self.queue);
+        if !queue.closed {
             let room = self.limit.saturating_sub(queue.items.len()).min(items.len());
             queue.items.extend(items.drain(..room));
         }
-        self.wake();
     }
 
     /// Takes no more items and wakes the consumer; a thread that receives ends once
@@ -152,7 +174,8 @@ impl<T> Inbox<T> {
         !out.is_empty()
     }
 
-    /// For a task: everything queued, or pending with the task's waker kept.
+    /// For a task: everything queued, or pending with the task's waker kept. Nothing after
+    /// [`Inbox::rouse`].
     pub fn poll_recv(&self, out: &mut Vec<T>, cx: &mut Context<'_>) -> Poll<()> {
         self.poll_or(ASLEEP, out, cx)
     }
@@ -163,14 +186,29 @@ impl<T> Inbox<T> {
         self.poll_or(DOZING, out, cx)
     }
 
+    /// As [`Inbox::poll_recv`], but leaves what is queued where it is: for an automaton that
+    /// others may run too ([`crate::Seat`]), who take it at the beginning of a turn.
+    pub fn poll_filled(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_queue(ASLEEP, cx).map(|_| ())
+    }
+
+    /// As [`Inbox::poll_filled`], dozing ([`Inbox::poll_recv_dozing`]).
+    pub fn poll_filled_dozing(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_queue(DOZING, cx).map(|_| ())
+    }
+
     /// Whether the consumer sleeps until it is woken or its time is up.
     pub fn is_dozing(&self) -> bool {
         self.consumer.load(Ordering::SeqCst) == DOZING
     }
 
     fn poll_or(&self, sleep: u8, out: &mut Vec<T>, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_queue(sleep, cx).map(|mut queue| std::mem::swap(&mut queue.items, out))
+    }
+
+    fn poll_queue(&self, sleep: u8, cx: &mut Context<'_>) -> Poll<MutexGuard<'_, Queue<T>>> {
         let mut queue = lock(&self.queue);
-        if queue.items.is_empty() {
+        if !std::mem::take(&mut queue.roused) && queue.items.is_empty() {
             if queue.consumer.as_ref().is_none_or(|w| !w.will_wake(cx.waker())) {
                 queue.consumer = Some(cx.waker().clone());
             }
@@ -178,8 +216,7 @@ impl<T> Inbox<T> {
             self.consumer.store(sleep, Ordering::SeqCst);
             return Poll::Pending;
         }
-        std::mem::swap(&mut queue.items, out);
-        Poll::Ready(())
+        Poll::Ready(queue)
     }
 
     /// For a task: waits until something is queued and takes it all.

@@ -1,7 +1,7 @@
 //! Threads that receive from an inbox: they park until something comes.
 
 use std::sync::Arc;
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use handover::Inbox;
@@ -19,39 +19,53 @@ pub trait RecvBlocking<T> {
     /// Waits until something is queued, the inbox closes or `timeout` passes, and takes it all into
     /// `out`, which must be empty. Returns `false` once the inbox is closed and empty.
     fn recv_blocking(&self, out: &mut Vec<T>, timeout: Option<Duration>) -> bool;
+
+    /// Waits as [`RecvBlocking::recv_blocking`] does, but leaves what is queued where it is.
+    fn wait_blocking(&self, timeout: Option<Duration>) -> bool;
+}
+
+thread_local! {
+    static WAKER: Waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+}
+
+/// Parks until `poll` is ready, the inbox ends or the time comes.
+fn park_until<T>(
+    inbox: &Inbox<T>,
+    until: Option<Instant>,
+    mut poll: impl FnMut(&mut Context<'_>) -> Poll<()>,
+) -> bool {
+    loop {
+        if WAKER.with(|waker| poll(&mut Context::from_waker(waker))).is_ready() {
+            return true;
+        }
+        if inbox.is_finished() {
+            return false;
+        }
+        match until {
+            None => std::thread::park(),
+            Some(until) => {
+                let now = Instant::now();
+                if now >= until {
+                    return true;
+                }
+                std::thread::park_timeout(until - now);
+            }
+        }
+    }
 }
 
 impl<T> RecvBlocking<T> for Inbox<T> {
     fn recv_blocking(&self, out: &mut Vec<T>, timeout: Option<Duration>) -> bool {
-        thread_local! {
-            static WAKER: Waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        match timeout.map(|t| Instant::now() + t) {
+            None => park_until(self, None, |cx| self.poll_recv(out, cx)),
+            until => park_until(self, until, |cx| self.poll_recv_dozing(out, cx)),
         }
-        let until = timeout.map(|t| Instant::now() + t);
-        loop {
-            let poll = WAKER.with(|waker| {
-                let cx = &mut Context::from_waker(waker);
-                if until.is_some() {
-                    self.poll_recv_dozing(out, cx)
-                } else {
-                    self.poll_recv(out, cx)
-                }
-            });
-            if poll.is_ready() {
-                return true;
-            }
-            if self.is_finished() {
-                return false;
-            }
-            match until {
-                None => std::thread::park(),
-                Some(until) => {
-                    let now = Instant::now();
-                    if now >= until {
-                        return true;
-                    }
-                    std::thread::park_timeout(until - now);
-                }
-            }
+    }
+
+    fn wait_blocking(&self, timeout: Option<Duration>) -> bool {
+        match timeout.map(|t| Instant::now() + t) {
+            None => park_until(self, None, |cx| self.poll_filled(cx)),
+            until => park_until(self, until, |cx| self.poll_filled_dozing(cx)),
         }
     }
 }

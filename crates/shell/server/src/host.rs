@@ -14,7 +14,7 @@ use api::method::Row;
 use calls::{Calls, Local, Member, Outbox};
 use env::Instant;
 use handover::Inbox;
-use member::{ApplierInput, NodeInput, Reply};
+use member::{ApplierInput, Reply};
 use observe::{Log, Metrics};
 use osenv::Clock;
 use rpc::{Cors, Dispatch, HttpRequest, HttpResponse};
@@ -22,6 +22,7 @@ use types::ReplyToken;
 
 use crate::health::HealthCheck;
 use crate::pool::Pool;
+use crate::threads::NodeDoor;
 
 /// Replies on their way to one runtime.
 pub type ReplyInbox = Inbox<(ReplyToken, Reply)>;
@@ -29,7 +30,7 @@ pub type ReplyInbox = Inbox<(ReplyToken, Reply)>;
 /// Where the outbox of a runtime leads to.
 pub(crate) struct Doors {
     pub(crate) replies: Arc<ReplyInbox>,
-    pub(crate) node: Arc<Inbox<NodeInput>>,
+    pub(crate) node: NodeDoor,
     pub(crate) applier: Arc<Inbox<ApplierInput>>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) peers: Rc<peer::Client>,

@@ -277,10 +277,11 @@ pub fn start_until(
     let peers = PeerSockets { bound: peer_sockets, connections: connections.peers };
     let plane = start_plane(disk, options, &config, (member, cluster), side, peers)?;
     introduce(&plane, member, &members, &identity.remotes)?;
-    let automata = spawn_all(&queues, parts, &plane, &options.failpoints, options.keep)
-        .map_err(thread_error)?;
+    let spawned = spawn_all(&queues, parts, &plane, &options.failpoints, options.keep);
+    let (automata, node) = spawned.map_err(thread_error)?;
     let parts = Parts {
         shared: Arc::new(shared(options, &config, (member, cluster), &queues, &plane)),
+        node,
         pool: Arc::new(Pool::new(cores).map_err(thread_error)?),
         metrics,
         peers: peer::Client::new(dial_timeout(options), options.local_address),

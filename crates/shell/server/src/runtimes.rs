@@ -24,7 +24,7 @@ use crate::hearing::Hearing;
 use crate::host::{Doors, ReplyInbox, Services, pump};
 use crate::options::Options;
 use crate::pool::Pool;
-use crate::threads::{Fatal, Queues};
+use crate::threads::{Fatal, NodeDoor, Queues};
 
 /// How long a stop waits for open calls, besides two election timeouts.
 //= etcd 3.7.1: server/config/config.go#ReqTimeout
@@ -91,6 +91,7 @@ pub(crate) fn start(
 #[derive(Clone)]
 pub(crate) struct Parts {
     pub(crate) shared: Arc<Shared>,
+    pub(crate) node: NodeDoor,
     pub(crate) pool: Arc<Pool>,
     pub(crate) metrics: Arc<Metrics>,
     /// Asks other members; each runtime has connections of its own.
@@ -142,7 +143,7 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
         .build()
         .expect("a runtime needs an epoll descriptor");
     let local = tokio::task::LocalSet::new();
-    let Parts { shared, pool, metrics, peers, cors } = parts;
+    let Parts { shared, node, pool, metrics, peers, cors } = parts;
     let election = shared.limits.election;
     let hearing = Hearing::new(shared.id, Arc::clone(&log), Arc::clone(&metrics));
     let member = Member::new(shared, Rc::new(hearing), number, osenv::seed());
@@ -154,7 +155,7 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
     }
     let doors = Doors {
         replies: inbox,
-        node: Arc::clone(&queues.node),
+        node,
         applier: Arc::clone(&queues.applier),
         pool,
         peers: Rc::new(peers),

@@ -1,6 +1,6 @@
 //! One process of a member: the four automata, their inboxes, and what they have yet to send.
 //!
-//! As in the server (`shell/server/src/threads.rs`) an automaton takes its inbox, handles it, and
+//! As in the server (`shell/server/src/threads`) an automaton takes its inbox, handles it, and
 //! then sends its outputs one by one in the same fixed order; others run between any two of them.
 //! Invariant: an automaton handles nothing while it still has something to send.
 
