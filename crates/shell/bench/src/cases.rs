@@ -57,6 +57,8 @@ pub enum Work {
     List,
     /// Puts at a fixed rate beside clients that list so, and which cores they have.
     BesideLists(Shape, Placement),
+    /// Puts at a fixed rate beside watchers that do not read, or slowly.
+    BesideWatchers,
     /// Puts beside a compaction.
     Compaction,
     /// Everything beside a defragmentation.
@@ -204,6 +206,12 @@ pub const CASES: &[Case] = &[
         Work::BesideLists(Shape::Limit500, Placement::Apart),
         &[(name::P99, AtMost(0.25))],
     ),
+    case(
+        "beside-watchers",
+        Data::Empty,
+        Work::BesideWatchers,
+        &[(name::P99, Own(5_000.0)), (name::EXTRA_ANON, Own(100.0))],
+    ),
     case("compaction", Data::Updated, Work::Compaction, &[(name::BUSY_OVER_IDLE, Own(2.0))]),
     case("defrag", Data::Updated, Work::Defrag, &[(name::STALL, AtMost(0.05))]),
     case(
@@ -299,6 +307,7 @@ impl Case {
             Work::BesideLists(shape, placement) => {
                 trouble::beside_lists(port, pid, times.load, seed, shape, placement)
             }
+            Work::BesideWatchers => trouble::beside_watchers(port, pid, times.load, seed),
             _ => load::block_on(self.run_async(server, times)),
         }
     }
@@ -327,7 +336,7 @@ impl Case {
             Work::OnLeader(..) | Work::Spread(..) | Work::Failover(_) | Work::CatchUp => {
                 unreachable!("{} is for three members", self.name)
             }
-            Closed(..) | Work::KeepAlive(_) | Work::BesideLists(..) => {
+            Closed(..) | Work::KeepAlive(_) | Work::BesideLists(..) | Work::BesideWatchers => {
                 unreachable!("{} runs without a runtime", self.name)
             }
         }
