@@ -22,13 +22,14 @@ const JOB_WATCHERS: usize = 512;
 /// Watchers on ranges share a scan if they begin within this many revisions.
 const SHARED_REVISIONS: i64 = 10_000;
 /// Bytes of events that a job brings (one revision may exceed it).
-const CHUNK_BYTES: usize = 1 << 20;
+const CHUNK_BYTES: usize = 256 << 10;
 /// Bytes of the database that a job reads for them.
 const SCAN_BYTES: usize = 16 << 20;
 /// Places of a key's versions that a job collects.
 const CHAIN_PLACES: usize = 65_536;
-/// Bytes of one response; the revision that crosses it is the last.
-pub(crate) const RESPONSE_BYTES: usize = 1 << 20;
+/// Bytes of one response; the revision that crosses it is the last. What a client that has stopped
+/// reading holds.
+pub(crate) const RESPONSE_BYTES: usize = 128 << 10;
 /// Changes in memory that a watcher is walked over on the hub's own thread.
 const JOIN_EVENTS: usize = 256;
 
@@ -437,7 +438,8 @@ impl<A> WatchHub<A> {
                         return true;
                     }
                 }
-                bytes += seen[i as usize].0.size_bytes();
+                let (event, prev) = &seen[i as usize];
+                bytes += event.size_bytes() + prev.map_or(0, Bytes::len);
                 false
             };
             let end = rest.iter().position(over).unwrap_or(rest.len());
