@@ -70,12 +70,13 @@ fn loom() -> Result<(), String> {
 type Long<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
 
 /// The long forms. First raft beside Go's: 100 seeds of 100,000 commands to equal groups and to
-/// mixed ones. Then, on an optimised server: four times 250,000 compared operations at the same
-/// time, then one after another 1,000,000 sequences of HTTP/2 frames, 200 kills, failing disks at
+/// mixed ones, and the HTTP/2 connection under 49,000 random clients. Then, on an optimised server:
+/// four times 250,000 compared operations at the same time, then one after another 1,000,000 sequences of HTTP/2 frames, 200 kills, failing disks at
 /// hundreds of places, 1,000 snapshots, and readers that stop for ten minutes.
 pub fn soak() -> Result<(), String> {
     oracle::build()?;
     crate::shell::run(&mut raft_beside_go())?;
+    crate::shell::run(&mut random_clients())?;
     run_release()?;
     let mut running = Vec::new();
     for seed in ["101", "102", "103", "104"] {
@@ -110,6 +111,18 @@ fn raft_beside_go() -> Command {
     tests.args(["--test", "differential", "--test", "mixed", "--", "--nocapture"]);
     with_oracles(&mut tests, true).envs([("RAFT_SEEDS", "0..100"), ("RAFT_STEPS", "100000")]);
     tests
+}
+
+fn random_clients() -> Command {
+    cargo(&[
+        "test",
+        "--package",
+        "quorate-http2",
+        "--lib",
+        "many_random_clients",
+        "--",
+        "--ignored",
+    ])
 }
 
 fn long_form((package, test, more): Long<'_>) -> Command {

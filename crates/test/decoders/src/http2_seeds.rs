@@ -2,8 +2,10 @@
 
 use env::{Entropy, SplitMix};
 
-/// Header blocks, each behind its length: the examples of RFC 7541, C.4 and C.6, and some with
-/// changes of the table's size.
+use crate::recordings::RECORDINGS;
+
+/// Header blocks, each behind its length: the examples of RFC 7541, C.4 and C.6, some with changes
+/// of the table's size, and those of real clients.
 #[must_use]
 pub fn header_blocks() -> Vec<Vec<u8>> {
     let requests: [&[u8]; 3] = [
@@ -16,12 +18,12 @@ pub fn header_blocks() -> Vec<Vec<u8>> {
         b"\x48\x83\x64\x0e\xff\xbf\x00\x01a\x01b\x10\x01c\x00",
         b"\x20\x3f\x21\x40\x01a\x83\x1c\x64\x5f\x0f\x10\x00\xbe",
     ];
-    [requests, responses]
-        .map(|blocks| {
-            let behind_length = blocks.iter().map(|b| [&[b.len() as u8], *b].concat());
-            [vec![255], behind_length.collect::<Vec<_>>().concat()].concat()
-        })
-        .to_vec()
+    let examples = [requests, responses].map(|blocks| {
+        let behind_length = blocks.iter().map(|b| [&[b.len() as u8], *b].concat());
+        behind_length.collect::<Vec<_>>().concat()
+    });
+    let recorded = RECORDINGS.iter().map(|recording| recording.header_blocks());
+    examples.into_iter().chain(recorded).map(|blocks| [vec![255], blocks].concat()).collect()
 }
 
 /// Whole connections.

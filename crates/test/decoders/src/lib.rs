@@ -3,11 +3,12 @@
 //! Owns the table [`TARGETS`]: a plain function of bytes each, with seeds to start from. None may
 //! panic, whatever the bytes (invariant 11). `cargo test` runs the seeds, the corpus and some
 //! thousands of mutations of both; `cargo xtask fuzz` runs libFuzzer on the same functions.
-//! Read next: [`disk`], [`wire`], [`peers`], [`text`].
+//! Read next: [`disk`], [`wire`], [`peers`], [`text`], [`recordings`].
 
 pub mod disk;
 pub mod http2_seeds;
 pub mod peers;
+pub mod recordings;
 pub mod text;
 pub mod wire;
 

@@ -1,5 +1,6 @@
 //! A server that does the same whether a request comes whole or in pieces.
 
+use std::fmt::Display;
 use std::sync::LazyLock;
 
 use bytes::Bytes;
@@ -28,16 +29,22 @@ pub(super) enum Work {
     Ignore,
 }
 
-impl Work {
-    fn of(stream: StreamKey) -> Self {
+/// What is done for the requests of a protocol.
+pub(super) trait Serve: Protocol<Slot = Work, Head: Display> {
+    /// What is to be done on a stream.
+    fn work(stream: StreamKey) -> Work;
+}
+
+impl Serve for Echo {
+    fn work(stream: StreamKey) -> Work {
         let number = stream.id() as usize / 2;
         match number % 7 {
-            0 | 1 => Self::Answer([0, 400, 5, 20_000, 100_000][number / 7 % 5]),
-            2 => Self::Answer(30),
-            3 => Self::Echo,
-            4 => Self::Pull([70_000, 10][number / 7 % 2]),
-            5 => Self::Reset,
-            _ => Self::Ignore,
+            0 | 1 => Work::Answer([0, 400, 5, 20_000, 100_000][number / 7 % 5]),
+            2 => Work::Answer(30),
+            3 => Work::Echo,
+            4 => Work::Pull([70_000, 10][number / 7 % 2]),
+            5 => Work::Reset,
+            _ => Work::Ignore,
         }
     }
 }
@@ -48,8 +55,7 @@ impl Protocol for Echo {
     type Slot = Work;
 
     fn tag(name: &[u8], value: &[u8]) -> u32 {
-        let bytes = name.iter().chain(&[0]).chain(value);
-        bytes.fold(7, |sum, byte| (sum ^ u32::from(*byte)).wrapping_mul(16_777_619))
+        sum(name.iter().chain(&[0]).chain(value))
     }
 
     fn static_tags() -> &'static StaticTags<u32> {
@@ -71,6 +77,16 @@ impl Protocol for Echo {
     }
 }
 
+/// Like FNV-1a, of 32 bits.
+fn sum<'a>(bytes: impl Iterator<Item = &'a u8>) -> u32 {
+    bytes.fold(7, |sum, byte| (sum ^ u32::from(*byte)).wrapping_mul(16_777_619))
+}
+
+/// A part of a body: its length and its sum.
+fn checksum(body: &[u8]) -> String {
+    format!("{} {}", body.len(), sum(body.iter()))
+}
+
 const OK: ResponseHead<'static> =
     ResponseHead { status: 200, fields: &[Field::indexed(b"content-type", b"application/grpc")] };
 const DONE: &[Field<'static>] = &[Field::indexed(b"grpc-status", b"0")];
@@ -79,15 +95,21 @@ const FAILED: &[Field<'static>] =
 
 /// What happened on a connection.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Ran {
-    pub(super) said: Vec<u8>,
-    pub(super) events: Vec<String>,
-    pub(super) failed: Option<Fatal>,
+pub struct Ran {
+    /// The bytes that the server sent.
+    pub said: Vec<u8>,
+    /// What the connection told, an event each.
+    pub events: Vec<String>,
+    /// How it ended, unless well.
+    pub failed: Option<Fatal>,
 }
 
 /// Feeds pieces to a connection and writes when a piece is used up.
-pub(super) fn run<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: &Limits) -> Ran {
-    let mut server = Server::new(limits.clone());
+pub(super) fn run<'a, P: Serve>(
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+    limits: &Limits,
+) -> Ran {
+    let mut server = Server::<P>::new(limits.clone());
     for piece in pieces {
         if !server.take(piece) {
             break;
@@ -97,8 +119,8 @@ pub(super) fn run<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: &Limit
 }
 
 /// A connection, and all that it did.
-pub(super) struct Server {
-    connection: Connection<Echo>,
+pub(super) struct Server<P: Serve> {
+    connection: Connection<P>,
     rest: Vec<u8>,
     pub(super) said: Vec<u8>,
     events: Vec<String>,
@@ -106,7 +128,7 @@ pub(super) struct Server {
     limits: Limits,
 }
 
-impl Server {
+impl<P: Serve> Server<P> {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
             connection: Connection::new(limits.clone()),
@@ -156,13 +178,13 @@ impl Server {
     }
 }
 
-fn handle(connection: &mut Connection<Echo>, event: Event<'_, Echo>, events: &mut Vec<String>) {
+fn handle<P: Serve>(connection: &mut Connection<P>, event: Event<'_, P>, events: &mut Vec<String>) {
     match event {
         Event::Whole { stream, head, body } => {
             let id = stream.id();
             events.push(format!("head {id} {head}"));
-            events.push(format!("data {id} {} true", Echo::tag(b"", body)));
-            match Work::of(stream) {
+            events.push(format!("data {id} {} true", checksum(body)));
+            match P::work(stream) {
                 Work::Answer(size) => {
                     connection.answer(stream, &OK, |out| out.resize(out.len() + size, 7), DONE);
                 }
@@ -174,19 +196,19 @@ fn handle(connection: &mut Connection<Echo>, event: Event<'_, Echo>, events: &mu
         }
         Event::Head { stream, head, end } => {
             events.push(format!("head {} {head}", stream.id()));
-            if Echo::judge(&head) == Verdict::Refuse {
+            if P::judge(&head) == Verdict::Refuse {
                 let refused = ResponseHead { status: 415, fields: FAILED };
                 connection.headers(stream, &refused, End::Stream);
                 assert!(!connection.is_open(stream));
                 return;
             }
-            assert!(connection.set_slot(stream, Work::of(stream)).is_none());
+            assert!(connection.set_slot(stream, P::work(stream)).is_none());
             if end {
                 on_data(connection, stream, b"", true);
             }
         }
         Event::Data { stream, body, end } => {
-            events.push(format!("data {} {} {end}", stream.id(), Echo::tag(b"", body)));
+            events.push(format!("data {} {} {end}", stream.id(), checksum(body)));
             on_data(connection, stream, body, end);
         }
         Event::Reset { stream, code, .. } => {
@@ -204,7 +226,7 @@ fn handle(connection: &mut Connection<Echo>, event: Event<'_, Echo>, events: &mu
     }
 }
 
-fn on_data(connection: &mut Connection<Echo>, stream: StreamKey, body: &[u8], end: bool) {
+fn on_data<P: Serve>(connection: &mut Connection<P>, stream: StreamKey, body: &[u8], end: bool) {
     let Some(&mut work) = connection.slot(stream) else { return };
     if work != Work::Ignore {
         connection.release(stream, body.len());
@@ -233,7 +255,7 @@ fn on_data(connection: &mut Connection<Echo>, stream: StreamKey, body: &[u8], en
     }
 }
 
-fn pull(connection: &mut Connection<Echo>, stream: StreamKey) {
+fn pull<P: Serve>(connection: &mut Connection<P>, stream: StreamKey) {
     let room = connection.room(stream).min(10_000);
     let Some(Work::Pull(left)) = connection.slot(stream) else { return };
     let size = room.min(*left);

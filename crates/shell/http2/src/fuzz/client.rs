@@ -9,7 +9,7 @@ use crate::{Code, Limits, PREFACE};
 
 /// Sends frame by frame, and checks what comes back after each.
 pub(super) fn check(mut sent: &[u8], limits: &Limits) {
-    let mut server = app::Server::new(limits.clone());
+    let mut server = app::Server::<app::Echo>::new(limits.clone());
     let mut client = Client {
         initial: 65_535,
         window: 65_535,

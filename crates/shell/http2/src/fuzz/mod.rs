@@ -4,11 +4,17 @@
 
 mod app;
 mod client;
+mod recorded;
 mod traffic;
+
+use app::Echo;
 
 use crate::hpack::{Class, Decoder, Encoder, Error, Sink, StaticTags};
 use crate::protocol::Field;
 use crate::{Limits, PREFACE};
+
+pub use app::Ran;
+pub use recorded::replay;
 
 /// Limits that random traffic reaches.
 fn small_limits() -> Limits {
@@ -31,35 +37,43 @@ pub fn client_bytes(seed: u64) -> Vec<u8> {
     traffic::written_by(&mut traffic::Choices::random(seed))[1..].concat()
 }
 
-/// Any bytes as what a client sends behind its preface.
+/// Any bytes as what a client sends behind its preface. With the preface they are what a real one
+/// sent, which knew a server's limits.
 pub fn frames(bytes: &[u8]) {
-    let limits = Limits { unsent_bytes: 1_000, ..small_limits() };
-    let bytes = &[PREFACE, bytes].concat();
-    let whole = app::run([&bytes[..]], &limits);
+    let (frames, limits) = match bytes.strip_prefix(PREFACE) {
+        Some(frames) => (frames, Limits::default()),
+        None => (bytes, small_limits()),
+    };
+    let limits = Limits { unsent_bytes: 1_000, ..limits };
+    let bytes = &[PREFACE, frames].concat();
+    let whole = app::run::<Echo>([&bytes[..]], &limits);
     // Little room changes when things are said, so that only what happened is compared.
-    let cut = app::run(bytes.chunks(17), &limits);
+    let cut = app::run::<Echo>(bytes.chunks(17), &limits);
     assert_eq!(whole.failed, cut.failed);
 }
 
 /// Bytes as the choices of a client that mostly keeps the rules.
 pub fn connection(bytes: &[u8]) {
     let sent = traffic::written_by(&mut traffic::Choices::new(bytes));
-    compare(&sent);
+    compare(&sent.concat(), &small_limits());
 }
 
-/// A connection whose client sends these frames, taken whole, cut, and without short cuts.
-fn compare(sent: &[Vec<u8>]) {
-    let limits = small_limits();
+/// What a real client sent, preface first, as [`connection`] takes what an invented one sends.
+pub fn recording(bytes: &[u8]) {
+    compare(bytes, &Limits { unsent_bytes: 1 << 30, ..Limits::default() });
+}
+
+/// A connection whose client sends these bytes, taken whole, cut, and without short cuts.
+fn compare(bytes: &[u8], limits: &Limits) {
     let plain = Limits { whole_requests: false, cached_blocks: 0, ..limits.clone() };
-    let bytes = sent.concat();
-    client::check(&bytes, &limits);
-    let whole = app::run([&bytes[..]], &limits);
+    client::check(bytes, limits);
+    let whole = app::run::<Echo>([bytes], limits);
     // Single bytes of much would take long: what is left of a frame is copied each time.
     let smallest = 1 + bytes.len() / 3_000;
     for size in [smallest, smallest + 9, 1_000] {
-        assert!(app::run(bytes.chunks(size), &limits) == whole, "pieces of {size}");
+        assert!(app::run::<Echo>(bytes.chunks(size), limits) == whole, "pieces of {size}");
     }
-    assert!(app::run([&bytes[..]], &plain) == whole, "without short cuts");
+    assert!(app::run::<Echo>([bytes], &plain) == whole, "without short cuts");
 }
 
 /// Bytes as header blocks, each behind its length: the same whatever they are cut into, and what
@@ -142,8 +156,8 @@ mod tests {
 
     fn compare_all(seeds: std::ops::Range<u64>) {
         for seed in seeds {
-            let sent = traffic::written_by(&mut traffic::Choices::random(seed));
-            let result = std::panic::catch_unwind(|| compare(&sent));
+            let sent = traffic::written_by(&mut traffic::Choices::random(seed)).concat();
+            let result = std::panic::catch_unwind(|| compare(&sent, &small_limits()));
             assert!(result.is_ok(), "seed {seed}");
         }
     }
@@ -164,7 +178,7 @@ mod tests {
         let mut seen = std::collections::BTreeMap::<String, u32>::new();
         for seed in 0..500 {
             let sent = traffic::written_by(&mut traffic::Choices::random(seed)).concat();
-            let ran = app::run([&sent[..]], &small_limits());
+            let ran = app::run::<Echo>([&sent[..]], &small_limits());
             let failed = ran.failed.map_or("good end".to_owned(), |fatal| fatal.to_string());
             *seen.entry(failed).or_default() += 1;
             for event in ran.events {
