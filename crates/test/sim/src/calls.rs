@@ -36,6 +36,13 @@ impl World {
         self.collect(m);
     }
 
+    /// Lets a connection to a member go on.
+    pub(crate) fn carry(&mut self, m: usize) {
+        let running = self.members[m].running.as_mut().expect("listed while it runs");
+        self.counts.carried += running.exchange(self.now, self.chaos);
+        self.collect(m);
+    }
+
     /// Lets timers of the calls end.
     pub(crate) fn fire(&mut self, m: usize) {
         let running = self.members[m].running.as_mut().expect("listed while it runs");
@@ -100,7 +107,7 @@ impl World {
         };
         self.trace.event(self.now, format_args!("client {client} asks {ask:?}"));
         let running = self.members[m].running.as_mut().expect("called while it runs");
-        let call = running.gateway.call(self.now, &mut running.process, ask);
+        let call = running.call(self.now, ask);
         if let Some(place) = place {
             self.places.insert(call, place);
         }
@@ -169,7 +176,7 @@ impl World {
         let Some(busy) = self.clients[c].busy.take() else { return };
         self.trace.event(self.now, format_args!("client {} gives up", self.clients[c].id));
         if let Some(running) = &mut self.members[busy.member].running {
-            running.gateway.abandon(busy.call);
+            running.abandon(busy.call);
         }
         self.clients[c].next_at = self.now + self.entropy.below(self.options.think_ms * MS);
         self.clients[c].member = self.some_server().unwrap_or(busy.member);
@@ -187,7 +194,7 @@ impl World {
             return;
         }
         let running = self.members[member].running.as_mut().expect("it serves");
-        let call = running.gateway.call(self.now, &mut running.process, Ask::Kv(request));
+        let call = running.call(self.now, Ask::Kv(request));
         self.places.insert(call, place);
         self.note_requests(member);
         let until = self.now + 5_000 * MS;
@@ -210,7 +217,7 @@ impl World {
         let running = self.members[watcher.member].running.as_mut();
         let running = running.expect("a stream ends with its process");
         if watcher.stream.is_none() {
-            watcher.connect(self.now, self.options.window * WINDOW_BYTES, &mut running.gateway);
+            watcher.connect(self.now, self.options.window * WINDOW_BYTES, running);
             return;
         }
         let roll = self.entropy.below(if self.chaos { 200 } else { 20 });
@@ -233,9 +240,9 @@ impl World {
             again |= watcher.take(self.now, &response);
         }
         let Some((task, stream)) = &watcher.stream else { return };
-        again |= stream.ended.borrow().is_some() && stream.is_drained();
+        again |= stream.ended.borrow().is_some() && !stream.has_message();
         if again {
-            running.gateway.close(self.now, &mut running.process, *task);
+            running.close(self.now, *task);
             watcher.disconnected();
         }
     }

@@ -6,8 +6,8 @@ use api::etcdserverpb::{WatchCreateRequest, WatchResponse};
 use model::{Leg, Watch};
 use prost::Message;
 
-use crate::gateway::Gateway;
 use crate::streams::Stream;
+use crate::world::Running;
 
 /// A client that has one call in flight at most.
 #[derive(Debug)]
@@ -90,8 +90,8 @@ impl Watcher {
     }
 
     /// Opens a stream and goes on where each watch was.
-    pub(crate) fn connect(&mut self, now: u64, window: usize, gateway: &mut Gateway) {
-        let (task, stream) = gateway.watch(window);
+    pub(crate) fn connect(&mut self, now: u64, window: usize, running: &mut Running) {
+        let (task, stream) = running.watch(window);
         for (place, lane) in self.lanes.iter_mut().enumerate() {
             let request = WatchCreateRequest {
                 start_revision: lane.next,

@@ -8,19 +8,18 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::Waker;
-use std::time::Duration;
 
 use api::error::{ApiError, Status};
 use api::method::Method;
 use bytes::Bytes;
 use calls::peers::{Answered, Asked, PeerAnswer, PeerError, Question};
 use calls::{
-    Answer, Body, Call, Caller, Calls, Encoded, Event, Finish, Host, Job, LargeResults, Limits,
-    Local, Member, Outbox, Pieces, Pins, Shared, ViewSlot,
+    Answer, Calls, Encoded, Finish, Job, LargeResults, Local, Member, Outbox, Pins, Shared, Sink,
+    Source, ViewSlot,
 };
-use env::{Entropy, Failpoints, Hooks, Instant, MayBlock, SplitMix, WallTime};
+use env::{Entropy, Failpoints, Hooks, Instant, MayBlock, SplitMix};
 use machine::Command;
 use member::{ApplierInput, NodeInput, Reply};
 use types::{ClusterId, Index, MemberId, ReplyToken};
@@ -30,35 +29,14 @@ use crate::options::Options;
 use crate::plant::{self, Plant};
 use crate::process::{Process, request_ids};
 use crate::streams::Stream;
+use crate::surroundings::{Connected, PIN_AGE, Surroundings, connected_for, limits, made, whole};
+use crate::transport::{self, Channel, Ends};
 use crate::wire::{self, Ask, CallResult};
 
 /// The runtime whose replies are for the world itself, not for calls.
 const WORLD: u64 = 255 << 56;
 /// Bytes of the window of a stream with one response.
 const WIDE: usize = 1 << 20;
-/// How old a list's View may become: no list of a simulated client is read so slowly.
-const PIN_AGE: Duration = Duration::from_secs(3_600);
-
-/// The surroundings of the calls: what time it is, and who listens.
-struct Surroundings {
-    now: Rc<Cell<Instant>>,
-    wall: Rc<Cell<u64>>,
-    lines: Rc<RefCell<Vec<String>>>,
-}
-
-impl Host for Surroundings {
-    fn now(&self) -> Instant {
-        self.now.get()
-    }
-
-    fn wall(&self) -> WallTime {
-        WallTime(self.wall.get())
-    }
-
-    fn log(&self, event: Event<'_>) {
-        self.lines.borrow_mut().push(format!("{event:?}"));
-    }
-}
 
 /// A call, and its response or what was wrong.
 type Response = (u64, Result<Bytes, Status>);
@@ -102,9 +80,6 @@ pub(crate) struct Settings<'a> {
     pub(crate) plant: Option<Plant>,
 }
 
-/// Since when each other member is connected, by the world's time.
-type Connected = Arc<Mutex<BTreeMap<MemberId, u64>>>;
-
 /// The calls of one process.
 pub(crate) struct Gateway {
     pub(crate) member: Rc<Member>,
@@ -118,6 +93,8 @@ pub(crate) struct Gateway {
     /// Calls that are open.
     asks: BTreeMap<u64, Ask>,
     ways: BTreeMap<u64, Way>,
+    /// Those that came over a connection, by which they are answered.
+    channels: BTreeMap<u64, Rc<Channel>>,
     later: BTreeMap<ReplyToken, (u64, Finish)>,
     /// What the world asked the automata.
     own: BTreeMap<ReplyToken, u64>,
@@ -186,6 +163,7 @@ impl Gateway {
             next_call: *first,
             asks: BTreeMap::new(),
             ways: BTreeMap::new(),
+            channels: BTreeMap::new(),
             later: BTreeMap::new(),
             own: BTreeMap::new(),
             answered: Rc::default(),
@@ -226,11 +204,54 @@ impl Gateway {
         self.executor.spawn(future, None);
     }
 
+    /// The number of the next call.
+    pub(crate) fn number(&mut self) -> u64 {
+        let call = self.next_call;
+        self.next_call += 1;
+        call
+    }
+
+    /// Begins a call that came over a connection; its message is here if that is all it sends.
+    pub(crate) fn begin(
+        &mut self,
+        now: u64,
+        p: &mut Process,
+        channel: &Rc<Channel>,
+        message: Option<Bytes>,
+    ) {
+        self.set_clock(now, p);
+        let (call, method) = (channel.call, channel.method);
+        self.channels.retain(|_, known| !known.is_over());
+        self.channels.insert(call, Rc::clone(channel));
+        let before = self.proposed.len();
+        if let Some(message) = message {
+            let mut out = Encoded::default();
+            let answer = self.calls.unary(&made(method), message, &mut out);
+            self.go_on(call, answer, out);
+        } else {
+            let serving = self.serve(method, &Ends(Rc::clone(channel)));
+            let future = transport::serve(Rc::clone(channel), serving);
+            let task = self.executor.spawn(Box::pin(future), Some(call));
+            self.ways.insert(call, Way::Task(task));
+        }
+        self.hand_out(p, Some(call));
+        self.check_quota(p, before);
+    }
+
+    /// The client of a call has gone, as its connection says; or all that `is_gone`.
+    pub(crate) fn lose(&mut self, now: u64, p: &mut Process, is_gone: impl Fn(&Channel) -> bool) {
+        self.set_clock(now, p);
+        let gone = self.channels.values().filter(|channel| is_gone(channel));
+        for call in gone.map(|channel| channel.call).collect::<Vec<_>>() {
+            self.abandon(call);
+        }
+        self.hand_out(p, None);
+    }
+
     /// Begins a call. Its number comes back, and later in `done`.
     pub(crate) fn call(&mut self, now: u64, p: &mut Process, ask: Ask) -> u64 {
         self.set_clock(now, p);
-        let call = self.next_call;
-        self.next_call += 1;
+        let call = self.number();
         let request = wire::encode(&ask);
         self.asks.insert(call, ask);
         match request {
@@ -279,7 +300,10 @@ impl Gateway {
     }
 
     /// A stream of a client, and what serves it.
-    fn serve(&self, method: Method, stream: &Stream) -> Local<'static, Result<(), Status>> {
+    fn serve<S>(&self, method: Method, stream: &S) -> Local<'static, Result<(), Status>>
+    where
+        S: Clone + Source + Sink + 'static,
+    {
         let call = made(method);
         if let Err(status) = self.calls.check(&call) {
             return Box::pin(std::future::ready(Err(status)));
@@ -310,6 +334,7 @@ impl Gateway {
     /// The client has gone: what comes for the call is dropped.
     pub(crate) fn abandon(&mut self, call: u64) {
         self.asks.remove(&call);
+        self.channels.remove(&call);
         match self.ways.remove(&call) {
             Some(Way::Later(token)) => {
                 self.later.remove(&token);
@@ -436,10 +461,13 @@ impl Gateway {
             }
             Ok(Answer::Waits(waiting)) => {
                 let answered = Rc::clone(&self.answered);
-                let future = Box::pin(async move {
-                    let answer = whole(waiting).await;
-                    answered.borrow_mut().push((call, answer));
-                });
+                let future: Local<'static, ()> = match self.channels.get(&call) {
+                    Some(channel) => Box::pin(transport::send(Rc::clone(channel), waiting)),
+                    None => Box::pin(async move {
+                        let answer = whole(waiting).await;
+                        answered.borrow_mut().push((call, answer));
+                    }),
+                };
                 let task = self.executor.spawn(future, Some(call));
                 self.ways.insert(call, Way::Task(task));
             }
@@ -448,6 +476,9 @@ impl Gateway {
 
     fn end(&mut self, call: u64, answer: Result<Bytes, Status>) {
         self.ways.remove(&call);
+        if let Some(channel) = self.channels.remove(&call) {
+            return channel.answer(answer);
+        }
         if let Some(ask) = self.asks.remove(&call) {
             self.done.push((call, answer.map(|bytes| wire::decode(&ask, &bytes))));
         }
@@ -501,47 +532,4 @@ impl Gateway {
             _ => None,
         }
     }
-}
-
-fn connected_for(connected: &Connected, now: &AtomicU64, id: MemberId) -> Option<Duration> {
-    let since = connected.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied()?;
-    let now = now.load(std::sync::atomic::Ordering::Relaxed);
-    Some(Duration::from_nanos(now.saturating_sub(since)))
-}
-
-fn limits(options: &Options, quota: Option<u64>) -> Limits {
-    let election = options.election();
-    Limits {
-        max_request_bytes: 3 << 19,
-        max_txn_ops: 128,
-        quota_bytes: quota.map_or(-1, |bytes| i64::try_from(bytes).expect("a small quota")),
-        request_timeout: Duration::from_secs(5) + election * 2,
-        reader_progress: Duration::from_secs(60),
-        progress_interval: Duration::from_millis(options.progress_ms),
-        fragment_bytes: options.fragment_bytes,
-        election,
-    }
-}
-
-fn made(method: Method) -> Call<'static> {
-    Call {
-        row: method.row(),
-        caller: Caller::default(),
-        requires_leader: false,
-        client_version: None,
-    }
-}
-
-/// All of a response, whichever way it comes.
-async fn whole(waiting: Local<'static, Result<Body, Status>>) -> Result<Bytes, Status> {
-    let mut pieces: Box<dyn Pieces> = match waiting.await? {
-        Body::Whole(message) => return Ok(message.into_message().into()),
-        Body::Pieces(pieces) => pieces,
-    };
-    let (total, mut bytes) = (pieces.remaining(), Vec::new());
-    while let Some(piece) = pieces.next().await? {
-        bytes.extend_from_slice(&piece);
-    }
-    assert!(bytes.len() as u64 == total, "a list is as long as it says");
-    Ok(bytes.into())
 }

@@ -11,9 +11,11 @@
 //!
 //! Owns: the schedule, faults, clients. Never: decides what a right answer is, that is `model`'s;
 //! never re-implements what the product has: only the threads of the shell and its sockets are
-//! replaced, by [`world`]'s steps and the executor of `gateway.rs`.
+//! replaced, by [`world`]'s steps and the executor of `gateway.rs`; for one seed in four sockets are
+//! pipes of bytes between clients and the product's half of HTTP/2 (`transport`).
 //!
-//! Read next: [`options`], `world.rs`, `process.rs`, `gateway.rs`, `members.rs`, `mail.rs`, [`plant`].
+//! Read next: [`options`], `world.rs`, `process.rs`, `gateway.rs`, `members.rs`, `mail.rs`,
+//! `transport`, [`plant`].
 
 mod admin;
 mod calls;
@@ -33,8 +35,10 @@ pub mod plant;
 pub mod probes;
 mod process;
 mod streams;
+mod surroundings;
 mod trace;
 mod transfers;
+mod transport;
 mod wire;
 mod workload;
 mod world;
@@ -42,7 +46,7 @@ mod world;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-pub use options::{Options, Shape};
+pub use options::{Carrier, Http2Options, Options, Shape};
 pub use plant::Plant;
 pub use trace::Log;
 pub use world::Counts;
@@ -66,15 +70,24 @@ pub struct Summary {
     pub lines: u64,
 }
 
-/// A seed that found something.
-#[derive(Clone, Debug)]
-pub struct Failure {
+/// What is run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Case {
     /// The seed.
     pub seed: u64,
     /// What it simulates.
     pub shape: Shape,
-    /// The planted bug, if one was.
+    /// The planted bug, if one is.
     pub plant: Option<Plant>,
+    /// How calls come to the members.
+    pub carrier: Carrier,
+}
+
+/// A seed that found something.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// What was run.
+    pub case: Case,
     /// What is wrong.
     pub what: String,
     /// The property that the history breaks, if the run came to its end.
@@ -85,12 +98,18 @@ pub struct Failure {
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "seed {}: {}", self.seed, self.what)?;
-        write!(f, "replay: cargo xtask sim --seed {}", self.seed)?;
-        if self.shape == Shape::One {
+        let Case { seed, shape, plant, carrier } = self.case;
+        writeln!(f, "seed {seed}: {}", self.what)?;
+        write!(f, "replay: cargo xtask sim --seed {seed}")?;
+        if shape == Shape::One {
             write!(f, " --one")?;
         }
-        match self.plant {
+        match carrier {
+            Carrier::Drawn => {}
+            Carrier::Http2 => write!(f, " --http2")?,
+            Carrier::Messages => write!(f, " --messages")?,
+        }
+        match plant {
             Some(plant) => write!(f, " --plant {plant}"),
             None => Ok(()),
         }
@@ -100,19 +119,14 @@ impl std::fmt::Display for Failure {
 /// Steps of the safety phase after which a seed is taken to hang.
 const MAX_STEPS: u64 = 6_000_000;
 
-/// Runs a seed, with a planted bug if one is named. The event log goes where `log` says.
+/// Runs a seed. The event log goes where `log` says.
 ///
 /// # Errors
 /// [`Failure`].
-pub fn run(
-    seed: u64,
-    shape: Shape,
-    plant: Option<Plant>,
-    log: Log,
-) -> Result<Summary, Box<Failure>> {
-    let mut world = World::new(seed, shape, plant, trace::Trace::new(log));
+pub fn run(case: Case, log: Log) -> Result<Summary, Box<Failure>> {
+    let mut world = World::new(case, trace::Trace::new(log));
     let fail = |world: &World, what: String, property| {
-        Box::new(Failure { seed, shape, plant, what, property, last: world.trace.last() })
+        Box::new(Failure { case, what, property, last: world.trace.last() })
     };
     let result = catch_unwind(AssertUnwindSafe(|| {
         while !world.is_done() {

@@ -74,8 +74,13 @@ fn version_is_decided(world: &mut World) -> Result<(), String> {
 /// any more.
 fn divergence_is_found(world: &mut World) -> Result<(), String> {
     let follower = (0..world.members.len()).find(|m| {
-        let running = world.members[*m].running.as_ref();
-        running.is_some_and(|r| r.serving && !r.process.status.is_leader)
+        // A learner refuses what is asked of it below.
+        let running = world.members[*m].running.as_ref().filter(|r| r.serving);
+        running.is_some_and(|r| {
+            let voter = |member: &machine::membership::Member| !member.is_learner;
+            !r.process.status.is_leader
+                && r.process.view.members.get(r.process.id).is_some_and(voter)
+        })
     });
     let Some(follower) = follower.filter(|_| world.options.corrupt_check_ms.is_some()) else {
         return Ok(());
@@ -85,6 +90,11 @@ fn divergence_is_found(world: &mut World) -> Result<(), String> {
     let (call, _) = world.call(follower, LAST, Ask::Defragment);
     world.collect(follower);
     until(world, "the backend is complete", |w| w.results.iter().any(|(done, _)| *done == call))?;
+    let refused =
+        world.results.iter().find_map(|(done, r)| r.as_ref().err().filter(|_| *done == call));
+    if let Some(status) = refused {
+        return Err(format!("defragmenting a follower: {status:?}"));
+    }
     world.checks.diverged = true;
     world.end(follower, false);
     if !plant::change_a_value(&world.members[follower].disk) {

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::time::Instant;
 
-use sim::{Failure, Log, Plant, Shape, Summary, run};
+use sim::{Carrier, Case, Failure, Log, Plant, Shape, Summary, run};
 
 const HELP: &str =
-    "quorate-sim [--seeds N] [--from S] [--seed S] [--plant NAME] [--planted] [--one]
+    "quorate-sim [--seeds N] [--from S] [--seed S] [--plant NAME] [--planted] [--one] [--http2|--messages]
 
   --seeds N     how many seeds to run (200)
   --from S      the first of them (1)
@@ -16,6 +16,8 @@ const HELP: &str =
   --plant NAME  with a planted bug
   --planted     checks that each planted bug is found
   --one         one member that crashes all the time, instead of clusters
+  --http2       all calls over HTTP/2, which one seed in four draws
+  --messages    none of them
   --threads N   at once (one per core)";
 
 /// Seeds within which each planted bug must be found.
@@ -30,7 +32,14 @@ struct Args {
     plant: Option<Plant>,
     planted: bool,
     shape: Shape,
+    carrier: Carrier,
     threads: usize,
+}
+
+impl Args {
+    fn case(&self, seed: u64, plant: Option<Plant>) -> Case {
+        Case { seed, shape: self.shape, plant, carrier: self.carrier }
+    }
 }
 
 fn parse() -> Result<Args, String> {
@@ -42,6 +51,7 @@ fn parse() -> Result<Args, String> {
         plant: None,
         planted: false,
         shape: Shape::Cluster,
+        carrier: Carrier::Drawn,
         threads: cores,
     };
     let mut given = std::env::args().skip(1);
@@ -54,6 +64,8 @@ fn parse() -> Result<Args, String> {
             "--seed" => args.seed = Some(number(value()?)?),
             "--plant" => args.plant = Some(value()?.parse()?),
             "--planted" => args.planted = true,
+            "--http2" => args.carrier = Carrier::Http2,
+            "--messages" => args.carrier = Carrier::Messages,
             "--one" => args.shape = Shape::One,
             "--threads" => args.threads = number(value()?)? as usize,
             other => return Err(format!("{other}\n{HELP}")),
@@ -82,7 +94,7 @@ fn main() -> ExitCode {
 }
 
 fn one(seed: u64, args: &Args) -> ExitCode {
-    match run(seed, args.shape, args.plant, Log::Stdout) {
+    match run(args.case(seed, args.plant), Log::Stdout) {
         Ok(summary) => {
             println!("seed {seed}: {summary:?}");
             ExitCode::SUCCESS
@@ -99,10 +111,12 @@ fn planted(args: &Args) -> ExitCode {
     let mut missed = 0;
     for plant in Plant::ALL.into_iter().filter(|plant| args.plant.is_none_or(|p| p == *plant)) {
         let mut seeds = args.from..args.from + PLANTED_SEEDS;
-        let find = |seed| run(seed, args.shape, Some(plant), Log::Nowhere).err();
+        let find = |seed| run(args.case(seed, Some(plant)), Log::Nowhere).err();
         let found = seeds.find_map(find);
         match found {
-            Some(failure) => println!("{plant}: found by seed {}: {}", failure.seed, failure.what),
+            Some(failure) => {
+                println!("{plant}: found by seed {}: {}", failure.case.seed, failure.what)
+            }
             None => {
                 println!("{plant}: MISSED by {PLANTED_SEEDS} seeds");
                 missed += 1;
@@ -114,11 +128,11 @@ fn planted(args: &Args) -> ExitCode {
 
 /// Runs a seed that failed once more, and leaves its event log for people.
 fn write_log(failure: &Failure) {
-    let path = std::env::temp_dir().join(format!("quorate-sim-{}.log", failure.seed));
+    let path = std::env::temp_dir().join(format!("quorate-sim-{}.log", failure.case.seed));
     match std::fs::File::create(&path) {
         Ok(file) => {
             let log = Log::File(std::io::BufWriter::new(file));
-            let _ = run(failure.seed, failure.shape, failure.plant, log);
+            let _ = run(failure.case, log);
             println!("event log: {}", path.display());
         }
         Err(e) => println!("its event log cannot be written: {e}"),
@@ -144,7 +158,7 @@ fn many(args: &Args) -> ExitCode {
                     if seed >= end || stop {
                         return;
                     }
-                    match run(seed, args.shape, args.plant, Log::Nowhere) {
+                    match run(args.case(seed, args.plant), Log::Nowhere) {
                         Ok(summary) => done.send(summary).expect("the receiver waits"),
                         Err(failure) => {
                             println!("{failure}");
@@ -208,8 +222,9 @@ fn many(args: &Args) -> ExitCode {
 /// What the seeds were like: the least, the median, the most.
 fn show_clusters(all: &[Summary]) {
     type Of = fn(&Summary) -> u64;
-    let figures: [(&str, Of); 13] = [
+    let figures: [(&str, Of); 14] = [
         ("simulated ms", |s| s.simulated / 1_000_000),
+        ("answers over HTTP/2", |s| s.counts.carried),
         ("operations", |s| s.report.operations as u64),
         ("faults", |s| s.counts.faults),
         ("crashes", |s| s.counts.crashes),

@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::gateway::{Gateway, Settings};
 use crate::plant::{self, Plant};
 use crate::process::{Automaton, Identity, Process, founder_id, peer_url, wal_dir};
+use crate::transport::Transport;
 use crate::wire::Ask;
 use crate::world::{MS, Member, Part, Running, World};
 
@@ -124,6 +125,9 @@ impl World {
             hooks: Hooks::new(Arc::clone(&self.probes) as Arc<dyn Hook>),
             plant: self.plant,
         };
+        let transport = self.http2.as_mut().map(|(options, entropy)| {
+            Transport::new(options.clone(), self.plant, SplitMix::new(entropy.next_u64()))
+        });
         let gateway = Gateway::new(&process, &settings);
         let (id, view) = (process.id, &process.view.store);
         let (revision, index) = (view.revision(), view.applied_index());
@@ -135,6 +139,7 @@ impl World {
             process,
             boot,
             gateway,
+            transport,
             serving: false,
             learns: false,
             stop_at: None,

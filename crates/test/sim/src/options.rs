@@ -19,6 +19,61 @@ pub enum Shape {
     Cluster,
 }
 
+/// How clients' calls come to the members.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Carrier {
+    /// Over HTTP/2 in one seed of four, as messages in the others.
+    #[default]
+    Drawn,
+    /// Over HTTP/2.
+    Http2,
+    /// As messages.
+    Messages,
+}
+
+/// What differs between seeds whose calls come over HTTP/2.
+#[derive(Clone, Debug)]
+pub struct Http2Options {
+    /// Connections to a member: 1-3.
+    pub connections: u64,
+    /// Bytes of a stream's window: 100-12,800.
+    pub window: u32,
+    /// Bytes after which clients open a connection's window of 65,535 again: 1 to all of it.
+    pub give_back: u32,
+    /// Bytes that a server may have unsent before it reads no more: 300-20,000.
+    pub unsent_bytes: u64,
+    /// Microseconds that a piece travels at most: 0-3,000.
+    pub travel_us: u64,
+    /// Of a hundred thousand turns of a connection, how many break it: 0-200.
+    pub breaks_per_100k: u64,
+}
+
+impl Http2Options {
+    /// Draws whether a seed has them, and which, from numbers of its own: nothing else that the
+    /// seed draws depends on it. The generator is for whatever uses them.
+    #[must_use]
+    pub fn draw(seed: u64, carrier: Carrier) -> Option<(Self, SplitMix)> {
+        /// Parts the numbers from the seed's others.
+        const SALT: u64 = 0x4854_5450_2f32_0d0a;
+        let mut entropy = SplitMix::new(SplitMix::new(seed ^ SALT).next_u64());
+        let is_drawn = entropy.below(4) == 0;
+        let options = Self {
+            connections: 1 + entropy.below(3),
+            window: 100 << entropy.below(8),
+            give_back: [1, 1_000, 30_000, 65_535][entropy.below(4) as usize],
+            unsent_bytes: 300 + entropy.below(2) * entropy.below(19_700),
+            travel_us: entropy.below(2) * entropy.below(3_000),
+            breaks_per_100k: entropy.below(2) * entropy.below(200),
+        };
+        let has_them = match carrier {
+            Carrier::Drawn => is_drawn,
+            Carrier::Http2 => true,
+            Carrier::Messages => false,
+        };
+        has_them.then_some((options, entropy))
+    }
+}
+
 /// What differs between clusters, and what goes wrong in them.
 #[derive(Clone, Debug)]
 pub struct ClusterOptions {

@@ -58,11 +58,17 @@ pub enum Plant {
     WrongVersion,
     /// Members' hashes are not compared, and one member's data differs.
     HashSkipped,
+    /// What waited for a reply is answered on the stream that was opened last.
+    AnswerMisplaced,
+    /// A call goes on whose client has gone, and is answered on the stream that is opened next.
+    StreamReused,
+    /// Of a long answer, what the client's window does not allow yet is never sent.
+    WindowSkipped,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Plant; 18] = [
+    pub const ALL: [Plant; 21] = [
         Plant::SkippedFsync,
         Plant::EarlyAcknowledgement,
         Plant::IndexApart,
@@ -81,6 +87,9 @@ impl Plant {
         Plant::DeposedKeepAlive,
         Plant::WrongVersion,
         Plant::HashSkipped,
+        Plant::AnswerMisplaced,
+        Plant::StreamReused,
+        Plant::WindowSkipped,
     ];
 
     /// Its name on the command line.
@@ -105,7 +114,15 @@ impl Plant {
             Plant::DeposedKeepAlive => "deposed-keep-alive",
             Plant::WrongVersion => "wrong-version",
             Plant::HashSkipped => "hash-skipped",
+            Plant::AnswerMisplaced => "answer-misplaced",
+            Plant::StreamReused => "stream-reused",
+            Plant::WindowSkipped => "window-skipped",
         }
+    }
+
+    /// Whether it is planted between calls and connections, so that there must be some.
+    pub(crate) fn wants_connections(self) -> bool {
+        matches!(self, Plant::AnswerMisplaced | Plant::StreamReused | Plant::WindowSkipped)
     }
 
     /// Whether hashes are left uncompared, whatever the seed drew. A stale read misleads the

@@ -37,6 +37,8 @@ pub(crate) struct Stream {
     pub(crate) ended: Rc<RefCell<Option<Result<(), Status>>>>,
     /// Bytes of messages that the member counted.
     counted: Rc<Cell<usize>>,
+    /// Bytes that the client has read and its connection has not looked at.
+    taken: Rc<Cell<usize>>,
 }
 
 impl Stream {
@@ -48,6 +50,7 @@ impl Stream {
             read: Rc::default(),
             ended: Rc::default(),
             counted: Rc::default(),
+            taken: Rc::default(),
         }
     }
 
@@ -71,21 +74,56 @@ impl Stream {
         let mut down = self.down.borrow_mut();
         if !down.wire.is_empty() {
             read.extend_from_slice(&down.wire);
+            self.taken.update(|taken| taken + down.wire.len());
             down.wire.clear();
             wake(&mut down.waker);
         }
-        let length = read.get(1..ENVELOPE_BYTES)?;
-        let length = u32::from_be_bytes(length.try_into().expect("four bytes")) as usize;
-        if read.len() < ENVELOPE_BYTES + length {
-            return None;
-        }
+        let length = first_message(&read)?;
         read.advance(ENVELOPE_BYTES);
         Some(read.split_to(length).freeze())
+    }
+
+    /// Whether there may be another message for the client; the rest of one that a connection broke
+    /// is none.
+    pub(crate) fn has_message(&self) -> bool {
+        !self.down.borrow().wire.is_empty() || first_message(&self.read.borrow()).is_some()
     }
 
     /// Whether nothing is left for the client to read.
     pub(crate) fn is_drained(&self) -> bool {
         self.read.borrow().is_empty() && self.down.borrow().wire.is_empty()
+    }
+}
+
+/// The length of the first message, if all of it is there.
+fn first_message(read: &[u8]) -> Option<usize> {
+    let length = read.get(1..ENVELOPE_BYTES)?;
+    let length = u32::from_be_bytes(length.try_into().expect("four bytes")) as usize;
+    (read.len() >= ENVELOPE_BYTES + length).then_some(length)
+}
+
+/// What a client's connection does with its streams.
+impl Stream {
+    /// The next message that is to be sent, and whether it is the last.
+    pub(crate) fn outgoing(&self) -> Option<(Bytes, bool)> {
+        let mut up = self.up.borrow_mut();
+        let message = up.messages.pop_front()?;
+        Some((message, up.is_half_closed && up.messages.is_empty()))
+    }
+
+    /// Bytes have come.
+    pub(crate) fn arrived(&self, bytes: &[u8]) {
+        self.down.borrow_mut().wire.extend_from_slice(bytes);
+    }
+
+    /// Bytes that were read since this was last asked.
+    pub(crate) fn taken(&self) -> usize {
+        self.taken.take()
+    }
+
+    /// Whether there is something to send, or to tell that it was read.
+    pub(crate) fn has_news(&self) -> bool {
+        self.taken.get() > 0 || !self.up.borrow().messages.is_empty()
     }
 }
 

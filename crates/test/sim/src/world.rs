@@ -17,18 +17,20 @@ use env::{Entropy, SplitMix};
 use model::History;
 use types::MemberId;
 
+use crate::Case;
 use crate::admin::Admin;
 use crate::checks::Checks;
 use crate::clients::{Client, Watcher};
 use crate::faults::Heal;
 use crate::gateway::Gateway;
 use crate::network::{Network, Weather};
-use crate::options::{Options, Shape};
+use crate::options::{Carrier, Http2Options, Options};
 use crate::plant::Plant;
 use crate::probes::Probes;
 use crate::process::{Automaton, Process};
 use crate::trace::Trace;
 use crate::transfers::Transfer;
+use crate::transport::Transport;
 use crate::wire::CallResult;
 use crate::workload::{self, Known};
 
@@ -96,6 +98,8 @@ pub(crate) struct Running {
     pub(crate) process: Process,
     pub(crate) boot: u64,
     pub(crate) gateway: Gateway,
+    /// What carries clients' calls to the gateway, if something does.
+    pub(crate) transport: Option<Transport>,
     /// Whether clients may call: the member is ready, and the View shows that.
     pub(crate) serving: bool,
     /// Whether it is a learner by its own View: those serve no clients here.
@@ -135,6 +139,8 @@ pub struct Counts {
     pub changes: u64,
     /// Terms that had a leader.
     pub terms: u64,
+    /// Calls whose answers came over HTTP/2.
+    pub carried: u64,
     /// Keep-alives that one member sent on to another.
     pub forwarded: u64,
     /// The last entry committed.
@@ -145,6 +151,8 @@ pub struct Counts {
 
 pub(crate) struct World {
     pub(crate) options: Options,
+    /// If calls come over HTTP/2, and the numbers that this draws.
+    pub(crate) http2: Option<(Http2Options, SplitMix)>,
     pub(crate) entropy: SplitMix,
     pub(crate) now: u64,
     pub(crate) trace: Trace,
@@ -186,6 +194,7 @@ enum Act {
     Replies(usize),
     Turn(usize),
     Job(usize),
+    Connection(usize),
     Timer(usize),
     Dial(usize),
     Stop(usize),
@@ -201,7 +210,8 @@ enum Act {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, shape: Shape, plant: Option<Plant>, trace: Trace) -> Self {
+    pub(crate) fn new(case: Case, trace: Trace) -> Self {
+        let Case { seed, shape, plant, carrier } = case;
         let mut entropy = SplitMix::new(seed);
         let mut options = Options::draw(&mut entropy, shape);
         if plant.is_some_and(Plant::leaves_hashes_alone) {
@@ -209,6 +219,12 @@ impl World {
         }
         let mut trace = trace;
         trace.event(0, format_args!("seed {seed} {options:?}"));
+        let carrier =
+            if plant.is_some_and(Plant::wants_connections) { Carrier::Http2 } else { carrier };
+        let http2 = Http2Options::draw(seed, carrier);
+        if let Some((http2, _)) = &http2 {
+            trace.event(0, format_args!("over HTTP/2: {http2:?}"));
+        }
         let clients =
             (0..options.clients).map(|id| Client { id, next_at: 0, busy: None, member: 0 });
         let mut watchers = vec![Watcher::new(100, vec![workload::watch_all()])];
@@ -229,6 +245,7 @@ impl World {
             clients: clients.collect(),
             watchers,
             options,
+            http2,
             entropy,
             now: 0,
             trace,
@@ -327,16 +344,16 @@ impl World {
             if_any(!process.replies.is_empty(), Act::Replies(m));
             if_any(running.gateway.has_turns(), Act::Turn(m));
             if_any(running.gateway.has_jobs(), Act::Job(m));
-            if let Some(at) = running.gateway.due(process) {
-                each(Act::Timer(m), at, now);
-            }
-            each(Act::Dial(m), running.next_dial, now);
-            if let Some(at) = running.stop_at {
-                each(Act::Stop(m), at, now);
-            }
-            if let Some((at, _)) = running.revokes.first() {
-                each(Act::Revoke(m), *at, now);
-            }
+            let mut when = |due: Option<u64>, act: Act| {
+                if let Some(at) = due {
+                    each(act, at, now);
+                }
+            };
+            when(running.connection_due(now), Act::Connection(m));
+            when(running.gateway.due(process), Act::Timer(m));
+            when(Some(running.next_dial), Act::Dial(m));
+            when(running.stop_at, Act::Stop(m));
+            when(running.revokes.first().map(|(at, _)| *at), Act::Revoke(m));
         }
         if let Some(at) = self.network.due() {
             each(Act::Packet, at, now);
@@ -403,6 +420,7 @@ impl World {
                 let running = self.members[m].running.as_mut().expect("listed while it runs");
                 running.gateway.run_job(&mut self.entropy);
             }
+            Act::Connection(m) => self.carry(m),
             Act::Timer(m) => self.fire(m),
             Act::Dial(m) => {
                 let running = self.members[m].running.as_mut().expect("listed while it runs");

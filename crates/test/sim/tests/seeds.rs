@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use sim::{Log, Plant, Shape, Summary, run};
+use sim::{Carrier, Case, Log, Plant, Shape, Summary, run};
 
 /// Seeds of the short forms.
 const SEEDS: RangeInclusive<u64> = 1..=60;
@@ -13,7 +13,8 @@ fn run_all(shape: Shape, seeds: RangeInclusive<u64>) -> Vec<Summary> {
     let seeds: Vec<u64> = seeds.collect();
     std::thread::scope(|scope| {
         let halves = seeds.chunks(seeds.len().div_ceil(2)).map(|half| {
-            let one = move |seed: &u64| run(*seed, shape, None, Log::Nowhere);
+            let one =
+                move |seed: &u64| run(Case { seed: *seed, shape, ..Case::default() }, Log::Nowhere);
             let all = move || half.iter().map(one).collect::<Vec<_>>();
             scope.spawn(all)
         });
@@ -57,6 +58,8 @@ fn clusters_find_nothing_and_meet_everything() {
     assert!(sum(|s| s.counts.broken) > 5);
     assert!(sum(|s| s.counts.packets_harmed) > 5_000);
     assert!(sum(|s| s.counts.forwarded) > 500);
+    let over_http2 = summaries.iter().filter(|s| s.counts.carried > 500).count();
+    assert!((2..=12).contains(&over_http2), "some come over HTTP/2: {over_http2}");
     assert!(sum(|s| s.counts.compared) > 1_000);
     let reached = summaries.iter().flat_map(|s| s.reached.iter().copied());
     let reached: std::collections::BTreeSet<_> = reached.collect();
@@ -67,10 +70,20 @@ fn clusters_find_nothing_and_meet_everything() {
 
 #[test]
 fn a_seed_gives_the_same_event_log_each_time() {
-    let seeds = [(3, Shape::One), (14, Shape::One), (15, Shape::Cluster), (16, Shape::Cluster)];
+    let (one, cluster) = (Shape::One, Shape::Cluster);
+    let (messages, http2) = (Carrier::Messages, Carrier::Http2);
+    let seeds = [
+        (3, one, messages),
+        (14, one, messages),
+        (14, one, http2),
+        (15, cluster, messages),
+        (16, cluster, messages),
+        (16, cluster, http2),
+    ];
     let mut hashes = std::collections::BTreeSet::new();
-    for (seed, shape) in seeds {
-        let run = || run(seed, shape, None, Log::Nowhere).unwrap_or_else(|f| panic!("{f}"));
+    for (seed, shape, carrier) in seeds {
+        let case = Case { seed, shape, carrier, plant: None };
+        let run = || run(case, Log::Nowhere).unwrap_or_else(|f| panic!("{f}"));
         let (first, second) = (run(), run());
         assert_eq!((first.hash, first.lines), (second.hash, second.lines), "seed {seed}");
         assert_eq!(first, second);
@@ -83,9 +96,10 @@ fn a_seed_gives_the_same_event_log_each_time() {
 /// The first seed that finds a planted bug, and what it says.
 fn found_by(shape: Shape, plant: Plant, seeds: RangeInclusive<u64>) -> String {
     let mut seeds = seeds;
-    let failure = seeds.find_map(|seed| run(seed, shape, Some(plant), Log::Nowhere).err());
+    let case = |seed| Case { seed, shape, plant: Some(plant), ..Case::default() };
+    let failure = seeds.find_map(|seed| run(case(seed), Log::Nowhere).err());
     let failure = failure.unwrap_or_else(|| panic!("{plant} is not found"));
-    assert!(failure.to_string().contains(&format!("cargo xtask sim --seed {}", failure.seed)));
+    assert!(failure.to_string().contains(&format!("cargo xtask sim --seed {}", failure.case.seed)));
     failure.what
 }
 
@@ -195,4 +209,19 @@ fn a_cluster_version_that_no_member_runs_is_found() {
 fn hashes_that_are_not_compared_are_found_by_data_that_differs() {
     let what = found_by(Shape::Cluster, Plant::HashSkipped, 1..=20);
     assert!(what.contains("the alarm for corrupt data"), "{what}");
+}
+
+#[test]
+fn an_answer_on_the_stream_that_was_opened_last_is_found() {
+    found_by(Shape::Cluster, Plant::AnswerMisplaced, 1..=20);
+}
+
+#[test]
+fn an_answer_on_the_stream_behind_a_reset_is_found() {
+    found_by(Shape::Cluster, Plant::StreamReused, 1..=20);
+}
+
+#[test]
+fn a_long_answer_that_loses_what_the_window_does_not_allow_is_found() {
+    found_by(Shape::Cluster, Plant::WindowSkipped, 1..=20);
 }
