@@ -31,7 +31,10 @@ pub struct Limits {
     /// SETTINGS and errors count: a flood of those stops itself.
     pub unsent_bytes: usize,
     /// Bytes of answers that wait for the client's windows, from which on new requests are refused
-    /// with REFUSED_STREAM.
+    /// with REFUSED_STREAM. With what is unsent added, also the bytes from which on the layer above
+    /// makes no more answers to calls that wait ([`Connection::takes_answers`]
+    /// (crate::Connection::takes_answers)), so that what a client can make us hold does not grow
+    /// with the calls that it began.
     pub held_bytes: usize,
     /// Calls that were reset while the layer above still works on them
     /// ([`Connection::abandoned`](crate::Connection::abandoned)), from which on no frame is taken

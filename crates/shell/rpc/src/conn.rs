@@ -34,6 +34,9 @@ pub struct Settings {
     pub keepalive_timeout: Duration,
     /// Time for the first bytes and for each HTTP/1.1 head.
     pub header_timeout: Duration,
+    /// Time that a client has for its first SETTINGS, once its preface has come.
+    //= grpc-go 1.82: server.go#defaultServerOptions (connectionTimeout)
+    pub handshake_timeout: Duration,
     /// Bytes of the largest HTTP/1.1 body.
     pub max_body_bytes: usize,
     /// Time after which a client that takes nothing of a long answer is given up.
@@ -51,6 +54,7 @@ impl Default for Settings {
             keepalive_interval: Duration::from_secs(2 * 3600),
             keepalive_timeout: Duration::from_secs(20),
             header_timeout: Duration::from_secs(300),
+            handshake_timeout: Duration::from_secs(120),
             max_body_bytes: 2 * max_message_bytes,
             reader_progress: Duration::from_secs(types::limits::READER_PROGRESS_SECS),
         }
@@ -80,9 +84,11 @@ where
         _ = stop.wait_for(|stop| *stop) => return Ok(()),
     };
     match protocol {
-        Protocol::Http2 => session::serve(socket, first, dispatch, settings, stop).await,
+        // Boxed: a connection that has said nothing yet holds the memory of neither.
+        Protocol::Http2 => Box::pin(session::serve(socket, first, dispatch, settings, stop)).await,
         Protocol::Http1 => {
-            http1(Rewound { first: first.into(), socket }, dispatch, settings, stop).await
+            let socket = Rewound { first: first.into(), socket };
+            Box::pin(http1(socket, dispatch, settings, stop)).await
         }
         // Closed without an answer, as etcd does: it would mean nothing to whoever that is.
         Protocol::Unknown => Ok(()),

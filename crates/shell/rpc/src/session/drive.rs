@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -49,13 +49,13 @@ thread_local! {
 ///
 /// # Errors
 /// The socket's; a protocol error of the client ends the connection without one.
-pub(crate) async fn serve<S, D>(
+pub(crate) fn serve<S, D>(
     socket: S,
     first: Vec<u8>,
     dispatch: Rc<D>,
     settings: Rc<Settings>,
     mut stop: watch::Receiver<bool>,
-) -> io::Result<()>
+) -> impl Future<Output = io::Result<()>>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
     D: Dispatch,
@@ -77,7 +77,18 @@ where
         stopped,
         grace: None,
     };
-    poll_fn(|cx| drive.poll(cx)).await
+    // Not an `async fn`: its future would have room for the arguments beside all this.
+    poll_fn(move |cx| drive.poll(cx))
+}
+
+/// Has the task polled again, but not before the sockets of other connections were looked at.
+///
+/// A task that only wakes itself is polled thousands of times until the runtime asks the system for
+/// what has become ready: a client that sends without a pause would hold up all others of its
+/// thread.
+fn yield_to_others(cx: &mut Context<'_>) {
+    // Its first poll has the runtime wake the task behind its next look at the sockets.
+    let _ = pin!(tokio::task::yield_now()).poll(cx);
 }
 
 /// Why a connection ends.
@@ -143,12 +154,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin, D: Dispatch> Drive<S, D> {
                 break;
             }
             if round == ROUNDS {
-                cx.waker().wake_by_ref();
+                yield_to_others(cx);
                 break;
             }
         }
+        if self.session.wire.borrow().is_introduced() {
+            self.keepalive.introduced();
+        }
         match self.keepalive.poll(cx) {
             Need::Nothing => {}
+            Need::Rest => self.rest(),
             Need::Ping(data) => {
                 self.session.wire.borrow_mut().ping(data);
                 self.write(cx)?;
@@ -156,6 +171,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin, D: Dispatch> Drive<S, D> {
             Need::End => return Err(Ended::Failed(io::ErrorKind::TimedOut.into())),
         }
         if self.is_over(cx) { Err(Ended::Properly) } else { Ok(()) }
+    }
+
+    /// Gives back what the next call would have to make again.
+    fn rest(&mut self) {
+        self.session.wire.borrow_mut().rest();
+        self.answering.rest();
+        if self.kept.is_empty() {
+            self.kept = Vec::new();
+        }
     }
 
     /// Begins to end the connection when the server stops.
@@ -276,7 +300,44 @@ impl<S: AsyncRead + AsyncWrite + Unpin, D: Dispatch> Drive<S, D> {
         out.clear();
         if wire.is_idle() {
             wire.shrink();
+            self.answering.shrink();
         }
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[test]
+    fn a_busy_connection_lets_those_be_seen_that_have_become_ready() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let local = tokio::task::LocalSet::new();
+        let polls = Rc::new(Cell::new(0));
+        let counted = Rc::clone(&polls);
+        local.spawn_local(poll_fn(move |cx| {
+            counted.update(|n: u32| n + 1);
+            yield_to_others(cx);
+            Poll::<()>::Pending
+        }));
+        local.block_on(&runtime, async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let connected = tokio::net::TcpStream::connect(address);
+            let (connected, accepted) = tokio::join!(connected, listener.accept());
+            let (mut client, (mut server, _)) = (connected.unwrap(), accepted.unwrap());
+            let before = polls.get();
+            for _ in 0..100 {
+                client.write_all(b"ask").await.unwrap();
+                server.read_exact(&mut [0; 3]).await.unwrap();
+            }
+            let each = (polls.get() - before) / 100;
+            assert!(each < 20, "{each} polls of the busy one for each answer");
+        });
     }
 }

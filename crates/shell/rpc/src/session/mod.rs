@@ -12,6 +12,7 @@
 mod answer;
 mod deadline;
 mod drive;
+mod gathered;
 mod head;
 mod keepalive;
 mod ping;
@@ -21,6 +22,7 @@ mod unary;
 mod waits;
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -33,6 +35,7 @@ use observe::Metrics;
 use slab::Slab;
 
 pub(crate) use drive::serve;
+use gathered::Gathered;
 use head::{Grpc, Head};
 use stream::Channel;
 use unary::{Gathering, Pending};
@@ -63,12 +66,14 @@ pub(crate) struct Session {
     /// Unary calls that wait for a reply, by the key it is addressed with.
     pending: RefCell<Slab<Pending>>,
     /// Replies that have come for them.
-    replies: RefCell<Vec<(usize, Reply)>>,
+    replies: RefCell<VecDeque<(usize, Reply)>>,
     /// The connection's task, and whether it is just polled: then it needs no wake.
     task: RefCell<Waker>,
     is_polled: Cell<bool>,
     /// Futures that end by themselves.
     finite_futures: Cell<u32>,
+    /// Bytes of messages that are not whole.
+    gathered: Gathered,
     metrics: Arc<Metrics>,
     settings: Rc<Settings>,
 }
@@ -87,6 +92,7 @@ impl Session {
             task: RefCell::new(Waker::noop().clone()),
             is_polled: Cell::new(false),
             finite_futures: Cell::new(0),
+            gathered: Gathered::default(),
             metrics,
             settings,
         })
@@ -117,7 +123,7 @@ impl Session {
 impl Recipient<Reply> for Session {
     fn receive(&self, key: u64, reply: Reply) {
         let mut replies = self.replies.borrow_mut();
-        replies.push((usize::try_from(key).expect("a key of this table"), reply));
+        replies.push_back((usize::try_from(key).expect("a key of this table"), reply));
         if replies.len() == 1 {
             self.wake();
         }

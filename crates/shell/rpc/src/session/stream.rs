@@ -17,6 +17,7 @@ use http2::StreamKey;
 use tokio::time::Instant;
 
 use super::answer::Form;
+use super::gathered::Share;
 use super::head::{Head, late};
 use super::progress::Progress;
 use super::unary::Unary;
@@ -47,6 +48,8 @@ struct Incoming {
     messages: Messages,
     /// Bytes that count against the stream's window.
     unreleased: usize,
+    /// What of it no longer counts against the window.
+    share: Share,
     ended: bool,
 }
 
@@ -60,12 +63,13 @@ impl fmt::Debug for Channel {
 impl Channel {
     pub(super) fn new(session: &Rc<Session>, call: &Unary) -> Rc<Self> {
         let messages = Messages::new(call.form.encoding, session.settings.max_message_bytes);
+        let share = session.gathered.share();
         Rc::new(Self {
             session: Rc::clone(session),
             stream: Cell::new(call.stream),
             row: call.row,
             form: call.form.clone(),
-            incoming: RefCell::new(Incoming { messages, unreleased: 0, ended: false }),
+            incoming: RefCell::new(Incoming { messages, unreleased: 0, share, ended: false }),
             waiting: RefCell::default(),
             is_gone: Cell::new(false),
             has_begun: Cell::new(false),
@@ -190,6 +194,8 @@ impl Channel {
             Ok(None) | Err(_) => incoming.unreleased,
         };
         incoming.unreleased -= used;
+        let left = incoming.messages.buffered().saturating_sub(incoming.unreleased);
+        incoming.share.set(left)?;
         if used > 0 {
             self.session.wire.borrow_mut().release(self.stream.get(), used);
             self.session.wake();

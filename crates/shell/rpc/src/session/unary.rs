@@ -1,5 +1,6 @@
 //! Unary calls: answered at once, or waiting for a reply without a future.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
@@ -11,18 +12,23 @@ use calls::{Answer, Encoded, Finish, Recipient};
 use futures_util::stream::FuturesUnordered;
 use http2::{Connection, Limits, StreamKey};
 use member::Reply;
+use slab::Slab;
 use tokio::time::Instant;
 use types::ReplyToken;
 
 use super::answer::Form;
 use super::deadline::Deadlines;
+use super::gathered::Share;
 use super::head::{Grpc, Head, late};
 use super::stream::{self, Channel, context_canceled};
 use super::{Session, Slot, seen, waits};
 use crate::{Dispatch, Local};
 
-/// Bytes that the buffer of answers keeps.
+/// Bytes that the buffer of answers keeps, while there are calls and when there are none.
 const KEPT_BYTES: usize = 64 * 1024;
+const IDLE_BYTES: usize = 512;
+/// Calls for which an idle connection keeps room.
+const IDLE_CALLS: usize = 16;
 
 /// A unary call whose request is not there yet.
 #[derive(Debug)]
@@ -30,6 +36,7 @@ pub(crate) struct Gathering {
     call: Unary,
     head: Head,
     messages: Messages,
+    share: Share,
 }
 
 /// A unary call that waits for a reply.
@@ -59,8 +66,8 @@ pub(super) struct Answering<D: Dispatch> {
     /// The calls that are futures.
     pub(super) futures: FuturesUnordered<Local<'static, ()>>,
     deadlines: Deadlines,
-    /// Replies that are being looked at; empty between.
-    arrived: Vec<(usize, Reply)>,
+    /// Replies that are being looked at; what is left of them waits until the client takes more.
+    arrived: VecDeque<(usize, Reply)>,
     /// Where answers are encoded.
     message: Encoded,
 }
@@ -73,7 +80,7 @@ impl<D: Dispatch> Answering<D> {
             dispatch,
             futures: FuturesUnordered::new(),
             deadlines: Deadlines::default(),
-            arrived: Vec::new(),
+            arrived: VecDeque::new(),
             message: Encoded::default(),
         }
     }
@@ -111,7 +118,8 @@ impl<D: Dispatch> Answering<D> {
         }
         let mut messages = Messages::new(call.form.encoding, limit);
         messages.push(whole.unwrap_or_default());
-        self.gather(Box::new(Gathering { call, head, messages }), whole.is_some());
+        let share = self.session.gathered.share();
+        self.gather(Box::new(Gathering { call, head, messages, share }), whole.is_some());
     }
 
     fn begin_stream(&mut self, mut call: Unary, head: Head, whole: Option<&[u8]>) {
@@ -162,11 +170,14 @@ impl<D: Dispatch> Answering<D> {
         let message = match gathering.messages.take_next() {
             Ok(Some(message)) => Ok(message),
             Err(status) => Err(status),
-            Ok(None) if !ended => {
-                let stream = gathering.call.stream;
-                self.session.wire.borrow_mut().set_slot(stream, Slot::Gathering(gathering));
-                return;
-            }
+            Ok(None) if !ended => match gathering.share.set(gathering.messages.buffered()) {
+                Ok(()) => {
+                    let stream = gathering.call.stream;
+                    self.session.wire.borrow_mut().set_slot(stream, Slot::Gathering(gathering));
+                    return;
+                }
+                Err(status) => Err(status),
+            },
             Ok(None) if gathering.messages.is_within_one() => eof("unexpected EOF"),
             Ok(None) => eof("EOF"),
         };
@@ -184,20 +195,64 @@ impl<D: Dispatch> Answering<D> {
         self.settle(call, answer);
     }
 
-    /// Goes on with the calls whose replies have come.
+    /// Goes on with the calls whose replies have come, as long as the client takes the answers:
+    /// a reply is small, and what is made of it need not be.
     pub(super) fn replies(&mut self) {
         // The two queues are swapped, so that neither gives its memory back while there is traffic.
         let mut arrived = std::mem::take(&mut self.arrived);
-        loop {
-            std::mem::swap(&mut arrived, &mut *self.session.replies.borrow_mut());
+        while self.session.wire.borrow().takes_answers() {
             if arrived.is_empty() {
-                break;
+                std::mem::swap(&mut arrived, &mut *self.session.replies.borrow_mut());
             }
-            for (key, reply) in arrived.drain(..) {
-                self.reply(key, reply);
-            }
+            let Some((key, reply)) = arrived.pop_front() else { break };
+            self.reply(key, reply);
         }
         self.arrived = arrived;
+        if !self.session.wire.borrow().takes_answers() {
+            self.settle_abandoned();
+        }
+    }
+
+    /// Frees what only waits to be forgotten, if that keeps the connection from reading what would
+    /// open its windows.
+    fn settle_abandoned(&mut self) {
+        self.arrived.append(&mut *self.session.replies.borrow_mut());
+        if self.session.wire.borrow().wants_input() {
+            return;
+        }
+        let (mut pending, before) = (self.session.pending.borrow_mut(), self.arrived.len());
+        self.arrived.retain(|(key, _)| {
+            let is_wanted = pending.get(*key).is_some_and(|pending| pending.finish.is_some());
+            if !is_wanted {
+                pending.try_remove(*key);
+            }
+            is_wanted
+        });
+        self.session.wire.borrow_mut().settled(before - self.arrived.len());
+    }
+
+    /// Gives memory back that a connection without calls does not need.
+    pub(super) fn shrink(&mut self) {
+        self.give_back(IDLE_BYTES, IDLE_CALLS);
+    }
+
+    /// Gives back all that is not in use.
+    pub(super) fn rest(&mut self) {
+        self.give_back(0, 0);
+    }
+
+    fn give_back(&mut self, kept_bytes: usize, kept_calls: usize) {
+        self.message.clear(kept_bytes);
+        let mut pending = self.session.pending.borrow_mut();
+        if pending.is_empty() && pending.capacity() > kept_calls {
+            *pending = Slab::new();
+        }
+        let mut replies = self.session.replies.borrow_mut();
+        for queue in [&mut self.arrived, &mut *replies] {
+            if queue.is_empty() && queue.capacity() > kept_calls {
+                *queue = VecDeque::new();
+            }
+        }
     }
 
     fn reply(&mut self, key: usize, reply: Reply) {
