@@ -21,10 +21,10 @@ const HELP: &str = "cargo xtask WORD
   oracle        builds the Go programs of oracle/ into target/oracle/
   fuzz [--seconds N] [TARGET]…
                 libFuzzer on every decoder, 300 s each unless told otherwise
-  bench [--quick] [--runs N] [--shape NAME] [--generator full|light]
+  bench [--quick] [--runs N] [--shape NAME] [--generator light|full]
                 this server beside etcd 3.7.3, a core each for server and generator: medians of five
-                runs (one short run with --quick), kept in target/bench.json; the light generator
-                spends less of its own per call, so that servers see larger batches
+                runs (one short run with --quick), kept in target/bench.json; the full generator
+                spends more of its own per call than the server, which then sees small batches
   cluster [--members KIND,KIND,…] [--port P] [--dir DIR]
                 local members, three of ours unless told otherwise, until ctrl-c: KIND is `ours` or
                 `reference`; on free ports or P, P+1, …; data in DIR or a directory that goes again
@@ -38,8 +38,8 @@ const HELP: &str = "cargo xtask WORD
                 with etcd's etcdctl and etcdutl, or ours
   image         builds the container image of static programs and does with it what the guide
                 does, by a Docker daemon of its own; as root it installs what is missing
-  soak          the long forms of the suites: raft beside Go's, 1,000,000 compared operations,
-                kills, failing disks, snapshots, slow readers";
+  soak          the long forms of the suites: raft beside Go's, 1,000,000 compared operations
+                and as many sequences of frames, kills, failing disks, snapshots, slow readers";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -9,6 +9,8 @@ use crate::{image, oracle, tidy};
 const FUZZ_OPS: &str = "20000";
 /// ... and in its long form, per seed.
 const SOAK_OPS: &str = "250000";
+/// Sequences of frames that are compared in the long form.
+const SOAK_SEQUENCES: &str = "1000000";
 
 fn with_oracles(command: &mut Command, ci: bool) -> &mut Command {
     command.env("QUORATE_ORACLES", oracle::dir()).env("QUORATE_BIN", target().join("debug/etcd"));
@@ -69,8 +71,8 @@ type Long<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
 
 /// The long forms. First raft beside Go's: 100 seeds of 100,000 commands to equal groups and to
 /// mixed ones. Then, on an optimised server: four times 250,000 compared operations at the same
-/// time, then one after another 200 kills, failing disks at hundreds of places, 1,000 snapshots,
-/// and readers that stop for ten minutes.
+/// time, then one after another 1,000,000 sequences of HTTP/2 frames, 200 kills, failing disks at
+/// hundreds of places, 1,000 snapshots, and readers that stop for ten minutes.
 pub fn soak() -> Result<(), String> {
     oracle::build()?;
     crate::shell::run(&mut raft_beside_go())?;
@@ -92,7 +94,8 @@ pub fn soak() -> Result<(), String> {
     if !failed.is_empty() {
         return Err(format!("differential: failing seeds {failed:?}"));
     }
-    let forms: [Long<'_>; 5] = [
+    let forms: [Long<'_>; 6] = [
+        ("quorate-conform", "fuzz_wire", &[("QUORATE_WIRE_SEQUENCES", SOAK_SEQUENCES)]),
         ("quorate-lossy", "kills", &[("QUORATE_KILL_ROUNDS", "200")]),
         ("quorate-lossy", "cluster", &[("QUORATE_CLUSTER_ROUNDS", "50")]),
         ("quorate-lossy", "faults", &[("QUORATE_SOAK", "1")]),

@@ -8,7 +8,7 @@
 //! Invariants: what was synced survives every crash, byte for byte; an open file that outlives a
 //! crash returns errors; nothing depends on time, threads or the order of hash maps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io::IoSlice;
 use std::path::{Component, Path, PathBuf};
@@ -108,6 +108,7 @@ struct State {
     fault: Option<Fault>,
     capacity: Option<u64>,
     cold: bool,
+    cold_blocks: BTreeSet<u64>,
     lying: Option<&'static str>,
 }
 
@@ -153,6 +154,12 @@ impl MemDisk {
     /// Whether reads that must not wait miss, as if nothing were in the page cache.
     pub fn set_cold(&self, cold: bool) {
         self.state().cold = cold;
+    }
+
+    /// The 4 KiB blocks, counted from 0 in every file, that reads which must not wait
+    /// miss; replaces those named before.
+    pub fn set_cold_blocks(&self, blocks: impl IntoIterator<Item = u64>) {
+        self.state().cold_blocks = blocks.into_iter().collect();
     }
 
     /// `fdatasync` of files with this extension says that it was done, and does nothing.
@@ -359,7 +366,9 @@ impl File for MemFile {
 
     fn try_read_at(&self, buf: &mut [u8], offset: u64) -> Result<Cached, IoError> {
         self.read_at(&MayBlock::on_this_thread(), buf, offset, Access::Point)?;
-        let cold = self.disk.state().cold;
+        let state = self.disk.state();
+        let blocks = offset / PAGE..(offset + buf.len() as u64).div_ceil(PAGE);
+        let cold = state.cold || state.cold_blocks.range(blocks).next().is_some();
         Ok(if cold { Cached::Miss } else { Cached::Hit })
     }
 
@@ -615,6 +624,11 @@ mod tests {
         assert_eq!(file.try_read_at(&mut [0; 5], 0), Ok(Cached::Miss));
         assert_eq!(read(&*file, 0, 5), b"bytes");
         assert!(file.try_read_at(&mut [0; 6], 0).is_err(), "past the end is never a miss");
+        disk.set_cold(false);
+        disk.set_cold_blocks([1]);
+        assert_eq!(file.try_read_at(&mut [0; 5], 0), Ok(Cached::Hit));
+        disk.set_cold_blocks([0]);
+        assert_eq!(file.try_read_at(&mut [0; 5], 0), Ok(Cached::Miss));
     }
 
     #[test]

@@ -89,7 +89,7 @@ struct CompareArgs {
     #[arg(long)]
     quick: bool,
     /// What asks in closed loops and keep-alives: full, or light.
-    #[arg(long, default_value = "full")]
+    #[arg(long, default_value = "light")]
     generator: String,
     /// Where the figures are kept as JSON.
     #[arg(long)]

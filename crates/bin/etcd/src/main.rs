@@ -8,5 +8,6 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    memory::keep_pages_small();
     server::program(std::env::args_os().skip(1), &server::os_disk(), &memory::give_back)
 }

@@ -116,7 +116,14 @@ pub(crate) enum Fences {
 
 #[derive(Clone, Debug)]
 pub(crate) struct FenceTree {
-    chunks: Arc<[Arc<Chunk>]>,
+    slots: Arc<[Slot]>,
+}
+
+/// A chunk and where it begins, so that the search for a chunk touches no chunk.
+#[derive(Clone, Debug)]
+struct Slot {
+    first: FenceKey,
+    chunk: Arc<Chunk>,
 }
 
 /// Where [`FenceTree::locate_near`] found the key before.
@@ -150,8 +157,8 @@ impl FenceTree {
 
     /// The leaf where `key` belongs; `None` only if there are no leaves.
     pub(crate) fn locate(&self, key: FenceKey) -> Option<Leaf> {
-        let after = self.chunks.partition_point(|c| c.fences[0].key() <= key);
-        let chunk = self.chunks.get(after.saturating_sub(1))?;
+        let after = self.slots.partition_point(|s| s.first <= key);
+        let chunk = &self.slots.get(after.saturating_sub(1))?.chunk;
         let after = chunk.fences.partition_point(|f| f.key() <= key);
         Some(chunk.leaf(after.saturating_sub(1)))
     }
@@ -159,9 +166,9 @@ impl FenceTree {
     /// As [`FenceTree::locate`], for keys that mostly ascend: if `key` belongs where `near` points or
     /// into one of the next leaves, it is found with few comparisons.
     pub(crate) fn locate_near(&self, key: FenceKey, near: &mut Near) -> Option<Leaf> {
-        if let Some(chunk) = self.chunks.get(near.chunk)
+        if self.slots.get(near.chunk + 1).is_none_or(|s| key < s.first)
+            && let Some(Slot { chunk, .. }) = self.slots.get(near.chunk)
             && chunk.fences.get(near.fence).is_some_and(|f| f.key() <= key)
-            && self.chunks.get(near.chunk + 1).is_none_or(|c| key < c.fences[0].key())
         {
             let ahead = &chunk.fences[near.fence + 1..];
             let (close, far) = ahead.split_at(ahead.len().min(NEAR));
@@ -172,9 +179,9 @@ impl FenceTree {
             }
             return Some(chunk.leaf(near.fence));
         }
-        let after = self.chunks.partition_point(|c| c.fences[0].key() <= key);
+        let after = self.slots.partition_point(|s| s.first <= key);
         near.chunk = after.saturating_sub(1);
-        let chunk = self.chunks.get(near.chunk)?;
+        let chunk = &self.slots.get(near.chunk)?.chunk;
         let after = chunk.fences.partition_point(|f| f.key() <= key);
         near.fence = after.saturating_sub(1);
         Some(chunk.leaf(near.fence))
@@ -182,7 +189,7 @@ impl FenceTree {
 
     #[cfg(test)]
     pub(crate) fn leaves(&self) -> impl Iterator<Item = Leaf> {
-        self.chunks.iter().flat_map(|c| c.leaves())
+        self.slots.iter().flat_map(|s| s.chunk.leaves())
     }
 
     /// The set after a commit; untouched chunks are shared.
@@ -195,8 +202,8 @@ impl FenceTree {
         removed.sort_unstable();
         let (mut removed, mut added) = (removed.as_slice(), added.as_slice());
         let mut builder = Builder::default();
-        for (i, chunk) in self.chunks.iter().enumerate() {
-            let end = self.chunks.get(i + 1).map(|next| next.fences[0].key());
+        for (i, Slot { chunk, .. }) in self.slots.iter().enumerate() {
+            let end = self.slots.get(i + 1).map(|next| next.first);
             let before_end = |key: FenceKey| end.is_none_or(|end| key < end);
             let gone = removed.partition_point(|key| before_end(*key));
             let new = added.partition_point(|leaf| before_end(leaf.key));
@@ -237,7 +244,7 @@ impl FenceTree {
 /// Collects ascending leaves into chunks.
 #[derive(Default)]
 struct Builder {
-    done: Vec<Arc<Chunk>>,
+    done: Vec<Slot>,
     open: Chunk,
     last: Option<FenceKey>,
 }
@@ -283,8 +290,9 @@ impl Builder {
             return Ok(());
         }
         self.close();
-        self.follow(chunk.fences[0].key(), chunk.fences.last().map(Fence::key))?;
-        self.done.push(Arc::clone(chunk));
+        let first = chunk.fences[0].key();
+        self.follow(first, chunk.fences.last().map(Fence::key))?;
+        self.done.push(Slot { first, chunk: Arc::clone(chunk) });
         Ok(())
     }
 
@@ -292,13 +300,13 @@ impl Builder {
         if !self.open.fences.is_empty() {
             let mut chunk = std::mem::take(&mut self.open);
             chunk.fences.shrink_to_fit();
-            self.done.push(Arc::new(chunk));
+            self.done.push(Slot { first: chunk.fences[0].key(), chunk: Arc::new(chunk) });
         }
     }
 
     fn finish(mut self) -> FenceTree {
         self.close();
-        FenceTree { chunks: self.done.into() }
+        FenceTree { slots: self.done.into() }
     }
 }
 
@@ -424,8 +432,8 @@ mod tests {
             let next = tree.edited(edits).unwrap();
             assert!(next.leaves().eq(build(&model).leaves()), "round {round}");
             if few && round % 2 == 1 {
-                let shared = |c: &Arc<Chunk>| tree.chunks.iter().any(|d| Arc::ptr_eq(c, d));
-                let fresh = next.chunks.iter().filter(|c| !shared(c)).count();
+                let shared = |s: &&Slot| tree.slots.iter().any(|t| Arc::ptr_eq(&s.chunk, &t.chunk));
+                let fresh = next.slots.iter().filter(|s| !shared(s)).count();
                 assert!(fresh < 8, "{fresh} chunks copied for a small edit");
             }
             tree = next;

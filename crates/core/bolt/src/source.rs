@@ -9,10 +9,21 @@ use env::{Access, Cached, File, MayBlock, Run};
 use crate::error::{Corruption, Flaw, ReadError};
 use crate::page::{FIRST_DATA_PAGE, Header, MAX_DEPTH, Page};
 
-/// Pages of one read at most, a single long page excepted (256 KiB of 4 KiB pages).
-pub(crate) const RUN_PAGES: u64 = 64;
-/// Pages read for nothing rather than beginning another read.
-const GAP_PAGES: u64 = 8;
+/// How sorted pages are cut into reads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RunLimits {
+    /// Pages of one read at most, a single long page excepted.
+    pages: u64,
+    /// Pages read for nothing rather than beginning another read.
+    gap: u64,
+}
+
+/// Reads that may wait for the disk: 256 KiB of 4 KiB pages.
+pub(crate) const BLOCKING: RunLimits = RunLimits { pages: 64, gap: 8 };
+/// Reads of what is in memory: 64 KiB of 4 KiB pages, which stay in the processor's cache until
+/// they are used. Nothing that was not asked for is touched: a page in a gap may be a free one that
+/// nobody has read, and would turn a hit into a miss.
+pub(crate) const NOWAIT: RunLimits = RunLimits { pages: 16, gap: 0 };
 
 /// The file as the states of one [`crate::Db`] share it.
 #[derive(Debug)]
@@ -143,7 +154,7 @@ impl Source {
         }
         let mut order: Vec<(u64, usize)> = ids.iter().copied().zip(0..).collect();
         order.sort_unstable();
-        let groups: Vec<&[(u64, usize)]> = runs(&order, |(id, _)| (*id, 1)).collect();
+        let groups: Vec<&[(u64, usize)]> = runs(&order, BLOCKING, |(id, _)| (*id, 1)).collect();
         let mut buffers = Vec::with_capacity(groups.len());
         for group in &groups {
             let (first, last) = (group[0].0, group[group.len() - 1].0);
@@ -200,6 +211,7 @@ impl Source {
 /// Cuts items sorted by page into groups worth one read each. `place` gives page and length.
 pub(crate) fn runs<'a, T>(
     items: &'a [T],
+    limits: RunLimits,
     place: impl Fn(&T) -> (u64, u64) + 'a,
 ) -> impl Iterator<Item = &'a [T]> + 'a {
     let mut rest = items;
@@ -209,7 +221,7 @@ pub(crate) fn runs<'a, T>(
         let mut n = 1;
         for item in &rest[1..] {
             let (page, len) = place(item);
-            if page > end + GAP_PAGES || page + len > first + RUN_PAGES {
+            if page > end + limits.gap || page + len > first + limits.pages {
                 break;
             }
             end = end.max(page + len);
@@ -223,14 +235,17 @@ pub(crate) fn runs<'a, T>(
 
 #[cfg(test)]
 mod tests {
-    use super::runs;
+    use super::{BLOCKING, NOWAIT, runs};
 
     #[test]
     fn runs_bridge_small_gaps_and_stay_short() {
         let pages: Vec<u64> = vec![2, 3, 5, 14, 30, 60, 61, 62, 200];
-        let cut: Vec<Vec<u64>> = runs(&pages, |p| (*p, 1)).map(<[u64]>::to_vec).collect();
+        let cut: Vec<Vec<u64>> = runs(&pages, BLOCKING, |p| (*p, 1)).map(<[u64]>::to_vec).collect();
         assert_eq!(cut, [vec![2, 3, 5, 14], vec![30], vec![60, 61, 62], vec![200]]);
+        let cut: Vec<&[u64]> = runs(&pages[..5], NOWAIT, |p| (*p, 1)).collect();
+        assert_eq!(cut, [&[2, 3][..], &[5], &[14], &[30]], "without waiting no gap is read");
         let long: Vec<u64> = (0..200).collect();
-        assert!(runs(&long, |p| (*p, 1)).all(|r| r.len() <= 64));
+        assert!(runs(&long, BLOCKING, |p| (*p, 1)).all(|r| r.len() <= 64));
+        assert!(runs(&long, NOWAIT, |p| (*p, 1)).all(|r| r.len() <= 16));
     }
 }

@@ -38,10 +38,6 @@ pub trait Sink {
     /// As [`Sink::try_send`], ready when nothing is left. Only the call's own task may wait here.
     fn poll_send(&self, cx: &mut Context<'_>, sealed: &mut Bytes) -> Poll<Result<(), Gone>>;
 
-    /// Sends the rest of `sealed` before which the call waits for nothing else: the call's task is
-    /// not woken for a client that goes meanwhile, for the send tells it.
-    fn begin_send(&self) {}
-
     /// Whether messages go out uncompressed.
     fn is_plain(&self) -> bool;
 
@@ -97,7 +93,6 @@ pub(crate) fn seal_into(sink: &dyn Sink, out: &mut Vec<u8>, message: &impl Messa
 
 /// Sends bytes of messages that are in their envelopes, waiting for window as needed.
 pub(crate) async fn send_sealed(sink: &dyn Sink, mut sealed: Bytes) -> Result<(), Gone> {
-    sink.begin_send();
     poll_fn(|cx| sink.poll_send(cx, &mut sealed)).await
 }
 

@@ -4,7 +4,7 @@
 //! reader pins no database pages. Invariant: the bytes of all pieces are exactly
 //! [`Ranged::body_bytes`] long, in the planned order.
 
-use env::MayBlock;
+use env::{Cached, MayBlock};
 
 use crate::error::ValueError;
 use crate::index::Snapshot;
@@ -17,6 +17,8 @@ use crate::view::View;
 
 /// Values looked up together where nothing may wait.
 const WINDOW: usize = 512;
+/// Values fewer than this are read one by one where nothing may wait: there is nothing to sort.
+const FEW: usize = 4;
 /// Values read together at most where waiting is allowed; 16 bytes each, and 68 more while they are
 /// read.
 const WIDE_WINDOW: usize = 256 << 10;
@@ -62,25 +64,19 @@ impl RangeBody {
         max_bytes: usize,
         out: &mut Vec<u8>,
     ) -> Result<Piece, ValueError> {
-        loop {
-            while let Some(r) = self.window.get(self.window_next) {
-                if out.len() >= max_bytes {
-                    return Ok(Piece::More);
-                }
-                match view.sources().try_value(r.main, r.sub)? {
-                    Lookup::Found(value) => put_kvs_field(out, &value),
-                    Lookup::Cold => return Ok(Piece::NeedsBlocking),
-                    Lookup::Absent => return Err(ValueError::Compacted),
-                }
-                self.window_next += 1;
-            }
-            if out.len() >= max_bytes {
-                return Ok(if self.is_done() { Piece::Done } else { Piece::More });
-            }
-            if !self.refill(max_bytes, WINDOW, out) {
+        while out.len() < max_bytes {
+            let is_empty = self.window_next == self.window.len();
+            if is_empty && !self.refill(max_bytes, WINDOW, out) {
                 return Ok(Piece::Done);
             }
+            let (refs, bytes) = self.fitting(max_bytes, out);
+            let count = refs.len();
+            if try_append_values(view.sources(), refs, bytes, out)? == Cached::Miss {
+                return Ok(Piece::NeedsBlocking);
+            }
+            self.window_next += count;
         }
+        Ok(if self.is_done() { Piece::Done } else { Piece::More })
     }
 
     /// As [`RangeBody::next`] where waiting is allowed: what fits into `max_bytes` is read in the
@@ -96,25 +92,32 @@ impl RangeBody {
         out: &mut Vec<u8>,
     ) -> Result<Piece, ValueError> {
         while out.len() < max_bytes {
-            let room = max_bytes - out.len();
             let is_empty = self.window_next == self.window.len();
             if is_empty && !self.refill(max_bytes, WIDE_WINDOW, out) {
                 return Ok(Piece::Done);
             }
-            // What is left of a window may be more than fits: at least one value.
-            let (mut bytes, mut count) = (0, 0);
-            for r in &self.window[self.window_next..] {
-                if count > 0 && bytes >= room {
-                    break;
-                }
-                bytes += kvs_field_len(r.len as usize);
-                count += 1;
-            }
-            let refs = &self.window[self.window_next..][..count];
+            let (refs, bytes) = self.fitting(max_bytes, out);
+            let count = refs.len();
             append_values(view.sources(), may, refs, bytes, out)?;
             self.window_next += count;
         }
         Ok(if self.is_done() { Piece::Done } else { Piece::More })
+    }
+
+    /// What of the window fits into `max_bytes` behind `out`, at least one value if there is any,
+    /// and how many bytes it needs.
+    fn fitting(&self, max_bytes: usize, out: &[u8]) -> (&[ValueRef], usize) {
+        let room = max_bytes.saturating_sub(out.len());
+        let rest = &self.window[self.window_next..];
+        let (mut bytes, mut count) = (0, 0);
+        for r in rest {
+            if count > 0 && bytes >= room {
+                break;
+            }
+            bytes += kvs_field_len(r.len as usize);
+            count += 1;
+        }
+        (&rest[..count], bytes)
     }
 
     fn is_done(&self) -> bool {
@@ -182,8 +185,8 @@ impl RangeBody {
     }
 }
 
-/// Reads values in the order of revisions, which is nearly that of pages, and puts them in list order behind what `out` holds; they need
-/// `bytes` there. On an error `out` is as long as before.
+/// Puts values in list order behind what `out` holds; they need `bytes` there. On an error `out` is
+/// as long as before.
 fn append_values(
     sources: Sources<'_>,
     may: &MayBlock,
@@ -191,33 +194,90 @@ fn append_values(
     bytes: usize,
     out: &mut Vec<u8>,
 ) -> Result<(), ValueError> {
-    let start = out.len();
-    let mut places = Vec::with_capacity(refs.len());
-    let mut at = 0;
-    for r in refs {
-        places.push((*r, at));
-        at += kvs_field_len(r.len as usize);
-    }
-    // In the order of revisions nothing that belongs to a value has to be looked for.
-    places.sort_unstable_by_key(|(r, _)| (r.main, r.sub));
-    out.resize(start + bytes, 0);
-    let (room, mut missing, mut odd) = (&mut out[start..], refs.len(), false);
-    let read = sources.values(may, places.iter().map(|(r, _)| r), &mut |i, value| {
-        let Some(value) = value else { return };
-        let (r, at) = places[i];
-        if value.len() != r.len as usize {
-            odd = true;
-            return;
-        }
-        write_kvs_field(&mut room[at..], value);
-        missing -= 1;
-    });
-    let result = match read {
-        Err(error) => Err(error),
-        Ok(()) if odd => Err(ValueError::BadKeyValue),
-        Ok(()) if missing > 0 => Err(ValueError::Compacted),
-        Ok(()) => return Ok(()),
+    let places = Places::new(refs);
+    let read = |each: &mut Each<'_>| {
+        sources.values(may, places.refs(), each)?;
+        Ok(Cached::Hit)
     };
-    out.truncate(start);
-    result
+    places.fill(read, bytes, out).map(|_| ())
+}
+
+/// As [`append_values`] without waiting for the disk. On [`Cached::Miss`] too `out` is as long as
+/// before.
+pub(crate) fn try_append_values(
+    sources: Sources<'_>,
+    refs: &[ValueRef],
+    bytes: usize,
+    out: &mut Vec<u8>,
+) -> Result<Cached, ValueError> {
+    if refs.len() < FEW {
+        let start = out.len();
+        for r in refs {
+            match sources.try_value(r.main, r.sub)? {
+                Lookup::Found(value) => put_kvs_field(out, &value),
+                Lookup::Absent => return Err(ValueError::Compacted),
+                Lookup::Cold => {
+                    out.truncate(start);
+                    return Ok(Cached::Miss);
+                }
+            }
+        }
+        return Ok(Cached::Hit);
+    }
+    let places = Places::new(refs);
+    places.fill(|each| sources.try_values(places.refs(), each), bytes, out)
+}
+
+/// Takes the position of a reference and its value.
+type Each<'e> = dyn FnMut(usize, Option<&[u8]>) + 'e;
+
+/// References in the order of revisions, which is nearly that of pages: nothing that belongs to a
+/// value has to be looked for then. With each, where its field begins.
+struct Places(Vec<(ValueRef, usize)>);
+
+impl Places {
+    fn new(refs: &[ValueRef]) -> Self {
+        let mut places = Vec::with_capacity(refs.len());
+        let mut at = 0;
+        for r in refs {
+            places.push((*r, at));
+            at += kvs_field_len(r.len as usize);
+        }
+        places.sort_unstable_by_key(|(r, _)| (r.main, r.sub));
+        Self(places)
+    }
+
+    fn refs(&self) -> impl ExactSizeIterator<Item = &ValueRef> {
+        self.0.iter().map(|(r, _)| r)
+    }
+
+    /// Puts what `read` reports where it belongs, `bytes` in all.
+    fn fill(
+        &self,
+        read: impl FnOnce(&mut Each<'_>) -> Result<Cached, ValueError>,
+        bytes: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<Cached, ValueError> {
+        let start = out.len();
+        out.resize(start + bytes, 0);
+        let (room, mut missing, mut odd) = (&mut out[start..], self.0.len(), false);
+        let read = read(&mut |i, value| {
+            let Some(value) = value else { return };
+            let (r, at) = self.0[i];
+            if value.len() != r.len as usize {
+                odd = true;
+                return;
+            }
+            write_kvs_field(&mut room[at..], value);
+            missing -= 1;
+        });
+        let result = match read {
+            Ok(Cached::Hit) if odd => Err(ValueError::BadKeyValue),
+            Ok(Cached::Hit) if missing > 0 => Err(ValueError::Compacted),
+            Ok(Cached::Hit) => return Ok(Cached::Hit),
+            other => other,
+        };
+        out.truncate(start);
+        result
+    }
 }

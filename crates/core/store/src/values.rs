@@ -1,7 +1,7 @@
 //! Where the bytes of a change are: in memory while the log holds them, else in the database.
 
 use bytes::Bytes;
-use env::MayBlock;
+use env::{Cached, MayBlock};
 
 use crate::error::ValueError;
 use crate::range::ValueRef;
@@ -60,23 +60,61 @@ impl Sources<'_> {
         refs: impl ExactSizeIterator<Item = &'r ValueRef>,
         each: &mut dyn FnMut(usize, Option<&[u8]>),
     ) -> Result<(), ValueError> {
-        let mut stored = Vec::with_capacity(refs.len());
-        let mut places = Vec::with_capacity(refs.len());
+        let stored = self.logged(refs, each);
+        if let Some(backend) = self.backend.filter(|_| !stored.revs.is_empty()) {
+            backend.get_many(may, &stored.revs, &mut |i, value| each(stored.position(i), value))?;
+        }
+        Ok(())
+    }
+
+    /// As [`Sources::values`] without waiting for the disk. On [`Cached::Miss`] some references were
+    /// not reported.
+    pub(crate) fn try_values<'r>(
+        &self,
+        refs: impl ExactSizeIterator<Item = &'r ValueRef>,
+        each: &mut dyn FnMut(usize, Option<&[u8]>),
+    ) -> Result<Cached, ValueError> {
+        let stored = self.logged(refs, each);
+        match self.backend {
+            Some(backend) if !stored.revs.is_empty() => {
+                let each = &mut |i, value: Option<&[u8]>| each(stored.position(i), value);
+                Ok(backend.try_get_many(&stored.revs, each)?)
+            }
+            _ => Ok(Cached::Hit),
+        }
+    }
+
+    /// Reports what the log holds, and what nothing holds if there is no database; gives the rest.
+    fn logged<'r>(
+        &self,
+        refs: impl ExactSizeIterator<Item = &'r ValueRef>,
+        each: &mut dyn FnMut(usize, Option<&[u8]>),
+    ) -> Stored {
+        let (revs, places) = (Vec::with_capacity(refs.len()), Vec::with_capacity(refs.len()));
+        let mut stored = Stored { revs, places };
         for (i, r) in (0u32..).zip(refs) {
             if r.main >= self.log.from() {
                 each(i as usize, self.log.value(r.main, r.sub).as_deref());
+            } else if self.backend.is_none() {
+                each(i as usize, None);
             } else {
-                stored.push((r.main, u64::from(r.sub)));
-                places.push(i);
+                stored.revs.push((r.main, u64::from(r.sub)));
+                stored.places.push(i);
             }
         }
-        match self.backend {
-            None => places.iter().for_each(|&i| each(i as usize, None)),
-            Some(_) if stored.is_empty() => {}
-            Some(backend) => {
-                backend.get_many(may, &stored, &mut |i, value| each(places[i] as usize, value))?;
-            }
-        }
-        Ok(())
+        stored
+    }
+}
+
+/// References to the database among others.
+struct Stored {
+    revs: Vec<(u64, u64)>,
+    /// Where each stood among all.
+    places: Vec<u32>,
+}
+
+impl Stored {
+    fn position(&self, i: usize) -> usize {
+        self.places[i] as usize
     }
 }

@@ -1,10 +1,10 @@
 //! The published state: immutable, shared by all threads, cheap to clone.
 
 use bytes::Bytes;
-use env::MayBlock;
+use env::{Cached, MayBlock};
 use types::{Index, Revision, Term};
 
-use crate::body::RangeBody;
+use crate::body::{RangeBody, try_append_values};
 use crate::error::{RangeError, ValueError};
 use crate::index::Snapshot;
 use crate::index::read::KeyParts;
@@ -202,18 +202,8 @@ impl View {
         if ranged.body_bytes > max_bytes as u64 {
             return Ok(false);
         }
-        let before = out.len();
-        for r in refs {
-            match self.sources().try_value(r.main, r.sub)? {
-                Lookup::Found(value) => crate::kv::put_kvs_field(out, &value),
-                Lookup::Absent => return Err(ValueError::Compacted),
-                Lookup::Cold => {
-                    out.truncate(before);
-                    return Ok(false);
-                }
-            }
-        }
-        Ok(true)
+        let bytes = ranged.body_bytes as usize;
+        Ok(try_append_values(self.sources(), refs, bytes, out)? == Cached::Hit)
     }
 
     /// The versions of a key from the newest back, tombstones too, until `visit` says false or the

@@ -11,10 +11,10 @@ use crate::streams::{self, Renewers};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Generator {
     /// The one over a whole HTTP/2 library: [`load`] and [`streams`].
-    #[default]
     Full,
     /// The one of prepared frames: [`light`]. It takes part in closed loops and keep-alives; what
     /// else a case does is done as with the full one.
+    #[default]
     Light,
 }
 

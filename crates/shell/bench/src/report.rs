@@ -110,8 +110,8 @@ mod tests {
 
     #[test]
     fn a_goal_is_reached_or_missed() {
-        assert!(table(&results(10.0, 40.0)).contains("<= 0.25x reached"));
-        assert!(table(&results(11.0, 40.0)).contains("<= 0.25x MISSED"));
+        assert!(table(&results(10.0, 80.0)).contains("<= 0.125x reached"));
+        assert!(table(&results(11.0, 80.0)).contains("<= 0.125x MISSED"));
     }
 
     #[test]

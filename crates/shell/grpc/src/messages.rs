@@ -37,14 +37,14 @@ impl Messages {
         parse(&mut self.buffered, self.encoding, self.limit)
     }
 
-    /// The message that is exactly this chunk, sharing its memory: if nothing came before it that
-    /// is still here, and it is plain and allowed.
+    /// The message that is exactly this chunk: if nothing came before it that is still here, and it
+    /// is plain and allowed.
     #[must_use]
-    pub fn whole(&self, chunk: &Bytes) -> Option<Bytes> {
-        let [flag, length @ ..] = chunk.first_chunk::<PREFIX_BYTES>()?;
+    pub fn whole<'a>(&self, chunk: &'a [u8]) -> Option<&'a [u8]> {
+        let ([flag, length @ ..], message) = chunk.split_first_chunk::<PREFIX_BYTES>()?;
         let length = u32::from_be_bytes(*length) as usize;
-        let is_whole = self.buffered.is_empty() && chunk.len() - PREFIX_BYTES == length;
-        (*flag == 0 && is_whole && length <= self.limit).then(|| chunk.slice(PREFIX_BYTES..))
+        let is_whole = self.buffered.is_empty() && message.len() == length;
+        (*flag == 0 && is_whole && length <= self.limit).then_some(message)
     }
 
     /// Bytes that have not become messages.
@@ -77,9 +77,6 @@ fn parse(
         return Ok(None);
     };
     let (flag, length) = (*flag, u32::from_be_bytes(*length) as usize);
-    if flag > 1 {
-        return refuse(Code::Internal, format!("grpc: received unexpected payload format {flag}"));
-    }
     if length > limit {
         return refuse(
             Code::ResourceExhausted,
@@ -91,8 +88,13 @@ fn parse(
     }
     buffered.advance(PREFIX_BYTES);
     let bytes = buffered.split_to(length).freeze();
+    // The flag is looked at last: one that means nothing does not hide that the message is cut.
+    //= grpc-go 1.82: rpc_util.go#recvAndDecompress
     match (flag, encoding) {
         (0, _) => Ok(Some(bytes)),
+        (2.., _) => {
+            refuse(Code::Internal, format!("grpc: received unexpected payload format {flag}"))
+        }
         (_, Encoding::Gzip) => gunzip(&bytes, limit).map(Some),
         (_, Encoding::Identity) => refuse(
             Code::Internal,
@@ -139,6 +141,26 @@ mod tests {
     }
 
     #[test]
+    fn a_chunk_that_is_a_message_is_told_from_others() {
+        let mut messages = Messages::new(Encoding::Gzip, 4);
+        let whole = |messages: &Messages, chunk| messages.whole(chunk).map(<[u8]>::to_vec);
+        assert_eq!(whole(&messages, b"\0\0\0\0\x03abc"), Some(b"abc".to_vec()));
+        assert_eq!(whole(&messages, b"\0\0\0\0\0"), Some(Vec::new()));
+        let others: [&[u8]; 5] = [
+            b"",
+            b"\0\0\0\0\x03ab",
+            b"\0\0\0\0\x03abcd",
+            b"\x01\0\0\0\x03abc",
+            b"\0\0\0\0\x05abcde",
+        ];
+        for other in others {
+            assert_eq!(whole(&messages, other), None, "{other:?}");
+        }
+        messages.push(b"\0");
+        assert_eq!(whole(&messages, b"\0\0\0\0\x03abc"), None, "something came before it");
+    }
+
+    #[test]
     fn what_is_no_message_is_refused_with_grpc_gos_texts() {
         let refused = |bytes: &[u8], encoding| {
             let mut messages = Messages::new(encoding, 10);
@@ -149,6 +171,11 @@ mod tests {
         let (plain, internal) = (Encoding::Identity, Code::Internal);
         let flag = "grpc: received unexpected payload format 2".to_owned();
         assert_eq!(refused(&[2, 0, 0, 0, 0], plain), (internal, flag));
+        let mut cut = Messages::new(plain, 10);
+        cut.push(&[2, 0, 0, 0, 1]);
+        assert!(cut.take_next().unwrap().is_none() && cut.is_within_one());
+        let longer = "grpc: received message larger than max (12 vs. 10)".to_owned();
+        assert_eq!(refused(&[2, 0, 0, 0, 12], plain), (Code::ResourceExhausted, longer));
         let packed = "grpc: compressed flag set with identity or empty encoding".to_owned();
         assert_eq!(refused(&[1, 0, 0, 0, 0], plain), (internal, packed));
         let long = "grpc: received message larger than max (11 vs. 10)".to_owned();

@@ -77,7 +77,7 @@
 //! |---|---|---|
 //! | an error of the connection | GOAWAY, close | close; GOAWAY only for the number of a stream, and for our own limits |
 //! | trailers of a request, a number that was used or is even | the former are allowed | GOAWAY with PROTOCOL_ERROR |
-//! | DATA on a stream that has ended or never was | STREAM_CLOSED or PROTOCOL_ERROR | ignored, but counted for the connection's window |
+//! | DATA on a stream that has ended or never was, or whose whole answer waits for a window | STREAM_CLOSED or PROTOCOL_ERROR | ignored, but counted for the connection's window |
 //! | DATA behind END_STREAM, while the answer is to come | STREAM_CLOSED | RST_STREAM with STREAM_CLOSED |
 //! | RST_STREAM, WINDOW_UPDATE on a stream that never was | PROTOCOL_ERROR | ignored |
 //! | WINDOW_UPDATE of 0 on such a stream | PROTOCOL_ERROR | RST_STREAM with PROTOCOL_ERROR |
@@ -94,7 +94,10 @@
 //!
 //! Not as grpc-go: two changes of the table's size at the beginning of a block are taken as the
 //! standard says, where Go refuses the second unless its table is empty; more DATA than the
-//! connection's window ends the connection, where Go does not count; and the limits above.
+//! connection's window ends the connection, where Go does not count; an answer that is made while
+//! the buffer is walked, before the frame that ends its request, is followed by RST_STREAM with
+//! NO_ERROR, where Go's handler mostly answers behind that frame; a second END_STREAM while an answer waits
+//! for its window is ignored, where Go reads no more from the connection; and the limits above.
 
 mod connection;
 mod error;

@@ -12,6 +12,7 @@ pub mod cluster;
 mod cluster_calls;
 pub mod fuzz;
 pub mod fuzz_watch;
+pub mod fuzz_wire;
 pub mod grpc;
 mod join;
 pub mod process;

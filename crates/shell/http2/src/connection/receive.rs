@@ -30,6 +30,11 @@ impl<P: Protocol> Connection<P> {
         // One that has ended, or never began: nobody waits for it.
         let Some(key) = self.streams.find(head.id) else { return Ok(None) };
         let Some(stream) = self.streams.get_mut(key) else { return Ok(None) };
+        // Nor if the answer is complete, and only waits for the client's windows.
+        //= grpc-go 1.82: internal/transport/http2_server.go#finishStream
+        if stream.trailers.is_some() {
+            return Ok(None);
+        }
         if stream.request_ended {
             return Ok(self.stream_error(head.id, Code::STREAM_CLOSED));
         }

@@ -253,9 +253,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, D: Dispatch> Drive<S, D> {
     fn handle(&mut self, event: Event<'_, Grpc>) -> Result<(), Ended> {
         match event {
             Event::Whole { stream, head, body } => self.answering.begin(stream, head, Some(body)),
-            Event::Head { stream, head, end } => {
-                self.answering.begin(stream, head, end.then_some(&[]));
-            }
+            // A request that ends with its head is not told to be over, and waits for its client to
+            // leave: only DATA end what grpc-go's handlers read.
+            //= grpc-go 1.82: internal/transport/http2_server.go#operateHeaders
+            Event::Head { stream, head, .. } => self.answering.begin(stream, head, None),
             Event::Data { stream, body, end } => self.answering.data(stream, body, end),
             Event::Reset { slot, .. } => self.answering.reset(slot),
             Event::Writable { stream } => {

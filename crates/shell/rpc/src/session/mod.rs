@@ -50,8 +50,8 @@ const MAX_STREAMS: u32 = i32::MAX as u32;
 /// What a stream is busy with.
 #[derive(Debug)]
 pub(crate) enum Slot {
-    /// A unary call whose request is not there yet.
-    Gathering(Box<Gathering>),
+    /// A unary call whose message is not there yet, by its place in [`Session::gathering`].
+    Gathering(usize),
     /// A unary call that waits for a reply, by its place in [`Session::pending`].
     Pending(usize),
     /// A call that is a future.
@@ -63,6 +63,8 @@ pub(crate) enum Slot {
 /// What a connection's task shares with its calls.
 pub(crate) struct Session {
     wire: RefCell<Connection<Grpc>>,
+    /// Unary calls whose messages are not there yet.
+    gathering: RefCell<Slab<Gathering>>,
     /// Unary calls that wait for a reply, by the key it is addressed with.
     pending: RefCell<Slab<Pending>>,
     /// Replies that have come for them.
@@ -87,6 +89,7 @@ impl Session {
         let limits = Limits { concurrent_streams, ..Limits::default() };
         Rc::new(Self {
             wire: RefCell::new(Connection::new(limits)),
+            gathering: RefCell::default(),
             pending: RefCell::default(),
             replies: RefCell::default(),
             task: RefCell::new(Waker::noop().clone()),
@@ -116,7 +119,9 @@ impl Session {
 
     /// Whether a call is open that ends by itself.
     fn has_finite_calls(&self) -> bool {
-        self.finite_futures.get() > 0 || !self.pending.borrow().is_empty()
+        self.finite_futures.get() > 0
+            || !self.pending.borrow().is_empty()
+            || !self.gathering.borrow().is_empty()
     }
 }
 

@@ -162,10 +162,6 @@ impl Channel {
         self.left.borrow_mut().end_pieces();
     }
 
-    pub(super) fn is_plain(&self) -> bool {
-        self.form.encoding == Encoding::Identity
-    }
-
     pub(super) fn row(&self) -> &'static Row {
         self.row
     }
@@ -253,7 +249,7 @@ impl Sink for Channel {
     }
 
     fn is_plain(&self) -> bool {
-        Channel::is_plain(self)
+        self.form.encoding == Encoding::Identity
     }
 
     fn compress(&self, message: &[u8]) -> Bytes {

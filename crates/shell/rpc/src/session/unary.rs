@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
-use ::grpc::{Messages, PREFIX_BYTES};
+use ::grpc::Messages;
 use api::error::{Code, Status};
 use api::method::Row;
 use bytes::Bytes;
@@ -37,6 +37,18 @@ pub(crate) struct Gathering {
     head: Head,
     messages: Messages,
     share: Share,
+}
+
+impl Gathering {
+    /// The message, once all of it has come; an error if the connection keeps too much for calls
+    /// like this one.
+    fn next(&mut self, body: &[u8], ended: bool) -> Option<Result<Bytes, Status>> {
+        let message = next_message(&mut self.messages, body, ended);
+        if message.is_some() {
+            return message;
+        }
+        self.share.set(self.messages.buffered()).err().map(Err)
+    }
 }
 
 /// A unary call that waits for a reply.
@@ -113,13 +125,27 @@ impl<D: Dispatch> Answering<D> {
         if row.kind != api::method::CallType::Unary {
             return self.begin_stream(call, head, whole);
         }
-        if let Some(message) = whole.and_then(|body| only_message(body, limit)) {
-            return self.run(call, &head, Bytes::copy_from_slice(message));
-        }
         let mut messages = Messages::new(call.form.encoding, limit);
-        messages.push(whole.unwrap_or_default());
-        let share = self.session.gathered.share();
-        self.gather(Box::new(Gathering { call, head, messages, share }), whole.is_some());
+        match whole {
+            None => {
+                let share = self.session.gathered.share();
+                self.gather(Gathering { call, head, messages, share });
+            }
+            Some(body) => match next_message(&mut messages, body, true) {
+                Some(message) => self.run(call, &head, message),
+                None => unreachable!("a request that has ended has a message or an error"),
+            },
+        }
+    }
+
+    /// Lets a call wait for its message, until its deadline.
+    fn gather(&mut self, gathering: Gathering) {
+        let (stream, deadline) = (gathering.call.stream, gathering.call.deadline);
+        let key = self.session.gathering.borrow_mut().insert(gathering);
+        self.session.wire.borrow_mut().set_slot(stream, Slot::Gathering(key));
+        if let Some(deadline) = deadline {
+            self.deadlines.add(deadline);
+        }
     }
 
     fn begin_stream(&mut self, mut call: Unary, head: Head, whole: Option<&[u8]>) {
@@ -142,56 +168,30 @@ impl<D: Dispatch> Answering<D> {
         match wire.slot(stream) {
             Some(Slot::Future(channel)) => channel.push(body, end),
             Some(slot @ Slot::Gathering(_)) => {
-                let Slot::Gathering(mut gathering) = std::mem::replace(slot, Slot::Ended) else {
-                    unreachable!("matched above")
-                };
-                // What is gathered is bounded by the limit of a message.
+                let Slot::Gathering(key) = *slot else { unreachable!("matched above") };
+                let mut table = self.session.gathering.borrow_mut();
+                let message = table[key].next(body, end);
+                let gathered = message.map(|message| {
+                    *slot = Slot::Ended;
+                    (table.remove(key), message)
+                });
+                // What is gathered is bounded for the connection.
                 wire.release(stream, body.len());
-                drop(wire);
-                // Most requests are one frame, behind others' heads.
-                let limit = self.session.settings.max_message_bytes;
-                if gathering.messages.is_empty()
-                    && let Some(message) = only_message(body, limit)
-                {
-                    let Gathering { call, head, .. } = *gathering;
-                    return self.run(call, &head, Bytes::copy_from_slice(message));
+                drop((wire, table));
+                if let Some((Gathering { call, head, .. }, message)) = gathered {
+                    self.run(call, &head, message);
                 }
-                gathering.messages.push(body);
-                self.gather(gathering, end);
             }
             // It has its message already: what follows is ignored.
             Some(Slot::Pending(_) | Slot::Ended) | None => wire.release(stream, body.len()),
         }
     }
 
-    /// Runs the call if its message is there.
-    fn gather(&mut self, mut gathering: Box<Gathering>, ended: bool) {
-        let eof = |text| Err(Status::new(Code::Unknown, text));
-        let message = match gathering.messages.take_next() {
-            Ok(Some(message)) => Ok(message),
-            Err(status) => Err(status),
-            Ok(None) if !ended => match gathering.share.set(gathering.messages.buffered()) {
-                Ok(()) => {
-                    let stream = gathering.call.stream;
-                    self.session.wire.borrow_mut().set_slot(stream, Slot::Gathering(gathering));
-                    return;
-                }
-                Err(status) => Err(status),
-            },
-            Ok(None) if gathering.messages.is_within_one() => eof("unexpected EOF"),
-            Ok(None) => eof("EOF"),
-        };
-        let Gathering { call, head, .. } = *gathering;
-        match message {
-            Ok(message) => self.run(call, &head, message),
-            Err(status) => self.settle(call, Err(status)),
-        }
-    }
-
-    fn run(&mut self, call: Unary, head: &Head, message: Bytes) {
-        self.session.metrics.calls.received(call.row.method, message.len());
-        let calls = self.dispatch.calls();
-        let answer = calls.unary(&seen(call.row, head), message, &mut self.message);
+    fn run(&mut self, call: Unary, head: &Head, message: Result<Bytes, Status>) {
+        let answer = message.and_then(|message| {
+            self.session.metrics.calls.received(call.row.method, message.len());
+            self.dispatch.calls().unary(&seen(call.row, head), message, &mut self.message)
+        });
         self.settle(call, answer);
     }
 
@@ -315,14 +315,25 @@ impl<D: Dispatch> Answering<D> {
 
     /// The client wants no answer any more.
     pub(super) fn reset(&mut self, slot: Option<Slot>) {
-        match slot {
-            Some(Slot::Future(channel)) => channel.set_gone(),
-            Some(Slot::Gathering(gathering)) => {
-                self.dispatch.finished(gathering.call.row, Some(&context_canceled()));
-            }
-            Some(Slot::Pending(key)) => self.abandon(key, &context_canceled()),
-            Some(Slot::Ended) | None => {}
+        if let Some(slot) = slot {
+            self.give_up(slot, &context_canceled());
         }
+    }
+
+    /// Ends what is done for a call that gets no answer any more, for this reason.
+    fn give_up(&mut self, slot: Slot, why: &Status) {
+        match slot {
+            Slot::Future(channel) => channel.set_gone(),
+            Slot::Gathering(key) => self.forget(key, why),
+            Slot::Pending(key) => self.abandon(key, why),
+            Slot::Ended => {}
+        }
+    }
+
+    /// Forgets a call whose message is still to come.
+    fn forget(&mut self, key: usize, why: &Status) {
+        let gathering = self.session.gathering.borrow_mut().remove(key);
+        self.dispatch.finished(gathering.call.row, Some(why));
     }
 
     /// Forgets a call whose reply is still to come.
@@ -339,19 +350,22 @@ impl<D: Dispatch> Answering<D> {
     pub(super) fn deadlines(&mut self, cx: &mut Context<'_>) {
         while self.deadlines.poll(cx) {
             let now = Instant::now();
-            let mut late_calls = Vec::new();
-            let mut next: Option<Instant> = None;
+            let (mut late_calls, mut next) = (Vec::new(), None::<Instant>);
+            let mut look = |call: &Unary, slot: Slot| match call.deadline {
+                Some(deadline) if deadline <= now => late_calls.push((call.clone(), slot)),
+                Some(deadline) => next = Some(next.map_or(deadline, |n| n.min(deadline))),
+                None => {}
+            };
+            for (key, gathering) in &*self.session.gathering.borrow() {
+                look(&gathering.call, Slot::Gathering(key));
+            }
             for (key, pending) in &*self.session.pending.borrow() {
-                match pending.call.deadline.filter(|_| pending.finish.is_some()) {
-                    Some(deadline) if deadline <= now => {
-                        late_calls.push((key, pending.call.clone()))
-                    }
-                    Some(deadline) => next = Some(next.map_or(deadline, |n| n.min(deadline))),
-                    None => {}
+                if pending.finish.is_some() {
+                    look(&pending.call, Slot::Pending(key));
                 }
             }
-            for (key, call) in late_calls {
-                self.abandon(key, &late());
+            for (call, slot) in late_calls {
+                self.give_up(slot, &late());
                 self.session.end_empty(call.stream, &call.form, Some(&late()));
             }
             if let Some(next) = next {
@@ -365,6 +379,9 @@ impl<D: Dispatch> Drop for Answering<D> {
     /// The connection is gone.
     fn drop(&mut self) {
         let member = self.dispatch.calls().member();
+        for gathering in self.session.gathering.borrow_mut().drain() {
+            self.dispatch.finished(gathering.call.row, Some(&context_canceled()));
+        }
         for pending in self.session.pending.borrow_mut().drain() {
             member.release(pending.token);
             if pending.finish.is_some() {
@@ -386,9 +403,25 @@ fn place(wire: &mut Connection<Grpc>, stream: StreamKey, slot: Slot) -> StreamKe
     wire.open(stream, slot)
 }
 
-/// The message that is all of `body`, if it is plain and allowed.
-fn only_message(body: &[u8], limit: usize) -> Option<&[u8]> {
-    let ([flag, length @ ..], message) = body.split_first_chunk::<PREFIX_BYTES>()?;
-    let length = u32::from_be_bytes(*length) as usize;
-    (*flag == 0 && length == message.len() && length <= limit).then_some(message)
+/// The first message, once all of it has come; `body` is what came last, and `ended` whether nothing
+/// follows.
+fn next_message(
+    messages: &mut Messages,
+    body: &[u8],
+    ended: bool,
+) -> Option<Result<Bytes, Status>> {
+    // Most requests are one frame.
+    if let Some(message) = messages.whole(body) {
+        return Some(Ok(Bytes::copy_from_slice(message)));
+    }
+    messages.push(body);
+    match messages.take_next() {
+        Ok(Some(message)) => Some(Ok(message)),
+        Err(status) => Some(Err(status)),
+        Ok(None) if !ended => None,
+        Ok(None) if messages.is_within_one() => {
+            Some(Err(Status::new(Code::Unknown, "unexpected EOF")))
+        }
+        Ok(None) => Some(Err(Status::new(Code::Unknown, "EOF"))),
+    }
 }

@@ -1,6 +1,8 @@
 //! Heads of requests that an HTTP library refuses and grpc-go does not, or only for their stream: a
 //! call beside them is answered as if nothing had happened.
 
+use std::collections::BTreeSet;
+
 use conform::{Kind, Server};
 
 use super::pings::{ACK, DATA, END_STREAM, Frames, HEADERS, RST_STREAM, SETTINGS};
@@ -125,4 +127,29 @@ fn the_limit_of_calls_is_told_only_where_one_is_set() {
     assert_eq!(told_limit(&server.expect("ours is always there")), Some(7));
     let server = Server::start(Kind::Quorate, &["--max-concurrent-streams=4294967294"]);
     assert_eq!(told_limit(&server.expect("ours is always there")), Some(i32::MAX as u32));
+}
+
+/// A call whose message does not come, or only a part of it, ends at its deadline: etcd may reset it
+/// or answer, whichever of its timers is first.
+#[test]
+fn a_deadline_ends_a_call_whose_message_is_still_to_come() {
+    for kind in [Kind::Quorate, Kind::Reference] {
+        let Some(server) = Server::start(kind, &[]) else { continue };
+        let mut frames = Frames::connect(&server);
+        for (stream, part) in [(1, &b""[..]), (3, b"\0\0"), (5, b"\0\0\0\0\x09part")] {
+            frames.head(stream, &fields(&[("grpc-timeout", Some("300m"))]));
+            frames.send(DATA, 0, stream, part);
+        }
+        let mut open = BTreeSet::from([1, 3, 5]);
+        while !open.is_empty() {
+            let frame = frames.next().unwrap_or_else(|| panic!("{kind:?}: {open:?} never end"));
+            let is_last =
+                frame.kind == RST_STREAM || frame.kind == HEADERS && frame.flags & END_STREAM != 0;
+            if is_last {
+                open.remove(&frame.stream);
+            }
+        }
+        frames.call(7, RANGE, &range_of("a"));
+        assert_eq!(reaction(&mut frames, 7), Reaction::Answer, "{kind:?}");
+    }
 }

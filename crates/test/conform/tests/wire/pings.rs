@@ -101,6 +101,12 @@ impl Frames {
 
     /// Sends a request with any fields.
     pub(super) fn request(&mut self, stream: u32, fields: &[(&str, &str)], message: &[u8]) {
+        self.head(stream, fields);
+        self.send(DATA, END_STREAM, stream, &envelope(message));
+    }
+
+    /// Sends a request's head; its message is to come.
+    pub(super) fn head(&mut self, stream: u32, fields: &[(&str, &str)]) {
         let mut block = Vec::new();
         for (name, value) in fields {
             // A literal that enters no table, in plain letters.
@@ -111,7 +117,6 @@ impl Frames {
             }
         }
         self.send(HEADERS, END_HEADERS, stream, &block);
-        self.send(DATA, END_STREAM, stream, &envelope(message));
     }
 
     /// Reads the answer of a stream to its end. Pings when a piece of it has come, as Go's client

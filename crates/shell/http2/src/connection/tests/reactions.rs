@@ -76,6 +76,26 @@ fn data_frames() {
 }
 
 #[test]
+fn data_behind_a_complete_answer_are_ignored_while_it_waits_for_a_window() {
+    const INITIAL_WINDOW: u16 = 4;
+    for (request, end) in
+        [(headers(1, POST), &["RST_STREAM 1 NO_ERROR"][..]), (whole_headers(1), &[])]
+    {
+        let mut client = Client::with(Limits::default(), &[(INITIAL_WINDOW, 1)]);
+        client.send_with(&request, |server, event| {
+            let Event::Head { stream, .. } = event else { panic!("{event:?}") };
+            server.answer(*stream, &OK, |out| out.extend_from_slice(b"abc"), DONE);
+        });
+        assert_eq!(client.said(), ["HEADERS 1", "DATA 1 1"]);
+        assert!(client.send(&data(1, b"late")).is_empty());
+        assert!(client.send(&last_data(1, b"late")).is_empty());
+        assert!(client.said().is_empty() && client.failed.is_none());
+        client.send(&window_update(1, 5));
+        assert_eq!(client.said(), [&["DATA 1 2", "HEADERS 1 end"], end].concat());
+    }
+}
+
+#[test]
 fn headers_frames() {
     let priority = flag::PRIORITY | flag::END_HEADERS;
     let of = |fields: &[(&str, &str)]| headers(5, &[POST, &block(fields)].concat());
