@@ -11,7 +11,7 @@ pub struct Limits {
     /// ([`Connection::release`](crate::Connection::release)). At least 65,535.
     pub stream_window: u32,
     /// Bytes that a client may send on all streams together before they are used: what the layer
-    /// above holds of requests that are not whole is at most twice this. At least 65,535.
+    /// above holds of requests and has not released is at most twice this. At least 65,535.
     pub connection_window: u32,
     /// Bytes of a request's decoded fields, 32 more for each: beyond, its stream is reset with
     /// FRAME_SIZE_ERROR.

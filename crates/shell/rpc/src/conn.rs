@@ -9,6 +9,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use calls::Local;
+use futures_util::TryFutureExt;
 use http_body_util::{BodyExt, Full, Limited};
 use http2::PREFACE;
 use hyper::body::Incoming;
@@ -61,18 +63,45 @@ impl Default for Settings {
     }
 }
 
+/// A step of a connection's life, which leads to the next if there is one. Each is boxed: a
+/// connection holds the memory of what it is busy with, not of what it was busy with or may be.
+type Step = Local<'static, io::Result<Next>>;
+
+struct Next(Option<Step>);
+
 /// Serves one connection until it ends or `stop` turns true: then calls that end by themselves are
 /// finished first, streams are cut after a moment.
 /// Must run within a `LocalSet`.
 ///
 /// # Errors
 /// The socket's; a protocol error of the client ends the connection without one.
-pub async fn serve<S, D>(
+pub fn serve<S, D>(
+    socket: S,
+    dispatch: Rc<D>,
+    settings: Rc<Settings>,
+    stop: watch::Receiver<bool>,
+) -> impl Future<Output = io::Result<()>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    D: Dispatch,
+{
+    let first: Step = Box::pin(begin(socket, dispatch, settings, stop));
+    async move {
+        let mut step = Some(first);
+        while let Some(current) = step {
+            Next(step) = current.await?;
+        }
+        Ok(())
+    }
+}
+
+/// Finds out which protocol is spoken.
+async fn begin<S, D>(
     mut socket: S,
     dispatch: Rc<D>,
     settings: Rc<Settings>,
     mut stop: watch::Receiver<bool>,
-) -> io::Result<()>
+) -> io::Result<Next>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
     D: Dispatch,
@@ -81,18 +110,21 @@ where
     let sniffed = tokio::time::timeout(settings.header_timeout, sniff(&mut socket, &mut first));
     let protocol = tokio::select! {
         result = sniffed => result.map_err(|_| io::ErrorKind::TimedOut)??,
-        _ = stop.wait_for(|stop| *stop) => return Ok(()),
+        _ = stop.wait_for(|stop| *stop) => return Ok(Next(None)),
     };
-    match protocol {
-        // Boxed: a connection that has said nothing yet holds the memory of neither.
-        Protocol::Http2 => Box::pin(session::serve(socket, first, dispatch, settings, stop)).await,
+    let next: Step = match protocol {
+        Protocol::Http2 => {
+            let serving = session::serve(socket, first, dispatch, settings, stop);
+            Box::pin(serving.map_ok(|()| Next(None)))
+        }
         Protocol::Http1 => {
             let socket = Rewound { first: first.into(), socket };
-            Box::pin(http1(socket, dispatch, settings, stop)).await
+            Box::pin(http1(socket, dispatch, settings, stop).map_ok(|()| Next(None)))
         }
         // Closed without an answer, as etcd does: it would mean nothing to whoever that is.
-        Protocol::Unknown => Ok(()),
-    }
+        Protocol::Unknown => return Ok(Next(None)),
+    };
+    Ok(Next(Some(next)))
 }
 
 /// What the first bytes of a connection are.

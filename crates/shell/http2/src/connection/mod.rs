@@ -334,6 +334,7 @@ impl<P: Protocol> Connection<P> {
         self.streams.rest();
         self.cache = Vec::new();
         self.decoder.rest();
+        self.encoder.rest();
     }
 
     /// Gives memory back that an idle connection does not need. For a driver that is going to wait;

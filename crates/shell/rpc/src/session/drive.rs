@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt;
 use http2::{Code, Event, Fatal, LastStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
@@ -64,7 +63,7 @@ where
         let _ = stop.wait_for(|stop| *stop).await;
     });
     let keepalive = Keepalive::new(&settings);
-    let policy = Policy::new(settings.keepalive_min_time);
+    let policy = Policy::default();
     let session = Session::new(settings, Arc::clone(dispatch.metrics()));
     let mut drive = Drive {
         socket,
@@ -145,10 +144,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, D: Dispatch> Drive<S, D> {
         for round in 1.. {
             self.answering.replies();
             self.answering.deadlines(cx);
-            while let Poll::Ready(Some(())) = self.answering.futures.poll_next_unpin(cx) {}
+            self.answering.futures(cx);
             let has_read = self.read(cx)?;
             // What has just been begun is polled once, and what has been woken.
-            while let Poll::Ready(Some(())) = self.answering.futures.poll_next_unpin(cx) {}
+            self.answering.futures(cx);
             let has_written = self.write(cx)?;
             if !has_read && !has_written {
                 break;
@@ -266,7 +265,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, D: Dispatch> Drive<S, D> {
             }
             Event::Ping { forgiven } => {
                 let is_open = self.session.wire.borrow().open_streams() > 0;
-                if self.policy.ping(Instant::now(), forgiven, is_open) {
+                let min_time = self.session.settings.keepalive_min_time;
+                if self.policy.ping(min_time, Instant::now(), forgiven, is_open) {
                     let mut wire = self.session.wire.borrow_mut();
                     wire.goaway(LastStream::Seen, Code::ENHANCE_YOUR_CALM, b"too_many_pings");
                     return Err(Ended::Properly);

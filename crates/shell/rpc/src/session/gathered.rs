@@ -3,39 +3,40 @@
 //! A message may be longer than a stream's window, which must therefore be given back before the
 //! message is whole; no window bounds what many streams keep together. This does.
 
-use std::cell::Cell;
+use std::fmt;
 use std::rc::Rc;
 
 use api::error::{Code, Status};
 
+use super::Session;
+
 /// Bytes of messages that are not whole which a connection keeps; whoever would need more is refused.
 const GATHERED_BYTES: usize = 64 << 20;
 
-/// Bytes of a connection, as its calls count them.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Gathered(Rc<Cell<usize>>);
-
-impl Gathered {
-    /// The share of a call, which has nothing yet.
-    pub(super) fn share(&self) -> Share {
-        Share { all: self.clone(), bytes: 0 }
-    }
-}
-
-/// The bytes of one call; they no longer count once it is dropped.
-#[derive(Debug)]
+/// What one call has of them; it no longer counts once this is dropped.
 pub(super) struct Share {
-    all: Gathered,
+    session: Rc<Session>,
     bytes: usize,
 }
 
+impl fmt::Debug for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Share").field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
 impl Share {
+    /// The share of a call that has nothing yet.
+    pub(super) fn new(session: &Rc<Session>) -> Self {
+        Self { session: Rc::clone(session), bytes: 0 }
+    }
+
     /// The call keeps as many bytes now.
     ///
     /// # Errors
     /// All calls together would keep too much; this one keeps nothing then.
     pub(super) fn set(&mut self, bytes: usize) -> Result<(), Status> {
-        let Gathered(all) = &self.all;
+        let all = &self.session.gathered;
         let others = all.get() - self.bytes;
         let is_allowed = bytes == 0 || others.saturating_add(bytes) <= GATHERED_BYTES;
         self.bytes = if is_allowed { bytes } else { 0 };
@@ -46,7 +47,7 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.all.0.set(self.all.0.get() - self.bytes);
+        self.session.gathered.update(|all| all - self.bytes);
     }
 }
 
@@ -57,21 +58,25 @@ fn too_much() -> Status {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::Settings;
 
     #[test]
     fn what_calls_keep_together_is_bounded_and_comes_back() {
-        let all = Gathered::default();
-        let (mut first, mut second) = (all.share(), all.share());
+        let session = Session::new(Rc::new(Settings::default()), Arc::default());
+        let all = || session.gathered.get();
+        let (mut first, mut second) = (Share::new(&session), Share::new(&session));
         first.set(GATHERED_BYTES - 10).unwrap();
         second.set(10).unwrap();
         assert_eq!(second.set(11).unwrap_err().code, Code::ResourceExhausted);
-        assert_eq!(all.0.get(), GATHERED_BYTES - 10, "who was refused keeps nothing");
+        assert_eq!(all(), GATHERED_BYTES - 10, "who was refused keeps nothing");
         second.set(10).unwrap();
         drop(first);
-        assert_eq!(all.0.get(), 10);
+        assert_eq!(all(), 10);
         second.set(GATHERED_BYTES).unwrap();
         second.set(0).unwrap();
-        assert_eq!(all.0.get(), 0);
+        assert_eq!(all(), 0);
     }
 }

@@ -2,6 +2,7 @@
 //! and given up when it does not answer; as is one that does not introduce itself.
 
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::Context;
 use std::time::Duration;
 
@@ -44,18 +45,16 @@ enum Phase {
 //= grpc-go 1.83: internal/transport/http2_server.go#keepalive
 #[derive(Debug)]
 pub(super) struct Keepalive {
-    interval: Duration,
-    timeout: Duration,
+    settings: Rc<Settings>,
     timer: Pin<Box<Sleep>>,
     phase: Phase,
     was_heard: bool,
 }
 
 impl Keepalive {
-    pub(super) fn new(settings: &Settings) -> Self {
-        let (interval, timeout) = (settings.keepalive_interval, settings.keepalive_timeout);
+    pub(super) fn new(settings: &Rc<Settings>) -> Self {
         let timer = Box::pin(tokio::time::sleep(settings.handshake_timeout));
-        Self { interval, timeout, timer, phase: Phase::Handshake, was_heard: false }
+        Self { settings: Rc::clone(settings), timer, phase: Phase::Handshake, was_heard: false }
     }
 
     /// The client has introduced itself.
@@ -75,7 +74,7 @@ impl Keepalive {
 
     /// Time between two looks at a busy connection.
     fn step(&self) -> Duration {
-        REST.min(self.interval)
+        REST.min(self.settings.keepalive_interval)
     }
 
     fn enter(&mut self, phase: Phase, wait: Duration) {
@@ -93,11 +92,12 @@ impl Keepalive {
                 }
                 Phase::Busy => {
                     need = Need::Rest;
-                    self.enter(Phase::Resting, self.interval - self.step());
+                    let interval = self.settings.keepalive_interval;
+                    self.enter(Phase::Resting, interval - self.step());
                 }
                 Phase::Resting => {
                     need = Need::Ping(PING);
-                    self.enter(Phase::Waiting, self.timeout);
+                    self.enter(Phase::Waiting, self.settings.keepalive_timeout);
                 }
                 Phase::Handshake | Phase::Waiting => return Need::End,
             }
@@ -128,7 +128,7 @@ mod tests {
             keepalive_timeout: Duration::from_secs(2),
             ..Settings::default()
         };
-        let mut keepalive = Keepalive::new(&settings);
+        let mut keepalive = Keepalive::new(&Rc::new(settings));
         let start = Instant::now();
         keepalive.introduced();
         keepalive.heard();
@@ -146,7 +146,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_does_not_introduce_itself_is_given_up_whatever_it_sends() {
-        let settings = Settings::default();
+        let settings = Rc::new(Settings::default());
         let mut keepalive = Keepalive::new(&settings);
         let start = Instant::now();
         keepalive.heard();

@@ -33,9 +33,9 @@ use http2::{Connection, Limits};
 use member::Reply;
 use observe::Metrics;
 use slab::Slab;
+use tokio::sync::Semaphore;
 
 pub(crate) use drive::serve;
-use gathered::Gathered;
 use head::{Grpc, Head};
 use stream::Channel;
 use unary::{Gathering, Pending};
@@ -74,8 +74,10 @@ pub(crate) struct Session {
     is_polled: Cell<bool>,
     /// Futures that end by themselves.
     finite_futures: Cell<u32>,
-    /// Bytes of messages that are not whole.
-    gathered: Gathered,
+    /// Bytes of messages that are not whole ([`gathered`]).
+    gathered: Cell<usize>,
+    /// Turns of those that hold a piece of a long answer; none on a connection that rests.
+    pieces: Cell<Option<Rc<Semaphore>>>,
     metrics: Arc<Metrics>,
     settings: Rc<Settings>,
 }
@@ -95,7 +97,8 @@ impl Session {
             task: RefCell::new(Waker::noop().clone()),
             is_polled: Cell::new(false),
             finite_futures: Cell::new(0),
-            gathered: Gathered::default(),
+            gathered: Cell::default(),
+            pieces: Cell::default(),
             metrics,
             settings,
         })

@@ -14,6 +14,7 @@ use bytes::{Buf, Bytes};
 use calls::stream::stopped_reading;
 use calls::{Encoded, Gone, Sink, Source};
 use http2::StreamKey;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::answer::Form;
@@ -63,7 +64,7 @@ impl fmt::Debug for Channel {
 impl Channel {
     pub(super) fn new(session: &Rc<Session>, call: &Unary) -> Rc<Self> {
         let messages = Messages::new(call.form.encoding, session.settings.max_message_bytes);
-        let share = session.gathered.share();
+        let share = Share::new(session);
         Rc::new(Self {
             session: Rc::clone(session),
             stream: Cell::new(call.stream),
@@ -150,6 +151,13 @@ impl Channel {
             self.session.end_empty(stream, &self.form, status);
         }
         self.session.wake();
+    }
+
+    /// What the connection's calls take turns with, `count` at a time.
+    pub(super) fn turns(&self, count: usize) -> Rc<Semaphore> {
+        let turns = self.session.pieces.take().unwrap_or_else(|| Rc::new(Semaphore::new(count)));
+        self.session.pieces.set(Some(Rc::clone(&turns)));
+        turns
     }
 
     /// The next bytes are pieces of one message until [`Channel::end_pieces`].

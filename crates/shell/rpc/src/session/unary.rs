@@ -2,14 +2,14 @@
 
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
 use ::grpc::Messages;
 use api::error::{Code, Status};
 use api::method::Row;
 use bytes::Bytes;
 use calls::{Answer, Encoded, Finish, Recipient};
-use futures_util::stream::FuturesUnordered;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use http2::{Connection, Limits, StreamKey};
 use member::Reply;
 use slab::Slab;
@@ -75,8 +75,8 @@ pub(super) struct Answering<D: Dispatch> {
     pub(super) dispatch: Rc<D>,
     /// The session, as replies are addressed to it.
     recipient: Rc<dyn Recipient<Reply>>,
-    /// The calls that are futures.
-    pub(super) futures: FuturesUnordered<Local<'static, ()>>,
+    /// The calls that are futures; none on a connection that rests.
+    futures: Option<FuturesUnordered<Local<'static, ()>>>,
     deadlines: Deadlines,
     /// Replies that are being looked at; what is left of them waits until the client takes more.
     arrived: VecDeque<(usize, Reply)>,
@@ -90,7 +90,7 @@ impl<D: Dispatch> Answering<D> {
             recipient: Rc::clone(&session) as Rc<dyn Recipient<Reply>>,
             session,
             dispatch,
-            futures: FuturesUnordered::new(),
+            futures: None,
             deadlines: Deadlines::default(),
             arrived: VecDeque::new(),
             message: Encoded::default(),
@@ -128,7 +128,7 @@ impl<D: Dispatch> Answering<D> {
         let mut messages = Messages::new(call.form.encoding, limit);
         match whole {
             None => {
-                let share = self.session.gathered.share();
+                let share = Share::new(&self.session);
                 self.gather(Gathering { call, head, messages, share });
             }
             Some(body) => match next_message(&mut messages, body, true) {
@@ -159,7 +159,17 @@ impl<D: Dispatch> Answering<D> {
         channel.set_stream(call.stream);
         drop(wire);
         let serving = stream::serve(Rc::clone(&self.dispatch), channel, head, call.deadline);
-        self.futures.push(Box::pin(serving));
+        self.push(Box::pin(serving));
+    }
+
+    fn push(&mut self, call: Local<'static, ()>) {
+        self.futures.get_or_insert_default().push(call);
+    }
+
+    /// Goes on with the calls that are futures and were woken.
+    pub(super) fn futures(&mut self, cx: &mut Context<'_>) {
+        let Some(futures) = &mut self.futures else { return };
+        while let Poll::Ready(Some(())) = futures.poll_next_unpin(cx) {}
     }
 
     /// More of a request's body has come.
@@ -238,14 +248,25 @@ impl<D: Dispatch> Answering<D> {
 
     /// Gives back all that is not in use.
     pub(super) fn rest(&mut self) {
+        self.futures = self.futures.take().filter(|futures| !futures.is_empty());
+        if self.futures.is_none() {
+            self.session.pieces.set(None);
+        }
         self.give_back(0, 0);
     }
 
     fn give_back(&mut self, kept_bytes: usize, kept_calls: usize) {
         self.message.clear(kept_bytes);
         let mut pending = self.session.pending.borrow_mut();
+        let mut gathering = self.session.gathering.borrow_mut();
+        if kept_calls == 0 && pending.is_empty() && gathering.is_empty() {
+            self.deadlines = Deadlines::default();
+        }
         if pending.is_empty() && pending.capacity() > kept_calls {
             *pending = Slab::new();
+        }
+        if gathering.is_empty() && gathering.capacity() > kept_calls {
+            *gathering = Slab::new();
         }
         let mut replies = self.session.replies.borrow_mut();
         for queue in [&mut self.arrived, &mut *replies] {
@@ -287,7 +308,7 @@ impl<D: Dispatch> Answering<D> {
                 let mut work: Local<'static, ()> = Box::pin(work);
                 // What need not wait is not put among the others.
                 if work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-                    self.futures.push(work);
+                    self.push(work);
                 }
             }
             Err(status) => {
@@ -388,7 +409,7 @@ impl<D: Dispatch> Drop for Answering<D> {
                 self.dispatch.finished(pending.call.row, Some(&context_canceled()));
             }
         }
-        self.futures.clear();
+        self.futures = None;
         // What the streams hold leads back to the session.
         *self.session.wire.borrow_mut() = Connection::new(Limits::default());
     }

@@ -1,7 +1,7 @@
 //! A normal client beside the attack, and what the server's process uses meanwhile.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -10,14 +10,21 @@ use conform::{Client, Kind, Server};
 
 use crate::attacker::{PUT, RANGE};
 
-/// Calls that a normal client must have made while an attack's connections stand.
+/// Pairs of calls that a normal client must have made while an attack's connections stand.
 const CALLS: usize = 20;
+/// Pairs of calls without an attack and under it from which the long form tells a latency.
+const LONG_CALLS: usize = 1_000;
+/// Rounds of the long form, at most: a percentile of fewer calls is better than an hour.
+const LONG_ROUNDS: usize = 60;
 /// Time between two of its calls, so that it is no load.
 const PAUSE: Duration = Duration::from_millis(2);
 /// Longest time that anything may take to come true: the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Ticks of `/proc/PID/stat` in a second.
 const TICKS: u64 = 100;
+
+/// The trials of the long form run one at a time, since it compares latencies.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Anonymous memory of the server, in bytes.
 pub fn anonymous(server: &Server) -> i64 {
@@ -53,59 +60,88 @@ pub fn until(what: &str, mut is_true: impl FnMut() -> bool) {
     }
 }
 
+/// What the normal client and the trial tell each other.
+#[derive(Default)]
+struct Shared {
+    calls: AtomicUsize,
+    /// The largest memory that was seen.
+    peak: AtomicI64,
+    is_attacked: AtomicBool,
+    stop: AtomicBool,
+}
+
+/// How long the pairs of calls took: without the attack, and under it.
+type Times = [Vec<Duration>; 2];
+
 /// The normal client, at work on a thread of its own.
 pub struct Beside {
-    calls: Arc<AtomicUsize>,
-    peak: Arc<AtomicI64>,
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<Vec<Duration>>,
+    shared: Arc<Shared>,
+    thread: JoinHandle<Times>,
 }
 
 impl Beside {
     /// Begins to put and to read, on one connection that must last.
-    pub fn start(server: &Server) -> Self {
-        let (port, pid) = (server.port, server.pid());
-        let (calls, peak, stop): (Arc<AtomicUsize>, Arc<AtomicI64>, Arc<AtomicBool>) =
-            Default::default();
-        let shared = (Arc::clone(&calls), Arc::clone(&peak), Arc::clone(&stop));
+    fn start(server: &Server) -> Self {
+        let (port, pid, shared) = (server.port, server.pid(), Arc::new(Shared::default()));
+        let work = work(port, pid, Arc::clone(&shared));
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime can be made").block_on(async {
-                let (calls, peak, stop) = shared;
-                let client = Client::connect(port).await;
-                let mut took = Vec::new();
-                while !stop.load(SeqCst) {
-                    let began = Instant::now();
-                    let n = took.len();
-                    put_and_get(&client, n).await;
-                    took.push(began.elapsed());
-                    peak.fetch_max(anonymous_of(pid), SeqCst);
-                    calls.store(n + 1, SeqCst);
-                    tokio::time::sleep(PAUSE).await;
-                }
-                took
-            })
+            runtime.expect("a runtime can be made").block_on(work)
         });
-        Self { calls, peak, stop, thread }
+        Self { shared, thread }
     }
 
     /// Waits until it was answered some times more: whatever stands now does not keep it from that.
     pub fn answered(&self) {
-        let wanted = self.calls.load(SeqCst) + CALLS;
+        self.made(CALLS);
+    }
+
+    fn calls(&self) -> usize {
+        self.shared.calls.load(SeqCst)
+    }
+
+    fn made(&self, more: usize) {
+        let wanted = self.calls() + more;
         until("the client beside is answered", || {
             assert!(!self.thread.is_finished(), "a call of the client beside failed");
-            self.calls.load(SeqCst) >= wanted
+            self.calls() >= wanted
         });
     }
 
-    /// Ends it; how many pairs of calls it made, their 99th percentile, and the largest memory.
-    fn end(self) -> (usize, Duration, i64) {
-        self.stop.store(true, SeqCst);
-        let mut took = self.thread.join().expect("every call beside the attack is answered");
-        took.sort_unstable();
-        let p99 = took[took.len() * 99 / 100];
-        (took.len(), p99, self.peak.load(SeqCst))
+    /// Ends it; its times, and the largest memory.
+    fn end(self) -> (Times, i64) {
+        self.shared.stop.store(true, SeqCst);
+        let times = self.thread.join().expect("every call beside the attack is answered");
+        (times, self.shared.peak.load(SeqCst))
     }
+}
+
+/// The normal client's life.
+async fn work(port: u16, pid: u32, shared: Arc<Shared>) -> Times {
+    let client = Client::connect(port).await;
+    let mut times = Times::default();
+    let mut n = 0;
+    while !shared.stop.load(SeqCst) {
+        let was_attacked = shared.is_attacked.load(SeqCst);
+        let began = Instant::now();
+        put_and_get(&client, n).await;
+        // A call in which an attack began or ended belongs to neither.
+        if shared.is_attacked.load(SeqCst) == was_attacked {
+            times[usize::from(was_attacked)].push(began.elapsed());
+        }
+        shared.peak.fetch_max(anonymous_of(pid), SeqCst);
+        n += 1;
+        shared.calls.store(n, SeqCst);
+        tokio::time::sleep(PAUSE).await;
+    }
+    times
+}
+
+/// The median and the 99th percentile.
+fn percentiles(times: &mut [Duration]) -> (Duration, Duration) {
+    times.sort_unstable();
+    let at = |hundredths| times.get(times.len() * hundredths / 100).copied().unwrap_or_default();
+    (at(50), at(99))
 }
 
 async fn put_and_get(client: &Client, n: usize) {
@@ -129,7 +165,7 @@ pub struct Cost {
 
 /// Runs an attack beside a normal client and checks what it cost. `attack` returns with its
 /// connections still open, as a value that closes them when dropped, and how many things it did.
-pub fn trial<A>(name: &str, cost: &Cost, attack: impl FnOnce(&Server, &Beside) -> (A, usize)) {
+pub fn trial<A>(name: &str, cost: &Cost, attack: impl Fn(&Server, &Beside) -> (A, usize)) {
     trial_on(name, cost, |_| {}, attack);
 }
 
@@ -138,35 +174,53 @@ pub fn trial_on<A>(
     name: &str,
     cost: &Cost,
     prepare: impl FnOnce(&Server),
-    attack: impl FnOnce(&Server, &Beside) -> (A, usize),
+    attack: impl Fn(&Server, &Beside) -> (A, usize),
 ) {
+    let _alone = is_long().then(|| ALONE.lock().unwrap_or_else(PoisonError::into_inner));
     let server = Server::start(kind(), &[]).expect("the server's program is built");
     prepare(&server);
     let beside = Beside::start(&server);
     beside.answered();
-    let (before, cpu) = (anonymous(&server), cpu_us(&server));
-    let (standing, times) = attack(&server, &beside);
-    let spent = cpu_us(&server) - cpu;
-    beside.answered();
-    let peak = anonymous(&server);
-    drop(standing);
-    beside.answered();
+    let before = anonymous(&server);
+    let (mut count, mut cpu, mut attacked) = (0, 0, 0);
+    for _ in 0..LONG_ROUNDS {
+        let (calls, used) = (beside.calls(), cpu_us(&server));
+        beside.shared.is_attacked.store(true, SeqCst);
+        let (standing, more) = attack(&server, &beside);
+        count += more;
+        cpu += cpu_us(&server) - used;
+        beside.answered();
+        let under_it = beside.calls() - calls;
+        drop(standing);
+        beside.shared.is_attacked.store(false, SeqCst);
+        attacked += under_it;
+        // As many calls without it in the same minutes.
+        beside.made(if is_long() { under_it } else { CALLS });
+        if !is_long() || attacked >= LONG_CALLS {
+            break;
+        }
+    }
     let after = || anonymous(&server) - before;
     let is_ours = server.kind == Kind::Quorate;
     if is_ours {
-        until(&format!("{name}: memory is given back ({} KiB)", after() >> 10), || {
+        until(&format!("{name}: no more than {} KiB are kept", cost.after >> 10), || {
             after() <= cost.after
         });
     }
-    let (calls, p99, seen) = beside.end();
-    let peak = peak.max(seen) - before;
+    let after = after();
+    let ([mut quiet, mut hostile], peak) = beside.end();
+    let peak = peak - before;
+    let (quiet_calls, calls) = (quiet.len(), hostile.len());
+    let (quiet, hostile) = (percentiles(&mut quiet), percentiles(&mut hostile));
     eprintln!(
-        "{name}: {times} times, {:.2} us CPU each; memory {} KiB, peak +{} KiB, after +{} KiB; \
-         beside it {calls} puts and reads, p99 {p99:?}",
-        spent as f64 / times.max(1) as f64,
+        "{name}: {count} times, {:.2} us CPU each; memory {} KiB, peak +{} KiB, after +{} KiB; \
+         p50 and p99 of {quiet_calls} puts and reads without it {quiet:.1?}, of {calls} under it \
+         {hostile:.1?}: p99 {:.2} times",
+        cpu as f64 / count.max(1) as f64,
         before >> 10,
         peak >> 10,
-        after() >> 10,
+        after >> 10,
+        hostile.1.as_secs_f64() / quiet.1.as_secs_f64(),
     );
     assert!(!is_ours || peak <= cost.peak, "{name}: {peak} bytes at the peak");
 }
@@ -180,8 +234,17 @@ pub fn kind() -> Kind {
     }
 }
 
-/// A number of the short form, multiplied by `QUORATE_HOSTILE` in the long one.
+/// By how much the long form does more of each thing; 1 in the short one.
+fn factor() -> usize {
+    std::env::var("QUORATE_HOSTILE").map_or(1, |v| v.parse().expect("QUORATE_HOSTILE is a number"))
+}
+
+/// Whether this is the long form.
+fn is_long() -> bool {
+    factor() > 1
+}
+
+/// A number of the short form, or of the long one.
 pub fn times(short: usize) -> usize {
-    let factor = std::env::var("QUORATE_HOSTILE").ok().and_then(|v| v.parse().ok());
-    short * factor.unwrap_or(1)
+    short * factor()
 }
