@@ -28,7 +28,7 @@ use crate::{Dispatch, Settings};
 const STREAM_GRACE: Duration = Duration::from_millis(500);
 /// Rounds in one poll, so that a busy connection does not keep others from theirs.
 const ROUNDS: usize = 4;
-/// Bytes that are read at once.
+/// Bytes that are read at once. Once as many were read, the others have their turn.
 const READ_BYTES: usize = 64 * 1024;
 /// Bytes of input that may be kept: what was read and could not be taken yet.
 const KEPT_BYTES: usize = 2 * READ_BYTES;
@@ -141,18 +141,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin, D: Dispatch> Drive<S, D> {
 
     fn rounds(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
         self.stop(cx);
+        let mut bytes = 0;
         for round in 1.. {
             self.answering.replies();
             self.answering.deadlines(cx);
             self.answering.futures(cx);
-            let has_read = self.read(cx)?;
+            let read = self.read(cx)?;
+            bytes += read;
             // What has just been begun is polled once, and what has been woken.
             self.answering.futures(cx);
             let has_written = self.write(cx)?;
-            if !has_read && !has_written {
+            if read == 0 && !has_written {
                 break;
             }
-            if round == ROUNDS {
+            if round == ROUNDS || bytes >= READ_BYTES {
                 yield_to_others(cx);
                 break;
             }
@@ -204,8 +206,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, D: Dispatch> Drive<S, D> {
             || has_passed && !self.session.has_finite_calls() && wire.held_bytes() == 0
     }
 
-    /// Reads once and hands on what was read. Returns whether there was anything.
-    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
+    /// Reads once and hands on what was read. Returns how many bytes that were.
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<usize, Ended> {
         INPUT.with_borrow_mut(|buffer| {
             let kept = self.kept.len();
             buffer[..kept].copy_from_slice(&self.kept);
@@ -227,7 +229,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, D: Dispatch> Drive<S, D> {
             let taken = self.take(&mut input);
             self.keep(input);
             taken?;
-            Ok(end > kept)
+            Ok(end - kept)
         })
     }
 
