@@ -9,6 +9,9 @@ use crate::{image, oracle, tidy};
 const FUZZ_OPS: &str = "20000";
 /// ... and in its long form, per seed.
 const SOAK_OPS: &str = "250000";
+/// How often the long form does each thing that the short one does to a server: 20 makes 100,000
+/// streams and 10,000 connections.
+const SOAK_HOSTILE: &str = "20";
 /// Sequences of frames that are compared in the long form.
 const SOAK_SEQUENCES: &str = "1000000";
 
@@ -71,8 +74,9 @@ type Long<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
 
 /// The long forms. First raft beside Go's: 100 seeds of 100,000 commands to equal groups and to
 /// mixed ones, and the HTTP/2 connection under 49,000 random clients. Then, on an optimised server:
-/// four times 250,000 compared operations at the same time, then one after another 1,000,000 sequences of HTTP/2 frames, 200 kills, failing disks at
-/// hundreds of places, 1,000 snapshots, and readers that stop for ten minutes.
+/// four times 250,000 compared operations at the same time, then one after another 1,000,000
+/// sequences of HTTP/2 frames, hostile clients, 200 kills, failing disks at hundreds of places,
+/// 1,000 snapshots, and readers that stop for ten minutes.
 pub fn soak() -> Result<(), String> {
     oracle::build()?;
     crate::shell::run(&mut raft_beside_go())?;
@@ -95,8 +99,9 @@ pub fn soak() -> Result<(), String> {
     if !failed.is_empty() {
         return Err(format!("differential: failing seeds {failed:?}"));
     }
-    let forms: [Long<'_>; 6] = [
+    let forms: [Long<'_>; 7] = [
         ("quorate-conform", "fuzz_wire", &[("QUORATE_WIRE_SEQUENCES", SOAK_SEQUENCES)]),
+        ("quorate-conform", "hostile", &[("QUORATE_HOSTILE", SOAK_HOSTILE)]),
         ("quorate-lossy", "kills", &[("QUORATE_KILL_ROUNDS", "200")]),
         ("quorate-lossy", "cluster", &[("QUORATE_CLUSTER_ROUNDS", "50")]),
         ("quorate-lossy", "faults", &[("QUORATE_SOAK", "1")]),

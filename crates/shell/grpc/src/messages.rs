@@ -47,6 +47,12 @@ impl Messages {
         (*flag == 0 && is_whole && length <= self.limit).then_some(message)
     }
 
+    /// Bytes that have not become messages.
+    #[must_use]
+    pub fn buffered(&self) -> usize {
+        self.buffered.len()
+    }
+
     /// Whether all bytes have become messages.
     #[must_use]
     pub fn is_empty(&self) -> bool {

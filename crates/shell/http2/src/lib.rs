@@ -63,8 +63,9 @@
 //! | PING, SETTINGS, errors, each answered | answers count as unsent: from [`Limits::unsent_bytes`] on nothing is read |
 //! | empty DATA frames | [`Limits::empty_data_frames`] in a row |
 //! | windows of one byte, initial windows that are toggled | a turn is given only to who can send: O(log n) for each frame that leaves, however many wait |
-//! | answers that are never read | [`Limits::held_bytes`], then new requests are refused; pulled answers hold nothing |
-//! | requests that never end | [`Limits::stream_window`]; over all streams two of [`Limits::connection_window`] |
+//! | answers that are never read | [`Limits::held_bytes`], then new requests are refused, and [`Connection::takes_answers`] tells the layer above to make no others; pulled answers hold nothing |
+//! | requests that never end | [`Limits::stream_window`]; over all streams two of [`Limits::connection_window`]; of what is released before its message is whole, the layer above bounds the sum |
+//! | idle connections | [`Connection::shrink`], and [`Connection::rest`] after a while: what is left is the tables that both sides count on |
 //! | many streams | [`Limits::concurrent_streams`]; an open one is some 150 bytes and its slot |
 //! | stream numbers chosen to collide | there is no hash: the index is sorted, as numbers only rise |
 //!

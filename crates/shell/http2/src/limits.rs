@@ -11,7 +11,7 @@ pub struct Limits {
     /// ([`Connection::release`](crate::Connection::release)). At least 65,535.
     pub stream_window: u32,
     /// Bytes that a client may send on all streams together before they are used: what the layer
-    /// above holds of requests that are not whole is at most twice this. At least 65,535.
+    /// above holds of requests and has not released is at most twice this. At least 65,535.
     pub connection_window: u32,
     /// Bytes of a request's decoded fields, 32 more for each: beyond, its stream is reset with
     /// FRAME_SIZE_ERROR.
@@ -31,7 +31,10 @@ pub struct Limits {
     /// SETTINGS and errors count: a flood of those stops itself.
     pub unsent_bytes: usize,
     /// Bytes of answers that wait for the client's windows, from which on new requests are refused
-    /// with REFUSED_STREAM.
+    /// with REFUSED_STREAM. With what is unsent added, also the bytes from which on the layer above
+    /// makes no more answers to calls that wait ([`Connection::takes_answers`]
+    /// (crate::Connection::takes_answers)), so that what a client can make us hold does not grow
+    /// with the calls that it began.
     pub held_bytes: usize,
     /// Calls that were reset while the layer above still works on them
     /// ([`Connection::abandoned`](crate::Connection::abandoned)), from which on no frame is taken

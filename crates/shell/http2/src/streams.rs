@@ -211,7 +211,14 @@ impl<S> Streams<S> {
         Some(stream)
     }
 
-    /// Gives memory back if no stream is open.
+    /// Gives all memory back if no stream is open.
+    pub(crate) fn rest(&mut self) {
+        if self.len() == 0 {
+            *self = Self::new();
+        }
+    }
+
+    /// Gives memory back if no stream is open, but for a few places.
     pub(crate) fn shrink(&mut self) {
         if self.len() == 0 && self.slab.capacity() > KEPT_PLACES {
             *self = Self::new();

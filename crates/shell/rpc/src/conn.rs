@@ -9,6 +9,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use calls::Local;
+use futures_util::TryFutureExt;
 use http_body_util::{BodyExt, Full, Limited};
 use http2::PREFACE;
 use hyper::body::Incoming;
@@ -34,6 +36,9 @@ pub struct Settings {
     pub keepalive_timeout: Duration,
     /// Time for the first bytes and for each HTTP/1.1 head.
     pub header_timeout: Duration,
+    /// Time that a client has for its first SETTINGS, once its preface has come.
+    //= grpc-go 1.82: server.go#defaultServerOptions (connectionTimeout)
+    pub handshake_timeout: Duration,
     /// Bytes of the largest HTTP/1.1 body.
     pub max_body_bytes: usize,
     /// Time after which a client that takes nothing of a long answer is given up.
@@ -51,11 +56,18 @@ impl Default for Settings {
             keepalive_interval: Duration::from_secs(2 * 3600),
             keepalive_timeout: Duration::from_secs(20),
             header_timeout: Duration::from_secs(300),
+            handshake_timeout: Duration::from_secs(120),
             max_body_bytes: 2 * max_message_bytes,
             reader_progress: Duration::from_secs(types::limits::READER_PROGRESS_SECS),
         }
     }
 }
+
+/// A step of a connection's life, which leads to the next if there is one. Each is boxed: a
+/// connection holds the memory of what it is busy with, not of what it was busy with or may be.
+type Step = Local<'static, io::Result<Next>>;
+
+struct Next(Option<Step>);
 
 /// Serves one connection until it ends or `stop` turns true: then calls that end by themselves are
 /// finished first, streams are cut after a moment.
@@ -63,12 +75,33 @@ impl Default for Settings {
 ///
 /// # Errors
 /// The socket's; a protocol error of the client ends the connection without one.
-pub async fn serve<S, D>(
+pub fn serve<S, D>(
+    socket: S,
+    dispatch: Rc<D>,
+    settings: Rc<Settings>,
+    stop: watch::Receiver<bool>,
+) -> impl Future<Output = io::Result<()>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    D: Dispatch,
+{
+    let first: Step = Box::pin(begin(socket, dispatch, settings, stop));
+    async move {
+        let mut step = Some(first);
+        while let Some(current) = step {
+            Next(step) = current.await?;
+        }
+        Ok(())
+    }
+}
+
+/// Finds out which protocol is spoken.
+async fn begin<S, D>(
     mut socket: S,
     dispatch: Rc<D>,
     settings: Rc<Settings>,
     mut stop: watch::Receiver<bool>,
-) -> io::Result<()>
+) -> io::Result<Next>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
     D: Dispatch,
@@ -77,16 +110,21 @@ where
     let sniffed = tokio::time::timeout(settings.header_timeout, sniff(&mut socket, &mut first));
     let protocol = tokio::select! {
         result = sniffed => result.map_err(|_| io::ErrorKind::TimedOut)??,
-        _ = stop.wait_for(|stop| *stop) => return Ok(()),
+        _ = stop.wait_for(|stop| *stop) => return Ok(Next(None)),
     };
-    match protocol {
-        Protocol::Http2 => session::serve(socket, first, dispatch, settings, stop).await,
+    let next: Step = match protocol {
+        Protocol::Http2 => {
+            let serving = session::serve(socket, first, dispatch, settings, stop);
+            Box::pin(serving.map_ok(|()| Next(None)))
+        }
         Protocol::Http1 => {
-            http1(Rewound { first: first.into(), socket }, dispatch, settings, stop).await
+            let socket = Rewound { first: first.into(), socket };
+            Box::pin(http1(socket, dispatch, settings, stop).map_ok(|()| Next(None)))
         }
         // Closed without an answer, as etcd does: it would mean nothing to whoever that is.
-        Protocol::Unknown => Ok(()),
-    }
+        Protocol::Unknown => return Ok(Next(None)),
+    };
+    Ok(Next(Some(next)))
 }
 
 /// What the first bytes of a connection are.

@@ -200,15 +200,15 @@ async fn serve_own(
     loop {
         own.recv(&mut new).await;
         for connection in new.drain(..) {
+            // A connection that fails concerns its client, who sees it.
+            let Ok(stream) = connection.attach() else { continue };
             let (services, settings) = (Rc::clone(&services), Rc::clone(&settings));
-            let (stopped, serving) = (stopped.clone(), Rc::clone(&serving));
+            let served = serve(stream, services, settings, stopped.clone());
+            // Kept alive to the end: how many there are is how many are open.
+            let open = Rc::clone(&serving);
             tokio::task::spawn_local(async move {
-                // Kept alive to the end: how many there are is how many are open.
-                let _open = serving;
-                // A connection that fails concerns its client, who sees it.
-                if let Ok(stream) = connection.attach() {
-                    let _ = serve(stream, services, settings, stopped).await;
-                }
+                let _open = open;
+                let _ = served.await;
             });
         }
     }

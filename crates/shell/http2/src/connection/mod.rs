@@ -232,6 +232,19 @@ impl<P: Protocol> Connection<P> {
         self.out.len() < self.limits.unsent_bytes && self.abandoned < self.limits.abandoned_calls
     }
 
+    /// Whether more answers may be put out: not while as much waits for the client as
+    /// [`Limits::held_bytes`] says. Answers that can be made later stay small until then.
+    #[must_use]
+    pub fn takes_answers(&self) -> bool {
+        self.pending_bytes() <= self.limits.held_bytes
+    }
+
+    /// Whether the client's preface and its first SETTINGS have come.
+    #[must_use]
+    pub fn is_introduced(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
     /// Sends a PING; [`Event::Pong`] is its answer.
     pub fn ping(&mut self, data: [u8; 8]) {
         frame::ping(&mut self.out, 0, data);
@@ -312,6 +325,16 @@ impl<P: Protocol> Connection<P> {
     #[must_use]
     pub fn pending_bytes(&self) -> usize {
         self.flow.held + self.out.len()
+    }
+
+    /// Gives back all that the next request would make again. For a driver that has heard nothing
+    /// for long.
+    pub fn rest(&mut self) {
+        self.shrink();
+        self.streams.rest();
+        self.cache = Vec::new();
+        self.decoder.rest();
+        self.encoder.rest();
     }
 
     /// Gives memory back that an idle connection does not need. For a driver that is going to wait;

@@ -91,6 +91,11 @@ impl<T: Clone> Decoder<T> {
         }
     }
 
+    /// Gives back what is only used within a block.
+    pub(crate) fn rest(&mut self) {
+        (self.name, self.value) = (Vec::new(), Vec::new());
+    }
+
     /// Decodes one field or change of size.
     fn one(&mut self, block: &mut &[u8], sink: &mut impl Sink<T>) -> Result<(), Error> {
         let (&first, rest) = block.split_first().ok_or(Error::Cut)?;

@@ -82,6 +82,11 @@ impl Encoder {
         }
     }
 
+    /// Gives back what the table has no use for.
+    pub(crate) fn rest(&mut self) {
+        self.entries.shrink_to_fit();
+    }
+
     /// Begins a block.
     //= RFC 7541, 4.2
     pub(crate) fn begin(&mut self, out: &mut Vec<u8>) {

@@ -12,6 +12,7 @@
 mod answer;
 mod deadline;
 mod drive;
+mod gathered;
 mod head;
 mod keepalive;
 mod ping;
@@ -21,6 +22,7 @@ mod unary;
 mod waits;
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -31,6 +33,7 @@ use http2::{Connection, Limits};
 use member::Reply;
 use observe::Metrics;
 use slab::Slab;
+use tokio::sync::Semaphore;
 
 pub(crate) use drive::serve;
 use head::{Grpc, Head};
@@ -65,12 +68,16 @@ pub(crate) struct Session {
     /// Unary calls that wait for a reply, by the key it is addressed with.
     pending: RefCell<Slab<Pending>>,
     /// Replies that have come for them.
-    replies: RefCell<Vec<(usize, Reply)>>,
+    replies: RefCell<VecDeque<(usize, Reply)>>,
     /// The connection's task, and whether it is just polled: then it needs no wake.
     task: RefCell<Waker>,
     is_polled: Cell<bool>,
     /// Futures that end by themselves.
     finite_futures: Cell<u32>,
+    /// Bytes of messages that are not whole ([`gathered`]).
+    gathered: Cell<usize>,
+    /// Turns of those that hold a piece of a long answer; none on a connection that rests.
+    pieces: Cell<Option<Rc<Semaphore>>>,
     metrics: Arc<Metrics>,
     settings: Rc<Settings>,
 }
@@ -90,6 +97,8 @@ impl Session {
             task: RefCell::new(Waker::noop().clone()),
             is_polled: Cell::new(false),
             finite_futures: Cell::new(0),
+            gathered: Cell::default(),
+            pieces: Cell::default(),
             metrics,
             settings,
         })
@@ -122,7 +131,7 @@ impl Session {
 impl Recipient<Reply> for Session {
     fn receive(&self, key: u64, reply: Reply) {
         let mut replies = self.replies.borrow_mut();
-        replies.push((usize::try_from(key).expect("a key of this table"), reply));
+        replies.push_back((usize::try_from(key).expect("a key of this table"), reply));
         if replies.len() == 1 {
             self.wake();
         }

@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 /// without open streams) is a strike, a HEADERS or DATA frame of the server in between forgives, and
 /// the third strike is one too many.
 //= grpc-go 1.83: internal/transport/http2_server.go#handlePing
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Policy {
-    min_time: Duration,
     last: Option<Instant>,
     strikes: u32,
 }
@@ -17,14 +16,16 @@ const WITHOUT_STREAMS: Duration = Duration::from_secs(2 * 3600);
 const MAX_STRIKES: u32 = 2;
 
 impl Policy {
-    /// A policy with `--grpc-keepalive-min-time`; zero allows everything.
-    pub(super) fn new(min_time: Duration) -> Self {
-        Self { min_time, last: None, strikes: 0 }
-    }
-
-    /// Notes a PING. Returns whether the connection must end.
-    pub(super) fn ping(&mut self, now: Instant, sent_since: bool, open_streams: bool) -> bool {
-        if self.min_time.is_zero() {
+    /// Notes a PING; `min_time` is `--grpc-keepalive-min-time`, zero allows everything. Returns
+    /// whether the connection must end.
+    pub(super) fn ping(
+        &mut self,
+        min_time: Duration,
+        now: Instant,
+        sent_since: bool,
+        open_streams: bool,
+    ) -> bool {
+        if min_time.is_zero() {
             return false;
         }
         let last = self.last.replace(now);
@@ -32,7 +33,7 @@ impl Policy {
             self.strikes = 0;
             return false;
         }
-        let wait = if open_streams { self.min_time } else { WITHOUT_STREAMS };
+        let wait = if open_streams { min_time } else { WITHOUT_STREAMS };
         if last.is_some_and(|last| now < last + wait) {
             self.strikes += 1;
         }
@@ -44,25 +45,27 @@ impl Policy {
 mod tests {
     use super::*;
 
+    const MIN: Duration = Duration::from_secs(5);
+
     #[test]
     fn the_third_strike_ends_the_connection_and_an_answer_forgives() {
         let start = Instant::now();
-        let mut policy = Policy::new(Duration::from_secs(5));
+        let mut policy = Policy::default();
         let at = |ms| start + Duration::from_millis(ms);
-        assert!(!policy.ping(at(0), false, true), "the first one is never too soon");
-        assert!(!policy.ping(at(100), false, true));
-        assert!(!policy.ping(at(200), true, true), "something was sent: strikes are forgiven");
-        assert!(!policy.ping(at(300), false, true));
-        assert!(!policy.ping(at(400), false, true));
-        assert!(policy.ping(at(500), false, true));
+        assert!(!policy.ping(MIN, at(0), false, true), "the first one is never too soon");
+        assert!(!policy.ping(MIN, at(100), false, true));
+        assert!(!policy.ping(MIN, at(200), true, true), "something was sent: strikes are forgiven");
+        assert!(!policy.ping(MIN, at(300), false, true));
+        assert!(!policy.ping(MIN, at(400), false, true));
+        assert!(policy.ping(MIN, at(500), false, true));
     }
 
     #[test]
     fn without_streams_a_ping_every_minute_is_too_often() {
         let start = Instant::now();
-        let mut policy = Policy::new(Duration::from_secs(5));
+        let mut policy = Policy::default();
         let ends: Vec<_> = (0..5)
-            .map(|n| policy.ping(start + Duration::from_secs(60 * n), false, false))
+            .map(|n| policy.ping(MIN, start + Duration::from_secs(60 * n), false, false))
             .collect();
         assert_eq!(ends, [false, false, false, true, true]);
     }

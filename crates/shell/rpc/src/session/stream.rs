@@ -14,9 +14,11 @@ use bytes::{Buf, Bytes};
 use calls::stream::stopped_reading;
 use calls::{Encoded, Gone, Sink, Source};
 use http2::StreamKey;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::answer::Form;
+use super::gathered::Share;
 use super::head::{Head, late};
 use super::progress::Progress;
 use super::unary::Unary;
@@ -47,6 +49,8 @@ struct Incoming {
     messages: Messages,
     /// Bytes that count against the stream's window.
     unreleased: usize,
+    /// What of it no longer counts against the window.
+    share: Share,
     ended: bool,
 }
 
@@ -60,12 +64,13 @@ impl fmt::Debug for Channel {
 impl Channel {
     pub(super) fn new(session: &Rc<Session>, call: &Unary) -> Rc<Self> {
         let messages = Messages::new(call.form.encoding, session.settings.max_message_bytes);
+        let share = Share::new(session);
         Rc::new(Self {
             session: Rc::clone(session),
             stream: Cell::new(call.stream),
             row: call.row,
             form: call.form.clone(),
-            incoming: RefCell::new(Incoming { messages, unreleased: 0, ended: false }),
+            incoming: RefCell::new(Incoming { messages, unreleased: 0, share, ended: false }),
             waiting: RefCell::default(),
             is_gone: Cell::new(false),
             has_begun: Cell::new(false),
@@ -148,6 +153,13 @@ impl Channel {
         self.session.wake();
     }
 
+    /// What the connection's calls take turns with, `count` at a time.
+    pub(super) fn turns(&self, count: usize) -> Rc<Semaphore> {
+        let turns = self.session.pieces.take().unwrap_or_else(|| Rc::new(Semaphore::new(count)));
+        self.session.pieces.set(Some(Rc::clone(&turns)));
+        turns
+    }
+
     /// The next bytes are pieces of one message until [`Channel::end_pieces`].
     pub(super) fn begin_pieces(&self) {
         self.left.borrow_mut().begin_pieces();
@@ -186,6 +198,8 @@ impl Channel {
             Ok(None) | Err(_) => incoming.unreleased,
         };
         incoming.unreleased -= used;
+        let left = incoming.messages.buffered().saturating_sub(incoming.unreleased);
+        incoming.share.set(left)?;
         if used > 0 {
             self.session.wire.borrow_mut().release(self.stream.get(), used);
             self.session.wake();

@@ -1,28 +1,34 @@
 //! Unary calls: answered at once, or waiting for a reply without a future.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
 use ::grpc::Messages;
 use api::error::{Code, Status};
 use api::method::Row;
 use bytes::Bytes;
 use calls::{Answer, Encoded, Finish, Recipient};
-use futures_util::stream::FuturesUnordered;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use http2::{Connection, Limits, StreamKey};
 use member::Reply;
+use slab::Slab;
 use tokio::time::Instant;
 use types::ReplyToken;
 
 use super::answer::Form;
 use super::deadline::Deadlines;
+use super::gathered::Share;
 use super::head::{Grpc, Head, late};
 use super::stream::{self, Channel, context_canceled};
 use super::{Session, Slot, seen, waits};
 use crate::{Dispatch, Local};
 
-/// Bytes that the buffer of answers keeps.
+/// Bytes that the buffer of answers keeps, while there are calls and when there are none.
 const KEPT_BYTES: usize = 64 * 1024;
+const IDLE_BYTES: usize = 512;
+/// Calls for which an idle connection keeps room.
+const IDLE_CALLS: usize = 16;
 
 /// A unary call whose request is not there yet.
 #[derive(Debug)]
@@ -30,6 +36,19 @@ pub(crate) struct Gathering {
     call: Unary,
     head: Head,
     messages: Messages,
+    share: Share,
+}
+
+impl Gathering {
+    /// The message, once all of it has come; an error if the connection keeps too much for calls
+    /// like this one.
+    fn next(&mut self, body: &[u8], ended: bool) -> Option<Result<Bytes, Status>> {
+        let message = next_message(&mut self.messages, body, ended);
+        if message.is_some() {
+            return message;
+        }
+        self.share.set(self.messages.buffered()).err().map(Err)
+    }
 }
 
 /// A unary call that waits for a reply.
@@ -56,11 +75,11 @@ pub(super) struct Answering<D: Dispatch> {
     pub(super) dispatch: Rc<D>,
     /// The session, as replies are addressed to it.
     recipient: Rc<dyn Recipient<Reply>>,
-    /// The calls that are futures.
-    pub(super) futures: FuturesUnordered<Local<'static, ()>>,
+    /// The calls that are futures; none on a connection that rests.
+    futures: Option<FuturesUnordered<Local<'static, ()>>>,
     deadlines: Deadlines,
-    /// Replies that are being looked at; empty between.
-    arrived: Vec<(usize, Reply)>,
+    /// Replies that are being looked at; what is left of them waits until the client takes more.
+    arrived: VecDeque<(usize, Reply)>,
     /// Where answers are encoded.
     message: Encoded,
 }
@@ -71,9 +90,9 @@ impl<D: Dispatch> Answering<D> {
             recipient: Rc::clone(&session) as Rc<dyn Recipient<Reply>>,
             session,
             dispatch,
-            futures: FuturesUnordered::new(),
+            futures: None,
             deadlines: Deadlines::default(),
-            arrived: Vec::new(),
+            arrived: VecDeque::new(),
             message: Encoded::default(),
         }
     }
@@ -108,7 +127,10 @@ impl<D: Dispatch> Answering<D> {
         }
         let mut messages = Messages::new(call.form.encoding, limit);
         match whole {
-            None => self.gather(Gathering { call, head, messages }),
+            None => {
+                let share = Share::new(&self.session);
+                self.gather(Gathering { call, head, messages, share });
+            }
             Some(body) => match next_message(&mut messages, body, true) {
                 Some(message) => self.run(call, &head, message),
                 None => unreachable!("a request that has ended has a message or an error"),
@@ -137,7 +159,17 @@ impl<D: Dispatch> Answering<D> {
         channel.set_stream(call.stream);
         drop(wire);
         let serving = stream::serve(Rc::clone(&self.dispatch), channel, head, call.deadline);
-        self.futures.push(Box::pin(serving));
+        self.push(Box::pin(serving));
+    }
+
+    fn push(&mut self, call: Local<'static, ()>) {
+        self.futures.get_or_insert_default().push(call);
+    }
+
+    /// Goes on with the calls that are futures and were woken.
+    pub(super) fn futures(&mut self, cx: &mut Context<'_>) {
+        let Some(futures) = &mut self.futures else { return };
+        while let Poll::Ready(Some(())) = futures.poll_next_unpin(cx) {}
     }
 
     /// More of a request's body has come.
@@ -148,12 +180,12 @@ impl<D: Dispatch> Answering<D> {
             Some(slot @ Slot::Gathering(_)) => {
                 let Slot::Gathering(key) = *slot else { unreachable!("matched above") };
                 let mut table = self.session.gathering.borrow_mut();
-                let message = next_message(&mut table[key].messages, body, end);
+                let message = table[key].next(body, end);
                 let gathered = message.map(|message| {
                     *slot = Slot::Ended;
                     (table.remove(key), message)
                 });
-                // What is gathered is bounded by the limit of a message.
+                // What is gathered is bounded for the connection.
                 wire.release(stream, body.len());
                 drop((wire, table));
                 if let Some((Gathering { call, head, .. }, message)) = gathered {
@@ -173,20 +205,75 @@ impl<D: Dispatch> Answering<D> {
         self.settle(call, answer);
     }
 
-    /// Goes on with the calls whose replies have come.
+    /// Goes on with the calls whose replies have come, as long as the client takes the answers:
+    /// a reply is small, and what is made of it need not be.
     pub(super) fn replies(&mut self) {
         // The two queues are swapped, so that neither gives its memory back while there is traffic.
         let mut arrived = std::mem::take(&mut self.arrived);
-        loop {
-            std::mem::swap(&mut arrived, &mut *self.session.replies.borrow_mut());
+        while self.session.wire.borrow().takes_answers() {
             if arrived.is_empty() {
-                break;
+                std::mem::swap(&mut arrived, &mut *self.session.replies.borrow_mut());
             }
-            for (key, reply) in arrived.drain(..) {
-                self.reply(key, reply);
-            }
+            let Some((key, reply)) = arrived.pop_front() else { break };
+            self.reply(key, reply);
         }
         self.arrived = arrived;
+        if !self.session.wire.borrow().takes_answers() {
+            self.settle_abandoned();
+        }
+    }
+
+    /// Frees what only waits to be forgotten, if that keeps the connection from reading what would
+    /// open its windows.
+    fn settle_abandoned(&mut self) {
+        self.arrived.append(&mut *self.session.replies.borrow_mut());
+        if self.session.wire.borrow().wants_input() {
+            return;
+        }
+        let (mut pending, before) = (self.session.pending.borrow_mut(), self.arrived.len());
+        self.arrived.retain(|(key, _)| {
+            let is_wanted = pending.get(*key).is_some_and(|pending| pending.finish.is_some());
+            if !is_wanted {
+                pending.try_remove(*key);
+            }
+            is_wanted
+        });
+        self.session.wire.borrow_mut().settled(before - self.arrived.len());
+    }
+
+    /// Gives memory back that a connection without calls does not need.
+    pub(super) fn shrink(&mut self) {
+        self.give_back(IDLE_BYTES, IDLE_CALLS);
+    }
+
+    /// Gives back all that is not in use.
+    pub(super) fn rest(&mut self) {
+        self.futures = self.futures.take().filter(|futures| !futures.is_empty());
+        if self.futures.is_none() {
+            self.session.pieces.set(None);
+        }
+        self.give_back(0, 0);
+    }
+
+    fn give_back(&mut self, kept_bytes: usize, kept_calls: usize) {
+        self.message.clear(kept_bytes);
+        let mut pending = self.session.pending.borrow_mut();
+        let mut gathering = self.session.gathering.borrow_mut();
+        if kept_calls == 0 && pending.is_empty() && gathering.is_empty() {
+            self.deadlines = Deadlines::default();
+        }
+        if pending.is_empty() && pending.capacity() > kept_calls {
+            *pending = Slab::new();
+        }
+        if gathering.is_empty() && gathering.capacity() > kept_calls {
+            *gathering = Slab::new();
+        }
+        let mut replies = self.session.replies.borrow_mut();
+        for queue in [&mut self.arrived, &mut *replies] {
+            if queue.is_empty() && queue.capacity() > kept_calls {
+                *queue = VecDeque::new();
+            }
+        }
     }
 
     fn reply(&mut self, key: usize, reply: Reply) {
@@ -221,7 +308,7 @@ impl<D: Dispatch> Answering<D> {
                 let mut work: Local<'static, ()> = Box::pin(work);
                 // What need not wait is not put among the others.
                 if work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-                    self.futures.push(work);
+                    self.push(work);
                 }
             }
             Err(status) => {
@@ -322,7 +409,7 @@ impl<D: Dispatch> Drop for Answering<D> {
                 self.dispatch.finished(pending.call.row, Some(&context_canceled()));
             }
         }
-        self.futures.clear();
+        self.futures = None;
         // What the streams hold leads back to the session.
         *self.session.wire.borrow_mut() = Connection::new(Limits::default());
     }

@@ -13,6 +13,11 @@ use tokio::time::Instant;
 use super::stream::{self, Channel, context_canceled};
 use crate::{Dispatch, Local};
 
+/// Pieces of long answers that the calls of a connection hold for their client at once. One that is
+/// fetched stays until it was taken, and has 128 KiB or one value: what a client that reads slowly
+/// makes us hold does not grow with its calls.
+const PIECES: usize = 32;
+
 /// Waits for the response and sends it.
 pub(super) async fn answer<D: Dispatch>(
     dispatch: Rc<D>,
@@ -31,17 +36,21 @@ pub(super) async fn answer<D: Dispatch>(
 }
 
 async fn send_pieces(channel: &Channel, mut pieces: Box<dyn Pieces>) -> Result<(), Status> {
+    let turns = channel.turns(PIECES);
     if channel.is_plain() {
         channel.begin_pieces();
         let length = usize::try_from(pieces.remaining()).unwrap_or(usize::MAX);
         channel.count_sent(length);
         channel.send_to_reader(Bytes::copy_from_slice(&prefix(length))).await?;
-        while let Some(piece) = pieces.next().await? {
+        loop {
+            let _turn = turns.acquire().await;
+            let Some(piece) = pieces.next().await? else { break };
             channel.send_to_reader(piece).await?;
         }
         channel.end_pieces();
         return Ok(());
     }
+    let _turn = turns.acquire().await;
     // gzip needs the whole message: its length in the envelope is not known before.
     let mut message = BytesMut::new();
     while let Some(piece) = pieces.next().await? {

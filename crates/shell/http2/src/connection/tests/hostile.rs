@@ -174,6 +174,29 @@ fn answers_that_are_not_read_stop_new_requests() {
     assert!(client.said().contains(&"RST_STREAM 199 REFUSED_STREAM".to_owned()));
 }
 
+#[test]
+fn answers_wait_while_enough_is_held_for_the_client() {
+    let limits = Limits { held_bytes: 100_000, ..Limits::default() };
+    let mut client = Client::with(limits, &[(INITIAL_WINDOW, 0)]);
+    let stream = client.begin(1);
+    assert!(client.server.takes_answers());
+    client.server.answer(stream, &OK, |out| out.resize(out.len() + 100_001, 7), DONE);
+    client.server.out().clear();
+    assert!(!client.server.takes_answers(), "one more byte than is allowed waits");
+    client.send(&window_update(1, 1));
+    client.server.out().clear();
+    assert!(client.server.takes_answers(), "the client has taken it");
+}
+
+#[test]
+fn a_connection_is_introduced_by_its_first_settings() {
+    let mut client = Client::silent(Limits::default());
+    client.send(&crate::PREFACE[..]);
+    assert!(!client.server.is_introduced());
+    client.send(&settings(&[]));
+    assert!(client.server.is_introduced());
+}
+
 /// Bytes of memory of a connection.
 fn held(server: &Connection<Plain>) -> usize {
     size_of::<Connection<Plain>>()
@@ -215,6 +238,12 @@ fn an_idle_connection_is_small() {
     client.server.shrink();
     assert!(client.server.is_idle());
     assert!(held(&client.server) < 2_048, "{}", held(&client.server));
+    // When it rests it keeps the dynamic table, which the client counts on, and nothing else.
+    let before = held(&client.server);
+    client.server.rest();
+    assert!(held(&client.server) < before.min(1_536), "{}", held(&client.server));
+    let events = client.send(&[headers(2_001, POST), last_data(2_001, b"hello")].concat());
+    assert_eq!(events, ["whole 2001 5"]);
 }
 
 #[test]

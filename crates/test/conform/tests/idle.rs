@@ -1,0 +1,145 @@
+//! What an idle connection holds, to the byte: the server runs in this process, whose allocator
+//! counts. What the kernel holds for a socket, and what the allocator rounds up, is not in it.
+
+use std::alloc::System;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use api::etcdserverpb::{PutRequest, RangeRequest};
+use cap::Cap;
+use conform::grpc::envelope;
+use conform::process;
+use prost::Message;
+use server::Address;
+
+#[global_allocator]
+static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
+
+/// Connections that are counted: as many that what the server does beside them hardly shows.
+const CONNECTIONS: usize = 400;
+/// Bytes of an idle connection, whatever it did before: its task and socket as tokio has them, the
+/// session with its HTTP/2 state, a timer, and the HPACK table of its answers.
+const IDLE: usize = 2_048;
+/// What the server may keep that is no connection's: its history of the puts, queues that grew.
+const NOISE: usize = 256 << 10;
+/// Longest time that anything may take to come true: the machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+    out.extend(&(payload.len() as u32).to_be_bytes()[1..]);
+    out.extend([kind, flags]);
+    out.extend(stream.to_be_bytes());
+    out.extend(payload);
+}
+
+/// A connection on which each of these calls was answered.
+fn connect(port: u16, calls: &[(&str, Vec<u8>)]) -> TcpStream {
+    let mut socket = TcpStream::connect(("127.0.0.1", port)).expect("the server listens");
+    let mut out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    // SETTINGS with a window of 1 MiB for each stream, and as much for the connection.
+    frame(&mut out, 4, 0, 0, &[0, 4, 0, 16, 0, 0]);
+    frame(&mut out, 8, 0, 0, &(1_u32 << 20).to_be_bytes());
+    for ((path, message), id) in calls.iter().zip((1..).step_by(2)) {
+        frame(&mut out, 1, 4, id, &head(path));
+        for piece in envelope(message).chunks(16_000) {
+            frame(&mut out, 0, 0, id, piece);
+        }
+        frame(&mut out, 0, 1, id, &[]);
+    }
+    socket.write_all(&out).expect("the server takes it");
+    let mut ended = 0;
+    while ended < calls.len() {
+        let mut head = [0; 9];
+        socket.read_exact(&mut head).expect("a frame");
+        let [a, b, c, kind, flags, ..] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        socket.read_exact(&mut payload).expect("its payload");
+        ended += usize::from(kind == 1 && flags & 1 == 1);
+    }
+    socket
+}
+
+/// A call's header block, of which no table keeps anything.
+fn head(path: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (name, value) in [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", "localhost"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ] {
+        out.push(0);
+        for text in [name, value] {
+            out.push(u8::try_from(text.len()).expect("short texts"));
+            out.extend(text.as_bytes());
+        }
+    }
+    out
+}
+
+/// Waits until what is allocated beyond `before` is at most `most`.
+fn until(what: &str, before: usize, most: usize) {
+    let began = Instant::now();
+    while ALLOCATOR.allocated().saturating_sub(before) > most {
+        let now = ALLOCATOR.allocated().saturating_sub(before);
+        assert!(began.elapsed() < PATIENCE, "{what}: {now} bytes instead of {most}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Opens a crowd that does something once and then nothing: it must shrink to [`IDLE`] bytes each, and
+/// leave nothing behind.
+fn crowd(name: &str, open: impl Fn() -> TcpStream) {
+    let start = ALLOCATOR.allocated();
+    let all = || (0..CONNECTIONS).map(|_| open()).collect::<Vec<_>>();
+    // Queues that the first crowd makes grow are no connection's.
+    drop(all());
+    until(name, start, NOISE);
+    let before = ALLOCATOR.allocated();
+    let each = || ALLOCATOR.allocated().saturating_sub(before) / CONNECTIONS;
+    let crowd = all();
+    let at_first = each();
+    until(name, before, IDLE * CONNECTIONS);
+    let resting = each();
+    drop(crowd);
+    until(name, before, NOISE);
+    let left = ALLOCATOR.allocated().saturating_sub(before);
+    eprintln!("{name}: {at_first} bytes at first, {resting} resting; {left} left by all of them");
+}
+
+#[test]
+fn a_connection_that_rests_is_small_and_one_that_is_gone_leaves_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = server::Options {
+        data_dir: dir.path().join("data"),
+        wal_dir: dir.path().join("data/member/wal"),
+        client_addresses: vec![Address::Tcp(([127, 0, 0, 1], process::free_port()).into())],
+        peer_addresses: Vec::new(),
+        ..server::Options::default()
+    };
+    let log = std::sync::Arc::new(server::Log::none());
+    let server = server::start(&server::os_disk(), &log, &options).expect("it starts");
+    let port = server.addresses[0].port();
+    let (put, range) = ("/etcdserverpb.KV/Put", "/etcdserverpb.KV/Range");
+    let get = RangeRequest { key: "k".into(), ..Default::default() }.encode_to_vec();
+    let small = RangeRequest { key: "none".into(), ..Default::default() }.encode_to_vec();
+    let value = vec![b'v'; 60_000].into();
+    let put_large = PutRequest { key: "k".into(), value, ..Default::default() }.encode_to_vec();
+    drop(connect(port, &[(put, put_large)]));
+    crowd("silent", || TcpStream::connect(("127.0.0.1", port)).expect("it listens"));
+    crowd("after half a frame", || {
+        let mut socket = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+        socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x06").expect("it is taken");
+        socket
+    });
+    // A put would leave an entry in the log, which is no connection's: the large request is a read.
+    let key = vec![b'k'; 60_000].into();
+    let large = RangeRequest { key, ..Default::default() }.encode_to_vec();
+    crowd("after a small call", || connect(port, &[(range, small.clone())]));
+    crowd("after large calls", || connect(port, &[(range, large.clone()), (range, get.clone())]));
+    let _ = server.stopper().send(true);
+    server.wait().expect("a clean stop");
+}
