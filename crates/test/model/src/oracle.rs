@@ -18,7 +18,7 @@ use crate::state::{Change, Mark, State};
 use crate::violation::{Property, Violation};
 
 /// Tries of unknown operations before a replay gives up.
-const MAX_TRIES: usize = 200_000;
+const MAX_TRIES: usize = 2_000_000;
 
 /// The content of every revision that anyone saw.
 #[derive(Clone, Debug)]
@@ -362,7 +362,9 @@ impl<'h> Builder<'h> {
                 choice.next += 1;
                 tries += 1;
                 if tries > MAX_TRIES + self.history.operations.len() {
-                    return Err(failed.unwrap_or_else(|| self.unexplained(revision)));
+                    let mut violation = failed.unwrap_or_else(|| self.unexplained(revision));
+                    violation.what += &format!(" (given up after {tries} tries)");
+                    return Err(violation);
                 }
                 match self.explain(revision, origin) {
                     Ok(()) => break,
