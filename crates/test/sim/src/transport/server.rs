@@ -18,7 +18,7 @@ pub(crate) struct Way<'a> {
     pub(crate) process: &'a mut Process,
 }
 
-/// See the module.
+/// A process's end of one connection.
 pub(crate) struct Server {
     shared: Rc<Shared>,
     /// Input that was read and not taken.
