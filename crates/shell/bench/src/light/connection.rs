@@ -39,7 +39,7 @@ struct Block {
     bytes: Vec<u8>,
 }
 
-/// See the module.
+/// A client's end of one connection, without its socket.
 #[derive(Debug)]
 pub struct Connection {
     /// What is to be sent.

@@ -44,7 +44,7 @@ impl Peer {
     }
 }
 
-/// See the module.
+/// The connections of a run with their sockets.
 pub struct Pool {
     /// The connections.
     pub peers: Vec<Peer>,

@@ -74,7 +74,7 @@ impl Slot {
     }
 }
 
-/// See the module. Times are nanoseconds since the beginning of the run.
+/// What calls came to. Times are nanoseconds since the beginning of the run.
 #[derive(Debug)]
 pub struct Tally {
     /// All slots by their numbers.

@@ -81,7 +81,7 @@ pub(crate) struct Shared {
     pub(crate) plant: Option<Plant>,
 }
 
-/// See the module.
+/// A call as its handler sees it.
 pub(crate) struct Channel {
     pub(crate) call: u64,
     pub(crate) method: Method,

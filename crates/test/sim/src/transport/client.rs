@@ -39,7 +39,7 @@ struct Call {
     status: Option<(Code, String)>,
 }
 
-/// See the module.
+/// A client's end of one connection.
 pub(crate) struct Client {
     pub(crate) out: Vec<u8>,
     rest: Vec<u8>,
