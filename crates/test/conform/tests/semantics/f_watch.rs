@@ -478,13 +478,16 @@ fn f16_progress_is_told_when_all_watches_of_the_stream_are_synced() {
 #[test]
 fn f17_large_responses_are_split_only_for_those_who_ask() {
     on_fresh_pair(&["--max-request-bytes", "65536"], async |s| {
-        let first = s.revision().await + 1;
         for n in 0..24 {
             s.set(&format!("a{n:02}"), &"v".repeat(60_000)).await;
         }
+        // One revision: where history is cut into responses is each server's own business.
+        let first = s.revision().await + 1;
+        s.delete(&delete("a", "b")).await.unwrap();
         for fragment in [true, false] {
             let mut w = Watching::open(s).await;
-            w.begin(s, WatchCreateRequest { fragment, ..from("a", "b", first) }).await;
+            let create = WatchCreateRequest { fragment, prev_kv: true, ..from("a", "b", first) };
+            w.begin(s, create).await;
             let (mut events, mut shape) = (Vec::new(), Vec::new());
             while events.len() < 24 {
                 let response = w.take(PATIENCE).await.expect("events in time");
@@ -493,7 +496,6 @@ fn f17_large_responses_are_split_only_for_those_who_ask() {
             }
             assert_eq!(shape.iter().any(|(_, more)| *more), fragment);
             assert!(!shape.last().unwrap().1, "the last one is no fragment");
-            // Where history is cut into responses is each server's own business.
             s.note(format!("{events:?}"));
         }
     });
