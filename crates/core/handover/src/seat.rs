@@ -5,10 +5,11 @@
 //! much as dozens of small requests, and the one who brings work mostly has nothing else to do.
 //!
 //! How nothing is lost: what was pushed quietly is taken at the beginning of a turn, never before
-//! the seat is had. Whoever does not get the seat wakes the automaton's thread, which waits for the
-//! seat and looks.
+//! the seat is had. Whoever does not get the seat rouses the automaton's thread ([`Inbox::rouse`]:
+//! it looks once more, whatever it has just seen), which waits for the seat.
 //!
 //! [`Inbox`]: crate::Inbox
+//! [`Inbox::rouse`]: crate::Inbox::rouse
 
 use crate::sync::{Mutex, MutexGuard, lock};
 
@@ -69,6 +70,8 @@ mod loom_tests {
     fn turn(inbox: &Inbox<u8>, done: &mut Vec<u8>) {
         let mut items = Vec::new();
         inbox.take(&mut items);
+        // The model sees no moment between two unlocks by itself: here others meet a taken seat.
+        loom::thread::yield_now();
         done.append(&mut items);
     }
 
@@ -92,7 +95,7 @@ mod loom_tests {
                     });
                     // The owner of this model waits for the last of both.
                     if borrowed.is_none_or(|done| done == 2) {
-                        inbox.wake();
+                        inbox.rouse();
                     }
                 })
             });

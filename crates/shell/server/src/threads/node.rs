@@ -187,7 +187,7 @@ impl NodeDoor {
                 Committed::Nothing
             }
             None => {
-                q.node.wake();
+                q.node.rouse();
                 Committed::Nothing
             }
         }
