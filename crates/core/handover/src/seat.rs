@@ -5,11 +5,11 @@
 //! much as dozens of small requests, and the one who brings work mostly has nothing else to do.
 //!
 //! How nothing is lost: what was pushed quietly is taken at the beginning of a turn, never before
-//! the seat is had. Whoever does not get the seat rouses the automaton's thread ([`Inbox::rouse`]:
-//! it looks once more, whatever it has just seen), which waits for the seat.
+//! the seat is had. Whoever does not get the seat wakes the automaton's thread ([`Inbox::wake`]),
+//! which waits for the seat: either it finds what was pushed, or the turn it waited for took it.
 //!
 //! [`Inbox`]: crate::Inbox
-//! [`Inbox::rouse`]: crate::Inbox::rouse
+//! [`Inbox::wake`]: crate::Inbox::wake
 
 use crate::sync::{Mutex, MutexGuard, lock};
 
@@ -95,7 +95,7 @@ mod loom_tests {
                     });
                     // The owner of this model waits for the last of both.
                     if borrowed.is_none_or(|done| done == 2) {
-                        inbox.rouse();
+                        inbox.wake();
                     }
                 })
             });

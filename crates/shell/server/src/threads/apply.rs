@@ -149,7 +149,7 @@ impl ApplierDoor {
         };
         let is_short = q.applier.len() <= BORROWED_INPUTS;
         is_short.then(|| self.seat.try_run(turn)).flatten().unwrap_or_else(|| {
-            q.applier.rouse();
+            q.applier.wake();
             Ok(())
         })
     }

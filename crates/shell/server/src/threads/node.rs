@@ -187,7 +187,7 @@ impl NodeDoor {
                 Committed::Nothing
             }
             None => {
-                q.node.rouse();
+                q.node.wake();
                 Committed::Nothing
             }
         }
