@@ -44,7 +44,6 @@ pub struct Client {
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
 struct State {
     connections: Vec<Option<SendRequest<Bytes>>>,
     next: usize,
@@ -52,6 +51,14 @@ struct State {
     unconnected: Option<String>,
     /// Metadata `token` of every call.
     token: Option<String>,
+}
+
+impl std::fmt::Debug for State {
+    /// Without the token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let open = self.connections.iter().filter(|c| c.is_some()).count();
+        f.debug_struct("State").field("open", &open).finish_non_exhaustive()
+    }
 }
 
 /// An attempt of a unary call that failed, for the log.
@@ -176,13 +183,16 @@ impl Client {
             let Err(error) = answer else { return answer };
             self.report(method, attempt, &error);
             attempt += 1;
-            if auth::needs_new_token(self.credentials(), &error) && attempt < MAX_ATTEMPTS {
-                within(deadline, Box::pin(self.authenticate(None))).await?;
-                continue;
-            }
-            let repeats = is_unavailable(&error) && repeat::is_repeatable(method);
+            // A call that was refused for its token has done nothing.
+            let is_refused =
+                auth::carries_token(method) && auth::needs_new_token(self.credentials(), &error);
+            let repeats =
+                is_refused || is_unavailable(&error) && repeat::is_repeatable(method);
             if !repeats || attempt >= MAX_ATTEMPTS {
                 return Err(error);
+            }
+            if is_refused {
+                within(deadline, Box::pin(self.authenticate(None))).await?;
             }
             // The next attempt goes to the next endpoint.
             if (attempt as usize).is_multiple_of(self.endpoints.len()) {

@@ -7,6 +7,7 @@
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+pub mod auth;
 pub mod commands;
 pub mod downgrade;
 pub mod endpoint;
@@ -18,8 +19,10 @@ pub mod maintenance;
 pub mod member;
 pub mod move_leader;
 pub mod print;
+pub mod role;
 pub mod session;
 pub mod txn;
+pub mod user;
 pub mod watch;
 
 use std::ffi::OsString;

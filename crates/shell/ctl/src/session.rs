@@ -5,11 +5,12 @@
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeSet;
+use std::fmt;
 use std::time::Duration;
 
 use api::method::Method;
 use cli::output::{self, Level};
-use cli::{Exit, Values, not_implemented};
+use cli::{Exit, Values, not_implemented, prompt};
 use client::{Client, Config, Credentials, Error, FailedAttempt};
 use prost::Message;
 use tokio::time::Instant;
@@ -18,7 +19,6 @@ use crate::environment;
 use crate::print::Format;
 
 /// A command's surroundings.
-#[derive(Debug)]
 pub struct Context {
     /// Flags and arguments of the command line.
     pub values: Values,
@@ -27,7 +27,16 @@ pub struct Context {
     taken: RefCell<BTreeSet<String>>,
     /// Flags with the environment's values, read once.
     merged: OnceCell<Values>,
+    /// Who calls: a password is asked for once.
+    credentials: OnceCell<Credentials>,
     runtime: tokio::runtime::Runtime,
+}
+
+impl fmt::Debug for Context {
+    /// Without the environment, in which passwords are.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("values", &self.values).finish_non_exhaustive()
+    }
 }
 
 /// An opened way to the servers.
@@ -58,8 +67,8 @@ impl Context {
             .map_err(|e| Exit::new(Exit::IO, e.to_string()))?;
         let ours = |name: &str| name.starts_with(environment::PREFIX);
         let environment = environment.filter(|(name, _)| ours(name)).collect();
-        let (taken, merged) = (RefCell::default(), OnceCell::new());
-        Ok(Self { values, environment, taken, merged, runtime })
+        let (taken, merged, credentials) = (RefCell::default(), OnceCell::new(), OnceCell::new());
+        Ok(Self { values, environment, taken, merged, credentials, runtime })
     }
 
     /// A variable that the command reads by itself; it must ask before it opens a session.
@@ -74,12 +83,22 @@ impl Context {
         self.runtime.block_on(work)
     }
 
-    /// Opens the way to the configured endpoints.
+    /// Opens the way to the configured endpoints and gets a token, if a user calls.
     ///
     /// # Errors
     /// A global flag is wrong, or authentication failed.
     pub fn open(&self) -> Result<Session<'_>, Exit> {
-        self.open_to(None)
+        let session = self.prepare()?;
+        session.log_in()?;
+        Ok(session)
+    }
+
+    /// As [`Context::open`], without a token: for commands that turn to each endpoint by itself.
+    ///
+    /// # Errors
+    /// A global flag is wrong.
+    pub fn prepare(&self) -> Result<Session<'_>, Exit> {
+        self.prepare_for(None)
     }
 
     fn merged(&self) -> Result<Values, Exit> {
@@ -90,16 +109,19 @@ impl Context {
         Ok(self.merged.get_or_init(|| values).clone())
     }
 
-    fn open_to(&self, only: Option<&str>) -> Result<Session<'_>, Exit> {
+    /// Looks at the global flags in etcdctl's order.
+    //= etcd 3.7.3: etcdctl/ctlv3/command/global.go#clientConfigFromCmd
+    fn prepare_for(&self, only: Option<&str>) -> Result<Session<'_>, Exit> {
         let values = self.merged()?;
         for name in ["cert", "key", "cacert"] {
             if values.is_given(name) && values.text(name).is_empty() {
                 return Err(Exit::args(format!("empty string is passed to --{name} option")));
             }
         }
+        refuse_what_is_missing(&values)?;
+        let credentials = self.credentials(&values)?;
         let format = Format::parse(values.text("write-out"))
             .ok_or_else(|| Exit::new(Exit::BAD_FEATURE, "unsupported output format"))?;
-        refuse_what_is_missing(&values)?;
         let endpoints = match only {
             Some(endpoint) => vec![endpoint.to_owned()],
             None => values.list("endpoints"),
@@ -110,16 +132,26 @@ impl Context {
             dial_timeout: dial_timeout(&values).unwrap_or(MAX_DIAL),
             max_send_bytes: bytes("max-request-bytes"),
             max_receive_bytes: bytes("max-recv-bytes"),
-            credentials: credentials(&values)?,
+            credentials,
             on_failure: Some(tell_failure),
         };
-        let bad = |e: Error| Exit::new(Exit::BAD_CONNECTION, e.to_string());
-        let client = Client::new(config).map_err(bad)?;
-        let until = dial_timeout(&values).map(|limit| Instant::now() + limit);
-        self.wait(async { client.authenticate(until).await }).map_err(bad)?;
+        let client = Client::new(config).map_err(unconnected)?;
         let is_hex = values.is_on("hex");
         Ok(Session { context: self, values, format, is_hex, client })
     }
+
+    fn credentials(&self, values: &Values) -> Result<Credentials, Exit> {
+        if let Some(known) = self.credentials.get() {
+            return Ok(known.clone());
+        }
+        let credentials = credentials(values)?;
+        Ok(self.credentials.get_or_init(|| credentials).clone())
+    }
+}
+
+/// Why there is no client.
+fn unconnected(error: Error) -> Exit {
+    Exit::new(Exit::BAD_CONNECTION, error.to_string())
 }
 
 /// Longest time to connect to one endpoint where no limit is set.
@@ -150,7 +182,7 @@ fn refuse_what_is_missing(values: &Values) -> Result<(), Exit> {
     Ok(())
 }
 
-/// Who calls, by `--auth-jwt-token`, `--user` and `--password`.
+/// Who calls, by `--auth-jwt-token`, `--user` and `--password`, or by a password that is asked for.
 //= etcd 3.7.3: etcdctl/ctlv3/command/global.go#authCfgFromCmd
 fn credentials(values: &Values) -> Result<Credentials, Exit> {
     let token = values.text("auth-jwt-token");
@@ -160,14 +192,18 @@ fn credentials(values: &Values) -> Result<Credentials, Exit> {
     let (user, password) = (values.text("user"), values.text("password"));
     let (user, password) = match user.split_once(':') {
         _ if user.is_empty() => return Ok(Credentials::None),
-        _ if !password.is_empty() => (user, password),
-        Some(both) => both,
+        _ if !password.is_empty() => (user, password.to_owned()),
+        Some((user, password)) => (user, password.to_owned()),
         None => {
-            let what = not_implemented("a prompt for the password");
-            return Err(Exit::new(Exit::BAD_FEATURE, format!("{what}; give user:password")));
+            let asked = prompt::password("Password: ");
+            (user, asked.map_err(|e| Exit::new(Exit::ERROR, e))?)
         }
     };
-    Ok(Credentials::Password { user: user.to_owned(), password: password.to_owned() })
+    // etcd's client calls without a name then.
+    if user.is_empty() || password.is_empty() {
+        return Ok(Credentials::None);
+    }
+    Ok(Credentials::Password { user: user.to_owned(), password })
 }
 
 /// The line of etcd's client about an attempt that failed.
@@ -196,12 +232,39 @@ impl Session<'_> {
         &self.client
     }
 
-    /// The same settings towards one endpoint.
+    /// Gets a token within the time to connect, if a user calls.
+    ///
+    /// # Errors
+    /// [`Error`]: name or password are wrong, or nobody answers.
+    pub async fn authenticate(&self) -> Result<(), Error> {
+        let until = dial_timeout(&self.values).map(|limit| Instant::now() + limit);
+        self.client.authenticate(until).await
+    }
+
+    /// As [`Session::authenticate`], as a step of a command.
+    ///
+    /// # Errors
+    /// As there, with the code for a connection that there is not.
+    pub fn log_in(&self) -> Result<(), Exit> {
+        self.wait(self.authenticate()).map_err(unconnected)
+    }
+
+    /// The same settings towards one endpoint, with a token of its own.
     ///
     /// # Errors
     /// As [`Context::open`].
     pub fn only(&self, endpoint: &str) -> Result<Self, Exit> {
-        self.context.open_to(Some(endpoint))
+        let session = self.prepare_only(endpoint)?;
+        session.log_in()?;
+        Ok(session)
+    }
+
+    /// As [`Session::only`], without a token.
+    ///
+    /// # Errors
+    /// As [`Context::prepare`].
+    pub fn prepare_only(&self, endpoint: &str) -> Result<Self, Exit> {
+        self.context.prepare_for(Some(endpoint))
     }
 
     /// Runs what waits.

@@ -25,10 +25,11 @@ impl From<Status> for Failure {
     }
 }
 
-/// A connection.
+/// A connection, and in whose name calls are made on it.
 #[derive(Clone, Debug)]
 pub struct Client {
     send: SendRequest<Bytes>,
+    token: Option<String>,
 }
 
 /// The server is gone, or hung up.
@@ -80,7 +81,13 @@ impl Client {
             .await
             .map_err(|e| gone(&e))?;
         tokio::spawn(connection);
-        Ok(Self { send })
+        Ok(Self { send, token: None })
+    }
+
+    /// The same connection, calling with a token; `None` calls without one.
+    #[must_use]
+    pub fn with_token(&self, token: Option<&str>) -> Self {
+        Self { send: self.send.clone(), token: token.map(str::to_owned) }
     }
 
     /// Opens a call and sends `body` as it is.
@@ -104,11 +111,13 @@ impl Client {
         body: Option<Bytes>,
         end: bool,
     ) -> Result<Stream, Failure> {
-        let request = http::Request::post(format!("http://localhost{path}"))
+        let mut request = http::Request::post(format!("http://localhost{path}"))
             .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .body(())
-            .expect("a well-formed request");
+            .header("te", "trailers");
+        if let Some(token) = &self.token {
+            request = request.header("token", token);
+        }
+        let request = request.body(()).expect("a well-formed request");
         self.try_begin(request, body, end).await
     }
 
