@@ -126,8 +126,7 @@ pub struct Values {
 impl std::fmt::Debug for Values {
     /// Without arguments, of which some commands take secrets, and without secret values.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let secrecy =
-            |name| self.by_name(name).map_or(Secrecy::Secret, |flag: Flag| flag.secrecy);
+        let secrecy = |name| self.by_name(name).map_or(Secrecy::Secret, |flag: Flag| flag.secrecy);
         let given = self.given.iter().map(|(name, value)| (name, secrecy(name).veil(value)));
         f.debug_map().entries(given).finish()
     }

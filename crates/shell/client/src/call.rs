@@ -186,8 +186,7 @@ impl Client {
             // A call that was refused for its token has done nothing.
             let is_refused =
                 auth::carries_token(method) && auth::needs_new_token(self.credentials(), &error);
-            let repeats =
-                is_refused || is_unavailable(&error) && repeat::is_repeatable(method);
+            let repeats = is_refused || is_unavailable(&error) && repeat::is_repeatable(method);
             if !repeats || attempt >= MAX_ATTEMPTS {
                 return Err(error);
             }
