@@ -21,6 +21,9 @@ use types::limits::MAX_TOKENS;
 /// Tokens beside which those that ran out are looked for.
 const FEW: usize = 1_024;
 
+/// Milliseconds between two uses of a token that are told apart; etcd ends it up to 1 s late.
+const TOUCH_MS: u64 = 100;
+
 /// A token.
 pub struct Token {
     user: Arc<str>,
@@ -43,12 +46,15 @@ impl Token {
         if self.has_ended.load(Ordering::Acquire) || self.is_over(tokens.ttl_ms, now_ms) {
             return None;
         }
-        self.used_ms.store(now_ms, Ordering::Relaxed);
+        // Not at each use: threads would take the memory from each other.
+        if now_ms.saturating_sub(self.used_ms.load(Ordering::Relaxed)) >= TOUCH_MS {
+            self.used_ms.store(now_ms, Ordering::Relaxed);
+        }
         Some(&self.user)
     }
 
     fn is_over(&self, ttl_ms: u64, now_ms: u64) -> bool {
-        self.used_ms.load(Ordering::Relaxed).saturating_add(ttl_ms) < now_ms
+        self.used_ms.load(Ordering::Relaxed).saturating_add(ttl_ms + TOUCH_MS) < now_ms
     }
 }
 
@@ -81,7 +87,8 @@ impl Tokens {
     /// Tokens that are valid for this long after their last use.
     #[must_use]
     pub fn new(ttl: Duration) -> Self {
-        Self { ttl_ms: u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX), ..Self::default() }
+        let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        Self { ttl_ms: ttl_ms.min(u64::MAX - TOUCH_MS), ..Self::default() }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

@@ -4,6 +4,7 @@
 //! sockets, and the order in which everything starts and stops. Never holds logic of the member.
 //! [`run`] is also the API for embedding. Read next: [`run`], [`threads`].
 
+mod auth;
 mod bootstrap;
 pub mod config;
 
