@@ -7,6 +7,7 @@
 //! //= etcd 3.7.3: server/etcdserver/v3_server.go#AuthEnable ff.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use api::error::{ApiError, Code, Status};
 use api::etcdserverpb::{
@@ -238,7 +239,9 @@ async fn log_in(
     };
     let token = match provider {
         Provider::Signed(signer) => {
-            let signed = signer.sign(name, revision, member.host.wall());
+            let (signer, name) = (Arc::clone(signer), name.to_owned());
+            let now = member.host.wall();
+            let signed = member.run(move |_| signer.sign(&name, revision, now)).await?;
             signed.map_err(|text| Status::new(Code::Unknown, text))?
         }
         Provider::Simple(_) | Provider::Nobody => format!("{simple_token}.{}", outcome.index),

@@ -97,7 +97,7 @@ pub enum Provider {
     /// Simple tokens: random letters.
     Simple(Arc<Tokens>),
     /// Tokens with a signature.
-    Signed(Box<dyn Signer>),
+    Signed(Arc<dyn Signer>),
     /// None: nobody can log in.
     Nobody,
 }

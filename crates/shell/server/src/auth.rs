@@ -9,6 +9,7 @@ use calls::{Logins, Provider};
 use member::Tokens;
 use observe::{Log, log_line};
 
+use crate::jwt::Jwt;
 use crate::options::AuthOptions;
 
 const INVALID: &str = "auth: invalid auth options";
@@ -39,10 +40,7 @@ fn provider(log: &Arc<Log>, options: &AuthOptions) -> Result<(Provider, Arc<Toke
             let tokens = Arc::new(Tokens::new(options.token_ttl));
             Ok((Provider::Simple(Arc::clone(&tokens)), tokens))
         }
-        "jwt" => {
-            let _ = rest;
-            Err(cli::not_implemented("--auth-token=jwt"))
-        }
+        "jwt" => Ok((Provider::Signed(Jwt::new(log, &rest)?), Arc::default())),
         "" => Ok((Provider::Nobody, Arc::default())),
         other => {
             log_line!(log, Warn, "unknown token type", "type" = other, "error" = INVALID);

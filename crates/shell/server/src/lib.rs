@@ -13,6 +13,7 @@ mod failpoints;
 mod health;
 mod hearing;
 mod host;
+mod jwt;
 mod notify;
 pub mod options;
 mod peers;
