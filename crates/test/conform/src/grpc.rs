@@ -25,11 +25,12 @@ impl From<Status> for Failure {
     }
 }
 
-/// A connection, and in whose name calls are made on it.
+/// A connection, and what goes with each call on it.
 #[derive(Clone, Debug)]
 pub struct Client {
     send: SendRequest<Bytes>,
-    token: Option<String>,
+    /// Fields that go with each call.
+    metadata: Vec<(String, String)>,
 }
 
 /// The server is gone, or hung up.
@@ -81,13 +82,25 @@ impl Client {
             .await
             .map_err(|e| gone(&e))?;
         tokio::spawn(connection);
-        Ok(Self { send, token: None })
+        Ok(Self { send, metadata: Vec::new() })
     }
 
-    /// The same connection, calling with a token; `None` calls without one.
+    /// The same connection, for calls that carry this field too.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.metadata.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The same connection in somebody's name, by a token; `None` calls without one.
     #[must_use]
     pub fn with_token(&self, token: Option<&str>) -> Self {
-        Self { send: self.send.clone(), token: token.map(str::to_owned) }
+        let mut client = self.clone();
+        client.metadata.retain(|(name, _)| name != "token");
+        match token {
+            Some(token) => client.with("token", token),
+            None => client,
+        }
     }
 
     /// Opens a call and sends `body` as it is.
@@ -114,8 +127,8 @@ impl Client {
         let mut request = http::Request::post(format!("http://localhost{path}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers");
-        if let Some(token) = &self.token {
-            request = request.header("token", token);
+        for (name, value) in &self.metadata {
+            request = request.header(name, value);
         }
         let request = request.body(()).expect("a well-formed request");
         self.try_begin(request, body, end).await
