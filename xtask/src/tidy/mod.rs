@@ -17,7 +17,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
     (
         "shell",
         &[
-            "osenv", "net", "grpc", "peer", "cli", "observe", "http2", "rpc", "server", "client",
+            "osenv", "tls", "net", "grpc", "peer", "cli", "observe", "http2", "rpc", "server", "client",
             "ctl", "utl", "bench",
         ],
     ),
