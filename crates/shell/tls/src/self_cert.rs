@@ -44,6 +44,14 @@ pub struct Made {
     pub not_after: i64,
 }
 
+impl Made {
+    /// The end of its validity as a log has it.
+    #[must_use]
+    pub fn not_after_text(&self) -> String {
+        crate::certificate::rfc3339(self.not_after)
+    }
+}
+
 /// Takes over the pair in a directory, or makes one for the hosts (`host:port`), valid for so many
 /// years.
 ///

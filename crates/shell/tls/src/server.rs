@@ -99,6 +99,12 @@ impl fmt::Display for Rejected {
 impl std::error::Error for Rejected {}
 
 impl Rejected {
+    /// A connection that failed before it said anything.
+    #[must_use]
+    pub fn failed(error: &io::Error) -> Self {
+        Self::of(error, String::new())
+    }
+
     fn of(error: &io::Error, server_name: String) -> Self {
         let is_eof = error.kind() == io::ErrorKind::UnexpectedEof;
         Self { text: error_text(error), is_eof, server_name, names: None }
