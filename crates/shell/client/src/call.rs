@@ -12,18 +12,22 @@ use grpc::{Encoding, Messages};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use prost::Message;
+use tls::TlsInfo;
 use tokio::time::Instant;
 
 use crate::auth::{self, Credentials};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Undialed};
 use crate::error::{self, Error};
 use crate::repeat::{self, MAX_ATTEMPTS};
 
 /// Which servers, and what goes with every call.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `host:port`, `http://host:port` or `unix://path`.
+    /// `host:port`, `http://host:port`, `https://host:port`, `unix://path` or `unixs://path`.
     pub endpoints: Vec<String>,
+    /// How TLS is spoken, if anything is said about it. An `https` endpoint needs nothing said:
+    /// whom the system trusts is believed.
+    pub tls: Option<TlsInfo>,
     /// Longest time to connect to one endpoint.
     pub dial_timeout: Duration,
     /// Longest request, in bytes; 0 means 2 MiB.
@@ -81,11 +85,9 @@ impl Client {
     /// A client. It connects when it is used.
     ///
     /// # Errors
-    /// There is no endpoint, or one that cannot be used.
+    /// There is no endpoint, or the files of TLS cannot be used.
     pub fn new(config: Config) -> Result<Self, Error> {
-        let endpoints: Result<Vec<_>, _> =
-            config.endpoints.iter().map(|e| Endpoint::parse(e)).collect();
-        let endpoints = endpoints?;
+        let endpoints = Endpoint::all(&config.endpoints, config.tls.as_ref())?;
         if endpoints.is_empty() {
             return Err(Error::NoEndpoints);
         }
@@ -139,11 +141,11 @@ impl Client {
                         Err(e) => last = e.to_string(),
                     }
                 }
-                Ok(Err(e)) => {
-                    last = self.endpoints[at]
-                        .not_dialed(&format!("connect: {}", osenv::error_text(&e)))
+                Ok(Err(why)) => last = self.endpoints[at].not_dialed(&why),
+                Err(_) => {
+                    let why = Undialed::Socket("i/o timeout".to_owned());
+                    last = self.endpoints[at].not_dialed(&why);
                 }
-                Err(_) => last = self.endpoints[at].not_dialed("i/o timeout"),
             }
         }
         self.state().unconnected = Some(last.clone());
@@ -265,7 +267,7 @@ impl Client {
             self.state().connections[at] = None;
             Error::Broken(e.to_string())
         };
-        let uri = format!("http://{}{}", self.endpoints[at].authority(), method.row().path);
+        let uri = format!("{}{}", self.endpoints[at].origin(), method.row().path);
         let mut request = http::Request::post(uri)
             .header("content-type", "application/grpc")
             .header("te", "trailers")
@@ -423,6 +425,7 @@ mod tests {
             }
         });
         let config = Config {
+            tls: None,
             endpoints: vec![endpoint],
             dial_timeout: Duration::from_secs(2),
             max_send_bytes: 0,

@@ -2,7 +2,7 @@
 //!
 //! Owns: the tree of commands, global flags and their environment, requests built from arguments,
 //! and how answers are printed. Never: speaks a transport itself. Not here yet, and refused with a
-//! text that says so: TLS, interactive watch, and the commands that [`commands`] lists as missing.
+//! text that says so: discovery by DNS, interactive watch, and the commands that [`commands`] lists as missing.
 //! Read next: [`commands`], [`session`], [`print`], then one module per kind of command.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]

@@ -13,6 +13,7 @@ use cli::output::{self, Level};
 use cli::{Exit, Values, not_implemented, prompt};
 use client::{Client, Config, Credentials, Error, FailedAttempt};
 use prost::Message;
+use tls::TlsInfo;
 use tokio::time::Instant;
 
 use crate::environment;
@@ -118,7 +119,7 @@ impl Context {
                 return Err(Exit::args(format!("empty string is passed to --{name} option")));
             }
         }
-        refuse_what_is_missing(&values)?;
+        refuse_discovery(&values)?;
         let credentials = self.credentials(&values)?;
         let format = Format::parse(values.text("write-out"))
             .ok_or_else(|| Exit::new(Exit::BAD_FEATURE, "unsupported output format"))?;
@@ -129,6 +130,7 @@ impl Context {
         let bytes = |name| usize::try_from(values.int(name)).unwrap_or(0);
         let config = Config {
             endpoints,
+            tls: tls(&values),
             dial_timeout: dial_timeout(&values).unwrap_or(MAX_DIAL),
             max_send_bytes: bytes("max-request-bytes"),
             max_receive_bytes: bytes("max-recv-bytes"),
@@ -151,7 +153,9 @@ impl Context {
 
 /// Why there is no client.
 fn unconnected(error: Error) -> Exit {
-    Exit::new(Exit::BAD_CONNECTION, error.to_string())
+    let code =
+        if matches!(error, Error::BadTls(_)) { Exit::BAD_ARGS } else { Exit::BAD_CONNECTION };
+    Exit::new(code, error.to_string())
 }
 
 /// Longest time to connect to one endpoint where no limit is set.
@@ -162,24 +166,31 @@ fn dial_timeout(values: &Values) -> Option<Duration> {
     Some(values.duration("dial-timeout")).filter(|limit| !limit.is_zero())
 }
 
-/// Whatever asks for protection that is not there must never be done without it.
-fn refuse_what_is_missing(values: &Values) -> Result<(), Exit> {
-    let refused = |what: &str| Err(Exit::new(Exit::BAD_FEATURE, not_implemented(what)));
-    for name in ["cacert", "cert", "key"] {
-        if !values.text(name).is_empty() {
-            return refused(&format!("TLS (--{name})"));
-        }
+/// How TLS is spoken; `None` if no flag says anything about it.
+//= etcd 3.7.3: client/v3/config.go#newTLSConfig
+fn tls(values: &Values) -> Option<TlsInfo> {
+    let text = |name| values.text(name).to_owned();
+    // Endpoints that DNS gave are to be those of their domain, unless any are taken.
+    let server_name =
+        if values.is_on("insecure-discovery") { String::new() } else { text("discovery-srv") };
+    let info = TlsInfo {
+        cert_file: text("cert"),
+        key_file: text("key"),
+        trusted_ca_file: text("cacert"),
+        server_name,
+        insecure_skip_verify: values.is_on("insecure-skip-tls-verify"),
+        ..TlsInfo::default()
+    };
+    let says_something = info != TlsInfo::default() || !values.is_on("insecure-transport");
+    says_something.then_some(info)
+}
+
+/// Servers are found by `--endpoints` alone.
+fn refuse_discovery(values: &Values) -> Result<(), Exit> {
+    if values.text("discovery-srv").is_empty() {
+        return Ok(());
     }
-    if !values.is_on("insecure-transport") {
-        return refused("TLS (--insecure-transport=false)");
-    }
-    if values.is_on("insecure-skip-tls-verify") {
-        return refused("TLS (--insecure-skip-tls-verify)");
-    }
-    if !values.text("discovery-srv").is_empty() {
-        return refused("--discovery-srv");
-    }
-    Ok(())
+    Err(Exit::new(Exit::BAD_FEATURE, not_implemented("--discovery-srv")))
 }
 
 /// Who calls, by `--auth-jwt-token`, `--user` and `--password`, or by a password that is asked for.

@@ -127,7 +127,7 @@ impl Sides {
         let mut line =
             format!("{}: {:?} [{}] by {}:", self.condition, cell.method, cell.name, identity.name);
         let head = line.len();
-        if is_later(cell.method) && self.subject == Kind::Quorate {
+        if is_later(cell.method) && self.subject == Kind::Quorate && left != right {
             if left.code != UNIMPLEMENTED {
                 let _ = write!(line, " it is there now; compare it: {left:?}");
             }
