@@ -8,6 +8,7 @@ mod bootstrap;
 pub mod config;
 
 mod election;
+mod exposed;
 mod failpoints;
 mod health;
 mod hearing;
