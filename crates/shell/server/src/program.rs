@@ -193,8 +193,7 @@ fn run_with(
             let name = if signal == SIGINT { "interrupt" } else { "terminated" };
             log_line!(told, Info, "received signal; shutting down", "signal" = name);
         }
-        // Nobody listens any more if the member has ended by itself.
-        let _ = stopper.send(true);
+        stopper.send_replace(true);
         signal
     });
     let server = match start_until(disk, log, &options, stop.clone()) {

@@ -114,6 +114,6 @@ fn a_connection_that_rests_is_small_and_one_that_is_gone_leaves_nothing() {
     let large = RangeRequest { key, ..Default::default() }.encode_to_vec();
     crowd("after a small call", || connect(port, &[(range, small.clone())]));
     crowd("after large calls", || connect(port, &[(range, large.clone()), (range, get.clone())]));
-    let _ = server.stopper().send(true);
+    server.stopper().send_replace(true);
     server.wait().expect("a clean stop");
 }
