@@ -4,6 +4,7 @@
 //! sockets, and the order in which everything starts and stops. Never holds logic of the member.
 //! [`run`] is also the API for embedding. Read next: [`run`], [`threads`].
 
+mod auth;
 mod bootstrap;
 pub mod config;
 
@@ -13,6 +14,7 @@ mod failpoints;
 mod health;
 mod hearing;
 mod host;
+mod jwt;
 mod notify;
 pub mod options;
 mod peers;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use ::grpc::Encoding;
 use api::error::{Code, Status};
 use api::method::{self, Row};
+use calls::{Caller, Credential};
 use http2::{Protocol, StaticTags, Verdict};
 
 use super::Slot;
@@ -42,6 +43,12 @@ pub(crate) enum Tag {
     Connection,
     RequiresLeader(bool),
     ClientVersion(Text),
+    /// `token`.
+    Token(Rc<Credential>),
+    /// `authorization`, which counts if there is no `token`.
+    Authorization(Rc<Credential>),
+    /// `grpcgateway-accept`: a gateway makes the call for somebody.
+    FromGateway,
 }
 
 /// The method that is called.
@@ -100,6 +107,9 @@ pub(crate) struct Head {
     is_connection_specific: bool,
     requires_leader: Option<bool>,
     client_version: Option<Text>,
+    token: Option<Rc<Credential>>,
+    authorization: Option<Rc<Credential>>,
+    is_from_gateway: bool,
 }
 
 /// How a request is refused before it is a call.
@@ -128,6 +138,9 @@ impl Protocol for Grpc {
             b"connection" => Tag::Connection,
             b"hasleader" => Tag::RequiresLeader(value == b"true"),
             b"client-api-version" => Tag::ClientVersion(value.into()),
+            b"token" => Tag::Token(Rc::new(Credential::of(value))),
+            b"authorization" => Tag::Authorization(Rc::new(Credential::of(value))),
+            b"grpcgateway-accept" => Tag::FromGateway,
             _ if name.ends_with(b"-bin") => match metadata::check_binary(name, value) {
                 Ok(()) => Tag::Ignored,
                 Err(text) => Tag::Malformed(text.into()),
@@ -164,6 +177,14 @@ impl Protocol for Grpc {
             Tag::ClientVersion(text) => {
                 head.client_version.get_or_insert_with(|| Rc::clone(text));
             }
+            //= etcd 3.7.3: server/auth/store.go#AuthInfoFromCtx
+            Tag::Token(credential) => {
+                head.token.get_or_insert_with(|| Rc::clone(credential));
+            }
+            Tag::Authorization(credential) => {
+                head.authorization.get_or_insert_with(|| Rc::clone(credential));
+            }
+            Tag::FromGateway => head.is_from_gateway = true,
         }
     }
 
@@ -267,6 +288,13 @@ impl Head {
     /// Whether the client asks to be refused without a leader.
     pub(crate) fn requires_leader(&self) -> bool {
         self.requires_leader == Some(true)
+    }
+
+    /// The caller on a connection of which `of_connection` is known, with the token of this call.
+    pub(crate) fn caller(&self, of_connection: &Caller) -> Caller {
+        let credential = self.token.as_ref().or(self.authorization.as_ref());
+        let caller = of_connection.clone().with(credential.cloned());
+        if self.is_from_gateway { caller.through_gateway() } else { caller }
     }
 
     /// The version of the API that the client states.

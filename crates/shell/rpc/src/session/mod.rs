@@ -143,12 +143,12 @@ fn is_finite(row: &Row) -> bool {
     row.kind != CallType::BidiStream && row.method != Method::HealthWatch
 }
 
-/// The call as its handler sees it. Tokens and certificates make callers here; so far there are
-/// none, and everybody is nobody.
+/// The call as its handler sees it. Tokens make callers here; so far no connection has a
+/// certificate that would tell who is at its other end.
 fn seen<'a>(row: &'static Row, head: &'a Head) -> calls::Call<'a> {
     calls::Call {
         row,
-        caller: Caller::default(),
+        caller: head.caller(&Caller::default()),
         requires_leader: head.requires_leader(),
         client_version: head.client_version(),
     }

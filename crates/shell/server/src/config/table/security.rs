@@ -198,7 +198,6 @@ pub(super) const AUTH: &[Flag] = &[
         default: "simple",
         help: "Kind of the tokens of those who logged in: simple, or jwt with its options.",
         place: at!(auth.token),
-        state: State::Later,
         ..AUTH_ROW
     },
     Flag {
@@ -206,7 +205,6 @@ pub(super) const AUTH: &[Flag] = &[
         default: "10",
         help: "How dear a try at a password is, from 4 to 31.",
         place: at!(auth.bcrypt_cost),
-        state: State::Later,
         ..AUTH_ROW
     },
     Flag {
@@ -214,7 +212,6 @@ pub(super) const AUTH: &[Flag] = &[
         default: "300",
         help: "Seconds for which a simple token holds after its last use.",
         place: at!(auth.token_ttl),
-        state: State::Later,
         ..AUTH_ROW
     },
 ];
