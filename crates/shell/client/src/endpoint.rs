@@ -37,16 +37,16 @@ impl Endpoint {
     /// What stands in `:authority`.
     pub(crate) fn authority(&self) -> &str {
         match &self.0 {
-            Remote::Tcp(address) => address,
-            Remote::Unix(_) => "localhost",
+            Remote::Tcp(address) | Remote::Tls(address) => address,
+            Remote::Unix(_) | Remote::UnixTls(_) => "localhost",
         }
     }
 
     /// The text of a failed attempt to connect, in gRPC's words.
     pub(crate) fn not_dialed(&self, why: &str) -> String {
         let (network, address) = match &self.0 {
-            Remote::Tcp(address) => ("tcp", address.clone()),
-            Remote::Unix(path) => ("unix", path.display().to_string()),
+            Remote::Tcp(address) | Remote::Tls(address) => ("tcp", address.clone()),
+            Remote::Unix(path) | Remote::UnixTls(path) => ("unix", path.display().to_string()),
         };
         let text = format!("transport: Error while dialing: dial {network} {address}: {why}");
         format!("connection error: desc = {}", types::quote(text.as_bytes()))

@@ -22,6 +22,10 @@ pub enum Remote {
     Tcp(String),
     /// A socket file.
     Unix(PathBuf),
+    /// `host:port`, over TLS.
+    Tls(String),
+    /// A socket file, over TLS.
+    UnixTls(PathBuf),
 }
 
 /// No address can be had from a URL; says why as etcd does.
@@ -63,17 +67,25 @@ impl Address {
 
 impl Remote {
     /// Whom a URL names.
-    ///
-    /// # Errors
-    /// It needs TLS.
-    pub fn of(url: &Url) -> Result<Self, BadAddress> {
+    #[must_use]
+    pub fn of(url: &Url) -> Self {
         match url.scheme() {
-            Scheme::Http => Ok(Self::Tcp(url.host().to_owned())),
-            Scheme::Unix => Ok(Self::Unix(url.host().into())),
-            Scheme::Https | Scheme::Unixs => {
-                Err(BadAddress(format!("TLS is not implemented in Quorate: {url}")))
-            }
+            Scheme::Http => Self::Tcp(url.host().to_owned()),
+            Scheme::Unix => Self::Unix(url.host().into()),
+            Scheme::Https => Self::Tls(url.host().to_owned()),
+            Scheme::Unixs => Self::UnixTls(url.host().into()),
         }
+    }
+
+    /// The host that a certificate must be for, if it is reached over TLS. A socket file has the one
+    /// that its name begins with, as etcd's URLs of socket files look like those of hosts.
+    pub(crate) fn secured_host(&self) -> Option<&str> {
+        let text = match self {
+            Self::Tcp(_) | Self::Unix(_) => return None,
+            Self::Tls(host) => host.as_str(),
+            Self::UnixTls(path) => path.to_str().unwrap_or_default(),
+        };
+        Some(text.rsplit_once(':').map_or(text, |(host, _)| host))
     }
 }
 
@@ -90,8 +102,8 @@ impl fmt::Display for Address {
 impl fmt::Display for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp(host) => write!(f, "tcp {host}"),
-            Self::Unix(path) => write!(f, "unix {}", path.display()),
+            Self::Tcp(host) | Self::Tls(host) => write!(f, "tcp {host}"),
+            Self::Unix(path) | Self::UnixTls(path) => write!(f, "unix {}", path.display()),
         }
     }
 }
@@ -116,11 +128,15 @@ mod tests {
     }
 
     #[test]
-    fn urls_name_whom_to_dial_unless_they_need_tls() {
+    fn urls_name_whom_to_dial() {
         let dial = |url| Remote::of(&Url::parse(url).unwrap());
-        assert_eq!(dial("http://name:1"), Ok(Remote::Tcp("name:1".to_owned())));
-        assert_eq!(dial("unix://a:1"), Ok(Remote::Unix("a:1".into())));
-        assert!(dial("https://name:1").unwrap_err().0.contains("TLS is not implemented"));
-        assert!(dial("unixs://name:1").is_err());
+        assert_eq!(dial("http://name:1"), Remote::Tcp("name:1".to_owned()));
+        assert_eq!(dial("unix://a:1"), Remote::Unix("a:1".into()));
+        assert_eq!(dial("https://name:1"), Remote::Tls("name:1".to_owned()));
+        assert_eq!(dial("unixs://a:1"), Remote::UnixTls("a:1".into()));
+        let host = |url| dial(url).secured_host().map(str::to_owned);
+        assert_eq!(host("http://name:1"), None);
+        assert_eq!(host("https://[::1]:1").as_deref(), Some("[::1]"));
+        assert_eq!(host("unixs://a:1").as_deref(), Some("a"));
     }
 }

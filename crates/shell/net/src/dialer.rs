@@ -5,10 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
+use tls::{ClientTls, HANDSHAKE_TIMEOUT, Notify, Session, Spoken, TlsInfo};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
 use crate::address::Remote;
-use crate::stream::{Socket, Stream};
+use crate::stream::{Raw, Secured, Socket, Stream, in_words};
 
 /// Idle time after which the other end of a connection is asked whether it is still there.
 //= etcd 3.7.3: client/pkg/transport/transport.go#NewTransport (KeepAlive)
@@ -21,17 +22,27 @@ pub struct Dialer {
     pub timeout: Option<Duration>,
     /// The address from which TCP connections leave.
     pub local_address: Option<IpAddr>,
+    /// How TLS is spoken with those who are reached over it. Without it whom the system trusts is
+    /// believed, which is read from its files at each connection.
+    pub tls: Option<ClientTls>,
 }
 
 /// Connects. Of a name's addresses the first that answers is taken.
 ///
 /// # Errors
-/// The last address's, the resolver's, or `TimedOut`.
+/// The last address's, the resolver's, the handshake's in Go's words, or `TimedOut`.
 pub async fn dial(dialer: &Dialer, remote: &Remote) -> io::Result<Stream> {
     let connect = async {
         let socket = match remote {
-            Remote::Tcp(host) => Socket::Tcp(tcp(dialer, host).await?),
-            Remote::Unix(path) => Socket::Unix(UnixStream::connect(path).await?),
+            Remote::Tcp(host) | Remote::Tls(host) => Raw::Tcp(tcp(dialer, host).await?),
+            Remote::Unix(path) | Remote::UnixTls(path) => {
+                Raw::Unix(UnixStream::connect(path).await?)
+            }
+        };
+        let socket = match remote.secured_host() {
+            None => socket.into(),
+            // Boxed: a connection without TLS does not hold its memory.
+            Some(host) => Box::pin(secure(dialer, socket, host)).await?,
         };
         Ok(Stream::dialed(socket))
     };
@@ -42,6 +53,20 @@ pub async fn dial(dialer: &Dialer, remote: &Remote) -> io::Result<Stream> {
             Err(io::Error::new(io::ErrorKind::TimedOut, format!("dial {remote}: i/o timeout")))
         }
     }
+}
+
+async fn secure(dialer: &Dialer, socket: Raw, host: &str) -> io::Result<Socket> {
+    let tls = match &dialer.tls {
+        Some(tls) => tls.clone(),
+        None => ClientTls::new(&TlsInfo::default(), Spoken::Unsaid, Notify::none())
+            .map_err(io::Error::other)?,
+    };
+    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.connect(socket, host)).await;
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "net/http: TLS handshake timeout");
+    let stream = handshake.map_err(late)?.map_err(in_words)?;
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let session = Session { http2, agreed: http2, ..Session::default() };
+    Ok(Socket::Tls(Box::new(Secured { stream: stream.into(), session })))
 }
 
 async fn tcp(dialer: &Dialer, host: &str) -> io::Result<TcpStream> {

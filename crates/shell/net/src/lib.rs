@@ -1,19 +1,21 @@
-//! Sockets, for clients and between members: one seam, in which TLS will be wrapped.
+//! Sockets, for clients and between members: one seam, in which TLS is wrapped.
 //!
 //! Owns how addresses are read from URLs, how a listener is bound and what its errors say, how many
 //! connections there may be, how a connection is made, and the options of both ends. Never knows a
-//! protocol. Read next: [`listener`], [`dialer`], [`stream`].
+//! protocol. Read next: [`listener`], [`secure`], [`dialer`], [`stream`].
 
 mod address;
 pub mod dialer;
 pub mod limit;
 pub mod listener;
+pub mod secure;
 pub mod stream;
 mod timed;
 
 pub use address::{Address, BadAddress, Remote};
 pub use dialer::{Dialer, dial};
 pub use limit::Limit;
-pub use listener::{Accepted, BindError, Bound, Listener, Reuse, bind};
+pub use listener::{Accepted, BindError, Bound, Listener, Opened, Reuse, bind};
+pub use secure::{Handshake, Refused, Security};
 pub use stream::Stream;
 pub use timed::Timed;

@@ -12,7 +12,8 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use crate::address::Address;
 use crate::dialer::keep_alive;
 use crate::limit::{Limit, Permit};
-use crate::stream::{Socket, Stream};
+use crate::secure::{Handshake, Security};
+use crate::stream::{Raw, Stream};
 
 /// Pending connections per socket.
 const BACKLOG: i32 = 4_096;
@@ -102,6 +103,7 @@ impl Bound {
 pub struct Listener {
     socket: Listening,
     limit: Limit,
+    security: Security,
 }
 
 #[derive(Debug)]
@@ -111,11 +113,12 @@ enum Listening {
 }
 
 impl Listener {
-    /// Serves a socket, as long as `limit` allows. Must be called within a runtime.
+    /// Serves a socket, as long as `limit` allows, with TLS or not. Must be called within a
+    /// runtime.
     ///
     /// # Errors
     /// The operating system's.
-    pub fn new(bound: Bound, limit: Limit) -> io::Result<Self> {
+    pub fn new(bound: Bound, limit: Limit, security: Security) -> io::Result<Self> {
         let socket = match bound {
             Bound::Tcp(listener) => {
                 listener.set_nonblocking(true)?;
@@ -126,7 +129,7 @@ impl Listener {
                 Listening::Unix(UnixListener::from_std(listener)?)
             }
         };
-        Ok(Self { socket, limit })
+        Ok(Self { socket, limit, security })
     }
 
     /// Waits until there may be another connection, and for it. One that has ended meanwhile does
@@ -142,28 +145,31 @@ impl Listener {
                 // These fail only if the client has already gone; its first read will show it.
                 let _ = stream.set_nodelay(true);
                 let _ = keep_alive(SockRef::from(&stream), KEEPALIVE);
-                (Socket::Tcp(stream), Some(from))
+                (Raw::Tcp(stream), Some(from))
             }
-            Listening::Unix(listener) => (Socket::Unix(listener.accept().await?.0), None),
+            Listening::Unix(listener) => (Raw::Unix(listener.accept().await?.0), None),
         };
-        Ok(Accepted { socket, from, permit })
+        Ok(Accepted { socket, from, permit, security: self.security.clone() })
     }
 }
 
 /// An accepted connection.
 #[derive(Debug)]
 pub struct Accepted {
-    socket: Socket,
+    socket: Raw,
     /// Where it comes from, for TCP.
     pub from: Option<SocketAddr>,
     permit: Permit,
+    security: Security,
 }
 
 /// An accepted connection on its way to another runtime.
 #[derive(Debug)]
 pub struct Detached {
     socket: DetachedSocket,
+    from: Option<SocketAddr>,
     permit: Permit,
+    security: Security,
 }
 
 #[derive(Debug)]
@@ -172,11 +178,26 @@ enum DetachedSocket {
     Unix(std::os::unix::net::UnixStream),
 }
 
+/// A connection that may be used, or the way there.
+#[derive(Debug)]
+pub enum Opened {
+    /// Without TLS, and at once.
+    Plain(Stream),
+    /// With TLS: to be driven on the connection's own task.
+    Handshake(Handshake),
+}
+
 impl Accepted {
     /// The connection, on the runtime that accepted it.
     #[must_use]
-    pub fn stream(self) -> Stream {
-        Stream { socket: self.socket, permit: Some(self.permit) }
+    pub fn open(self) -> Opened {
+        let Self { socket, from, permit, security } = self;
+        match security {
+            Security::Plain => {
+                Opened::Plain(Stream { socket: socket.into(), permit: Some(permit) })
+            }
+            security => Opened::Handshake(Handshake { socket, from, permit, security }),
+        }
     }
 
     /// Takes the connection off its runtime.
@@ -184,11 +205,12 @@ impl Accepted {
     /// # Errors
     /// The operating system's.
     pub fn detach(self) -> io::Result<Detached> {
-        let socket = match self.socket {
-            Socket::Tcp(stream) => DetachedSocket::Tcp(stream.into_std()?),
-            Socket::Unix(stream) => DetachedSocket::Unix(stream.into_std()?),
+        let Self { socket, from, permit, security } = self;
+        let socket = match socket {
+            Raw::Tcp(stream) => DetachedSocket::Tcp(stream.into_std()?),
+            Raw::Unix(stream) => DetachedSocket::Unix(stream.into_std()?),
         };
-        Ok(Detached { socket, permit: self.permit })
+        Ok(Detached { socket, from, permit, security })
     }
 }
 
@@ -197,12 +219,13 @@ impl Detached {
     ///
     /// # Errors
     /// The operating system's.
-    pub fn attach(self) -> io::Result<Stream> {
-        let socket = match self.socket {
-            DetachedSocket::Tcp(stream) => Socket::Tcp(TcpStream::from_std(stream)?),
-            DetachedSocket::Unix(stream) => Socket::Unix(UnixStream::from_std(stream)?),
+    pub fn attach(self) -> io::Result<Accepted> {
+        let Self { socket, from, permit, security } = self;
+        let socket = match socket {
+            DetachedSocket::Tcp(stream) => Raw::Tcp(TcpStream::from_std(stream)?),
+            DetachedSocket::Unix(stream) => Raw::Unix(UnixStream::from_std(stream)?),
         };
-        Ok(Stream { socket, permit: Some(self.permit) })
+        Ok(Accepted { socket, from, permit, security })
     }
 }
 
@@ -215,6 +238,14 @@ mod tests {
     use tokio::io::AsyncReadExt;
 
     use super::*;
+    use crate::stream::Socket;
+
+    fn plain(accepted: Accepted) -> Stream {
+        match accepted.open() {
+            Opened::Plain(stream) => stream,
+            Opened::Handshake(handshake) => panic!("{handshake:?}"),
+        }
+    }
 
     fn loopback() -> Address {
         Address::Tcp(([127, 0, 0, 1], 0).into())
@@ -259,11 +290,11 @@ mod tests {
     async fn connections_beyond_the_limit_wait_until_one_ends() {
         let bound = bind(&loopback(), Reuse::default()).unwrap();
         let address = bound.local_addr().unwrap();
-        let listener = Listener::new(bound, Limit::new(2)).unwrap();
+        let listener = Listener::new(bound, Limit::new(2), Security::Plain).unwrap();
         let connect = || tokio::net::TcpStream::connect(address);
         let _clients = (connect().await.unwrap(), connect().await.unwrap());
         let first = listener.accept().await.unwrap().detach().unwrap();
-        let second = listener.accept().await.unwrap().stream();
+        let second = plain(listener.accept().await.unwrap());
         let mut waiting = connect().await.unwrap();
         let mut third = pin!(listener.accept());
         poll_fn(|cx| {
@@ -281,9 +312,9 @@ mod tests {
     async fn accepted_connections_are_kept_alive_and_not_delayed() {
         let bound = bind(&loopback(), Reuse::default()).unwrap();
         let address = bound.local_addr().unwrap();
-        let listener = Listener::new(bound, Limit::new(1)).unwrap();
+        let listener = Listener::new(bound, Limit::new(1), Security::Plain).unwrap();
         let _client = tokio::net::TcpStream::connect(address).await.unwrap();
-        let stream = listener.accept().await.unwrap().stream();
+        let stream = plain(listener.accept().await.unwrap());
         let Socket::Tcp(socket) = &stream.socket else { panic!("{stream:?}") };
         assert!(socket.nodelay().unwrap());
         assert_eq!(SockRef::from(socket).tcp_keepalive_time().unwrap(), KEEPALIVE);

@@ -10,12 +10,14 @@ pub mod metrics;
 pub mod report;
 mod report_peers;
 mod report_raft;
+mod report_tls;
 mod writer;
 
 pub use logging::Log;
 pub use metered::MeteredDisk;
 pub use metrics::Metrics;
 pub use report::{Reporter, Turn};
+pub use report_tls::{Endpoint, tell_refused, tell_reloads};
 
 // For `log_line!` in other crates.
 #[doc(hidden)]

@@ -9,6 +9,7 @@ use types::{Index, MemberId};
 use crate::log_line;
 use crate::logging::Level;
 use crate::report::Reporter;
+use crate::report_tls::{Endpoint, tell_refused};
 
 impl Reporter {
     /// The peer plane was told of a membership change, or could not be.
@@ -185,6 +186,7 @@ impl Reporter {
                 "remote-peer-id" = id.to_string(),
                 "error" = *why,
             ),
+            Event::Unsecured(refused) => tell_refused(&self.log, Endpoint::Peer, refused),
             Event::SnapshotSending { peer, index, bytes } => log_line!(
                 self.log,
                 Info,

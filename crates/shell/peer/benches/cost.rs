@@ -60,7 +60,7 @@ fn start(id: u64) -> (Plane, Arc<Counter>, String) {
     let url = format!("http://{}", listener.local_addr().unwrap());
     let config = support::config(id, &url, &std::env::temp_dir());
     let counter = Arc::new(Counter::default());
-    let listeners = vec![net::Bound::Tcp(listener)];
+    let listeners = vec![(net::Bound::Tcp(listener), net::Security::Plain)];
     (Plane::start(config, Arc::clone(&counter) as _, listeners).unwrap(), counter, url)
 }
 

@@ -23,6 +23,7 @@ use http_body_util::Full;
 use net::Dialer;
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
+use tls::ClientTls;
 use types::{ClusterId, LeaseId, MemberId, Revision, Url};
 
 use crate::headers::{CLUSTER_ID, parse_id};
@@ -184,10 +185,15 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// A client that connects within `dial_timeout`, from `local_address` if there is one.
+    /// A client that connects within `dial_timeout`, from `local_address` if there is one, and over
+    /// TLS as `tls` says.
     #[must_use]
-    pub fn new(dial_timeout: Duration, local_address: Option<IpAddr>) -> Self {
-        let dialer = Dialer { timeout: Some(dial_timeout), local_address };
+    pub fn new(
+        dial_timeout: Duration,
+        local_address: Option<IpAddr>,
+        tls: Option<ClientTls>,
+    ) -> Self {
+        let dialer = Dialer { timeout: Some(dial_timeout), local_address, tls };
         Self { dialer, kept: Mutex::default() }
     }
 

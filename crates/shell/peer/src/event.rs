@@ -108,6 +108,8 @@ pub enum Event<'a> {
     ReadFailed(Option<SocketAddr>),
     /// A message that arrived means nothing, or is not for this member.
     Ignored(MemberId, &'a str),
+    /// A connection was not made secure, or comes from where its certificate does not say.
+    Unsecured(&'a net::Refused),
     /// A request was refused.
     Rejected {
         /// Who asked, as it says.

@@ -56,7 +56,7 @@ where
         read: Option<Duration>,
         write: Option<Duration>,
     ) -> Result<Self, LinkError> {
-        let stream = Timed::new(dial(dialer, &Remote::of(url)?).await?, read, write);
+        let stream = Timed::new(dial(dialer, &Remote::of(url)).await?, read, write);
         let (sender, connection) = Builder::new()
             .title_case_headers(true)
             .read_buf_exact_size(Some(READ_BYTES))

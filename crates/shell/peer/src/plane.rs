@@ -17,8 +17,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use handover::Inbox;
-use net::{Bound, Dialer, Limit, Listener};
+use net::{Bound, Dialer, Limit, Listener, Security};
 use raft::{Body, Message};
+use tls::ClientTls;
 use tokio::task::LocalSet;
 use types::{BadUrl, ClusterId, Index, MemberId, Url};
 
@@ -114,6 +115,8 @@ pub struct Config {
     pub write_timeout: Duration,
     /// The address from which connections leave (`--experimental-set-member-localaddr`).
     pub local_address: Option<IpAddr>,
+    /// How TLS is spoken with peers; without it as with any server on the net.
+    pub tls: Option<ClientTls>,
     /// Connections of peers at once, on all listeners; more wait.
     pub connections: usize,
     /// The version that others are told, such as `3.7.1`.
@@ -160,7 +163,7 @@ impl Plane {
     pub fn start(
         config: Config,
         member: Arc<dyn Member>,
-        listeners: Vec<Bound>,
+        listeners: Vec<(Bound, Security)>,
     ) -> io::Result<Self> {
         let (id, cluster) = (config.id, config.cluster);
         let identity = Identity::new(id, cluster, &config.server_version, &config.own_urls)
@@ -173,13 +176,16 @@ impl Plane {
         let listening = {
             let _within = runtime.enter();
             let limit = Limit::new(config.connections);
-            let listen = |bound| Listener::new(bound, limit.clone());
+            let listen = |(bound, security)| Listener::new(bound, limit.clone(), security);
             listeners.into_iter().map(listen).collect::<io::Result<Vec<_>>>()?
         };
         let inbox = Arc::new(Inbox::new(QUEUED_SENDS));
         let active = Active::default();
-        let dialer =
-            Dialer { timeout: Some(config.dial_timeout), local_address: config.local_address };
+        let dialer = Dialer {
+            timeout: Some(config.dial_timeout),
+            local_address: config.local_address,
+            tls: config.tls.clone(),
+        };
         let thread = {
             let (inbox, active) = (Arc::clone(&inbox), Arc::clone(&active));
             let member = Arc::clone(&member);

@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use net::{Listener, Stream, Timed};
+use net::{Handshake, Listener, Opened, Stream, Timed};
 use raft::Message;
 use types::{MemberId, Url};
 
@@ -49,10 +49,25 @@ pub(crate) async fn accept(core: Rc<Core>, listener: Listener) {
         match listener.accept().await {
             Ok(accepted) => {
                 let from = accepted.from;
-                tasks::spawn(&core, connection(Rc::clone(&core), accepted.stream(), from));
+                match accepted.open() {
+                    Opened::Plain(stream) => {
+                        tasks::spawn(&core, connection(Rc::clone(&core), stream, from));
+                    }
+                    Opened::Handshake(handshake) => {
+                        tasks::spawn(&core, secured(Rc::clone(&core), handshake, from));
+                    }
+                }
             }
             Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
         }
+    }
+}
+
+/// A connection over TLS. Whatever both ends agreed on, HTTP/1.1 is spoken, as by etcd's peers.
+async fn secured(core: Rc<Core>, handshake: Handshake, from: Option<SocketAddr>) {
+    match handshake.run().await {
+        Ok(stream) => connection(core, stream, from).await,
+        Err(refused) => core.event(Event::Unsecured(&refused)),
     }
 }
 

@@ -76,7 +76,7 @@ async fn gateway(client: &Client, etcd: &Etcd, path: &str, body: &str) {
 #[test]
 fn etcd_answers_every_question() {
     run(async {
-        let client = Client::new(Duration::from_secs(2), None);
+        let client = Client::new(Duration::from_secs(2), None, None);
         let Some(etcd) = start(&client).await else { return };
         let url = &etcd.peer_url;
         // The first URL cannot be reached.
@@ -153,7 +153,7 @@ fn renewing(times: &[usize]) -> (String, std::thread::JoinHandle<()>) {
 #[test]
 fn a_connection_serves_many_renewals_and_one_that_was_closed_is_replaced() {
     run(async {
-        let client = Client::new(Duration::from_secs(2), None);
+        let client = Client::new(Duration::from_secs(2), None, None);
         let (url, served) = renewing(&[4, 1, 2]);
         for _ in 0..7 {
             assert_eq!(client.renew(&url, LeaseId(9), TIMEOUT).await, Ok(5));
@@ -167,7 +167,7 @@ fn a_peer_that_never_answers_costs_only_the_timeout() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let client = Client::new(Duration::from_secs(2), None);
+        let client = Client::new(Duration::from_secs(2), None, None);
         let began = Instant::now();
         let answer = client.version(&[url], Duration::from_millis(200)).await;
         assert!(matches!(answer, Err(ClientError::Unreachable(_))), "{answer:?}");
@@ -202,7 +202,7 @@ fn ask(url: &str, request: &str) -> (String, Vec<String>, String) {
 #[test]
 fn other_requests_are_refused_as_by_etcd() {
     run(async {
-        let client = Client::new(Duration::from_secs(2), None);
+        let client = Client::new(Duration::from_secs(2), None, None);
         let Some(etcd) = start(&client).await else { return };
         let ours = Ours::start(1);
         let mut different = Vec::new();

@@ -354,7 +354,7 @@ fn peers_meet_on_socket_files_too() {
         local_address: Some("127.0.0.1".parse().unwrap()),
         ..support::config(2, &url, dir.path())
     };
-    let listeners = vec![net::Bound::Unix(listener)];
+    let listeners = vec![(net::Bound::Unix(listener), net::Security::Plain)];
     let two = peer::Plane::start(config, Arc::clone(&member) as _, listeners).unwrap();
     two.add_peer(MemberId(1), &[&one.url]).unwrap();
     one.add(2, &url);

@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
-use crate::{Dispatch, HttpResponse, http1, session};
+use crate::{Agreed, Dispatch, Door, HttpResponse, Origin, http1, session};
 
 /// Limits and times of a connection.
 #[derive(Clone, Debug)]
@@ -77,6 +77,7 @@ struct Next(Option<Step>);
 /// The socket's; a protocol error of the client ends the connection without one.
 pub fn serve<S, D>(
     socket: S,
+    origin: Origin,
     dispatch: Rc<D>,
     settings: Rc<Settings>,
     stop: watch::Receiver<bool>,
@@ -85,7 +86,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
     D: Dispatch,
 {
-    let first: Step = Box::pin(begin(socket, dispatch, settings, stop));
+    let first: Step = Box::pin(begin(socket, origin, dispatch, settings, stop));
     async move {
         let mut step = Some(first);
         while let Some(current) = step {
@@ -98,6 +99,7 @@ where
 /// Finds out which protocol is spoken.
 async fn begin<S, D>(
     mut socket: S,
+    origin: Origin,
     dispatch: Rc<D>,
     settings: Rc<Settings>,
     mut stop: watch::Receiver<bool>,
@@ -113,18 +115,35 @@ where
         _ = stop.wait_for(|stop| *stop) => return Ok(Next(None)),
     };
     let next: Step = match protocol {
-        Protocol::Http2 => {
-            let serving = session::serve(socket, first, dispatch, settings, stop);
+        Protocol::Http2 if origin.takes_http2() => {
+            let serving = session::serve(socket, first, origin, dispatch, settings, stop);
             Box::pin(serving.map_ok(|()| Next(None)))
         }
-        Protocol::Http1 => {
+        Protocol::Http1 if origin.takes_http1() => {
             let socket = Rewound { first: first.into(), socket };
-            Box::pin(http1(socket, dispatch, settings, stop).map_ok(|()| Next(None)))
+            Box::pin(http1(socket, origin.door(), dispatch, settings, stop).map_ok(|()| Next(None)))
         }
         // Closed without an answer, as etcd does: it would mean nothing to whoever that is.
-        Protocol::Unknown => return Ok(Next(None)),
+        Protocol::Http2 | Protocol::Http1 | Protocol::Unknown => return Ok(Next(None)),
     };
     Ok(Next(Some(next)))
+}
+
+impl Origin {
+    /// Whether HTTP/2 is answered. Without TLS it carries calls alone; with it, it must have been
+    /// agreed on.
+    //= etcd 3.7.3: server/embed/serve.go#serve
+    fn takes_http2(&self) -> bool {
+        match self.tls {
+            None => self.takes_calls(),
+            Some(agreed) => agreed == Agreed::Http2,
+        }
+    }
+
+    /// Whether HTTP/1.1 is answered.
+    fn takes_http1(&self) -> bool {
+        self.takes_http() && self.tls != Some(Agreed::Http2)
+    }
 }
 
 /// What the first bytes of a connection are.
@@ -153,6 +172,7 @@ async fn sniff<S: AsyncRead + Unpin>(socket: &mut S, first: &mut Vec<u8>) -> io:
 
 async fn http1<S, D>(
     socket: Rewound<S>,
+    door: Door,
     dispatch: Rc<D>,
     settings: Rc<Settings>,
     mut stop: watch::Receiver<bool>,
@@ -171,7 +191,10 @@ where
                 Err(answer) => return Ok(answer.map(Full::new)),
             };
             let response = match Limited::new(body, limit).collect().await {
-                Ok(body) => dispatch.http(http::Request::from_parts(head, body.to_bytes())).await,
+                Ok(body) => {
+                    let request = http::Request::from_parts(head, body.to_bytes());
+                    dispatch.http(request, door).await
+                }
                 Err(_) => {
                     let mut response = HttpResponse::new(Bytes::new());
                     *response.status_mut() = http::StatusCode::PAYLOAD_TOO_LARGE;

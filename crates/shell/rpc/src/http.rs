@@ -42,6 +42,55 @@ pub async fn answer(member: &Rc<Member>, metrics: &Metrics, request: HttpRequest
     }
 }
 
+/// Answers a request to a listener for metrics, which has fewer paths.
+//= etcd 3.7.3: server/embed/etcd.go#serveMetrics
+pub async fn answer_metrics(
+    member: &Rc<Member>,
+    metrics: &Metrics,
+    request: HttpRequest,
+) -> HttpResponse {
+    if request.uri().path() == "/version" {
+        return text(StatusCode::NOT_FOUND, "404 page not found\n");
+    }
+    answer(member, metrics, request).await
+}
+
+/// The host that a request is for, without a port.
+//= etcd 3.7.3: pkg/httputil/httputil.go#GetHostname
+#[must_use]
+pub fn host(request: &HttpRequest) -> String {
+    let named = request.uri().authority().map(|authority| authority.as_str().to_owned());
+    let header = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = named.unwrap_or_else(|| header.unwrap_or_default().to_owned());
+    match host.rsplit_once(':') {
+        Some((name, _)) if !name.contains(':') => name.to_owned(),
+        Some((name, _)) => match name.strip_prefix('[').and_then(|n| n.strip_suffix(']')) {
+            Some(name) => name.to_owned(),
+            None => host,
+        },
+        None => host,
+    }
+}
+
+/// The answer to a request for a host that is not on the list.
+//= etcd 3.7.3: server/embed/serve.go#errCVE20185702
+#[must_use]
+pub fn misdirected(host: &str) -> HttpResponse {
+    let body = format!(
+        "\netcd received your request, but the Host header was unrecognized.\n\n\
+         To fix this, choose one of the following options:\n\
+         - Enable TLS, then any HTTPS request will be allowed.\n\
+         - Add the hostname you want to use to the whitelist in settings.\n\
+         \x20 - e.g. etcd --host-whitelist {}\n\n\
+         This requirement has been added to help prevent \"DNS Rebinding\" attacks \
+         (CVE-2018-5702).\n\n",
+        types::quote(host.as_bytes())
+    );
+    let mut response = text(StatusCode::MISDIRECTED_REQUEST, "");
+    *response.body_mut() = body.into();
+    response
+}
+
 fn get_only(
     request: &HttpRequest,
     answer: impl FnOnce(&HttpRequest) -> HttpResponse,

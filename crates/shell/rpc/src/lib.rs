@@ -12,6 +12,7 @@ mod cors;
 pub mod http;
 mod http1;
 pub mod metadata;
+mod origin;
 pub mod peers;
 mod session;
 
@@ -27,6 +28,7 @@ pub use conn::{Settings, serve};
 pub use cors::Cors;
 #[doc(hidden)]
 pub use http1::fuzz as fuzz_targets;
+pub use origin::{Agreed, Door, Origin, Serves};
 
 /// An HTTP/1.1 (or plain HTTP/2) request with its whole body.
 pub type HttpRequest = ::http::Request<Bytes>;
@@ -38,8 +40,8 @@ pub trait Dispatch: 'static {
     /// The calls of the runtime.
     fn calls(&self) -> &Rc<Calls>;
 
-    /// Answers a request that is not gRPC.
-    fn http(self: Rc<Self>, request: HttpRequest) -> Local<'static, HttpResponse>;
+    /// Answers a request that is not gRPC, and came in by this door.
+    fn http(self: Rc<Self>, request: HttpRequest, door: Door) -> Local<'static, HttpResponse>;
 
     /// Where calls and messages are counted.
     fn metrics(&self) -> &Arc<observe::Metrics>;

@@ -12,6 +12,7 @@ use calls::identity::{cluster_id, member_id};
 use env::{Disk, MayBlock};
 use machine::Member;
 use peer::{Client, RemoteCluster, RemoteMember};
+use tls::ClientTls;
 use types::{CLUSTER_VERSION, ClusterId, MemberId, Url, Version};
 
 use crate::config::words::ClusterState;
@@ -41,6 +42,7 @@ pub(crate) fn identify(
     disk: &dyn Disk,
     may: &MayBlock,
     options: &Options,
+    dialing: Option<&ClientTls>,
 ) -> Result<Identity, RunError> {
     if has_log(disk, may, &options.wal_dir)? {
         // The log names the member and its cluster; the list of founders has had its time.
@@ -52,7 +54,8 @@ pub(crate) fn identify(
     let others = options.initial_cluster.iter().filter(|(name, _)| name != own);
     let mut urls: Vec<String> = others.flat_map(|(_, urls)| urls.clone()).collect();
     urls.sort_unstable();
-    let client = Client::new(Duration::from_secs(1) + options.election, options.local_address);
+    let timeout = Duration::from_secs(1) + options.election;
+    let client = Client::new(timeout, options.local_address, dialing.cloned());
     if options.state == ClusterState::Existing {
         return block_on(join(&client, options, &urls, founded));
     }

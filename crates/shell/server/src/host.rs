@@ -15,11 +15,12 @@ use calls::{Calls, Local, Member, Outbox};
 use env::Instant;
 use handover::Inbox;
 use member::{ApplierInput, Reply};
-use observe::{Log, Metrics};
+use observe::{Log, Metrics, log_line};
 use osenv::Clock;
-use rpc::{Cors, Dispatch, HttpRequest, HttpResponse};
+use rpc::{Cors, Dispatch, Door, HttpRequest, HttpResponse};
 use types::ReplyToken;
 
+use crate::config::words::Hosts;
 use crate::health::HealthCheck;
 use crate::pool::Pool;
 use crate::threads::NodeDoor;
@@ -139,7 +140,22 @@ pub(crate) struct Services {
     pub(crate) calls: Rc<Calls>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) cors: Cors,
+    pub(crate) hosts: Arc<Hosts>,
     pub(crate) log: Arc<Log>,
+}
+
+impl Services {
+    /// The answer to a request for a host that is not on the list.
+    //= etcd 3.7.3: server/embed/serve.go#ServeHTTP
+    fn hosts_refusal(&self, request: &HttpRequest) -> Option<HttpResponse> {
+        let host = rpc::http::host(request);
+        if self.hosts.allow(&host) {
+            return None;
+        }
+        let text = "rejecting HTTP request to prevent DNS rebinding attacks";
+        log_line!(self.log, Warn, text, "host" = host.as_str());
+        Some(rpc::http::misdirected(&host))
+    }
 }
 
 impl Dispatch for Services {
@@ -147,12 +163,21 @@ impl Dispatch for Services {
         &self.calls
     }
 
-    fn http(self: Rc<Self>, request: HttpRequest) -> Local<'static, HttpResponse> {
+    fn http(self: Rc<Self>, request: HttpRequest, door: Door) -> Local<'static, HttpResponse> {
         Box::pin(async move {
+            if door == Door::Plain
+                && let Some(refusal) = self.hosts_refusal(&request)
+            {
+                return refusal;
+            }
             let member = self.calls.member();
             let check = HealthCheck::of(&request);
-            let answer = |request| rpc::http::answer(member, &self.metrics, request);
-            let response = self.cors.guard(request, answer).await;
+            let response = if door == Door::Metrics {
+                rpc::http::answer_metrics(member, &self.metrics, request).await
+            } else {
+                let answer = |request| rpc::http::answer(member, &self.metrics, request);
+                self.cors.guard(request, answer).await
+            };
             if let Some(check) = check {
                 check.log(&self.log, &member.view(), &response);
             }

@@ -8,9 +8,10 @@ use env::Failpoints;
 use member::{CommitPolicy, CompactionPace, Retention};
 use net::{Address, Reuse};
 use rpc::{Cors, Settings};
+use tls::TlsInfo;
 
 use crate::config::features::Features;
-use crate::config::words::{ClusterState, Quota};
+use crate::config::words::{ClusterState, Hosts, Quota};
 use crate::threads::Keep;
 use calls::corruption::Checks;
 
@@ -23,10 +24,22 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// `--wal-dir`, or `<data-dir>/member/wal`.
     pub wal_dir: PathBuf,
-    /// `--listen-client-urls`, resolved.
-    pub client_addresses: Vec<Address>,
-    /// `--listen-peer-urls`, resolved.
-    pub peer_addresses: Vec<Address>,
+    /// `--listen-client-urls`.
+    pub client_urls: Vec<Listen>,
+    /// `--listen-client-http-urls`.
+    pub client_http_urls: Vec<Listen>,
+    /// `--listen-metrics-urls`.
+    pub metrics_urls: Vec<Listen>,
+    /// `--listen-peer-urls`.
+    pub peer_urls: Vec<Listen>,
+    /// With what clients are served over TLS.
+    pub client_tls: TlsInfo,
+    /// With what peers are served over TLS, and reached.
+    pub peer_tls: TlsInfo,
+    /// Which certificates the member makes.
+    pub self_made: SelfMade,
+    /// `--host-whitelist`.
+    pub hosts: Hosts,
     /// `--initial-advertise-peer-urls`.
     pub advertise_peer_urls: Vec<String>,
     /// Where connections to peers leave from, if they must.
@@ -123,6 +136,43 @@ impl Default for AuthOptions {
     }
 }
 
+/// A URL to listen on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// The URL, as it was given.
+    pub url: String,
+    /// Its host and port.
+    pub host: String,
+    /// What it stands for.
+    pub address: Address,
+    /// Whether it is one for TLS.
+    pub is_secure: bool,
+}
+
+impl Listen {
+    /// An address without TLS.
+    #[must_use]
+    pub fn plain(address: Address) -> Self {
+        let host = match &address {
+            Address::Tcp(tcp) => tcp.to_string(),
+            Address::Unix(path) => path.display().to_string(),
+        };
+        let scheme = if matches!(address, Address::Tcp(_)) { "http" } else { "unix" };
+        Self { url: format!("{scheme}://{host}"), host, address, is_secure: false }
+    }
+}
+
+/// Which certificates the member makes for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SelfMade {
+    /// `--auto-tls`.
+    pub client: bool,
+    /// `--peer-auto-tls`.
+    pub peer: bool,
+    /// `--self-signed-cert-validity`.
+    pub years: u32,
+}
+
 /// How long a connection of a peer may be silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RaftTimeouts {
@@ -141,6 +191,11 @@ pub struct LeaseCheckpoints {
     pub persisted: bool,
 }
 
+/// No files, and every version that is safe.
+fn tls_info() -> TlsInfo {
+    TlsInfo { min_version: "TLS1.2".to_owned(), ..TlsInfo::default() }
+}
+
 impl Default for Options {
     /// etcd's defaults: one member named `default` on 127.0.0.1:2379.
     fn default() -> Self {
@@ -149,8 +204,14 @@ impl Default for Options {
             name: "default".to_owned(),
             data_dir: PathBuf::from("default.etcd"),
             wal_dir: PathBuf::from("default.etcd/member/wal"),
-            client_addresses: vec![Address::Tcp(([127, 0, 0, 1], 2379).into())],
-            peer_addresses: vec![Address::Tcp(([127, 0, 0, 1], 2380).into())],
+            client_urls: vec![Listen::plain(Address::Tcp(([127, 0, 0, 1], 2379).into()))],
+            client_http_urls: Vec::new(),
+            metrics_urls: Vec::new(),
+            peer_urls: vec![Listen::plain(Address::Tcp(([127, 0, 0, 1], 2380).into()))],
+            client_tls: tls_info(),
+            peer_tls: tls_info(),
+            self_made: SelfMade { client: false, peer: false, years: 1 },
+            hosts: Hosts(vec!["*".to_owned()]),
             advertise_peer_urls: vec!["http://localhost:2380".to_owned()],
             local_address: None,
             raft_timeouts: RaftTimeouts {

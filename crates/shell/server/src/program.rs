@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::config::{self, ConfigError, Configured, Notice, Request};
 use crate::exposed;
 use crate::failpoints::{Registry, http};
+use crate::listen::Served;
 use crate::notify;
 use crate::threads::Fatal;
 use crate::{Options, RunError, Server, start_until};
@@ -225,14 +226,12 @@ fn run_with(
 /// Says that clients are served, and where.
 fn announce(log: &Log, server: &Server) {
     log_line!(log, Info, "ready to serve client requests");
-    for address in &server.addresses {
-        log_line!(
-            log,
-            Info,
-            "serving client traffic insecurely; this is strongly discouraged!",
-            "traffic" = "grpc+http",
-            "address" = address.to_string()
-        );
+    for Served { address, is_secure, traffic } in &server.served {
+        let text = match is_secure {
+            true => "serving client traffic securely",
+            false => "serving client traffic insecurely; this is strongly discouraged!",
+        };
+        log_line!(log, Info, text, "traffic" = *traffic, "address" = address.as_str());
     }
 }
 
@@ -269,6 +268,7 @@ fn with_failpoints(options: &Options, log: &Arc<Log>) -> Result<Options, String>
 fn ended(log: &Log, message: &str, error: &RunError) -> ExitCode {
     let (message, error) = match error {
         RunError::Fatal(Fatal { message, error }) => (*message, error.clone()),
+        RunError::Refused(message, error) => (*message, error.clone()),
         other => (message, other.to_string()),
     };
     log_line!(log, Fatal, message, "error" = error);

@@ -18,11 +18,12 @@ use handover::Inbox;
 use machine::{ApplyConfig, Members};
 use member::{MemberLimits, MemberView, NodeConfig, StartConfig, StartError};
 use net::limit::TooFewDescriptors;
-use net::{Address, BindError, Bound, Limit, bind};
+use net::{BindError, Bound, Limit, Security};
 use observe::Metrics;
 use osenv::Clock;
 use peer::Plane;
 use rpc::peers::PeerCall;
+use tls::ClientTls;
 use tokio::sync::watch;
 use types::{ClusterId, MemberId, RequestId};
 
@@ -30,6 +31,7 @@ use crate::auth;
 use crate::bootstrap::{Identity, identify};
 use crate::election::Advance;
 use crate::host::ReplyInbox;
+use crate::listen::{self, Served};
 use crate::options::Options;
 use crate::peers::PeerSide;
 use crate::pool::Pool;
@@ -54,6 +56,8 @@ pub enum RunError {
     UnknownName(String),
     /// The cluster cannot be founded or joined.
     Bootstrap(String),
+    /// It cannot listen as it is told to: the line that says so, and why.
+    Refused(&'static str, String),
     /// The member could not go on.
     Fatal(Fatal),
 }
@@ -68,7 +72,7 @@ impl std::fmt::Display for RunError {
             RunError::UnknownName(name) => {
                 write!(f, "couldn't find local name {name:?} in the initial cluster configuration")
             }
-            RunError::Bootstrap(why) => f.write_str(why),
+            RunError::Bootstrap(why) | RunError::Refused(_, why) => f.write_str(why),
             RunError::Fatal(why) => why.fmt(f),
         }
     }
@@ -89,6 +93,8 @@ pub struct Server {
     fatal: Arc<OnceLock<Fatal>>,
     /// Where clients are served (TCP).
     pub addresses: Vec<std::net::SocketAddr>,
+    /// What is served there.
+    pub served: Vec<Served>,
 }
 
 /// How often a locked database is tried again.
@@ -233,9 +239,8 @@ pub fn start_until(
     let connections = net::limit::of_process().map_err(RunError::Descriptors)?;
     // Before anything is written: an address that somebody else has leaves no directory behind.
     //= etcd 3.7.3: server/embed/etcd.go#StartEtcd
-    let peer_sockets = bind_all(&options.peer_addresses, options)?;
-    let bound = bind_all(&options.client_addresses, options)?;
-    let identity = identify(&**disk, &may, options)?;
+    let listening = listen::open(options, log)?;
+    let identity = identify(&**disk, &may, options, listening.dialing.as_ref())?;
     let config = start_config(options, &identity);
     let began = Clock.now();
     let mut parts = start_member(disk, &may, log, &config)?;
@@ -244,7 +249,8 @@ pub fn start_until(
     parts.applier.set_tokens(tokens);
     report_recovery(log, &config, &parts, Clock.now().since(began));
     check_learners(&parts.applier.view(), options)?;
-    let addresses = bound.iter().filter_map(Bound::local_addr).collect();
+    let clients = listening.clients.iter();
+    let addresses = clients.filter_map(|socket| socket.bound.local_addr()).collect();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let count = if options.runtimes == 0 { cores } else { options.runtimes }.min(255);
     let inboxes: Vec<Arc<ReplyInbox>> =
@@ -277,7 +283,12 @@ pub fn start_until(
     }
     let calls = Arc::new(Inbox::new(PEER_CALLS));
     let side = peer_side(disk, &queues, reporter, &calls, on_removed);
-    let peers = PeerSockets { bound: peer_sockets, connections: connections.peers };
+    let dialing = listening.dialing;
+    let peers = PeerSockets {
+        bound: listening.peers,
+        dialing: dialing.clone(),
+        connections: connections.peers,
+    };
     let plane = start_plane(disk, options, &config, (member, cluster), side, peers)?;
     introduce(&plane, member, &members, &identity.remotes)?;
     let spawned = spawn_all(&queues, parts, &plane, &options.failpoints, options.keep);
@@ -287,11 +298,13 @@ pub fn start_until(
         node,
         pool: Arc::new(Pool::new(cores).map_err(thread_error)?),
         metrics,
-        peers: peer::Client::new(dial_timeout(options), options.local_address),
+        peers: peer::Client::new(dial_timeout(options), options.local_address, dialing),
         cors: options.cors.clone(),
+        hosts: Arc::new(options.hosts.clone()),
     };
     let limit = Limit::new(connections.clients);
-    let sockets = Sockets { bound, limit, calls };
+    let (clients, metrics) = (listening.clients, listening.metrics);
+    let sockets = Sockets { clients, metrics, limit, calls };
     let runtimes = runtimes::start(options, &parts, &inboxes, sockets, &queues, &stopped);
     let runtimes = runtimes.map_err(thread_error)?;
     // Before a first start the members are yet to come through the log.
@@ -299,7 +312,19 @@ pub fn start_until(
     let advance = Advance::new(log, options, count, Clock.now());
     wait_ready(&queues, &plane, advance, &fatal, &stopped)?;
     let patience = config.node.request_timeout();
-    Ok(Server { queues, plane, automata, runtimes, stop, fatal, addresses, member, patience })
+    let served = listening.served;
+    Ok(Server {
+        queues,
+        plane,
+        automata,
+        runtimes,
+        stop,
+        fatal,
+        addresses,
+        served,
+        member,
+        patience,
+    })
 }
 
 //= etcd 3.7.3: server/etcdserver/bootstrap.go#Finalize
@@ -380,14 +405,10 @@ fn dial_timeout(options: &Options) -> Duration {
     Duration::from_secs(1) + options.election
 }
 
-fn bind_all(addresses: &[Address], options: &Options) -> Result<Vec<Bound>, RunError> {
-    let bound = addresses.iter().map(|address| bind(address, options.reuse));
-    bound.collect::<Result<_, _>>().map_err(RunError::Listen)
-}
-
 /// Where peers come from, and how many connections they may have.
 struct PeerSockets {
-    bound: Vec<Bound>,
+    bound: Vec<(Bound, Security)>,
+    dialing: Option<ClientTls>,
     connections: usize,
 }
 
@@ -410,6 +431,7 @@ fn start_plane(
         read_timeout: options.raft_timeouts.read,
         write_timeout: options.raft_timeouts.write,
         local_address: options.local_address,
+        tls: sockets.dialing,
         connections: sockets.connections,
         server_version: types::SERVER_VERSION.to_owned(),
     };

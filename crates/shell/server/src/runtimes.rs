@@ -14,14 +14,16 @@ use calls::{Calls, Member, Shared, compact_by_itself, corruption, versions};
 use handover::{Full, Inbox};
 use member::Retention;
 use net::listener::Detached;
-use net::{Accepted, Bound, Limit, Listener};
-use observe::{Log, Metrics};
+use net::{Handshake, Limit, Listener, Opened, Stream};
+use observe::{Endpoint, Log, Metrics, tell_refused};
 use rpc::peers::PeerCall;
-use rpc::{Cors, Settings, serve};
+use rpc::{Agreed, Cors, Origin, Serves, Settings, serve};
 use tokio::sync::watch;
 
+use crate::config::words::Hosts;
 use crate::hearing::Hearing;
 use crate::host::{Doors, ReplyInbox, Services, pump};
+use crate::listen::ClientSocket;
 use crate::options::Options;
 use crate::pool::Pool;
 use crate::threads::{Fatal, NodeDoor, Queues};
@@ -62,7 +64,7 @@ pub(crate) fn start(
     queues: &Queues,
     stopped: &watch::Receiver<bool>,
 ) -> io::Result<Vec<JoinHandle<()>>> {
-    let connections: Vec<Arc<Inbox<Detached>>> =
+    let connections: Vec<Arc<Inbox<Dealt>>> =
         inboxes.iter().map(|_| Arc::new(Inbox::new(CONNECTIONS_INBOX))).collect();
     let mut sockets = Some(sockets);
     let mut threads = Vec::new();
@@ -97,11 +99,13 @@ pub(crate) struct Parts {
     /// Asks other members; each runtime has connections of its own.
     pub(crate) peers: peer::Client,
     pub(crate) cors: Cors,
+    pub(crate) hosts: Arc<Hosts>,
 }
 
 /// Where clients come from, and other members.
 pub(crate) struct Sockets {
-    pub(crate) bound: Vec<Bound>,
+    pub(crate) clients: Vec<ClientSocket>,
+    pub(crate) metrics: Vec<ClientSocket>,
     /// Of clients' connections.
     pub(crate) limit: Limit,
     pub(crate) calls: Arc<Inbox<PeerCall>>,
@@ -114,7 +118,7 @@ struct Seat {
     inbox: Arc<ReplyInbox>,
     settings: Settings,
     /// Accepted connections on their way to each runtime.
-    connections: Vec<Arc<Inbox<Detached>>>,
+    connections: Vec<Arc<Inbox<Dealt>>>,
     /// What to accept from; only the first runtime has any.
     sockets: Option<Sockets>,
     queues: Queues,
@@ -143,12 +147,12 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
         .build()
         .expect("a runtime needs an epoll descriptor");
     let local = tokio::task::LocalSet::new();
-    let Parts { shared, node, pool, metrics, peers, cors } = parts;
+    let Parts { shared, node, pool, metrics, peers, cors, hosts } = parts;
     let election = shared.limits.election;
     let hearing = Hearing::new(shared.id, Arc::clone(&log), Arc::clone(&metrics));
     let member = Member::new(shared, Rc::new(hearing), number, osenv::seed());
     let calls = Calls::new(Rc::clone(&member));
-    let services = Rc::new(Services { calls, metrics, cors, log });
+    let services = Rc::new(Services { calls, metrics, cors, hosts, log });
     let settings = Rc::new(settings);
     if let Some(retention) = retention {
         local.spawn_local(compact_by_itself(Rc::clone(&member), retention));
@@ -164,17 +168,15 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
     let serving = Rc::new(tokio::sync::Semaphore::new(0));
     let own = Arc::clone(&connections[usize::from(number)]);
     let open = Rc::clone(&serving);
-    local.spawn_local(serve_own(own, services, settings, stopped.clone(), open));
-    let bound: Vec<_> = match sockets {
-        Some(Sockets { bound, limit, calls }) => {
-            local.spawn_local(rpc::peers::serve(Rc::clone(&member), calls));
-            begin_chores(&local, &member, &queues, checks, downgrade_check);
-            bound.into_iter().map(|socket| (socket, limit.clone())).collect()
+    let serving_own = Serving { services, settings, stopped: stopped.clone(), open };
+    local.spawn_local(serve_own(own, serving_own));
+    if let Some(Sockets { clients, metrics, limit, calls }) = sockets {
+        local.spawn_local(rpc::peers::serve(Rc::clone(&member), calls));
+        begin_chores(&local, &member, &queues, checks, downgrade_check);
+        for (first, socket) in metrics.into_iter().chain(clients).enumerate() {
+            let (limit, connections) = (limit.clone(), connections.clone());
+            local.spawn_local(accept(socket, limit, connections, first, queues.clone()));
         }
-        None => Vec::new(),
-    };
-    for (first, (socket, limit)) in bound.into_iter().enumerate() {
-        local.spawn_local(accept(socket, limit, connections.clone(), first, queues.clone()));
     }
     local.block_on(&tokio, async move {
         let _ = stopped.wait_for(|stop| *stop).await;
@@ -188,49 +190,104 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
     });
 }
 
-/// Serves the connections that were dealt to this runtime, for ever.
-async fn serve_own(
-    own: Arc<Inbox<Detached>>,
+/// An accepted connection on its way to its runtime.
+struct Dealt {
+    connection: Detached,
+    serves: Serves,
+    /// Whether the common name of its certificate may stand for a user.
+    names: bool,
+}
+
+/// What a runtime's connections are served with.
+struct Serving {
     services: Rc<Services>,
     settings: Rc<Settings>,
     stopped: watch::Receiver<bool>,
-    serving: Rc<tokio::sync::Semaphore>,
-) {
+    /// Kept alive by each connection to its end: how many there are is how many are open.
+    open: Rc<tokio::sync::Semaphore>,
+}
+
+/// Serves the connections that were dealt to this runtime, for ever.
+async fn serve_own(own: Arc<Inbox<Dealt>>, serving: Serving) {
     let mut new = Vec::new();
     loop {
         own.recv(&mut new).await;
-        for connection in new.drain(..) {
+        for dealt in new.drain(..) {
             // A connection that fails concerns its client, who sees it.
-            let Ok(stream) = connection.attach() else { continue };
-            let (services, settings) = (Rc::clone(&services), Rc::clone(&settings));
-            let served = serve(stream, services, settings, stopped.clone());
-            // Kept alive to the end: how many there are is how many are open.
-            let open = Rc::clone(&serving);
-            tokio::task::spawn_local(async move {
-                let _open = open;
-                let _ = served.await;
-            });
+            let Ok(accepted) = dealt.connection.attach() else { continue };
+            match accepted.open() {
+                Opened::Plain(stream) => {
+                    let origin = Origin { serves: dealt.serves, ..Origin::default() };
+                    serving.serve(stream, origin);
+                }
+                Opened::Handshake(handshake) => {
+                    serving.secure(handshake, dealt.serves, dealt.names);
+                }
+            }
         }
     }
 }
 
-/// Accepts from one socket once clients may be served, and deals connections out, the first to
-/// runtime `first`.
+impl Serving {
+    fn serve(&self, stream: Stream, origin: Origin) {
+        let (services, settings) = (Rc::clone(&self.services), Rc::clone(&self.settings));
+        let served = serve(stream, origin, services, settings, self.stopped.clone());
+        let open = Rc::clone(&self.open);
+        tokio::task::spawn_local(async move {
+            let _open = open;
+            let _ = served.await;
+        });
+    }
+
+    /// Serves a connection once it is secure, on its own task from the first byte.
+    fn secure(&self, handshake: Handshake, serves: Serves, names: bool) {
+        let (services, settings) = (Rc::clone(&self.services), Rc::clone(&self.settings));
+        let (mut stopped, open) = (self.stopped.clone(), Rc::clone(&self.open));
+        tokio::task::spawn_local(async move {
+            let _open = open;
+            let secured = tokio::select! {
+                secured = handshake.run() => secured,
+                _ = stopped.wait_for(|stop| *stop) => return,
+            };
+            match secured {
+                Ok(stream) => {
+                    let origin = origin(&stream, serves, names);
+                    let _ = serve(stream, origin, services, settings, stopped).await;
+                }
+                Err(refused) => tell_refused(&services.log, Endpoint::Client, &refused),
+            }
+        });
+    }
+}
+
+/// What is known of a connection that was made secure, or turned out not to need it.
+fn origin(stream: &Stream, serves: Serves, names: bool) -> Origin {
+    let Some(session) = stream.session() else { return Origin { serves, ..Origin::default() } };
+    let tls = Some(if session.http2 { Agreed::Http2 } else { Agreed::Nothing });
+    let certificate = session.common_name.clone().filter(|_| names).into_iter().collect();
+    Origin { serves, tls, certificate }
+}
+
+/// Accepts from one socket, and deals connections out, the first to runtime `first`. Clients are
+/// accepted once they may be served; who looks at metrics may do so before.
 async fn accept(
-    socket: Bound,
+    socket: ClientSocket,
     limit: Limit,
-    connections: Vec<Arc<Inbox<Detached>>>,
+    connections: Vec<Arc<Inbox<Dealt>>>,
     first: usize,
     queues: Queues,
 ) {
-    until_ready(&queues).await;
-    let Ok(listener) = Listener::new(socket, limit) else { return };
+    let ClientSocket { bound, security, serves, names } = socket;
+    if serves != Serves::Metrics {
+        until_ready(&queues).await;
+    }
+    let Ok(listener) = Listener::new(bound, limit, security) else { return };
     let mut turn = first;
     loop {
-        match listener.accept().await.and_then(Accepted::detach) {
+        match listener.accept().await.and_then(net::Accepted::detach) {
             Ok(connection) => {
                 // Whoever finds all of them full is closed by being dropped.
-                let _ = deal(&connections, turn, connection);
+                let _ = deal(&connections, turn, Dealt { connection, serves, names });
                 turn += 1;
             }
             // Out of descriptors, most likely: let some connections end.

@@ -6,17 +6,17 @@ use std::sync::Arc;
 
 use env::mem::MemDisk;
 use env::{Disk, MayBlock};
-use server::{Address, Log, Options, RunError, start};
+use server::{Address, Listen, Log, Options, RunError, start};
 
 #[test]
 fn an_address_that_somebody_has_leaves_no_data_directory() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let free = Address::Tcp(([127, 0, 0, 1], 0).into());
-    let (clients, peers) = (vec![Address::Tcp(address)], vec![free]);
-    for (client_addresses, peer_addresses) in [(clients.clone(), peers.clone()), (peers, clients)] {
+    let free = Listen::plain(Address::Tcp(([127, 0, 0, 1], 0).into()));
+    let (clients, peers) = (vec![Listen::plain(Address::Tcp(address))], vec![free]);
+    for (client_urls, peer_urls) in [(clients.clone(), peers.clone()), (peers, clients)] {
         let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
-        let options = Options { client_addresses, peer_addresses, ..Options::default() };
+        let options = Options { client_urls, peer_urls, ..Options::default() };
         let error = match start(&disk, &Arc::new(Log::none()), &options) {
             Err(error @ RunError::Listen(_)) => error.to_string(),
             Err(other) => panic!("{other}"),

@@ -15,7 +15,7 @@ use conform::frames::{
 use conform::grpc::envelope;
 use conform::process;
 use prost::Message;
-use server::Address;
+use server::{Address, Listen};
 
 #[global_allocator]
 static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
@@ -90,8 +90,10 @@ fn a_connection_that_rests_is_small_and_one_that_is_gone_leaves_nothing() {
     let options = server::Options {
         data_dir: dir.path().join("data"),
         wal_dir: dir.path().join("data/member/wal"),
-        client_addresses: vec![Address::Tcp(([127, 0, 0, 1], process::free_port()).into())],
-        peer_addresses: Vec::new(),
+        client_urls: vec![Listen::plain(Address::Tcp(
+            ([127, 0, 0, 1], process::free_port()).into(),
+        ))],
+        peer_urls: Vec::new(),
         ..server::Options::default()
     };
     let log = std::sync::Arc::new(server::Log::none());

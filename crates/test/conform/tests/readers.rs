@@ -9,7 +9,7 @@ use api::etcdserverpb::{
 };
 use conform::{Client, Failure, Stream, process};
 use prost::Message;
-use server::Address;
+use server::{Address, Listen};
 
 const KEYS: usize = 300;
 const SIZE: usize = 20_000;
@@ -24,8 +24,10 @@ fn serve(progress: Duration, list_pin: Duration, scenario: impl AsyncFn(u16)) {
     let mut options = server::Options {
         data_dir: dir.path().join("data"),
         wal_dir: dir.path().join("data/member/wal"),
-        client_addresses: vec![Address::Tcp(([127, 0, 0, 1], process::free_port()).into())],
-        peer_addresses: Vec::new(),
+        client_urls: vec![Listen::plain(Address::Tcp(
+            ([127, 0, 0, 1], process::free_port()).into(),
+        ))],
+        peer_urls: Vec::new(),
         list_pin,
         ..server::Options::default()
     };

@@ -148,6 +148,7 @@ pub fn config(id: u64, url: &str, snap_dir: &Path) -> Config {
         read_timeout: Duration::from_secs(5),
         write_timeout: Duration::from_secs(5),
         local_address: None,
+        tls: None,
         connections: 64,
         server_version: "3.7.3".to_owned(),
     }
@@ -176,8 +177,12 @@ impl Ours {
         let mut config = config(id, &url, dir.path());
         change(&mut config);
         let member = Arc::new(Recorder::default());
-        let plane = Plane::start(config, Arc::clone(&member) as _, vec![net::Bound::Tcp(listener)])
-            .unwrap();
+        let plane = Plane::start(
+            config,
+            Arc::clone(&member) as _,
+            vec![(net::Bound::Tcp(listener), net::Security::Plain)],
+        )
+        .unwrap();
         Self { plane, member, url, dir }
     }
 

@@ -22,7 +22,7 @@ use super::keepalive::{Keepalive, Need};
 use super::ping::Policy;
 use super::unary::Answering;
 use super::{Session, Slot};
-use crate::{Dispatch, Settings};
+use crate::{Dispatch, Origin, Settings};
 
 /// Time that streams are given when the server stops; calls that end by themselves may end.
 const STREAM_GRACE: Duration = Duration::from_millis(500);
@@ -54,6 +54,7 @@ thread_local! {
 pub(crate) fn serve<S, D>(
     socket: S,
     first: Vec<u8>,
+    origin: Origin,
     dispatch: Rc<D>,
     settings: Rc<Settings>,
     mut stop: watch::Receiver<bool>,
@@ -67,11 +68,12 @@ where
     });
     let keepalive = Keepalive::new(&settings);
     let policy = Policy::default();
-    let session = Session::new(settings, Arc::clone(dispatch.metrics()));
+    let session = Session::new(settings, Arc::clone(dispatch.metrics()), &origin);
     let mut drive = Drive {
         socket,
         kept: first,
         written: 0,
+        unflushed: false,
         answering: Answering::new(Rc::clone(&session), dispatch),
         session,
         keepalive,
@@ -121,6 +123,8 @@ struct Drive<S, D: Dispatch> {
     kept: Vec<u8>,
     /// Bytes of the output that the socket has taken.
     written: usize,
+    /// Whether what TLS made of the output may not have left yet.
+    unflushed: bool,
     keepalive: Keepalive,
     policy: Policy,
     stopped: Pin<Box<dyn Future<Output = ()>>>,
@@ -292,7 +296,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, D: Dispatch> Drive<S, D> {
     fn write(&mut self, cx: &mut Context<'_>) -> io::Result<usize> {
         let mut wire = self.session.wire.borrow_mut();
         let out = wire.out();
-        if out.is_empty() {
+        if out.is_empty() && !self.unflushed {
             return Ok(0);
         }
         while self.written < out.len() {
@@ -303,8 +307,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin, D: Dispatch> Drive<S, D> {
                 Poll::Ready(Err(error)) => return Err(error),
             }
         }
+        // Without TLS there is nothing left to do.
+        self.unflushed = Pin::new(&mut self.socket).poll_flush(cx)?.is_pending();
         let written = std::mem::take(&mut self.written);
         out.clear();
+        if self.unflushed {
+            return Ok(0);
+        }
         if wire.is_idle() {
             wire.shrink();
             self.answering.shrink();

@@ -40,7 +40,7 @@ use head::{Grpc, Head};
 use stream::Channel;
 use unary::{Gathering, Pending};
 
-use crate::Settings;
+use crate::{Origin, Settings};
 
 /// No limit of calls, and the largest that may be told: clients read it as a signed number.
 //= etcd 3.7.3: server/embed/serve.go#configureHttpServer
@@ -80,10 +80,12 @@ pub(crate) struct Session {
     pieces: Cell<Option<Rc<Semaphore>>>,
     metrics: Arc<Metrics>,
     settings: Rc<Settings>,
+    /// Who calls, as far as the connection tells.
+    caller: Caller,
 }
 
 impl Session {
-    fn new(settings: Rc<Settings>, metrics: Arc<Metrics>) -> Rc<Self> {
+    fn new(settings: Rc<Settings>, metrics: Arc<Metrics>, origin: &Origin) -> Rc<Self> {
         let concurrent_streams = match settings.max_concurrent_streams {
             UNLIMITED_STREAMS => UNLIMITED_STREAMS,
             limit => limit.min(MAX_STREAMS),
@@ -101,6 +103,7 @@ impl Session {
             pieces: Cell::default(),
             metrics,
             settings,
+            caller: origin.caller(),
         })
     }
 
@@ -143,12 +146,12 @@ fn is_finite(row: &Row) -> bool {
     row.kind != CallType::BidiStream && row.method != Method::HealthWatch
 }
 
-/// The call as its handler sees it. Tokens make callers here; so far no connection has a
-/// certificate that would tell who is at its other end.
-fn seen<'a>(row: &'static Row, head: &'a Head) -> calls::Call<'a> {
+/// The call as its handler sees it. The certificate of its connection and the token of the call make
+/// its caller.
+fn seen<'a>(session: &Session, row: &'static Row, head: &'a Head) -> calls::Call<'a> {
     calls::Call {
         row,
-        caller: head.caller(&Caller::default()),
+        caller: head.caller(&session.caller),
         requires_leader: head.requires_leader(),
         client_version: head.client_version(),
     }

@@ -288,16 +288,16 @@ pub(super) async fn serve<D: Dispatch>(
     let work = async {
         let calls = dispatch.calls();
         let row = channel.row();
-        calls.check(&seen(row, &head))?;
+        calls.check(&seen(&channel.session, row, &head))?;
         let sink: calls::stream::Out = Rc::clone(&channel) as _;
         let serving = match row.kind {
             CallType::ServerStream => {
                 let request = only_request(&channel).await?;
-                calls.one_request(&seen(row, &head), request, sink)
+                calls.one_request(&seen(&channel.session, row, &head), request, sink)
             }
             CallType::BidiStream | CallType::Unary => {
                 let requests = Box::new(Requests(Rc::clone(&channel)));
-                calls.stream(&seen(row, &head), requests, sink)
+                calls.stream(&seen(&channel.session, row, &head), requests, sink)
             }
         };
         serving.await

@@ -200,7 +200,11 @@ impl<D: Dispatch> Answering<D> {
     fn run(&mut self, call: Unary, head: &Head, message: Result<Bytes, Status>) {
         let answer = message.and_then(|message| {
             self.session.metrics.calls.received(call.row.method, message.len());
-            self.dispatch.calls().unary(&seen(call.row, head), message, &mut self.message)
+            self.dispatch.calls().unary(
+                &seen(&self.session, call.row, head),
+                message,
+                &mut self.message,
+            )
         });
         self.settle(call, answer);
     }

@@ -1,7 +1,7 @@
 //! What contradicts itself, checked on typed values in etcd's order.
 //= etcd 3.7.3: server/embed/config.go#Validate
 
-use super::configuration::{Configuration, RaftFlags};
+use super::configuration::{CommonSecurityFlags, Configuration, ListenerFlags, RaftFlags};
 use super::flag::State;
 use super::source::{Given, Origin};
 use super::table::flags;
@@ -35,6 +35,7 @@ pub(super) fn check(given: &Given) -> Result<(), String> {
     if configuration.checks.compact_hash_check_time.is_zero() {
         return Err("--compact-hash-check-time must be >0 (set to 0s)".to_owned());
     }
+    versions(&configuration.security)?;
     later(given)
 }
 
@@ -52,7 +53,8 @@ fn logging(configuration: &Configuration) -> Result<(), String> {
 
 fn urls(configuration: &Configuration) -> Result<(), String> {
     let listeners = &configuration.listeners;
-    for url in listeners.peer_urls.iter().chain(&listeners.client_urls) {
+    let ListenerFlags { peer_urls, client_urls, client_http_urls, metrics_urls, .. } = listeners;
+    for url in [peer_urls, client_urls, client_http_urls, metrics_urls].into_iter().flatten() {
         check_bind(url)?;
     }
     let peer_urls = &configuration.clustering.advertise_peer_urls;
@@ -94,6 +96,24 @@ fn times(raft: &RaftFlags) -> Result<(), String> {
     Ok(())
 }
 
+fn versions(security: &CommonSecurityFlags) -> Result<(), String> {
+    let number = |text: &str| match text {
+        "" => Ok(0),
+        "TLS1.2" => Ok(12),
+        "TLS1.3" => Ok(13),
+        other => Err(format!("unexpected TLS version {other:?} (must be one of: TLS1.2, TLS1.3)")),
+    };
+    let (min, max) = (&security.tls_min_version, &security.tls_max_version);
+    let (oldest, newest) = (number(min)?, number(max)?);
+    if newest != 0 && oldest > newest {
+        return Err(format!("min version ({min}) is greater than max version ({max})"));
+    }
+    if oldest == 13 && !security.cipher_suites.is_empty() {
+        return Err("cipher suites cannot be configured when only TLS1.3 is enabled".to_owned());
+    }
+    Ok(())
+}
+
 fn advertised(given: &Given) -> Result<(), String> {
     let is_hidden = given.is_set("listen-client-urls") && !given.is_set("advertise-client-urls");
     if given.origin == Origin::Flags && is_hidden {
@@ -114,14 +134,6 @@ fn later(given: &Given) -> Result<(), String> {
     }
     if let Some(gate) = configuration.member.feature_gates.missing() {
         return Err(cli::not_implemented(&format!("--feature-gates={gate}")));
-    }
-    let listeners = &configuration.listeners;
-    for (name, urls) in
-        [("listen-peer-urls", &listeners.peer_urls), ("listen-client-urls", &listeners.client_urls)]
-    {
-        if urls.iter().any(|url| url.scheme().is_secure()) {
-            return Err(cli::not_implemented(&format!("--{name} with TLS")));
-        }
     }
     Ok(())
 }

@@ -254,8 +254,8 @@ mod tests {
         let (ours, flags) = (format!("{:?}", Options::default()), run(&[]).unwrap());
         // Names are resolved only where somebody asked for them.
         let resolved = Options {
-            client_addresses: Options::default().client_addresses,
-            peer_addresses: Options::default().peer_addresses,
+            client_urls: Options::default().client_urls,
+            peer_urls: Options::default().peer_urls,
             ..flags
         };
         assert_eq!(format!("{resolved:?}"), ours);

@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use member::{CommitPolicy, CompactionPace, Retention};
 use rpc::Settings;
+use tls::TlsInfo;
 use types::{Url, limits};
 
 use super::configuration::{
-    CheckFlags, CompactionFlags, Configuration, ListenerFlags, StorageFlags,
+    CheckFlags, CompactionFlags, Configuration, ListenerFlags, SecurityFlags, StorageFlags,
 };
 use super::deferred::{CompactionMode, RetentionLength};
 use super::features::Features;
-use super::source::Given;
-use crate::options::{AuthOptions, LeaseCheckpoints, Options, RaftTimeouts};
+use super::source::{Given, Origin};
+use crate::options::{AuthOptions, LeaseCheckpoints, Listen, Options, RaftTimeouts, SelfMade};
 use crate::threads::Keep;
 use calls::corruption::Checks;
 
@@ -32,9 +33,15 @@ pub(super) fn options(given: &Given) -> Result<Options, String> {
         name: member.name.clone(),
         data_dir,
         wal_dir,
-        client_addresses: addresses(&listeners.client_urls)?,
+        client_urls: listens(&listeners.client_urls)?,
+        client_http_urls: listens(&listeners.client_http_urls)?,
+        metrics_urls: listens(&listeners.metrics_urls)?,
+        client_tls: tls_info(&given.configuration, &given.configuration.client_security),
+        peer_tls: tls_info(&given.configuration, &given.configuration.peer_security),
+        self_made: self_made(given),
+        hosts: listeners.host_whitelist.clone(),
         advertise_client_urls: texts(&clustering.advertise_client_urls),
-        peer_addresses: addresses(&listeners.peer_urls)?,
+        peer_urls: listens(&listeners.peer_urls)?,
         local_address: local_address(&features, advertised),
         advertise_peer_urls: texts(advertised),
         checks: checks(&given.configuration.checks, &features),
@@ -111,8 +118,48 @@ fn directories(configuration: &Configuration) -> (PathBuf, PathBuf) {
     (data_dir, wal_dir)
 }
 
-fn addresses(urls: &[Url]) -> Result<Vec<net::Address>, String> {
-    urls.iter().map(|url| net::Address::of(url).map_err(|e| e.to_string())).collect()
+fn listens(urls: &[Url]) -> Result<Vec<Listen>, String> {
+    let listen = |url: &Url| {
+        Ok(Listen {
+            url: url.text().to_owned(),
+            host: url.host().to_owned(),
+            address: net::Address::of(url).map_err(|e| e.to_string())?,
+            is_secure: url.scheme().is_secure(),
+        })
+    };
+    urls.iter().map(listen).collect()
+}
+
+fn tls_info(all: &Configuration, flags: &SecurityFlags) -> TlsInfo {
+    TlsInfo {
+        cert_file: flags.cert_file.clone(),
+        key_file: flags.key_file.clone(),
+        client_cert_file: flags.client_cert_file.clone(),
+        client_key_file: flags.client_key_file.clone(),
+        trusted_ca_file: flags.trusted_ca_file.clone(),
+        crl_file: flags.crl_file.clone(),
+        client_cert_auth: flags.client_cert_auth,
+        skip_client_san_verify: flags.skip_client_san_verification,
+        allowed_cns: flags.allowed_cn.clone(),
+        allowed_hostnames: flags.allowed_hostname.clone(),
+        cipher_suites: all.security.cipher_suites.clone(),
+        min_version: all.security.tls_min_version.clone(),
+        max_version: all.security.tls_max_version.clone(),
+        ..TlsInfo::default()
+    }
+}
+
+/// Of a file 0 years are 1, as without the key.
+//= etcd 3.7.3: server/embed/config.go#configFromFile
+fn self_made(given: &Given) -> SelfMade {
+    let all = &given.configuration;
+    let years = all.security.self_signed_cert_validity;
+    let years = if given.origin == Origin::File { years.max(1) } else { years };
+    SelfMade {
+        client: all.client_security.auto_tls,
+        peer: all.peer_security.auto_tls,
+        years: u32::try_from(years).unwrap_or(u32::MAX),
+    }
 }
 
 fn texts(urls: &[Url]) -> Vec<String> {

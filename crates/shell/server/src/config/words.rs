@@ -236,6 +236,15 @@ impl FlagValue for Cors {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hosts(pub Vec<String>);
 
+impl Hosts {
+    /// Whether a request may be for this host.
+    //= etcd 3.7.3: server/etcdserver/server_access_control.go#IsHostWhitelisted
+    #[must_use]
+    pub fn allow(&self, host: &str) -> bool {
+        self.0.is_empty() || self.0.iter().any(|one| one == "*" || one == host)
+    }
+}
+
 impl FlagValue for Hosts {
     const TYPE: FlagType = FlagType::Set;
 

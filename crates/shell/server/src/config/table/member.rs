@@ -96,7 +96,6 @@ pub(super) const MEMBER: &[Flag] = &[
         name: "listen-client-http-urls",
         help: "Where clients are served HTTP alone, which --listen-client-urls then no longer does.",
         place: at!(listeners.client_http_urls),
-        state: State::Later,
         ..ROW
     },
     Flag {

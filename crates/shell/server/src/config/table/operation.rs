@@ -27,7 +27,6 @@ pub(super) const MONITORING: &[Flag] = &[
         name: "listen-metrics-urls",
         help: "Where /metrics and /health are served apart from clients.",
         place: at!(listeners.metrics_urls),
-        state: State::Later,
         ..MONITORING_ROW
     },
 ];
@@ -168,7 +167,6 @@ pub(super) const FEATURES: &[Flag] = &[
         help: "Do not compare a peer's address with its certificate.",
         place: at!(peer_security.skip_client_san_verification),
         file: InFile::At("peer-transport-security.skip-client-san-verification"),
-        state: State::Later,
         ..FEATURE_ROW
     },
     Flag {

@@ -1,10 +1,9 @@
 //! TLS, who may ask, and users.
 
-use super::super::flag::{Flag, Group, InFile, State, at};
+use super::super::flag::{Flag, Group, InFile, at};
 use super::of;
 
 const ROW: Flag = of(Group::Security);
-const LATER: Flag = Flag { state: State::Later, ..of(Group::Security) };
 
 /// Rows of the part "Security".
 pub(super) const SECURITY: &[Flag] = &[
@@ -13,14 +12,14 @@ pub(super) const SECURITY: &[Flag] = &[
         help: "File of the certificate that clients are shown.",
         place: at!(client_security.cert_file),
         file: InFile::At("client-transport-security.cert-file"),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "key-file",
         help: "File of that certificate's key.",
         place: at!(client_security.key_file),
         file: InFile::At("client-transport-security.key-file"),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "client-cert-auth",
@@ -28,7 +27,7 @@ pub(super) const SECURITY: &[Flag] = &[
         help: "Ask clients for a certificate.",
         place: at!(client_security.client_cert_auth),
         file: InFile::At("client-transport-security.client-cert-auth"),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "client-cert-file",
@@ -36,35 +35,35 @@ pub(super) const SECURITY: &[Flag] = &[
                empty.",
         place: at!(client_security.client_cert_file),
         file: InFile::At("client-transport-security.client-cert-file"),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "client-key-file",
         help: "File of that certificate's key; --key-file if empty.",
         place: at!(client_security.client_key_file),
         file: InFile::At("client-transport-security.client-key-file"),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "client-crl-file",
         help: "File of client certificates that were revoked.",
         place: at!(client_security.crl_file),
         file: InFile::Nowhere,
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "client-cert-allowed-hostname",
         help: "Host names of which a client's certificate must have one.",
         place: at!(client_security.allowed_hostname),
         file: InFile::At("client-transport-security.allowed-hostname"),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "trusted-ca-file",
         help: "File of the authorities that clients' certificates must come from.",
         place: at!(client_security.trusted_ca_file),
         file: InFile::At("client-transport-security.trusted-ca-file"),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "auto-tls",
@@ -72,21 +71,21 @@ pub(super) const SECURITY: &[Flag] = &[
         help: "Serve clients over TLS with a certificate that the member makes.",
         place: at!(client_security.auto_tls),
         file: InFile::At("client-transport-security.auto-tls"),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "peer-cert-file",
         help: "File of the certificate that peers are shown.",
         place: at!(peer_security.cert_file),
         file: InFile::At("peer-transport-security.cert-file"),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "peer-key-file",
         help: "File of that certificate's key.",
         place: at!(peer_security.key_file),
         file: InFile::At("peer-transport-security.key-file"),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "peer-client-cert-auth",
@@ -94,7 +93,7 @@ pub(super) const SECURITY: &[Flag] = &[
         help: "Ask peers for a certificate.",
         place: at!(peer_security.client_cert_auth),
         file: InFile::At("peer-transport-security.client-cert-auth"),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "peer-client-cert-file",
@@ -102,35 +101,35 @@ pub(super) const SECURITY: &[Flag] = &[
                empty.",
         place: at!(peer_security.client_cert_file),
         file: InFile::At("peer-transport-security.client-cert-file"),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "peer-client-key-file",
         help: "File of that certificate's key; --peer-key-file if empty.",
         place: at!(peer_security.client_key_file),
         file: InFile::At("peer-transport-security.client-key-file"),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "peer-trusted-ca-file",
         help: "File of the authorities that peers' certificates must come from.",
         place: at!(peer_security.trusted_ca_file),
         file: InFile::At("peer-transport-security.trusted-ca-file"),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "peer-cert-allowed-cn",
         help: "Common names of which a peer's certificate must have one.",
         place: at!(peer_security.allowed_cn),
         file: InFile::At("peer-transport-security.allowed-cn"),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "peer-cert-allowed-hostname",
         help: "Host names of which a peer's certificate must have one.",
         place: at!(peer_security.allowed_hostname),
         file: InFile::At("peer-transport-security.allowed-hostname"),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "peer-auto-tls",
@@ -138,27 +137,27 @@ pub(super) const SECURITY: &[Flag] = &[
         help: "Speak TLS among peers with a certificate that the member makes.",
         place: at!(peer_security.auto_tls),
         file: InFile::At("peer-transport-security.auto-tls"),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "self-signed-cert-validity",
         default: "1",
         help: "Years for which certificates that the member makes are valid.",
         place: at!(security.self_signed_cert_validity),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "peer-crl-file",
         help: "File of peer certificates that were revoked.",
         place: at!(peer_security.crl_file),
         file: InFile::Nowhere,
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "cipher-suites",
         help: "Cipher suites of TLS 1.2 that are offered; the usual ones if empty.",
         place: at!(security.cipher_suites),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "cors",
@@ -172,20 +171,20 @@ pub(super) const SECURITY: &[Flag] = &[
         default: "*",
         help: "Host names that HTTP requests without TLS may be for; empty or * are all.",
         place: at!(listeners.host_whitelist),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "tls-min-version",
         default: "TLS1.2",
         help: "Oldest version of TLS that is spoken: TLS1.2 or TLS1.3.",
         place: at!(security.tls_min_version),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "tls-max-version",
         help: "Newest version of TLS that is spoken: TLS1.2 or TLS1.3; the newest there is if empty.",
         place: at!(security.tls_max_version),
-        ..LATER
+        ..ROW
     },
 ];
 
