@@ -9,6 +9,7 @@ mod bootstrap;
 pub mod config;
 
 mod election;
+mod exposed;
 mod failpoints;
 mod health;
 mod hearing;

@@ -177,7 +177,7 @@ fn stop_with_reason(
     let (fatal, stop) = (Arc::clone(fatal), stop.clone());
     Arc::new(move |why| {
         let _ = fatal.set(why);
-        let _ = stop.send(true);
+        stop.send_replace(true);
     })
 }
 
@@ -189,7 +189,7 @@ fn stop_when_removed(
     let (reporter, stop, told) = (Arc::clone(reporter), stop.clone(), Once::new());
     Arc::new(move || {
         told.call_once(|| reporter.removed());
-        let _ = stop.send(true);
+        stop.send_replace(true);
     })
 }
 

@@ -146,7 +146,8 @@ fn is_finite(row: &Row) -> bool {
     row.kind != CallType::BidiStream && row.method != Method::HealthWatch
 }
 
-/// The call as its handler sees it: a token says who calls, or the connection's certificate.
+/// The call as its handler sees it. The certificate of its connection and the token of the call make
+/// its caller.
 fn seen<'a>(session: &Session, row: &'static Row, head: &'a Head) -> calls::Call<'a> {
     calls::Call {
         row,
