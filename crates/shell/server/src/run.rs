@@ -239,9 +239,7 @@ pub fn start_until(
     let config = start_config(options, &identity);
     let began = Clock.now();
     let mut parts = start_member(disk, &may, log, &config)?;
-    parts.set_failpoints(&options.failpoints);
-    let (logins, tokens) = auth::logins(log, &options.auth).map_err(RunError::Bootstrap)?;
-    parts.applier.set_tokens(tokens);
+    let logins = prepare(&mut parts, log, options)?;
     report_recovery(log, &config, &parts, Clock.now().since(began));
     check_learners(&parts.applier.view(), options)?;
     let addresses = bound.iter().filter_map(Bound::local_addr).collect();
@@ -283,7 +281,7 @@ pub fn start_until(
     let spawned = spawn_all(&queues, parts, &plane, &options.failpoints, options.keep);
     let (automata, node) = spawned.map_err(thread_error)?;
     let parts = Parts {
-        shared: Arc::new(shared(options, &config, (member, cluster), &queues, (&plane, logins))),
+        shared: Arc::new(shared(options, &config, (member, cluster), &queues, &plane, logins)),
         node,
         pool: Arc::new(Pool::new(cores).map_err(thread_error)?),
         metrics,
@@ -300,6 +298,18 @@ pub fn start_until(
     wait_ready(&queues, &plane, advance, &fatal, &stopped)?;
     let patience = config.node.request_timeout();
     Ok(Server { queues, plane, automata, runtimes, stop, fatal, addresses, member, patience })
+}
+
+/// Gives the automata what the options say, and tells how users log in.
+fn prepare(
+    parts: &mut member::Parts,
+    log: &Arc<Log>,
+    options: &Options,
+) -> Result<Logins, RunError> {
+    parts.set_failpoints(&options.failpoints);
+    let (logins, tokens) = auth::logins(log, &options.auth).map_err(RunError::Bootstrap)?;
+    parts.applier.set_tokens(tokens);
+    Ok(logins)
 }
 
 //= etcd 3.7.3: server/etcdserver/bootstrap.go#Finalize
@@ -340,7 +350,8 @@ fn shared(
     config: &StartConfig,
     (id, cluster): (MemberId, ClusterId),
     queues: &Queues,
-    (plane, logins): (&Plane, Logins),
+    plane: &Plane,
+    logins: Logins,
 ) -> Shared {
     let plane = plane.clone();
     Shared {
