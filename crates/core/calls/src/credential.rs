@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use api::error::ApiError;
 use env::WallTime;
+use machine::Secret;
 use member::{Token, Tokens};
 use types::Index;
 
@@ -44,6 +45,11 @@ impl Credential {
         // What is no text is no token.
         let token = String::from_utf8_lossy(value).into();
         Self { token, found: RefCell::default() }
+    }
+
+    /// The token, for another member.
+    pub(crate) fn text(&self) -> Secret {
+        Secret(self.token.as_ref().to_owned())
     }
 
     /// The entry of the log before that which made a token, by its own account; `None` if it is no simple token.
@@ -152,9 +158,7 @@ impl Member {
 
     fn is_known(&self, credential: &Credential) -> bool {
         match &self.shared.logins.provider {
-            Provider::Simple(tokens) => {
-                tokens.find(&credential.token).is_some()
-            }
+            Provider::Simple(tokens) => tokens.find(&credential.token).is_some(),
             Provider::Signed(_) | Provider::Nobody => true,
         }
     }

@@ -181,6 +181,42 @@ async fn lease_ends(c: &mut Cluster, root: &str) {
     }
 }
 
+/// A learner is promoted through whoever is asked, for root and nobody else.
+async fn promotes(c: &mut Cluster) {
+    set_up(&c.client(0).await).await;
+    let root = token(&c.client(0).await, "root", "rpw").await.unwrap();
+    let alice = token(&c.client(0).await, "alice", "apw").await.unwrap();
+    c.token = Some(root.clone());
+    c.lead(0).await;
+    let learner = c.add_in_time(0, OURS, true).await;
+    c.wait_ready_one(learner);
+    let id = c.id(learner).await;
+    let request = pb::MemberPromoteRequest { id };
+    let path = "/etcdserverpb.Cluster/MemberPromote";
+    let follower = c.client(1).await;
+    let refused: Result<pb::MemberPromoteResponse, _> =
+        follower.clone().with("token", &alice).call(path, &request).await;
+    assert_eq!(code(refused), DENIED);
+    let follower = follower.with("token", &root);
+    loop {
+        let answer: Result<pb::MemberPromoteResponse, _> = follower.call(path, &request).await;
+        match answer {
+            Ok(_) => return,
+            Err(e) if e.message.contains("in sync with leader") => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Err(e) => panic!("{e:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_learner_is_promoted_through_a_follower() {
+    for kinds in [[OURS, OURS, OURS], [GO, OURS, OURS], [OURS, GO, OURS]] {
+        run(&kinds, promotes);
+    }
+}
+
 fn run(kinds: &[Kind], scenario: impl AsyncFn(&mut Cluster)) {
     let Some(mut cluster) = Cluster::start(kinds, CHEAP) else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
