@@ -39,6 +39,9 @@ pub struct LightArgs {
     /// Bytes of a value.
     #[arg(long, default_value_t = 256)]
     value_bytes: usize,
+    /// Token of the user that asks, where authentication is on.
+    #[arg(long)]
+    token: Option<String>,
     /// Seed of the random keys.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -65,6 +68,7 @@ pub fn run(args: &LightArgs) -> Result<(), String> {
         keys: args.keys,
         value_bytes: args.value_bytes,
         seed: args.seed,
+        token: args.token.clone(),
     };
     let report = light::run(&plan).map_err(|e| format!("127.0.0.1, {:?}: {e}", args.port))?;
     if let Some(why) = report.first_failure {

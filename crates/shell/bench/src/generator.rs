@@ -39,6 +39,7 @@ impl Generator {
                 time: load.time,
                 keys: load.keys,
                 value_bytes: load.value_bytes,
+                token: None,
                 seed: load.seed,
             }),
         }
@@ -68,6 +69,7 @@ impl Generator {
                 time,
                 keys: 1,
                 value_bytes: 0,
+                token: None,
                 seed: 1,
             }),
         }

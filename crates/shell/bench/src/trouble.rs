@@ -65,6 +65,7 @@ fn puts(port: u16, pid: u32, time: Duration, seed: u64) -> Plan {
         time,
         keys: KEYS,
         value_bytes: VALUE_BYTES,
+        token: None,
         seed,
     }
 }

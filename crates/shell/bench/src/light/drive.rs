@@ -92,7 +92,10 @@ impl<'a> Drive<'a> {
                 Work::Calls(_) => Deadlines::Each(plan.seed.wrapping_add(number as u64 * 97)),
                 Work::KeepAlive { .. } => Deadlines::None,
             };
-            let encoder = Encoder::new(&format!("127.0.0.1:{port}"), path, deadlines);
+            let mut encoder = Encoder::new(&format!("127.0.0.1:{port}"), path, deadlines);
+            if let Some(token) = &plan.token {
+                encoder = encoder.with_token(token);
+            }
             pool.connect(port, Connection::new(encoder, reading))?;
         }
         let counted = match plan.pace {

@@ -172,6 +172,13 @@ impl Encoder {
         }
     }
 
+    /// The same with the token of a user, as etcd's client sends it.
+    #[must_use]
+    pub fn with_token(mut self, token: &str) -> Self {
+        self.fields.push(Field::new("token", token));
+        self
+    }
+
     /// Takes note of the size that the server allows the dynamic table.
     pub fn set_table_size(&mut self, allowed: usize) {
         let size = allowed.min(TABLE_BYTES);

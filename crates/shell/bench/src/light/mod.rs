@@ -100,6 +100,8 @@ pub struct Plan {
     pub value_bytes: usize,
     /// Where the random keys begin.
     pub seed: u64,
+    /// The token of the user that asks, if anybody in particular does.
+    pub token: Option<String>,
 }
 
 /// What came out.

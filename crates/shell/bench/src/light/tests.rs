@@ -503,6 +503,7 @@ fn plan(port: u16, pace: Pace) -> Plan {
         time: Duration::from_millis(200),
         keys: 10,
         value_bytes: 100,
+        token: None,
         seed: u64::MAX,
     }
 }
