@@ -244,9 +244,7 @@ pub fn start_until(
     let config = start_config(options, &identity);
     let began = Clock.now();
     let mut parts = start_member(disk, &may, log, &config)?;
-    parts.set_failpoints(&options.failpoints);
-    let (logins, tokens) = auth::logins(log, &options.auth).map_err(RunError::Bootstrap)?;
-    parts.applier.set_tokens(tokens);
+    let logins = prepare(&mut parts, log, options)?;
     report_recovery(log, &config, &parts, Clock.now().since(began));
     check_learners(&parts.applier.view(), options)?;
     let clients = listening.clients.iter();
@@ -294,7 +292,7 @@ pub fn start_until(
     let spawned = spawn_all(&queues, parts, &plane, &options.failpoints, options.keep);
     let (automata, node) = spawned.map_err(thread_error)?;
     let parts = Parts {
-        shared: Arc::new(shared(options, &config, (member, cluster), &queues, (&plane, logins))),
+        shared: Arc::new(shared(options, &config, (member, cluster), &queues, &plane, logins)),
         node,
         pool: Arc::new(Pool::new(cores).map_err(thread_error)?),
         metrics,
@@ -325,6 +323,18 @@ pub fn start_until(
         member,
         patience,
     })
+}
+
+/// Gives the automata what the options say, and tells how users log in.
+fn prepare(
+    parts: &mut member::Parts,
+    log: &Arc<Log>,
+    options: &Options,
+) -> Result<Logins, RunError> {
+    parts.set_failpoints(&options.failpoints);
+    let (logins, tokens) = auth::logins(log, &options.auth).map_err(RunError::Bootstrap)?;
+    parts.applier.set_tokens(tokens);
+    Ok(logins)
 }
 
 //= etcd 3.7.3: server/etcdserver/bootstrap.go#Finalize
@@ -365,7 +375,8 @@ fn shared(
     config: &StartConfig,
     (id, cluster): (MemberId, ClusterId),
     queues: &Queues,
-    (plane, logins): (&Plane, Logins),
+    plane: &Plane,
+    logins: Logins,
 ) -> Shared {
     let plane = plane.clone();
     Shared {
