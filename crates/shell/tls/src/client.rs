@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use pki_types::ServerName;
 use rustls::ClientConfig;
+use rustls::client::Resumption;
 use rustls::sign::SingleCertAndKey;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
@@ -136,6 +137,8 @@ fn load(info: &TlsInfo, spoken: Spoken) -> Result<ClientConfig, TlsError> {
         Some(pair) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair))),
         None => builder.with_no_client_auth(),
     };
+    // As Go's clients without a cache: a session that is taken up shows no certificate to verify.
+    config.resumption = Resumption::disabled();
     if spoken == Spoken::Http2 {
         config.alpn_protocols = vec![b"h2".to_vec()];
     }
