@@ -19,7 +19,8 @@ const TARGET: &str = "x86_64-unknown-linux-musl";
 /// The programs in the image.
 const PROGRAMS: [&str; 3] = ["etcd", "etcdctl", "etcdutl"];
 /// Programs that are needed, how to see that they are there, and Debian's packages of them.
-const NEEDED: [(&str, &str, &str); 5] = [
+const NEEDED: [(&str, &str, &str); 6] = [
+    ("musl-gcc", "--version", "musl-tools"),
     ("dockerd", "--version", "docker.io"),
     ("docker-compose", "--version", "docker-compose"),
     ("iptables", "--version", "iptables"),
@@ -82,8 +83,8 @@ fn build_programs() -> Result<(), String> {
     }
     let mut build = cargo(&["build", "--quiet", "--locked", "--target", TARGET]);
     build.args(PROGRAMS.iter().flat_map(|program| ["--bin", program]));
-    // musl's headers are not needed by what C code there is.
-    run(build.env("CC_x86_64_unknown_linux_musl", "gcc"))?;
+    // Cryptography is partly C, which must be compiled against musl's headers.
+    run(build.env("CC_x86_64_unknown_linux_musl", "musl-gcc"))?;
     let context = context();
     std::fs::create_dir_all(&context).map_err(|e| format!("{}: {e}", context.display()))?;
     for program in PROGRAMS {

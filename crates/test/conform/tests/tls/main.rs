@@ -12,6 +12,7 @@ mod cluster;
 mod flags;
 mod member;
 mod own;
+mod web;
 
 use std::path::Path;
 
