@@ -2,10 +2,12 @@
 
 mod bench;
 mod cluster;
+mod dist;
 mod e2e;
 mod fuzz;
 mod image;
 mod oracle;
+mod programs;
 mod shell;
 mod sim;
 mod test;
@@ -38,6 +40,9 @@ const HELP: &str = "cargo xtask WORD
                 with etcd's etcdctl and etcdutl, or ours
   image         builds the container image of static programs and does with it what the guide
                 does, by a Docker daemon of its own; as root it installs what is missing
+  dist [--check]
+                a release in target/dist/: static programs, what is linked into them (CycloneDX),
+                checksums; with --check built twice in two places, which must give the same bytes
   soak          the long forms of the suites: raft beside Go's, 1,000,000 compared operations
                 and as many sequences of frames, kills, failing disks, snapshots, slow readers";
 
@@ -61,9 +66,7 @@ fn main() -> ExitCode {
         ["cluster", ref args @ ..] => cluster::cluster(args),
         ["e2e", ref args @ ..] => e2e::run_list(args),
         ["image", ref args @ ..] => image::run_image(args),
-        ["dist", ..] => {
-            Err("`dist` is not implemented yet; COMPAT.md lists what is missing".into())
-        }
+        ["dist", ref args @ ..] => dist::dist(args),
         _ => {
             eprintln!("{HELP}");
             return ExitCode::from(2);

@@ -27,6 +27,18 @@ pub fn run(command: &mut Command) -> Result<(), String> {
     }
 }
 
+/// Runs a program; what it prints, without the space around it, or why it failed.
+pub fn output(command: &mut Command) -> Result<String, String> {
+    let shown = format!("{command:?}");
+    let output = command.stdin(Stdio::null()).output().map_err(|e| format!("{shown}: {e}"))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if output.status.success() {
+        return Ok(text(&output.stdout));
+    }
+    let said = format!("{}\n{}", text(&output.stdout), text(&output.stderr));
+    Err(format!("{shown}: {}\n{said}", output.status))
+}
+
 /// Cargo, in the workspace.
 pub fn cargo(args: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

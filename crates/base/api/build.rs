@@ -18,11 +18,23 @@ const FILES: [&str; 13] = [
     "v3lock.proto",
 ];
 
+/// Messages with passwords, their hashes or tokens: `src/redacted.rs` says what is shown of them.
+const SECRETS: [&str; 6] = [
+    ".authpb.User",
+    ".etcdserverpb.AuthUserAddRequest",
+    ".etcdserverpb.AuthUserChangePasswordRequest",
+    ".etcdserverpb.AuthenticateRequest",
+    ".etcdserverpb.AuthenticateResponse",
+    ".etcdserverpb.InternalAuthenticateRequest",
+];
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(FILES, ["proto"])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), prost::Message::encode_to_vec(&descriptors))?;
-    prost_build::Config::new().bytes(["."]).enable_type_names().compile_fds(descriptors)?;
+    let mut config = prost_build::Config::new();
+    config.bytes(["."]).enable_type_names().skip_debug(SECRETS);
+    config.compile_fds(descriptors)?;
     Ok(())
 }

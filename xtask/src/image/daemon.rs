@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::apart;
-use crate::shell::has;
+use crate::shell::{has, output};
 
 /// How long anything may take that is waited for.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -106,16 +106,4 @@ impl Drop for Daemon {
         let _ = Command::new("kill").arg(&pid).status();
         let _ = wait_until("dockerd ends", || self.has_ended());
     }
-}
-
-/// Runs a program; what it prints, or why it failed.
-pub fn output(command: &mut Command) -> Result<String, String> {
-    let shown = format!("{command:?}");
-    let output = command.output().map_err(|e| format!("{shown}: {e}"))?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    if output.status.success() {
-        return Ok(text(&output.stdout));
-    }
-    let said = format!("{}\n{}", text(&output.stdout), text(&output.stderr));
-    Err(format!("{shown}: {}\n{said}", output.status))
 }

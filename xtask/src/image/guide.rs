@@ -5,8 +5,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::context;
-use super::daemon::{Daemon, output, wait_until};
-use crate::shell::root;
+use super::daemon::{Daemon, wait_until};
+use crate::shell::{output, root};
 
 /// How long a stop may take.
 const STOP: Duration = Duration::from_secs(10);

@@ -12,12 +12,9 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::shell::{cargo, has, root, run, target};
+use crate::programs::{Profile, collect, static_build};
+use crate::shell::{has, root, run, target};
 
-/// What the image is built for.
-const TARGET: &str = "x86_64-unknown-linux-musl";
-/// The programs in the image.
-const PROGRAMS: [&str; 3] = ["etcd", "etcdctl", "etcdutl"];
 /// Programs that are needed, how to see that they are there, and Debian's packages of them.
 const NEEDED: [(&str, &str, &str); 6] = [
     ("musl-gcc", "--version", "musl-tools"),
@@ -78,33 +75,12 @@ fn install_what_is_missing() -> Result<(), String> {
 
 /// Builds the programs into `target/image/`, the context of the image.
 fn build_programs() -> Result<(), String> {
-    if !has_target() {
-        run(Command::new("rustup").args(["target", "add", TARGET]))?;
-    }
-    let mut build = cargo(&["build", "--quiet", "--locked", "--target", TARGET]);
-    build.args(PROGRAMS.iter().flat_map(|program| ["--bin", program]));
-    // Cryptography is partly C, which must be compiled against musl's headers.
-    run(build.env("CC_x86_64_unknown_linux_musl", "musl-gcc"))?;
-    let context = context();
-    std::fs::create_dir_all(&context).map_err(|e| format!("{}: {e}", context.display()))?;
-    for program in PROGRAMS {
-        let built = target().join(TARGET).join("debug").join(program);
-        std::fs::copy(&built, context.join(program))
-            .map_err(|e| format!("{}: {e}", built.display()))?;
-    }
-    Ok(())
+    run(&mut static_build(Profile::Dev)?)?;
+    collect(Profile::Dev, &context())
 }
 
 fn context() -> PathBuf {
     target().join("image")
-}
-
-fn has_target() -> bool {
-    let sysroot = Command::new("rustc").args(["--print", "sysroot"]).output();
-    sysroot.is_ok_and(|output| {
-        let sysroot = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        Path::new(&sysroot).join("lib/rustlib").join(TARGET).is_dir()
-    })
 }
 
 /// The packet filter's rules, without counters and dates.

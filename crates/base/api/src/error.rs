@@ -139,6 +139,8 @@ table! {
     RoleNotFound => FailedPrecondition, "etcdserver: role name not found";
     RoleEmpty => InvalidArgument, "etcdserver: role name is empty";
     AuthFailed => InvalidArgument, "etcdserver: authentication failed, invalid user ID or password";
+    // Not in etcd's table of errors, so Unknown and in its own words.
+    NoPasswordUser => Unknown, "auth: authentication failed, password was given for no password user";
     PermissionNotGiven => InvalidArgument, "etcdserver: permission not given";
     PermissionDenied => PermissionDenied, "etcdserver: permission denied";
     RoleNotGranted => FailedPrecondition, "etcdserver: role is not granted to the user";

@@ -7,6 +7,7 @@
 pub mod error;
 pub mod method;
 pub mod odd;
+mod redacted;
 pub mod wire;
 
 #[allow(missing_docs, clippy::all, clippy::pedantic)]

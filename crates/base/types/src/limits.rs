@@ -72,6 +72,12 @@ pub const MAX_LEASE_CHECKPOINTS: usize = 1_000;
 /// Lease revokes in flight at once. Ours: etcd caps at 16 in flight and 1,000 a second.
 pub const MAX_REVOKES_IN_FLIGHT: usize = 1_000;
 
+/// Milliseconds after which the end of a lease is proposed again that was refused when applied.
+//= etcd 3.7.3: server/lease/lessor.go (expiredLeaseRetryInterval)
+pub const REVOKE_RETRY_MS: u64 = 3_000;
+/// Tokens of users that a member keeps. Ours: etcd keeps all until they run out.
+pub const MAX_TOKENS: usize = 1 << 20;
+
 /// Revisions removed per slice of a compaction.
 pub const COMPACTION_BATCH: usize = 1_000;
 /// Milliseconds of rest between slices of a compaction.

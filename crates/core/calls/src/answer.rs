@@ -188,6 +188,7 @@ pub(crate) enum ResponseKind {
     Grant,
     Revoke,
     Alarm,
+    Auth,
 }
 
 #[cfg(test)]

@@ -79,7 +79,7 @@ pub(crate) fn finish_member_list(
         Some(token) => Ok(Answer::Later(token, finish)),
         None => {
             let row = Method::MemberList.row();
-            let allowed = authorize(row, &finish.caller, &member.view(), Wish::Method)?;
+            let allowed = authorize(member, row, &finish.caller, &member.view(), Wish::Method)?;
             Ok(list_members(member, allowed, out))
         }
     }

@@ -6,11 +6,11 @@
 use std::rc::Rc;
 
 use api::error::{ApiError, Code, Status};
-use api::method::{Learner, Method, Row};
+use api::method::{Learner, Method, Need, Row, Rule};
 use bytes::Bytes;
 use member::Reply;
 
-use crate::answer::{Answer, Encoded, Finish, Then};
+use crate::answer::{Answer, Body, Encoded, Finish, Then};
 use crate::caller::{Allowed, Caller, Wish, authorize};
 use crate::host::Measure;
 use crate::leaderless::Leaderless;
@@ -88,14 +88,56 @@ impl Calls {
         out: &mut Encoded,
     ) -> Result<Answer, Status> {
         self.check(call)?;
+        if self.member.is_behind(&call.caller) {
+            return Ok(self.once_known(call, message));
+        }
         match handler(call.row.method) {
             Handler::Now(answer) => answer(&self.member, call, message, out),
-            Handler::Later(answer) => answer(&self.member, call, message),
+            Handler::Later(answer) => {
+                let sent = message.clone();
+                let answered = answer(&self.member, call, message);
+                match answered {
+                    Err(refused) if is_decided_when_applied(call.row, &refused) => {
+                        Ok(self.once_current(call, sent))
+                    }
+                    answered => answered,
+                }
+            }
             Handler::NotImplemented => Err(not_implemented(call.row)),
             Handler::OneRequest(_) | Handler::Stream(_) => {
                 unreachable!("{} is a stream", call.row.name)
             }
         }
+    }
+
+    /// The call of somebody whose login is not applied here yet.
+    fn once_known(&self, call: &Call<'_>, message: Bytes) -> Answer {
+        let (member, call) = (Rc::clone(&self.member), call.without_text());
+        Answer::Waits(Box::pin(async move {
+            member.catch_up(&call.caller).await;
+            let mut out = Encoded::default();
+            let answer = match handler(call.row.method) {
+                Handler::Now(answer) => answer(&member, &call, message, &mut out)?,
+                Handler::Later(answer) => answer(&member, &call, message)?,
+                _ => unreachable!("the call is unary"),
+            };
+            complete(&member, answer, out).await
+        }))
+    }
+
+    /// A change that was refused by what this member knows of users and roles. Others may know of
+    /// newer ones: etcd decides when it is applied, this here when everything that was acknowledged
+    /// before is.
+    fn once_current(&self, call: &Call<'_>, message: Bytes) -> Answer {
+        let (member, call) = (Rc::clone(&self.member), call.without_text());
+        Answer::Waits(Box::pin(async move {
+            member.linearizable_view().await?;
+            let answer = match handler(call.row.method) {
+                Handler::Later(answer) => answer(&member, &call, message)?,
+                _ => unreachable!("the call changes something"),
+            };
+            complete(&member, answer, Encoded::default()).await
+        }))
     }
 
     /// Goes on with a call that was [`Answer::Later`], when its reply is there.
@@ -108,27 +150,24 @@ impl Calls {
         reply: Reply,
         out: &mut Encoded,
     ) -> Result<Answer, Status> {
-        let member = &self.member;
-        match finish.then {
-            Then::Range(..) => kv::finish_range(member, finish, reply, out),
-            Then::Members(_) => cluster::finish_member_list(member, finish, reply, out),
-            Then::Applied(kind, response) => {
-                kv::finish_write(member, (kind, response), finish, reply, out)
-            }
-            Then::Compacted(revision) => kv::finish_compaction(member, revision, reply, out),
-            Then::Defragmented => maintenance::finish_defragment(member, &finish, reply, out),
-            Then::Leases => lease::finish_leases(member, reply, out),
-            Then::TimeToLive(lease, keys) => {
-                lease::finish_time_to_live(member, &finish.caller, (lease, keys), reply, out)
-            }
-            Then::Moved => cluster::finish_move_leader(reply, out),
-        }
+        self::finish(&self.member, finish, reply, out)
     }
 
     /// Serves a call with one request and a stream of responses until its status. It must have
     /// passed [`Calls::check`] before its request was read.
     #[must_use]
-    pub fn one_request(&self, call: &Call<'_>, request: Bytes, sink: Out) -> Serving {
+    pub fn one_request(self: &Rc<Self>, call: &Call<'_>, request: Bytes, sink: Out) -> Serving {
+        if self.member.is_behind(&call.caller) {
+            let (calls, call) = (Rc::clone(self), call.without_text());
+            return Box::pin(async move {
+                calls.member.catch_up(&call.caller).await;
+                calls.serve_one_request(&call, request, sink).await
+            });
+        }
+        self.serve_one_request(call, request, sink)
+    }
+
+    fn serve_one_request(&self, call: &Call<'_>, request: Bytes, sink: Out) -> Serving {
         let serving = match handler(call.row.method) {
             Handler::OneRequest(serve) => serve(self, call, request, sink),
             Handler::NotImplemented => refused(not_implemented(call.row)),
@@ -142,7 +181,23 @@ impl Calls {
     /// Serves a call with streams both ways until its status. It must have passed
     /// [`Calls::check`].
     #[must_use]
-    pub fn stream(&self, call: &Call<'_>, requests: Box<dyn Source>, sink: Out) -> Serving {
+    pub fn stream(
+        self: &Rc<Self>,
+        call: &Call<'_>,
+        requests: Box<dyn Source>,
+        sink: Out,
+    ) -> Serving {
+        if self.member.is_behind(&call.caller) {
+            let (calls, call) = (Rc::clone(self), call.without_text());
+            return Box::pin(async move {
+                calls.member.catch_up(&call.caller).await;
+                calls.serve_stream(&call, requests, sink).await
+            });
+        }
+        self.serve_stream(call, requests, sink)
+    }
+
+    fn serve_stream(&self, call: &Call<'_>, requests: Box<dyn Source>, sink: Out) -> Serving {
         let serving = match handler(call.row.method) {
             Handler::Stream(serve) => serve(self, call, requests, sink),
             Handler::NotImplemented => refused(not_implemented(call.row)),
@@ -162,13 +217,73 @@ impl Calls {
     }
 }
 
+/// Goes on with a call whose reply is there.
+fn finish(
+    member: &Rc<Member>,
+    finish: Finish,
+    reply: Reply,
+    out: &mut Encoded,
+) -> Result<Answer, Status> {
+    match finish.then {
+        Then::Range(..) => kv::finish_range(member, finish, reply, out),
+        Then::Members(_) => cluster::finish_member_list(member, finish, reply, out),
+        Then::Applied(kind, response) => {
+            kv::finish_write(member, (kind, response), finish, reply, out)
+        }
+        Then::Compacted(revision) => kv::finish_compaction(member, revision, reply, out),
+        Then::Defragmented => maintenance::finish_defragment(member, &finish, reply, out),
+        Then::Leases => lease::finish_leases(member, &finish.caller, reply, out),
+        Then::TimeToLive(lease, keys) => {
+            lease::finish_time_to_live(member, &finish.caller, (lease, keys), reply, out)
+        }
+        Then::Moved => cluster::finish_move_leader(reply, out),
+    }
+}
+
+/// Waits for whatever an answer waits for.
+async fn complete(
+    member: &Rc<Member>,
+    mut answer: Answer,
+    mut out: Encoded,
+) -> Result<Body, Status> {
+    loop {
+        answer = match answer {
+            Answer::Now => return Ok(Body::Whole(out)),
+            Answer::Waits(body) => return body.await,
+            Answer::Later(token, then) => {
+                let reply = member.wait(token).await;
+                finish(member, then, reply, &mut out)?
+            }
+        };
+    }
+}
+
+/// Whether etcd decides only when it applies a call that was refused like this.
+fn is_decided_when_applied(row: &Row, refused: &Status) -> bool {
+    let is_applied = match row.rule {
+        Rule::Key(Need::Write) | Rule::Txn | Rule::RootIfEnabled => true,
+        Rule::RootOrSelf | Rule::RootOrHolder => true,
+        Rule::Root => row.service == Method::AuthDisable.row().service,
+        _ => false,
+    };
+    let by_rights = [ApiError::PermissionDenied, ApiError::UserNotFound, ApiError::UserEmpty];
+    is_applied && by_rights.into_iter().any(|error| *refused == error.into())
+}
+
 impl Call<'_> {
+    /// The same, once its version text was looked at.
+    fn without_text(&self) -> Call<'static> {
+        let Call { row, caller, requires_leader, client_version: _ } = self;
+        let (requires_leader, caller) = (*requires_leader, caller.clone());
+        Call { row, caller, requires_leader, client_version: None }
+    }
+
     /// Whether the method is allowed to the caller, where its rule looks at nothing else.
     ///
     /// # Errors
     /// As [`authorize`].
     pub(crate) fn permit(&self, member: &Member) -> Result<Allowed, Status> {
-        authorize(self.row, &self.caller, &member.view(), Wish::Method)
+        authorize(member, self.row, &self.caller, &member.view(), Wish::Method)
     }
 }
 
@@ -215,18 +330,18 @@ fn handler(method: Method) -> Handler {
         Method::Snapshot => OneRequest(snapshot),
         Method::MoveLeader => Later(cluster::move_leader),
         Method::Downgrade => Later(downgrade::downgrade),
-        Method::AuthStatus => Now(auth::status),
         Method::Authenticate => Later(auth::authenticate),
         Method::HealthCheck => Now(health::check),
         Method::HealthList => Now(health::list),
         Method::HealthWatch => OneRequest(health_watch),
+        Method::UserAdd => Later(auth::user_add),
+        Method::UserChangePassword => Later(auth::change_password),
         Method::AuthEnable
         | Method::AuthDisable
-        | Method::UserAdd
+        | Method::AuthStatus
         | Method::UserGet
         | Method::UserList
         | Method::UserDelete
-        | Method::UserChangePassword
         | Method::UserGrantRole
         | Method::UserRevokeRole
         | Method::RoleAdd
@@ -234,7 +349,7 @@ fn handler(method: Method) -> Handler {
         | Method::RoleList
         | Method::RoleDelete
         | Method::RoleGrantPermission
-        | Method::RoleRevokePermission => NotImplemented,
+        | Method::RoleRevokePermission => Later(auth::command),
         Method::Lock | Method::Unlock => NotImplemented,
         Method::Campaign | Method::Proclaim | Method::Leader | Method::Observe | Method::Resign => {
             NotImplemented

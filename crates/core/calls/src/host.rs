@@ -20,6 +20,9 @@ pub trait Host {
     /// Now on the wall clock; mixed into ids only.
     fn wall(&self) -> WallTime;
 
+    /// Fills `out` with random bytes that nobody can guess.
+    fn secret(&self, out: &mut [u8]);
+
     /// Takes a measurement.
     fn measure(&self, _measured: Measure<'_>) {}
 

@@ -19,11 +19,11 @@ use store::{Ranged, ValueError};
 use types::Revision;
 
 use crate::answer::{Answer, Body, Encoded, Finish, Local, ResponseKind, Stage, Then};
-use crate::caller::{Allowed, Caller, Wish, authorize, authorize_txn};
+use crate::caller::{Allowed, Caller, Wish, authorize, authorize_write};
 use crate::decode::{decode, unchanged};
 use crate::host::{Measure, Read};
 use crate::member::{Member, read_index};
-use crate::{Call, list, maintenance, read_txn, render, validate, warm};
+use crate::{Call, auth, list, maintenance, read_txn, render, validate, warm};
 
 /// Bytes of an answer that is rendered at once, on the thread of its connection.
 const INLINE_BYTES: usize = 64 * 1024;
@@ -125,7 +125,8 @@ fn answer_range(
 ) -> Result<Option<Local<'static, Result<Body, Status>>>, Status> {
     let Then::Range(request, _) = &finish.then else { unreachable!("asked for a range only") };
     let view = member.view();
-    let allowed = authorize(Method::Range.row(), &finish.caller, &view, Wish::Range(request))?;
+    let row = Method::Range.row();
+    let allowed = authorize(member, row, &finish.caller, &view, Wish::Range(request))?;
     let view = view.open(allowed);
     let began = member.now();
     let ranged = view.store.range(&query(request)).map_err(range_error);
@@ -171,19 +172,15 @@ pub(crate) fn value_error(error: ValueError) -> Status {
 pub(crate) fn put(member: &Rc<Member>, call: &Call<'_>, message: Bytes) -> Result<Answer, Status> {
     let request: PutRequest = decode(message.clone())?;
     validate::put(&request)?;
-    let allowed = authorize(call.row, &call.caller, &member.view(), Wish::Put(&request))?;
-    check_quota(member, machine::command::put_cost(&request)).map_or_else(
-        || {
-            let reading = warm::put(member, &request, allowed);
-            let body = unchanged(message, &request);
-            write(
-                member,
-                Write::new(call, CommandKind::Put, ResponseKind::Put, body, allowed),
-                reading,
-            )
-        },
-        Ok,
-    )
+    let cost = machine::command::put_cost(&request);
+    if let Some(refused) = check_quota(member, cost) {
+        return Ok(refused);
+    }
+    let wish = (Wish::Put(&request), cost);
+    let allowed = authorize_write(member, call.row, &call.caller, wish)?;
+    let reading = warm::put(member, &request, allowed);
+    let body = unchanged(message, &request);
+    write(member, Write::new(call, CommandKind::Put, ResponseKind::Put, body, allowed), reading)
 }
 
 pub(crate) fn delete(
@@ -193,7 +190,8 @@ pub(crate) fn delete(
 ) -> Result<Answer, Status> {
     let request: DeleteRangeRequest = decode(message.clone())?;
     validate::delete(&request)?;
-    let allowed = authorize(call.row, &call.caller, &member.view(), Wish::Delete(&request))?;
+    let wish = (Wish::Delete(&request), 0);
+    let allowed = authorize_write(member, call.row, &call.caller, wish)?;
     let reading = warm::delete(member, &request, allowed);
     let body = unchanged(message, &request);
     write(
@@ -221,13 +219,14 @@ pub(crate) fn txn(member: &Rc<Member>, call: &Call<'_>, message: Bytes) -> Resul
             answer
         })));
     }
-    let allowed = authorize_txn(&call.caller, &member.view(), &request)?;
     let cost = machine::command::txn_cost(&request);
     if cost > 0
         && let Some(refused) = check_quota(member, cost)
     {
         return Ok(refused);
     }
+    let wish = (Wish::Txn(&request), cost);
+    let allowed = authorize_write(member, call.row, &call.caller, wish)?;
     let reading = warm::txn(member, &request, allowed);
     let body = unchanged(message, &request);
     write(member, Write::new(call, CommandKind::Txn, ResponseKind::Txn, body, allowed), reading)
@@ -340,6 +339,7 @@ pub(crate) fn finish_write(
             let alarms = if let CommandReply::Alarms(alarms) = reply { alarms } else { Vec::new() };
             out.put(&api::etcdserverpb::AlarmResponse { header: Some(header), alarms });
         }
+        (ResponseKind::Auth, CommandReply::Auth(reply)) => auth::render(header, reply, out),
         (ResponseKind::Compact | ResponseKind::Revoke, _) => {
             render::response(out, &header, 0);
         }

@@ -12,12 +12,12 @@ use api::method::Method;
 use bytes::Bytes;
 use env::Failpoint;
 use machine::CommandKind;
-use member::{ApplierInput, LeaseTime, NodeInput, Reply};
+use member::{ApplierInput, LeaseTime, LeaseWish, NodeInput, Reply};
 use prost::Message;
 use types::{LeaseId, Revision};
 
 use crate::answer::{Answer, Body, Encoded, Finish, LeaseKeys, ResponseKind, Then};
-use crate::caller::{Allowed, Caller, Wish, authorize};
+use crate::caller::{Allowed, Caller, Wish, authorize, permit_leases};
 use crate::decode::{decode, decode_in_stream, unchanged};
 use crate::host::Measure;
 use crate::kv::{Write, check_quota, write};
@@ -32,10 +32,10 @@ pub(crate) fn grant(
     message: Bytes,
 ) -> Result<Answer, Status> {
     let mut request: LeaseGrantRequest = decode(message.clone())?;
-    let allowed = call.permit(member)?;
     if let Some(refused) = check_quota(member, machine::command::LEASE_COST) {
         return Ok(refused);
     }
+    let allowed = call.permit(member)?;
     let body = if request.id == 0 {
         //= etcd 3.7.3: server/etcdserver/v3_server.go#LeaseGrant
         while request.id == 0 {
@@ -58,8 +58,8 @@ pub(crate) fn revoke(
     message: Bytes,
 ) -> Result<Answer, Status> {
     let request: LeaseRevokeRequest = decode(message.clone())?;
-    let wish = Wish::Lease(LeaseId(request.id));
-    let allowed = authorize(call.row, &call.caller, &member.view(), wish)?;
+    // Whether its keys may be deleted is decided when it is applied.
+    let allowed = authorize(member, call.row, &call.caller, &member.view(), Wish::Lease)?;
     let body = unchanged(message, &request);
     write(
         member,
@@ -75,8 +75,7 @@ pub(crate) fn time_to_live(
 ) -> Result<Answer, Status> {
     let request: LeaseTimeToLiveRequest = decode(message)?;
     let lease = LeaseId(request.id);
-    let wish = Wish::LeaseTime { lease, keys: request.keys };
-    let _: Allowed = authorize(call.row, &call.caller, &member.view(), wish)?;
+    let _: Allowed = authorize(member, call.row, &call.caller, &member.view(), Wish::Lease)?;
     let token = member.begin(|token| NodeInput::TimeToLive { token, lease });
     let keys = if request.keys { LeaseKeys::Included } else { LeaseKeys::Omitted };
     let then = Then::TimeToLive(lease, keys);
@@ -111,14 +110,10 @@ pub(crate) fn finish_time_to_live(
     let mut response = match reply {
         Reply::TimeToLive(None) => no_such_lease(lease),
         Reply::TimeToLive(Some(time)) if keys == LeaseKeys::Included => {
-            // Rights may have changed meanwhile.
-            let (row, wish) =
-                (Method::LeaseTimeToLive.row(), Wish::LeaseTime { lease, keys: true });
-            let allowed = authorize(row, caller, &member.view(), wish)?;
-            return Ok(waits_for_keys(member, lease, time, allowed));
+            return Ok(waits_for_keys(member, caller.clone(), lease, time));
         }
         Reply::TimeToLive(Some(time)) => time_response(lease, time),
-        Reply::Elsewhere(_) => return Ok(waits_for_leader(member, lease, keys)),
+        Reply::Elsewhere(_) => return Ok(waits_for_leader(member, caller.clone(), lease, keys)),
         Reply::Refused(error) => return Err(error.into()),
         other => unreachable!("a time to live is answered by one, not {other:?}"),
     };
@@ -148,26 +143,45 @@ pub(crate) async fn keys_of(
     }
 }
 
-fn waits_for_keys(
-    member: &Rc<Member>,
-    lease: LeaseId,
-    time: LeaseTime,
-    allowed: Allowed,
-) -> Answer {
+fn waits_for_keys(member: &Rc<Member>, caller: Caller, lease: LeaseId, time: LeaseTime) -> Answer {
     let member = Rc::clone(member);
     Answer::Waits(Box::pin(async move {
+        let allowed = permit_leases(&member, &caller, LeaseWish::Read(lease)).await?;
+        let as_of = member.view().auth().signing_revision();
         let mut response = time_response(lease, time);
         response.keys = keys_of(&member, lease, allowed).await?;
+        unchanged_since(&member, as_of)?;
         response.header = Some(member.header(now(&member)));
         Ok(Body::of(&response))
     }))
 }
 
-fn waits_for_leader(member: &Rc<Member>, lease: LeaseId, keys: LeaseKeys) -> Answer {
+/// Refuses what was permitted by users and roles that are not those of now.
+//= etcd 3.7.3: server/etcdserver/v3_server.go#LeaseTimeToLive
+fn unchanged_since(member: &Member, signing_revision: Option<u64>) -> Result<(), ApiError> {
+    match member.view().auth().signing_revision() {
+        Some(now) if signing_revision != Some(now) => Err(ApiError::AuthOldRevision),
+        _ => Ok(()),
+    }
+}
+
+fn waits_for_leader(
+    member: &Rc<Member>,
+    caller: Caller,
+    lease: LeaseId,
+    keys: LeaseKeys,
+) -> Answer {
     let member = Rc::clone(member);
     Answer::Waits(Box::pin(async move {
         let wants = keys == LeaseKeys::Included;
+        let as_of = member.view().auth().signing_revision();
+        if wants {
+            let _: Allowed = permit_leases(&member, &caller, LeaseWish::Read(lease)).await?;
+        }
         let told = peers::time_to_live_on_leader(&member, lease, wants).await?;
+        if wants {
+            unchanged_since(&member, as_of)?;
+        }
         let mut response = told.unwrap_or_else(|| no_such_lease(lease));
         response.header = Some(member.header(now(&member)));
         Ok(Body::of(&response))
@@ -182,7 +196,8 @@ pub(crate) fn leases(member: &Rc<Member>, call: &Call<'_>, _: Bytes) -> Result<A
 }
 
 pub(crate) fn finish_leases(
-    member: &Member,
+    member: &Rc<Member>,
+    caller: &Caller,
     reply: Reply,
     out: &mut Encoded,
 ) -> Result<Answer, Status> {
@@ -191,11 +206,18 @@ pub(crate) fn finish_leases(
         Reply::Refused(error) => return Err(error.into()),
         other => unreachable!("a list of leases is answered by one, not {other:?}"),
     };
-    out.put(&LeaseLeasesResponse {
-        header: Some(member.header(now(member))),
-        leases: leases.into_iter().map(|id| LeaseStatus { id: id.0 }).collect(),
-    });
-    Ok(Answer::Now)
+    let leases: Vec<_> = leases.into_iter().map(|id| LeaseStatus { id: id.0 }).collect();
+    if !member.view().auth().is_enabled() {
+        let header = Some(member.header(now(member)));
+        out.put(&LeaseLeasesResponse { header, leases });
+        return Ok(Answer::Now);
+    }
+    let (member, caller) = (Rc::clone(member), caller.clone());
+    Ok(Answer::Waits(Box::pin(async move {
+        let _: Allowed = permit_leases(&member, &caller, LeaseWish::ReadAll).await?;
+        let header = Some(member.header(now(&member)));
+        Ok(Body::of(&LeaseLeasesResponse { header, leases }))
+    })))
 }
 
 /// Keep-alives of a stream that are asked and answered together at most.
@@ -274,7 +296,8 @@ async fn ask(member: &Member, caller: &Caller, message: Bytes) -> Result<Asked, 
     let lease = LeaseId(request.id);
     let row = Method::LeaseKeepAlive.row();
     let view = member.view();
-    let _: Allowed = authorize(row, caller, &view, Wish::Lease(lease))?;
+    let _: Allowed = authorize(member, row, caller, &view, Wish::Lease)?;
+    let _: Allowed = permit_leases(member, caller, LeaseWish::Change(lease)).await?;
     // The revision is that from before the renewal, which may wait for the end of the lease.
     //= etcd 3.7.3: server/etcdserver/api/v3rpc/lease.go#leaseKeepAlive
     let revision = view.revision();

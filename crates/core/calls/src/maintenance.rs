@@ -46,7 +46,7 @@ pub(crate) fn status(
     out: &mut Encoded,
 ) -> Result<Answer, Status> {
     let view = member.view();
-    let _: Allowed = authorize(call.row, &call.caller, &view, Wish::Method)?;
+    let _: Allowed = authorize(member, call.row, &call.caller, &view, Wish::Method)?;
     let raft = member.status();
     let mut errors: Vec<String> = Vec::new();
     if raft.leader.is_none() {
@@ -95,8 +95,10 @@ pub(crate) fn alarm(
     message: Bytes,
 ) -> Result<Answer, Status> {
     let request: AlarmRequest = decode(message.clone())?;
-    let wish = Wish::Alarm(request.action());
-    let allowed = authorize(call.row, &call.caller, &member.view(), wish)?;
+    // What is no action that is known does something, for all that is known.
+    let action = AlarmAction::try_from(request.action).unwrap_or(AlarmAction::Activate);
+    let wish = Wish::Alarm(action);
+    let allowed = authorize(member, call.row, &call.caller, &member.view(), wish)?;
     let body = unchanged(message, &request);
     write(member, Write::new(call, CommandKind::Alarm, ResponseKind::Alarm, body, allowed), None)
 }

@@ -21,12 +21,13 @@ use api::etcdserverpb::ResponseHeader;
 use env::{Entropy, HashSeed, Instant, SplitMix};
 use handover::Notifier;
 use machine::Outcome;
+use machine::auth::Who;
 use machine::command::{self, CommandKind, Header};
 use member::{ApplierInput, NodeInput, NodeStatus, Proposal, Reply};
 use types::{Index, MemberId, ReplyToken, RequestId, Revision};
 
 use crate::answer::Local;
-use crate::caller::{Allowed, Caller};
+use crate::caller::{Allowed, Caller, Known};
 use crate::host::{Host, Measure};
 use crate::jobs::Job;
 use crate::peers::{Answered, Asked};
@@ -186,6 +187,7 @@ impl Member {
     pub fn refuse_question(&self, question: ApplierInput) {
         let token = match question {
             ApplierInput::LeaseKeys { token, .. }
+            | ApplierInput::PermitLeases { token, .. }
             | ApplierInput::AwaitApplied { token, .. }
             | ApplierInput::AwaitCompaction(token)
             | ApplierInput::AwaitBackend(token)
@@ -375,12 +377,28 @@ impl Member {
         _: Allowed,
     ) -> Result<ReplyToken, Status> {
         let id = self.next_id();
-        let (username, auth_revision) = caller.signature();
+        let known = match caller.is_nobody() {
+            true => None,
+            false => self.signer(caller)?,
+        };
+        let Who { user: username, revision: auth_revision } = Known::who(known.as_ref());
         let data = command::encode(kind, body, Header { id, username, auth_revision });
         if data.len() > self.shared.limits.max_request_bytes {
             return Err(ApiError::RequestTooLarge.into());
         }
         Ok(self.begin(|token| NodeInput::Propose(Proposal { token, id, data })))
+    }
+
+    /// Who signs an entry of this caller.
+    ///
+    /// # Errors
+    /// `InvalidAuthToken`.
+    fn signer(&self, caller: &Caller) -> Result<Option<Known>, ApiError> {
+        let view = self.view();
+        match view.auth() {
+            auth if auth.is_enabled() => self.identify(caller, auth),
+            _ => Ok(None),
+        }
     }
 
     /// The outcome of a request that was proposed at `began`.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use handover::Slot;
-use machine::{Alarms, Members};
+use machine::{Alarms, Auth, Members};
 use member::MemberView;
 use types::{Index, Revision};
 
@@ -78,6 +78,12 @@ impl PublishedView {
     #[must_use]
     pub fn alarms(&self) -> &Alarms {
         &self.0.alarms
+    }
+
+    /// Users and roles. That they are shown to callers is decided by the machine.
+    #[must_use]
+    pub fn auth(&self) -> &Auth {
+        &self.0.auth
     }
 
     /// The storage version, once one is durably stored.

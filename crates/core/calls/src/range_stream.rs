@@ -76,7 +76,7 @@ pub(crate) async fn range_stream(
     let view =
         if request.serializable { member.view() } else { member.linearizable_view().await? };
     let row = Method::RangeStream.row();
-    let allowed = authorize(row, &caller, &view, Wish::Range(&request))?;
+    let allowed = authorize(&member, row, &caller, &view, Wish::Range(&request))?;
     let view = view.open(allowed);
     if request.count_only {
         let ranged = view.store.range(&query(&request)).map_err(range_error)?;

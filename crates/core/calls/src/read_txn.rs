@@ -4,13 +4,14 @@ use std::rc::Rc;
 
 use api::error::Status;
 use api::etcdserverpb::{TxnRequest, request_op::Request};
+use api::method::Method;
 use machine::kv::{check_revision, query, range_error};
 use machine::{OpReply, RangeReply, TxnReply};
 use member::MemberView;
 use store::Piece;
 
 use crate::answer::{Body, Encoded};
-use crate::caller::{Caller, authorize_txn};
+use crate::caller::{Caller, authorize_reading_txn};
 use crate::kv::{count, value_error};
 use crate::member::Member;
 use crate::{render, validate};
@@ -23,7 +24,8 @@ pub(crate) async fn answer(
 ) -> Result<Body, Status> {
     let serializable = validate::is_serializable(&request);
     let view = if serializable { member.view() } else { member.linearizable_view().await? };
-    let allowed = authorize_txn(caller, &view, &request)?;
+    let row = Method::Txn.row();
+    let allowed = authorize_reading_txn(member, row, caller, &view, &request)?;
     let view = view.open(allowed);
     let revision = view.store.revision();
     let job = move |may: &env::MayBlock| read_txn(may, &view, &request);

@@ -11,6 +11,7 @@ use member::NodeStatus;
 use types::{ClusterId, MemberId};
 
 use crate::jobs::LargeResults;
+use crate::logins::Logins;
 use crate::published::ViewSlot;
 
 /// Limits of requests and responses.
@@ -88,6 +89,8 @@ pub struct Shared {
     pub pins: Pins,
     /// Permits for results of many megabytes.
     pub large: LargeResults,
+    /// How users log in.
+    pub logins: Logins,
     /// For how long each other member has been connected.
     pub connected: Box<ConnectedFor>,
     /// Failpoints that tests set from outside.

@@ -118,7 +118,7 @@ pub mod types {
     pub struct Index(pub u64);
     pub struct Revision(pub i64);
 }
-pub mod machine { pub struct Alarms; pub struct Members; }
+pub mod machine { pub struct Alarms; pub struct Auth; pub struct Members; }
 pub mod bolt {
     pub struct ReadTx;
     impl ReadTx {
@@ -145,6 +145,7 @@ pub mod member {
         pub store: View,
         pub members: std::sync::Arc<super::machine::Members>,
         pub alarms: std::sync::Arc<super::machine::Alarms>,
+        pub auth: std::sync::Arc<super::machine::Auth>,
         pub storage_version: Option<super::bytes::Bytes>,
     }
 }

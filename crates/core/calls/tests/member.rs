@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use api::authpb::User;
 use api::error::{ApiError, Code, Status};
 use api::etcdserverpb::{
     AlarmRequest, InternalRaftRequest, LeaseKeepAliveRequest, MemberListRequest, PutRequest,
@@ -16,15 +17,16 @@ use api::etcdserverpb::{
 use api::method::Method;
 use bytes::Bytes;
 use calls::{
-    Answer, Call, Caller, Calls, Encoded, Gone, Host, Identity, LargeResults, Limits, Member,
-    Outbox, Pins, Shared, Sink, Source, ViewSlot,
+    Answer, Call, Caller, Calls, Encoded, Gone, Host, Identity, LargeResults, Limits, Logins,
+    Member, Outbox, Pins, Provider, Shared, Sink, Source, ViewSlot,
 };
 use env::mem::MemDisk;
 use env::{Failpoints, Hooks, Instant, MayBlock, SplitMix, WallTime};
 use handover::{Notifier, Slot};
-use machine::{CommandKind, Outcome, PutReply};
-use member::{NodeInput, NodeStatus, Reply, StartConfig};
+use machine::{Auth, CommandKind, Outcome, PutReply};
+use member::{MemberView, NodeInput, NodeStatus, Reply, StartConfig};
 use prost::Message;
+use store::Bucket;
 use types::{ClusterId, Index, MemberId, ReplyToken, Revision, Term};
 
 const ELECTION: Duration = Duration::from_secs(1);
@@ -39,6 +41,10 @@ impl Host for Clock {
 
     fn wall(&self) -> WallTime {
         WallTime(0)
+    }
+
+    fn secret(&self, out: &mut [u8]) {
+        out.fill(7);
     }
 }
 
@@ -57,6 +63,7 @@ struct Fixture {
     calls: Rc<Calls>,
     clock: Rc<Clock>,
     shared: Arc<Shared>,
+    slot: Arc<Slot<MemberView>>,
 }
 
 fn fixture(max_request_bytes: usize) -> Fixture {
@@ -65,10 +72,11 @@ fn fixture(max_request_bytes: usize) -> Fixture {
     let disk = Arc::new(MemDisk::new());
     let parts = member::start(disk, &may, Instant(0), start_config(), entropy);
     let view = parts.expect("a new disk").applier.view();
+    let slot = Arc::new(Slot::new(view));
     let shared = Arc::new(Shared {
         id: MemberId(7),
         cluster: ClusterId(9),
-        view: ViewSlot::new(Arc::new(Slot::new(view))),
+        view: ViewSlot::new(Arc::clone(&slot)),
         status: Arc::new(Slot::new(NodeStatus::default())),
         notifiers: [Notifier::default()].into(),
         learner: Arc::new(AtomicBool::new(false)),
@@ -87,13 +95,14 @@ fn fixture(max_request_bytes: usize) -> Fixture {
         strict_reconfig: true,
         pins: Pins::default(),
         large: LargeResults::default(),
+        logins: Logins::new(Provider::Simple(Arc::default()), true, 4, b"key"),
         connected: Box::new(|_| None),
         failpoints: Failpoints::default(),
         hooks: Hooks::default(),
     });
     let clock = Rc::new(Clock::default());
     let member = Member::new(Arc::clone(&shared), Rc::clone(&clock) as Rc<dyn Host>, 0, 1);
-    Fixture { calls: Calls::new(member), clock, shared }
+    Fixture { calls: Calls::new(member), clock, shared, slot }
 }
 
 fn call(method: Method, caller: Caller) -> Call<'static> {
@@ -152,9 +161,24 @@ fn put_applied() -> Reply {
 #[test]
 fn who_calls_is_in_the_entry_as_etcd_writes_it() {
     let f = fixture(1 << 20);
-    let known = Identity { user: "alice".into(), auth_revision: 7, ..Identity::default() };
-    for (caller, user, revision) in [(Caller::default(), "", 0), (Caller::known(known), "alice", 7)]
-    {
+    let known = Identity { certificate: vec!["alice".to_owned()] };
+    let callers = [(Caller::default(), "", 0), (Caller::known(known), "alice", 7)];
+    for (caller, user, revision) in callers {
+        let mut auth = Auth::default();
+        if !user.is_empty() {
+            let alice =
+                User { name: "alice".into(), roles: vec!["root".into()], ..User::default() };
+            for (bucket, key, value) in [
+                (Bucket::AuthUsers, &b"alice"[..], &alice.encode_to_vec()[..]),
+                (Bucket::Auth, b"authEnabled", &[1]),
+                (Bucket::Auth, b"authRevision", &7u64.to_be_bytes()),
+            ] {
+                auth.insert_stored(bucket, key, value).unwrap();
+            }
+        }
+        auth.loaded();
+        let view = f.slot.load().as_ref().clone();
+        f.slot.store(MemberView { auth: Arc::new(auth), ..view });
         let request = Bytes::from(a_put().encode_to_vec());
         let mut out = Encoded::default();
         let (token, _) = later(f.calls.unary(&call(Method::Put, caller), request, &mut out));
@@ -250,7 +274,7 @@ fn a_linearizable_read_waits_until_its_index_is_applied() {
 fn what_is_not_there_says_the_products_name_and_version() {
     let f = fixture(1 << 20);
     let answer = f.calls.unary(
-        &call(Method::UserAdd, Caller::default()),
+        &call(Method::Lock, Caller::default()),
         Bytes::new(),
         &mut Encoded::default(),
     );

@@ -19,15 +19,16 @@ use env::{Access, HashSeed, MayBlock};
 use prost::Message;
 use raft::{Entry, EntryKind};
 
-use store::{Bucket, CompactError, RecoverError, Store, ValueError};
-use types::{LeaseId, MemberId, Revision, Version};
+use store::{Bucket, CompactError, Op, RecoverError, Store, ValueError};
+use types::{Index, LeaseId, MemberId, Revision, Version};
 
 use crate::alarms::Alarms;
+use crate::auth::Auth;
 use crate::command::{self, Command, Decoded, OnCorrupt};
 use crate::kv::{self, Context, Failed};
 use crate::leases::Leases;
 use crate::membership::{Member, Members, Rejected};
-use crate::outcome::{CommandReply, Effect, Outcome};
+use crate::outcome::{AuthReply, CommandReply, Effect, Outcome, Secret};
 
 /// Settings that may make members' results differ: etcd's own exceptions, named (invariant 5).
 #[derive(Clone, Debug)]
@@ -55,6 +56,9 @@ pub struct Machine {
     members: Arc<Members>,
     alarms: Arc<Alarms>,
     leases: Leases,
+    auth: Arc<Auth>,
+    /// The first auth revision, until an entry comes with which it is stored.
+    unwritten: Option<Op>,
     /// Physical size of the backend as of the last commit, in bytes.
     pub backend_bytes: u64,
 }
@@ -92,12 +96,16 @@ impl Machine {
     /// The state of an empty backend.
     #[must_use]
     pub fn empty(config: ApplyConfig) -> Self {
+        let mut auth = Auth::default();
+        let unwritten = auth.loaded();
         Self {
             leases: Leases::new(config.hash_seed),
             config,
             store: Store::empty(),
             members: Arc::default(),
             alarms: Arc::default(),
+            auth: Arc::new(auth),
+            unwritten,
             backend_bytes: 0,
         }
     }
@@ -145,6 +153,13 @@ impl Machine {
             alarms.insert_stored(alarm);
             Ok(())
         })?;
+        let mut auth = Auth::default();
+        for bucket in [Bucket::Auth, Bucket::AuthUsers, Bucket::AuthRoles] {
+            each(&backend, may, bucket, |key, value| {
+                auth.insert_stored(bucket, key, value).map_err(|_| malformed(bucket))
+            })?;
+        }
+        let unwritten = auth.loaded();
         let backend_bytes = backend.size_bytes();
         let store = Store::recover_with_leases(may, backend, &mut |key, lease| {
             leases.attach(key, lease);
@@ -156,6 +171,8 @@ impl Machine {
             members: Arc::new(members),
             alarms: Arc::new(alarms),
             leases,
+            auth: Arc::new(auth),
+            unwritten,
             backend_bytes,
         })
     }
@@ -184,6 +201,12 @@ impl Machine {
         &self.leases
     }
 
+    /// Users and roles, as of the last entry.
+    #[must_use]
+    pub fn auth(&self) -> &Arc<Auth> {
+        &self.auth
+    }
+
     /// Applies one entry. `wants_reply` says whether a caller on this member waits for its reply.
     ///
     /// # Errors
@@ -194,6 +217,9 @@ impl Machine {
         entry: &Entry,
         wants_reply: bool,
     ) -> Result<Outcome, ValueError> {
+        if let Some(op) = self.unwritten.take() {
+            self.store.local(op);
+        }
         let (mut effects, mut kind) = (Vec::new(), None);
         let reply = match entry.kind {
             EntryKind::Normal if entry.data.is_empty() => Ok(CommandReply::Empty),
@@ -202,7 +228,7 @@ impl Machine {
                 let decoded = command::decode(entry.data.clone())
                     .unwrap_or_else(|e| panic!("entry {} is not a request: {e}", entry.index));
                 kind = decoded.command.as_ref().map(Command::kind);
-                match self.run(may, decoded, wants_reply, &mut effects) {
+                match self.run(may, entry.index, decoded, wants_reply, &mut effects) {
                     Ok(reply) => Ok(reply),
                     Err(Failed::Refused(error)) => Err(error),
                     Err(Failed::Broken(error)) => return Err(error),
@@ -253,13 +279,14 @@ impl Machine {
         if command.cost() > 0 && self.alarms.is_set(AlarmType::Nospace) {
             return Err(ApiError::NoSpace);
         }
-        command::permitted(row.rule, header)
+        command::permitted(&self.auth, &self.leases, command, header)
     }
 
     /// Does what a command asks for, if nothing refuses it.
     fn run(
         &mut self,
         may: &MayBlock,
+        index: Index,
         Decoded { header, command }: Decoded,
         wants_reply: bool,
         effects: &mut Vec<Effect>,
@@ -268,11 +295,16 @@ impl Machine {
             //= etcd 3.7.3: server/etcdserver/apply/uber_applier.go#dispatch
             panic!("not implemented apply: an entry holds a command that this version lacks");
         };
-        self.guard(&command, &header)?;
+        if let Err(refused) = self.guard(&command, &header) {
+            if let Command::LeaseRevoke(revoke) = command {
+                effects.push(Effect::LeaseKept(LeaseId(revoke.id)));
+            }
+            return Err(refused.into());
+        }
         // The quota is looked at before, for the size then counts (I4).
         let cost = command.cost();
         let is_over = cost > 0 && self.config.over_quota(self.backend_bytes, cost);
-        let reply = self.effect(may, command, wants_reply, effects)?;
+        let reply = self.effect(may, index, command, wants_reply, effects)?;
         if is_over {
             // What crossed the quota is applied, but answered with the error, and the alarm is due.
             effects.push(Effect::NoSpace);
@@ -284,6 +316,7 @@ impl Machine {
     fn effect(
         &mut self,
         may: &MayBlock,
+        index: Index,
         command: Command,
         wants_reply: bool,
         effects: &mut Vec<Effect>,
@@ -328,28 +361,42 @@ impl Machine {
             }
             // Reads of other members, from before 3.7, and etcd's own tests: they change nothing
             // (semantics P6).
-            Command::Range(_)
-            | Command::DowngradeVersionTest(_)
-            | Command::AuthStatus(_)
-            | Command::AuthUserGet(_)
-            | Command::AuthUserList(_)
-            | Command::AuthRoleGet(_)
-            | Command::AuthRoleList(_) => CommandReply::Empty,
-            unknown @ (Command::Authenticate(_)
-            | Command::AuthEnable(_)
-            | Command::AuthDisable(_)
-            | Command::AuthUserAdd(_)
-            | Command::AuthUserDelete(_)
-            | Command::AuthUserChangePassword(_)
-            | Command::AuthUserGrantRole(_)
-            | Command::AuthUserRevokeRole(_)
-            | Command::AuthRoleAdd(_)
-            | Command::AuthRoleGrantPermission(_)
-            | Command::AuthRoleRevokePermission(_)
-            | Command::AuthRoleDelete(_)) => {
-                panic!("not implemented apply: {} comes later", unknown.kind().row().name);
-            }
+            Command::Range(_) | Command::DowngradeVersionTest(_) => CommandReply::Empty,
+            auth => CommandReply::Auth(self.authentication(index, auth, effects)?),
         })
+    }
+
+    /// A command of the Auth service, and what it means for tokens.
+    fn authentication(
+        &mut self,
+        index: Index,
+        command: Command,
+        effects: &mut Vec<Effect>,
+    ) -> Result<AuthReply, ApiError> {
+        let was_enabled = self.auth.is_enabled();
+        let mut ops = Vec::new();
+        let reply = self.auth.apply(&command, &mut ops);
+        let reply = reply.expect("all other commands have arms of their own")?;
+        if !ops.is_empty() {
+            effects.push(Effect::Auth { signing_revision: self.auth.signing_revision() });
+        }
+        ops.into_iter().for_each(|op| self.store.local(op));
+        match command {
+            Command::Authenticate(request) => {
+                //= etcd 3.7.3: server/auth/simple_token.go#assign
+                let token = Secret(format!("{}.{index}", request.simple_token));
+                effects.push(Effect::TokenAssigned { user: request.name, token });
+            }
+            Command::AuthUserDelete(request) => {
+                effects.push(Effect::UserTokensEnded(request.name));
+            }
+            Command::AuthUserChangePassword(request) => {
+                effects.push(Effect::UserTokensEnded(request.name));
+            }
+            Command::AuthDisable(_) if was_enabled => effects.push(Effect::TokensEnded),
+            _ => {}
+        }
+        Ok(reply)
     }
 
     fn compact(
@@ -431,6 +478,9 @@ fn malformed(bucket: Bucket) -> MachineError {
         Bucket::Members => "members",
         Bucket::MembersRemoved => "members_removed",
         Bucket::Cluster => "cluster",
+        Bucket::Auth => "auth",
+        Bucket::AuthUsers => "authUsers",
+        Bucket::AuthRoles => "authRoles",
         _ => "alarm",
     })
 }

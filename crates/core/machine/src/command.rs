@@ -18,7 +18,10 @@ use bytes::Bytes;
 use prost::Message;
 use prost::encoding::encode_varint;
 use request_op::Request;
-use types::RequestId;
+use types::{LeaseId, RequestId};
+
+use crate::auth::{Attached, Auth, Want, Who};
+use crate::leases::Leases;
 
 /// Whether a command is refused with `corrupt cluster` while a CORRUPT alarm is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +124,7 @@ commands! {
     Authenticate(InternalAuthenticateRequest) = 1012, authenticate, "Authenticate", Apply, Open;
     AuthEnable(AuthEnableRequest) = 1000, auth_enable, "AuthEnable", Apply, Root;
     AuthDisable(AuthDisableRequest) = 1011, auth_disable, "AuthDisable", Apply, Root;
-    AuthStatus(AuthStatusRequest) = 1013, auth_status, "unknown", Apply, Root;
+    AuthStatus(AuthStatusRequest) = 1013, auth_status, "unknown", Apply, Open;
     AuthUserAdd(AuthUserAddRequest) = 1100, auth_user_add, "AuthUserAdd", Apply, Root;
     AuthUserDelete(AuthUserDeleteRequest) = 1101, auth_user_delete, "AuthUserDelete", Apply, Root;
     AuthUserChangePassword(AuthUserChangePasswordRequest) = 1103, auth_user_change_password, "AuthUserChangePassword", Apply, Root;
@@ -352,13 +355,30 @@ pub fn txn_cost(txn: &TxnRequest) -> u64 {
 }
 
 /// Whether the user of an entry may do what it asks for.
-///
-/// Authentication is off on every machine of this version: an entry that would switch it on is
-/// not applied (COMPAT.md). So everyone may, as in etcd; whoever adds users decides here, by the
-/// user and the auth revision of the header.
-//= etcd 3.7.3: server/etcdserver/apply/apply_auth.go#Apply
-pub(crate) fn permitted(_: Rule, _: &RequestHeader) -> Result<(), ApiError> {
-    Ok(())
+//= etcd 3.7.3: server/etcdserver/apply/auth.go#Apply
+pub(crate) fn permitted(
+    auth: &Auth,
+    leases: &Leases,
+    command: &Command,
+    header: &RequestHeader,
+) -> Result<(), ApiError> {
+    if !auth.is_enabled() {
+        return Ok(());
+    }
+    let who = Who { user: &header.username, revision: header.auth_revision };
+    let want = match (command.kind().row().rule, command) {
+        (Rule::Open, _) => return Ok(()),
+        (_, Command::Range(range)) => Want::Read { key: &range.key, range_end: &range.range_end },
+        (_, Command::Put(put)) => Want::Put(put),
+        (_, Command::DeleteRange(delete)) => Want::Delete(delete),
+        (_, Command::Txn(txn)) => Want::Txn(txn),
+        (_, Command::LeaseRevoke(revoke)) => Want::ChangeLease(LeaseId(revoke.id)),
+        (_, Command::AuthUserGet(get)) => Want::SeeUser(&get.name),
+        (_, Command::AuthRoleGet(get)) => Want::SeeRole(&get.role),
+        // Default deny: whatever else has a rule wants root.
+        _ => Want::Root,
+    };
+    auth.permit(who, want, Attached::Known(leases))
 }
 
 #[cfg(test)]

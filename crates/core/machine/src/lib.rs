@@ -3,10 +3,11 @@
 //! Owns what an entry means: key-value operations, leases, membership, alarms and versions, and
 //! what of them is stored. Never reads a clock or a random source, and never asks which member it
 //! runs on except through [`ApplyConfig`] (invariant 5). Read next: [`command`], [`apply`], then
-//! one module per kind of command.
+//! one module per kind of command; [`auth`] decides who may.
 
 pub mod alarms;
 pub mod apply;
+pub mod auth;
 pub mod command;
 pub mod kv;
 pub mod leases;
@@ -15,9 +16,11 @@ pub mod outcome;
 
 pub use alarms::Alarms;
 pub use apply::{ApplyConfig, Machine};
+pub use auth::Auth;
 pub use command::{Command, CommandKind};
 pub use leases::Leases;
 pub use membership::{Member, Members};
 pub use outcome::{
-    CommandReply, DeleteReply, Effect, OpReply, Outcome, PutReply, RangeReply, TxnReply,
+    AuthReply, CommandReply, DeleteReply, Effect, OpReply, Outcome, PutReply, RangeReply, Secret,
+    TxnReply,
 };

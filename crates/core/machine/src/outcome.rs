@@ -1,7 +1,9 @@
 //! The outcome of applying one entry: a reply to its proposer, and effects on the rest of the member.
 
+use std::fmt;
 use std::sync::Arc;
 
+use api::authpb;
 use api::error::ApiError;
 use api::etcdserverpb::AlarmMember;
 use bytes::Bytes;
@@ -56,6 +58,31 @@ pub enum CommandReply {
     Alarms(Vec<AlarmMember>),
     /// A membership change was applied; the members after it.
     Members(Arc<Members>),
+    /// A command of the Auth service.
+    Auth(AuthReply),
+}
+
+/// The reply to a command of the Auth service.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AuthReply {
+    /// Success; the response has a header only.
+    Done,
+    /// Whether authentication is on, and the auth revision.
+    Status {
+        /// Whether it is on.
+        enabled: bool,
+        /// The auth revision.
+        revision: u64,
+    },
+    /// The names of users, of roles, or of a user's roles, ascending.
+    Names(Vec<String>),
+    /// The permissions of a role, ascending by key.
+    Permissions(Vec<authpb::Permission>),
+    /// A user logged in at this auth revision.
+    Authenticated {
+        /// The auth revision.
+        revision: u64,
+    },
 }
 
 /// The reply to a put.
@@ -116,6 +143,8 @@ pub enum Effect {
     },
     /// A lease was revoked, by a client or because it expired.
     LeaseRevoked(LeaseId),
+    /// A lease was not revoked, for nobody may or the data is corrupt.
+    LeaseKept(LeaseId),
     /// A lease's checkpoint: the next leader starts its clock with this.
     LeaseCheckpoint {
         /// The lease's id.
@@ -142,4 +171,31 @@ pub enum Effect {
     NoSpace,
     /// A compaction has work to do.
     Compaction(Compacted),
+    /// Users, roles or authentication changed: what this member proposes by itself is signed with
+    /// this revision from now on, or with none.
+    Auth {
+        /// The auth revision, if authentication is on.
+        signing_revision: Option<u64>,
+    },
+    /// A user logged in: the token stands for it from now on.
+    TokenAssigned {
+        /// The user.
+        user: String,
+        /// The token.
+        token: Secret,
+    },
+    /// The tokens of a user end: its password changed, or it is gone.
+    UserTokensEnded(String),
+    /// All tokens end: authentication is off.
+    TokensEnded,
+}
+
+/// A text that is not shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
 }

@@ -16,8 +16,9 @@ use api::etcdserverpb::AlarmType;
 use bytes::Bytes;
 use env::{Failpoint, Failpoints, Hooks, Instant, MayBlock, buggify, sometimes};
 use machine::apply::MachineError;
+use machine::auth::{Attached, Want, Who};
 use machine::membership::conf_state_json;
-use machine::{Alarms, Effect, Machine, Members};
+use machine::{Alarms, Auth, Effect, Machine, Members};
 use raft::{EntryKind, SnapshotMeta};
 use store::hash::{CompactionHashes, KvHasher};
 use store::{Batch, Bucket, Op, Released, ValueError, View};
@@ -27,6 +28,7 @@ use types::{Index, LeaseId, ReplyToken, Revision, Term};
 use crate::message::{Applied, BackendCommitted, Committed, Installed, NodeInput, Reply, Sealed};
 use crate::probes;
 use crate::storage_version::StorageVersion;
+use crate::tokens::Tokens;
 use compaction::HASH_EVERY;
 
 pub use compaction::FinishedCompaction;
@@ -55,6 +57,17 @@ pub enum ApplierInput {
         token: ReplyToken,
         /// The lease's id.
         lease: LeaseId,
+    },
+    /// Answer whether somebody may do something with leases, by the keys attached to them now.
+    PermitLeases {
+        /// The token that the reply will carry.
+        token: ReplyToken,
+        /// The user.
+        user: String,
+        /// The auth revision at which it was identified.
+        revision: u64,
+        /// What is asked for.
+        wish: LeaseWish,
     },
     /// Answer when no compaction has work left and the backend holds its result.
     AwaitCompaction(ReplyToken),
@@ -85,6 +98,17 @@ pub enum ApplierInput {
     },
 }
 
+/// What somebody wants to do with leases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseWish {
+    /// Change one.
+    Change(LeaseId),
+    /// See the keys of one.
+    Read(LeaseId),
+    /// See which there are.
+    ReadAll,
+}
+
 /// Everything that readers see, as of one applied entry.
 #[derive(Clone, Debug)]
 pub struct MemberView {
@@ -94,6 +118,8 @@ pub struct MemberView {
     pub members: Arc<Members>,
     /// The alarms.
     pub alarms: Arc<Alarms>,
+    /// Users and roles.
+    pub auth: Arc<Auth>,
     /// The storage version, once one is durably stored.
     pub storage_version: Option<Bytes>,
     /// Hashes of the last compactions since the start.
@@ -217,6 +243,7 @@ pub struct Applier {
     to_hash: Option<Revision>,
     hashing: Option<KvHasher>,
     hashes: Arc<CompactionHashes>,
+    tokens: Arc<Tokens>,
     failpoints: Failpoints,
     hooks: Hooks,
 }
@@ -266,6 +293,7 @@ impl Applier {
             to_hash: None,
             hashing: None,
             hashes: Arc::default(),
+            tokens: Arc::default(),
             failpoints: Failpoints::default(),
             hooks,
         };
@@ -290,6 +318,11 @@ impl Applier {
         self.failpoints = failpoints;
     }
 
+    /// Where the tokens of those who log in are kept.
+    pub fn set_tokens(&mut self, tokens: Arc<Tokens>) {
+        self.tokens = tokens;
+    }
+
     /// A View of the current state.
     #[must_use]
     pub fn view(&self) -> MemberView {
@@ -297,6 +330,7 @@ impl Applier {
             store: self.machine.store.publish(),
             members: Arc::clone(self.machine.members()),
             alarms: Arc::clone(self.machine.alarms()),
+            auth: Arc::clone(self.machine.auth()),
             storage_version: self.storage_version.stored().cloned(),
             hashes: Arc::clone(&self.hashes),
             counts: self.machine.store.counts(),
@@ -399,6 +433,10 @@ impl Applier {
                 let keys = keys.map(|l| l.keys().cloned().collect()).unwrap_or_default();
                 out.replies.push((token, Reply::LeaseKeys(keys)));
             }
+            ApplierInput::PermitLeases { token, user, revision, wish } => {
+                let reply = self.permit_leases(&user, revision, wish);
+                out.replies.push((token, reply));
+            }
             ApplierInput::AwaitCompaction(token) => {
                 self.waiting.push(Waiting { token, batch: None });
             }
@@ -430,6 +468,17 @@ impl Applier {
             }
         }
         Ok(())
+    }
+
+    fn permit_leases(&self, user: &str, revision: u64, wish: LeaseWish) -> Reply {
+        let want = match wish {
+            LeaseWish::Change(lease) => Want::ChangeLease(lease),
+            LeaseWish::Read(lease) => Want::ReadLease(lease),
+            LeaseWish::ReadAll => Want::ReadAllLeases,
+        };
+        let attached = Attached::Known(self.machine.leases());
+        let permitted = self.machine.auth().permit(Who { user, revision }, want, attached);
+        permitted.map_or_else(Reply::Refused, |()| Reply::Done)
     }
 
     /// The copy of the database took the place of the old one, or could not be made.
@@ -559,6 +608,7 @@ impl Applier {
         out.node.push(NodeInput::Installed(Installed {
             index: meta.index,
             members: Arc::clone(&members),
+            signing_revision: self.machine.auth().signing_revision(),
             leases: leases.map(|(id, lease)| (id, lease.ttl, lease.remaining)).collect(),
         }));
         out.holds = Some(BackendCommitted { index: meta.index, term: meta.term, members });
@@ -579,6 +629,9 @@ impl Applier {
                 let op = self.storage_version.follow(version, index, Index(0));
                 op.into_iter().for_each(|op| self.machine.store.local(op));
             }
+            Effect::TokenAssigned { user, token } => self.tokens.assign(now, user, &token.0),
+            Effect::UserTokensEnded(user) => self.tokens.end_of_user(user),
+            Effect::TokensEnded => self.tokens.end_all(),
             _ => {}
         }
     }

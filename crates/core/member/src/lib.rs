@@ -18,11 +18,12 @@ pub mod proposals;
 pub mod received;
 pub mod recover;
 mod storage_version;
+pub mod tokens;
 mod zero_ahead;
 
 pub use applier::{
     Applier, ApplierInput, ApplierOutput, ApplyFailure, CompactionPace, FinishedCompaction,
-    MemberView,
+    LeaseWish, MemberView,
 };
 pub use auto_compaction::{AutoCompaction, Retention};
 pub use committer::{CommitFailure, CommitPolicy, Committer, CommitterInput, CommitterOutput};
@@ -36,3 +37,4 @@ pub use message::{
 pub use node::{Node, NodeConfig};
 pub use probes::PROBES;
 pub use recover::{Parts, StartError, start};
+pub use tokens::{Token, Tokens};

@@ -127,6 +127,8 @@ pub struct Installed {
     pub index: Index,
     /// The members as of the snapshot.
     pub members: Arc<Members>,
+    /// The auth revision as of the snapshot, if authentication is on.
+    pub signing_revision: Option<u64>,
     /// Its leases: id, granted seconds, seconds left at the last checkpoint (0: none).
     pub leases: Vec<(LeaseId, i64, i64)>,
 }

@@ -216,6 +216,7 @@ pub fn start(
         leases.into_iter(),
         hooks.clone(),
     );
+    node.set_signing_revision(machine.auth().signing_revision());
     let (members, pace) = (Arc::clone(machine.members()), config.limits.compaction);
     let applier = Applier::new(machine, storage_version, last_snapshot, pace, hooks.clone());
     if applier.wants_snapshot() {

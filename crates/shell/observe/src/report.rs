@@ -192,7 +192,12 @@ impl Reporter {
             | Effect::LeaseCheckpoint { .. }
             | Effect::ConfChange(None)
             | Effect::Downgrade(_)
-            | Effect::NoSpace => {}
+            | Effect::NoSpace
+            | Effect::LeaseKept(_)
+            | Effect::Auth { .. }
+            | Effect::TokenAssigned { .. }
+            | Effect::UserTokensEnded(_)
+            | Effect::TokensEnded => {}
         }
     }
 

@@ -12,6 +12,6 @@ pub mod receive;
 
 pub use clock::Clock;
 pub use disk::OsDisk;
-pub use entropy::seed;
+pub use entropy::{secret, seed};
 pub use error_text::error_text;
 pub use receive::RecvBlocking;

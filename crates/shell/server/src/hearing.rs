@@ -125,6 +125,10 @@ impl Host for Hearing {
         Clock.wall()
     }
 
+    fn secret(&self, out: &mut [u8]) {
+        osenv::secret(out);
+    }
+
     fn measure(&self, measured: Measure<'_>) {
         use observe::metrics::Read as Known;
         let metrics = &self.metrics;

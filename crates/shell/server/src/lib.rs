@@ -4,14 +4,17 @@
 //! sockets, and the order in which everything starts and stops. Never holds logic of the member.
 //! [`run`] is also the API for embedding. Read next: [`run`], [`threads`].
 
+mod auth;
 mod bootstrap;
 pub mod config;
 
 mod election;
+mod exposed;
 mod failpoints;
 mod health;
 mod hearing;
 mod host;
+mod jwt;
 mod listen;
 mod notify;
 pub mod options;

@@ -106,12 +106,34 @@ pub struct Options {
     pub list_pin: Duration,
     /// Limits and times of client connections.
     pub connections: Settings,
+    /// How users log in.
+    pub auth: AuthOptions,
     /// `--cors`.
     pub cors: Cors,
     /// Threads that serve clients; 0 for one per core.
     pub runtimes: usize,
     /// What tests from outside make fail; off unless `GOFAIL_…` is set.
     pub failpoints: Failpoints,
+}
+
+/// How users log in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthOptions {
+    /// `--auth-token`.
+    pub token: String,
+    /// `--auth-token-ttl`.
+    pub token_ttl: Duration,
+    /// `--bcrypt-cost`.
+    pub bcrypt_cost: u32,
+    /// `--client-cert-auth`.
+    pub client_cert_auth: bool,
+}
+
+impl Default for AuthOptions {
+    fn default() -> Self {
+        let token_ttl = Duration::from_secs(300);
+        Self { token: "simple".to_owned(), token_ttl, bcrypt_cost: 10, client_cert_auth: false }
+    }
 }
 
 /// A URL to listen on.
@@ -229,6 +251,7 @@ impl Default for Options {
             slow_apply: Duration::from_millis(l::SLOW_APPLY_MS),
             list_pin: Duration::from_millis(l::LIST_PIN_MS),
             connections: Settings::default(),
+            auth: AuthOptions::default(),
             cors: Cors::default(),
             runtimes: 0,
             failpoints: Failpoints::default(),

@@ -14,6 +14,7 @@ use signal_hook::iterator::Signals;
 use tokio::sync::watch;
 
 use crate::config::{self, ConfigError, Configured, Notice, Request};
+use crate::exposed;
 use crate::failpoints::{Registry, http};
 use crate::listen::Served;
 use crate::notify;
@@ -167,6 +168,7 @@ fn run_with(
         ("Initialize and start etcd server", "empty")
     };
     log_line!(log, Info, msg, "data-dir" = data_dir.as_str(), "dir-type" = kind);
+    exposed::warn_of(log, &options.data_dir);
     tell_start(log, configured, found);
     // Before anything starts, so that a signal in the middle of a start is not missed.
     let mut signals = match Signals::new([SIGINT, SIGTERM]) {
@@ -192,8 +194,7 @@ fn run_with(
             let name = if signal == SIGINT { "interrupt" } else { "terminated" };
             log_line!(told, Info, "received signal; shutting down", "signal" = name);
         }
-        // Nobody listens any more if the member has ended by itself.
-        let _ = stopper.send(true);
+        stopper.send_replace(true);
         signal
     });
     let server = match start_until(disk, log, &options, stop.clone()) {

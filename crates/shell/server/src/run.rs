@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use api::membershippb;
-use calls::{LargeResults, Limits, Pins, Shared, ViewSlot};
+use calls::{LargeResults, Limits, Logins, Pins, Shared, ViewSlot};
 use cli::text::show_duration;
 use env::{Disk, HashSeed, Hooks, MayBlock, SplitMix};
 use handover::Inbox;
@@ -27,6 +27,7 @@ use tls::ClientTls;
 use tokio::sync::watch;
 use types::{ClusterId, MemberId, RequestId};
 
+use crate::auth;
 use crate::bootstrap::{Identity, identify};
 use crate::election::Advance;
 use crate::host::ReplyInbox;
@@ -176,7 +177,7 @@ fn stop_with_reason(
     let (fatal, stop) = (Arc::clone(fatal), stop.clone());
     Arc::new(move |why| {
         let _ = fatal.set(why);
-        let _ = stop.send(true);
+        stop.send_replace(true);
     })
 }
 
@@ -188,7 +189,7 @@ fn stop_when_removed(
     let (reporter, stop, told) = (Arc::clone(reporter), stop.clone(), Once::new());
     Arc::new(move || {
         told.call_once(|| reporter.removed());
-        let _ = stop.send(true);
+        stop.send_replace(true);
     })
 }
 
@@ -244,6 +245,8 @@ pub fn start_until(
     let began = Clock.now();
     let mut parts = start_member(disk, &may, log, &config)?;
     parts.set_failpoints(&options.failpoints);
+    let (logins, tokens) = auth::logins(log, &options.auth).map_err(RunError::Bootstrap)?;
+    parts.applier.set_tokens(tokens);
     report_recovery(log, &config, &parts, Clock.now().since(began));
     check_learners(&parts.applier.view(), options)?;
     let clients = listening.clients.iter();
@@ -291,7 +294,7 @@ pub fn start_until(
     let spawned = spawn_all(&queues, parts, &plane, &options.failpoints, options.keep);
     let (automata, node) = spawned.map_err(thread_error)?;
     let parts = Parts {
-        shared: Arc::new(shared(options, &config, (member, cluster), &queues, &plane)),
+        shared: Arc::new(shared(options, &config, (member, cluster), &queues, (&plane, logins))),
         node,
         pool: Arc::new(Pool::new(cores).map_err(thread_error)?),
         metrics,
@@ -362,7 +365,7 @@ fn shared(
     config: &StartConfig,
     (id, cluster): (MemberId, ClusterId),
     queues: &Queues,
-    plane: &Plane,
+    (plane, logins): (&Plane, Logins),
 ) -> Shared {
     let plane = plane.clone();
     Shared {
@@ -388,6 +391,7 @@ fn shared(
         strict_reconfig: options.strict_reconfig,
         pins: Pins { age: options.list_pin, ..Pins::default() },
         large: LargeResults::default(),
+        logins,
         connected: Box::new(move |id| plane.active_since(id).map(|since| since.elapsed())),
         failpoints: options.failpoints.clone(),
         hooks: Hooks::default(),

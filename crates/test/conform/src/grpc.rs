@@ -29,6 +29,8 @@ impl From<Status> for Failure {
 #[derive(Clone, Debug)]
 pub struct Client {
     send: SendRequest<Bytes>,
+    /// Fields that go with each call.
+    metadata: Vec<(String, String)>,
 }
 
 /// The server is gone, or hung up.
@@ -80,7 +82,14 @@ impl Client {
             .await
             .map_err(|e| gone(&e))?;
         tokio::spawn(connection);
-        Ok(Self { send })
+        Ok(Self { send, metadata: Vec::new() })
+    }
+
+    /// The same connection, for calls that carry this field too.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.metadata.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// Opens a call and sends `body` as it is.
@@ -104,11 +113,13 @@ impl Client {
         body: Option<Bytes>,
         end: bool,
     ) -> Result<Stream, Failure> {
-        let request = http::Request::post(format!("http://localhost{path}"))
+        let mut request = http::Request::post(format!("http://localhost{path}"))
             .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .body(())
-            .expect("a well-formed request");
+            .header("te", "trailers");
+        for (name, value) in &self.metadata {
+            request = request.header(name, value);
+        }
+        let request = request.body(()).expect("a well-formed request");
         self.try_begin(request, body, end).await
     }
 

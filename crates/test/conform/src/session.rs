@@ -37,6 +37,11 @@ masked! {
     RangeResponse PutResponse DeleteRangeResponse TxnResponse CompactionResponse HashKvResponse
     LeaseGrantResponse LeaseRevokeResponse LeaseTimeToLiveResponse LeaseLeasesResponse
     LeaseKeepAliveResponse SnapshotResponse WatchResponse AuthStatusResponse AuthenticateResponse
+    AuthEnableResponse AuthDisableResponse AuthUserAddResponse AuthUserGetResponse
+    AuthUserListResponse AuthUserDeleteResponse AuthUserChangePasswordResponse
+    AuthUserGrantRoleResponse AuthUserRevokeRoleResponse AuthRoleAddResponse AuthRoleGetResponse
+    AuthRoleListResponse AuthRoleDeleteResponse AuthRoleGrantPermissionResponse
+    AuthRoleRevokePermissionResponse
 }
 
 impl Masked for pb::HashResponse {
@@ -187,6 +192,11 @@ impl Session {
     pub async fn kill(&mut self) {
         self.place.restart(false);
         self.client = Some(Client::connect_to(self.place.address()).await);
+    }
+
+    /// Makes all further calls by this client.
+    pub fn act_as(&mut self, client: Client) {
+        self.client = Some(client);
     }
 
     /// Writes a line into the transcript.

@@ -2,12 +2,16 @@
 //! counts. What the kernel holds for a socket, and what the allocator rounds up, is not in it.
 
 use std::alloc::System;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use api::etcdserverpb::{PutRequest, RangeRequest};
 use cap::Cap;
+use conform::frames::{
+    DATA, END_HEADERS, END_STREAM, Frame, HEADERS, Head, INITIAL_WINDOW_SIZE, PREFACE, SETTINGS,
+    call_block, frame, settings, window_update,
+};
 use conform::grpc::envelope;
 use conform::process;
 use prost::Message;
@@ -23,61 +27,31 @@ const CONNECTIONS: usize = 400;
 const IDLE: usize = 2_048;
 /// What the server may keep that is no connection's: its history of the puts, queues that grew.
 const NOISE: usize = 256 << 10;
+/// Bytes of the window of each stream, and what the connection's is raised by.
+const WINDOW: u32 = 1 << 20;
 /// Longest time that anything may take to come true: the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-    out.extend(&(payload.len() as u32).to_be_bytes()[1..]);
-    out.extend([kind, flags]);
-    out.extend(stream.to_be_bytes());
-    out.extend(payload);
-}
 
 /// A connection on which each of these calls was answered.
 fn connect(port: u16, calls: &[(&str, Vec<u8>)]) -> TcpStream {
     let mut socket = TcpStream::connect(("127.0.0.1", port)).expect("the server listens");
-    let mut out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    // SETTINGS with a window of 1 MiB for each stream, and as much for the connection.
-    frame(&mut out, 4, 0, 0, &[0, 4, 0, 16, 0, 0]);
-    frame(&mut out, 8, 0, 0, &(1_u32 << 20).to_be_bytes());
+    let mut out = PREFACE.to_vec();
+    frame(&mut out, SETTINGS, 0, 0, &settings(&[(INITIAL_WINDOW_SIZE, WINDOW)]));
+    window_update(&mut out, 0, WINDOW);
     for ((path, message), id) in calls.iter().zip((1..).step_by(2)) {
-        frame(&mut out, 1, 4, id, &head(path));
+        frame(&mut out, HEADERS, END_HEADERS, id, &call_block(path));
         for piece in envelope(message).chunks(16_000) {
-            frame(&mut out, 0, 0, id, piece);
+            frame(&mut out, DATA, 0, id, piece);
         }
-        frame(&mut out, 0, 1, id, &[]);
+        frame(&mut out, DATA, END_STREAM, id, &[]);
     }
     socket.write_all(&out).expect("the server takes it");
     let mut ended = 0;
     while ended < calls.len() {
-        let mut head = [0; 9];
-        socket.read_exact(&mut head).expect("a frame");
-        let [a, b, c, kind, flags, ..] = head;
-        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
-        socket.read_exact(&mut payload).expect("its payload");
-        ended += usize::from(kind == 1 && flags & 1 == 1);
+        let Head { kind, flags, .. } = Frame::read(&mut socket).expect("a frame").head;
+        ended += usize::from(kind == HEADERS && flags & END_STREAM != 0);
     }
     socket
-}
-
-/// A call's header block, of which no table keeps anything.
-fn head(path: &str) -> Vec<u8> {
-    let mut out = Vec::new();
-    for (name, value) in [
-        (":method", "POST"),
-        (":scheme", "http"),
-        (":path", path),
-        (":authority", "localhost"),
-        ("content-type", "application/grpc"),
-        ("te", "trailers"),
-    ] {
-        out.push(0);
-        for text in [name, value] {
-            out.push(u8::try_from(text.len()).expect("short texts"));
-            out.extend(text.as_bytes());
-        }
-    }
-    out
 }
 
 /// Waits until what is allocated beyond `before` is at most `most`.
@@ -142,6 +116,6 @@ fn a_connection_that_rests_is_small_and_one_that_is_gone_leaves_nothing() {
     let large = RangeRequest { key, ..Default::default() }.encode_to_vec();
     crowd("after a small call", || connect(port, &[(range, small.clone())]));
     crowd("after large calls", || connect(port, &[(range, large.clone()), (range, get.clone())]));
-    let _ = server.stopper().send(true);
+    server.stopper().send_replace(true);
     server.wait().expect("a clean stop");
 }

@@ -64,6 +64,27 @@ fn lines_are_json_as_etcds_and_tell_the_same_story() {
 }
 
 #[test]
+fn a_data_directory_that_others_may_read_is_warned_of() {
+    use std::os::unix::fs::PermissionsExt;
+    let told = [Kind::Quorate, Kind::Reference].map(|kind| {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        std::fs::set_permissions(&data, PermissionsExt::from_mode(0o750)).unwrap();
+        let server = Server::start_on(kind, &data, &[])?;
+        let log = server.log().replace(&dir.path().display().to_string(), "DIR");
+        let lines = log.lines().filter(|line| line.contains("check file permission"));
+        let error =
+            |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["error"].clone();
+        Some(lines.map(error).collect::<Vec<_>>())
+    });
+    let expected = r#"directory "DIR/data" exist, but the permission is "drwxr-x---". The recommended permission is "-rwx------" to prevent possible unprivileged access to the data"#;
+    for told in told.into_iter().flatten() {
+        assert_eq!(told, [expected]);
+    }
+}
+
+#[test]
 fn the_console_format_has_columns() {
     for kind in [Kind::Quorate, Kind::Reference] {
         let Some(log) = log_of_two_runs(kind, "console") else { continue };

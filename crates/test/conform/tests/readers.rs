@@ -41,7 +41,7 @@ fn serve(progress: Duration, list_pin: Duration, scenario: impl AsyncFn(u16)) {
         scenario(port).await;
     });
     drop(runtime);
-    let _ = server.stopper().send(true);
+    server.stopper().send_replace(true);
     server.wait().expect("a clean stop");
 }
 

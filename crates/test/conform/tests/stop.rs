@@ -1,6 +1,6 @@
 //! Calls that are open while the server stops.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::etcdserverpb::watch_request::RequestUnion;
 use api::etcdserverpb::{
@@ -66,5 +66,28 @@ fn j6_open_calls_are_cut_without_a_status_when_the_server_stops() {
     assert_eq!(code, None, "the signal is passed on");
     if let Some(theirs) = stopped(Kind::Reference) {
         assert_eq!((ends, code), theirs, "left is ours, right is etcd's");
+    }
+}
+
+/// Lines of a start, in order. A signal may come behind any of them.
+const STEPS: [&str; 5] = [
+    "starting an etcd server",
+    "opened backend db",
+    "starting local member",
+    "published local member to cluster",
+    "ready to serve client requests",
+];
+
+#[test]
+fn a_signal_in_the_middle_of_a_start_stops_it() {
+    for step in STEPS {
+        let dir = tempfile::tempdir().unwrap();
+        let mut server = Server::prepare(Kind::Quorate, &dir.path().join("data"), &[]);
+        server.spawn().expect("our own binary");
+        let began = Instant::now();
+        while !server.log().contains(step) {
+            assert!(began.elapsed() < PATIENCE, "{step}: {}", server.log());
+        }
+        assert_eq!(server.stop(), None, "{step}: the signal is passed on");
     }
 }

@@ -16,8 +16,8 @@ use api::method::Method;
 use bytes::Bytes;
 use calls::peers::{Answered, Asked, PeerAnswer, PeerError, Question};
 use calls::{
-    Answer, Calls, Encoded, Finish, Job, LargeResults, Local, Member, Outbox, Pins, Shared, Sink,
-    Source, ViewSlot,
+    Answer, Calls, Encoded, Finish, Job, LargeResults, Local, Logins, Member, Outbox, Pins,
+    Provider, Shared, Sink, Source, ViewSlot,
 };
 use env::{Entropy, Failpoints, Hooks, Instant, MayBlock, SplitMix};
 use machine::Command;
@@ -142,6 +142,7 @@ impl Gateway {
             strict_reconfig: options.strict_reconfig,
             pins: Pins { age: PIN_AGE, ..Pins::default() },
             large: LargeResults::default(),
+            logins: Logins::new(Provider::Nobody, false, 4, b"sim"),
             connected: {
                 let (connected, now) = (Arc::clone(&connected), Arc::clone(&world_now));
                 Box::new(move |id| connected_for(&connected, &now, id))

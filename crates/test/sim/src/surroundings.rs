@@ -12,7 +12,7 @@ use api::error::Status;
 use api::method::Method;
 use bytes::Bytes;
 use calls::{Body, Call, Caller, Event, Host, Limits, Local, Pieces};
-use env::{Instant, WallTime};
+use env::{Entropy, Instant, SplitMix, WallTime};
 use types::MemberId;
 
 use crate::options::Options;
@@ -37,6 +37,12 @@ impl Host for Surroundings {
 
     fn wall(&self) -> WallTime {
         WallTime(self.wall.get())
+    }
+
+    /// Nothing is secret from the seed.
+    fn secret(&self, out: &mut [u8]) {
+        let mut drawn = SplitMix::new(self.now.get().0);
+        out.fill_with(|| drawn.next_u64() as u8);
     }
 
     fn log(&self, event: Event<'_>) {

@@ -176,9 +176,10 @@ impl Session {
         let revision = view.revision();
         let notify = request.progress_notify;
         let wish = Wish::Watch(&request);
-        let created = match authorize(Method::Watch.row(), &self.caller, &view, wish) {
+        let member = &self.watches.member;
+        let created = match authorize(member, Method::Watch.row(), &self.caller, &view, wish) {
+            _ if request.start_revision < 0 => Err(ApiError::Compacted.text().to_owned()),
             Err(refused) => Err(refused.to_string()),
-            Ok(_) if request.start_revision < 0 => Err(ApiError::Compacted.text().to_owned()),
             Ok(allowed) => {
                 let create = translate(request);
                 let mut hub = self.watches.hub.borrow_mut();

@@ -216,7 +216,7 @@ impl Node {
         for lease in self.leases.expire(now, MAX_REVOKES_IN_FLIGHT) {
             self.status.leases_expired += 1;
             let revoke = Command::LeaseRevoke(LeaseRevokeRequest { id: lease.0 });
-            let (_, data) = self.own_command(&revoke);
+            let data = self.signed_command(&revoke);
             if self.raft.propose_as_leader(term, data).is_err() {
                 self.leases.retry(lease, now + self.config.tick);
             }

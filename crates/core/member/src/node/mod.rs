@@ -15,7 +15,7 @@ use api::membershippb;
 use env::{Hooks, Instant};
 use machine::{Effect, Members};
 use raft::{Message, Raft};
-use types::limits::REQUEST_TIMEOUT_BASE_MS;
+use types::limits::{REQUEST_TIMEOUT_BASE_MS, REVOKE_RETRY_MS};
 use types::{Index, LeaseId, MemberId, ReplyToken, RequestId, Term};
 
 use crate::lease_expiry::LeaseClock;
@@ -118,10 +118,20 @@ pub struct Node {
     /// When the process must end, once this member was removed.
     removed_at: Option<Instant>,
     members: Members,
+    /// The auth revision, if what wants permission must be signed.
+    signing_revision: Option<u64>,
     hooks: Hooks,
 }
 
+/// When the end of a lease that was refused is proposed again.
+const REVOKE_RETRY: Duration = Duration::from_millis(REVOKE_RETRY_MS);
+
 impl Node {
+    /// As of the recovered state, what wants permission must be signed with this auth revision.
+    pub(crate) fn set_signing_revision(&mut self, revision: Option<u64>) {
+        self.signing_revision = revision;
+    }
+
     /// A node over a recovered raft. `last_snapshot` is the newest snapshot the log vouches for.
     #[must_use]
     pub fn new(
@@ -171,6 +181,7 @@ impl Node {
             stopping: None,
             removed_at: None,
             members,
+            signing_revision: None,
             hooks,
         };
         node.campaign_if_alone();
@@ -395,6 +406,7 @@ impl Node {
             match effect {
                 Effect::LeaseGranted { id, ttl } => self.leases.granted(now, id, ttl, 0),
                 Effect::LeaseRevoked(id) => self.leases.removed(id),
+                Effect::LeaseKept(id) => self.leases.retry(id, now + REVOKE_RETRY),
                 Effect::LeaseCheckpoint { id, remaining } => {
                     self.leases.checkpointed(now, id, remaining);
                 }
@@ -405,7 +417,11 @@ impl Node {
                 Effect::ClusterVersion(version) => self.version_set(index, version),
                 Effect::Downgrade(target) => self.members.downgrade = target,
                 Effect::NoSpace => self.raise_no_space(),
-                Effect::Compaction(_) => {}
+                Effect::Auth { signing_revision } => self.signing_revision = signing_revision,
+                Effect::Compaction(_)
+                | Effect::TokenAssigned { .. }
+                | Effect::UserTokensEnded(_)
+                | Effect::TokensEnded => {}
             }
         }
         self.raft.applied(applied.index);

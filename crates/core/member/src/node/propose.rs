@@ -6,6 +6,7 @@ use api::etcdserverpb::{AlarmRequest, AlarmType};
 use api::membershippb;
 use bytes::Bytes;
 use env::{Instant, sometimes};
+use machine::auth::ROOT;
 use machine::command::{Command, Header};
 use raft::{ConfChange, ProposeError};
 use types::limits::MAX_APPLY_GAP;
@@ -142,6 +143,17 @@ impl Node {
         self.next_id += 1;
         let id = RequestId(self.next_id);
         (id, command.encode(Header { id, ..Header::default() }))
+    }
+
+    /// The entry for a command of this member's own that wants permission: root signs it.
+    //= etcd 3.7.3: server/auth/store.go#WithRoot
+    pub(super) fn signed_command(&mut self, command: &Command) -> Bytes {
+        self.next_id += 1;
+        let id = RequestId(self.next_id);
+        command.encode(match self.signing_revision {
+            Some(auth_revision) => Header { id, username: ROOT, auth_revision },
+            None => Header { id, ..Header::default() },
+        })
     }
 
     /// Tells the cluster this member's name and client URLs; the server is ready once applied.

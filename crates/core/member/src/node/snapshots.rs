@@ -98,6 +98,7 @@ impl Node {
         self.version_decided = self.members.cluster_version.is_some();
         // A member that installs a snapshot does not lead: it sends none, and the clock stands.
         self.sending = Sending::default();
+        self.signing_revision = installed.signing_revision;
         self.leases = LeaseClock::default();
         for (id, ttl, checkpoint) in installed.leases {
             self.leases.granted(now, id, ttl, checkpoint);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use ::grpc::Encoding;
 use api::error::{Code, Status};
 use api::method::{self, Row};
+use calls::{Caller, Credential};
 use http2::{Protocol, StaticTags, Verdict};
 
 use super::Slot;
@@ -44,6 +45,12 @@ pub(crate) enum Tag {
     ClientVersion(Text),
     /// A field that only plain HTTP reads.
     Web(WebField, Text),
+    /// `token`.
+    Token(Rc<Credential>),
+    /// `authorization`, which counts if there is no `token`.
+    Authorization(Rc<Credential>),
+    /// `grpcgateway-accept`: a gateway makes the call for somebody.
+    FromGateway,
 }
 
 /// Fields that only plain HTTP reads.
@@ -111,6 +118,9 @@ pub(crate) struct Head {
     client_version: Option<Text>,
     /// Boxed: calls have none.
     web: Option<Box<Vec<(WebField, Text)>>>,
+    token: Option<Rc<Credential>>,
+    authorization: Option<Rc<Credential>>,
+    is_from_gateway: bool,
 }
 
 /// How a request is refused before it is a call.
@@ -141,6 +151,9 @@ impl Protocol for Grpc {
             b"client-api-version" => Tag::ClientVersion(value.into()),
             b"accept-encoding" => Tag::Web(WebField::AcceptEncoding, value.into()),
             b"origin" => Tag::Web(WebField::Origin, value.into()),
+            b"token" => Tag::Token(Rc::new(Credential::of(value))),
+            b"authorization" => Tag::Authorization(Rc::new(Credential::of(value))),
+            b"grpcgateway-accept" => Tag::FromGateway,
             _ if name.ends_with(b"-bin") => match metadata::check_binary(name, value) {
                 Ok(()) => Tag::Ignored,
                 Err(text) => Tag::Malformed(text.into()),
@@ -180,6 +193,14 @@ impl Protocol for Grpc {
             Tag::Web(field, text) => {
                 head.web.get_or_insert_default().push((*field, Rc::clone(text)));
             }
+            //= etcd 3.7.3: server/auth/store.go#AuthInfoFromCtx
+            Tag::Token(credential) => {
+                head.token.get_or_insert_with(|| Rc::clone(credential));
+            }
+            Tag::Authorization(credential) => {
+                head.authorization.get_or_insert_with(|| Rc::clone(credential));
+            }
+            Tag::FromGateway => head.is_from_gateway = true,
         }
     }
 
@@ -311,6 +332,13 @@ impl Head {
     /// Whether the client asks to be refused without a leader.
     pub(crate) fn requires_leader(&self) -> bool {
         self.requires_leader == Some(true)
+    }
+
+    /// The caller on a connection of which `of_connection` is known, with the token of this call.
+    pub(crate) fn caller(&self, of_connection: &Caller) -> Caller {
+        let credential = self.token.as_ref().or(self.authorization.as_ref());
+        let caller = of_connection.clone().with(credential.cloned());
+        if self.is_from_gateway { caller.through_gateway() } else { caller }
     }
 
     /// The version of the API that the client states.

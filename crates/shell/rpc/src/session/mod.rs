@@ -154,12 +154,12 @@ fn is_finite(row: &Row) -> bool {
     row.kind != CallType::BidiStream && row.method != Method::HealthWatch
 }
 
-/// The call as its handler sees it. Tokens and certificates make callers here; so far a certificate
-/// is only told, and everybody is nobody.
+/// The call as its handler sees it. The certificate of its connection and the token of the call make
+/// its caller.
 fn seen<'a>(session: &Session, row: &'static Row, head: &'a Head) -> calls::Call<'a> {
     calls::Call {
         row,
-        caller: session.caller.clone(),
+        caller: head.caller(&session.caller),
         requires_leader: head.requires_leader(),
         client_version: head.client_version(),
     }

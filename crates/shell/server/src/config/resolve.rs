@@ -16,7 +16,7 @@ use super::configuration::{
 use super::deferred::{CompactionMode, RetentionLength};
 use super::features::Features;
 use super::source::{Given, Origin};
-use crate::options::{LeaseCheckpoints, Listen, Options, RaftTimeouts, SelfMade};
+use crate::options::{AuthOptions, LeaseCheckpoints, Listen, Options, RaftTimeouts, SelfMade};
 use crate::threads::Keep;
 use calls::corruption::Checks;
 
@@ -81,6 +81,7 @@ pub(super) fn options(given: &Given) -> Result<Options, String> {
             member.watch_progress_notify_interval,
             Duration::from_millis(limits::WATCH_PROGRESS_MS),
         ),
+        auth: auth(&given.configuration),
         cors: listeners.cors.clone(),
         reuse: net::Reuse { port: listeners.reuse_port, address: listeners.reuse_address },
         connections: connections(listeners, member.max_request_bytes),
@@ -89,6 +90,19 @@ pub(super) fn options(given: &Given) -> Result<Options, String> {
         features,
         ..Options::default()
     })
+}
+
+/// A cost that bcrypt does not know, and tokens that would not last, are the default.
+//= etcd 3.7.3: server/auth/store.go#NewAuthStore, simple_token.go#enable
+fn auth(configuration: &Configuration) -> AuthOptions {
+    let (flags, default) = (&configuration.auth, AuthOptions::default());
+    let cost = u32::try_from(flags.bcrypt_cost).ok().filter(|cost| (4..=31).contains(cost));
+    AuthOptions {
+        token: flags.token.clone(),
+        token_ttl: or(Duration::from_secs(flags.token_ttl as u64), default.token_ttl),
+        bcrypt_cost: cost.unwrap_or(default.bcrypt_cost),
+        client_cert_auth: configuration.client_security.client_cert_auth,
+    }
 }
 
 fn directories(configuration: &Configuration) -> (PathBuf, PathBuf) {

@@ -19,29 +19,15 @@ pub mod fixed;
 pub use draw::draw;
 pub use exchange::{Event, Reactions};
 
-/// The bytes that a client sends first.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+use crate::frames::{
+    self, ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HAS_PRIORITY, HEADERS, PADDED,
+    PING, PREFACE, PRIORITY, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE, field, literal,
+};
+
 /// The key that calls of a sequence read: nobody writes it meanwhile.
 pub const READ_KEY: &str = "read";
 /// The key that they write.
 const WRITTEN_KEY: &str = "written";
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PUSH_PROMISE: u8 = 5;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-/// The flag of an acknowledgement.
-const ACK: u8 = 1;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-const PADDED: u8 = 8;
-const HAS_PRIORITY: u8 = 32;
 
 /// What must have come before the next step is taken: grpc-go's handlers run beside the reading of
 /// frames, and only what waits for them has one outcome.
@@ -87,27 +73,9 @@ impl std::fmt::Display for Sequence {
 }
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).expect("payloads are short");
-    let mut frame = length.to_be_bytes()[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
+    let mut frame = Vec::new();
+    frames::frame(&mut frame, kind, flags, stream, payload);
     frame
-}
-
-/// A literal that enters no table, in plain letters of at most 126 bytes.
-fn literal(name: &[u8], value: &[u8]) -> Vec<u8> {
-    field(0, name, value)
-}
-
-/// A literal field of a kind: 0, 0x10 (never to be kept) or 0x40 (kept in the table).
-fn field(kind: u8, name: &[u8], value: &[u8]) -> Vec<u8> {
-    let mut field = vec![kind];
-    for text in [name, value] {
-        field.push(u8::try_from(text.len()).expect("texts are short"));
-        field.extend(text);
-    }
-    field
 }
 
 impl Sequence {

@@ -5,22 +5,12 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use conform::Server;
+use conform::frames::{
+    DATA, END_HEADERS, END_STREAM, Frame, HEADERS, PREFACE, SETTINGS, WINDOW_UPDATE, frame,
+    settings,
+};
 use conform::grpc::envelope;
 
-pub const DATA: u8 = 0;
-pub const HEADERS: u8 = 1;
-pub const RST_STREAM: u8 = 3;
-pub const SETTINGS: u8 = 4;
-pub const PING: u8 = 6;
-pub const GOAWAY: u8 = 7;
-pub const WINDOW_UPDATE: u8 = 8;
-pub const CONTINUATION: u8 = 9;
-pub const ACK: u8 = 1;
-pub const END_STREAM: u8 = 1;
-pub const END_HEADERS: u8 = 4;
-/// Settings.
-pub const HEADER_TABLE_SIZE: u16 = 1;
-pub const INITIAL_WINDOW_SIZE: u16 = 4;
 /// The largest window and stream.
 pub const MAX: u32 = (1 << 31) - 1;
 
@@ -31,53 +21,10 @@ pub const WATCH: &str = "/etcdserverpb.Watch/Watch";
 /// How long a server takes nothing, or says nothing, until it is believed that it will not.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// A frame of any kind.
-pub fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-    out.extend(&(payload.len() as u32).to_be_bytes()[1..]);
-    out.extend([kind, flags]);
-    out.extend(stream.to_be_bytes());
-    out.extend(payload);
-}
-
-/// A header block of literals that enter no table.
-pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for (name, value) in fields {
-        out.push(0);
-        for text in [name, value] {
-            out.push(u8::try_from(text.len()).expect("short texts"));
-            out.extend(text.as_bytes());
-        }
-    }
-    out
-}
-
-/// The head of a call.
-pub fn call_block(path: &str) -> Vec<u8> {
-    block(&[
-        (":method", "POST"),
-        (":scheme", "http"),
-        (":path", path),
-        (":authority", "localhost"),
-        ("content-type", "application/grpc"),
-        ("te", "trailers"),
-    ])
-}
-
 /// A unary call, all of it.
 pub fn call(out: &mut Vec<u8>, stream: u32, head: &[u8], message: &[u8]) {
     frame(out, HEADERS, END_HEADERS, stream, head);
     frame(out, DATA, END_STREAM, stream, &envelope(message));
-}
-
-/// A SETTINGS frame's payload.
-pub fn settings(settings: &[(u16, u32)]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for (name, value) in settings {
-        out.extend(name.to_be_bytes());
-        out.extend(value.to_be_bytes());
-    }
-    out
 }
 
 /// What became of bytes that were sent.
@@ -107,7 +54,7 @@ impl Attacker {
     /// One that has introduced itself with these settings.
     pub fn connect(server: &Server, first: &[(u16, u32)]) -> Self {
         let mut attacker = Self::silent(server);
-        let mut out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        let mut out = PREFACE.to_vec();
         frame(&mut out, SETTINGS, 0, 0, &settings(first));
         frame(&mut out, WINDOW_UPDATE, 0, 0, &(MAX - 65_535).to_be_bytes());
         assert_eq!(attacker.send(&out), Sent::All);
@@ -148,21 +95,12 @@ impl Attacker {
             socket.set_read_timeout(None).expect("a socket");
             let mut socket = std::io::BufReader::with_capacity(1 << 16, socket);
             let mut kinds = [0; 10];
-            let mut payload = Vec::new();
-            loop {
-                let mut head = [0; 9];
-                if socket.read_exact(&mut head).is_err() {
-                    return kinds;
-                }
-                let [a, b, c, kind, ..] = head;
-                payload.resize(u32::from_be_bytes([0, a, b, c]) as usize, 0);
-                if socket.read_exact(&mut payload).is_err() {
-                    return kinds;
-                }
-                if let Some(count) = kinds.get_mut(usize::from(kind)) {
+            while let Ok(frame) = Frame::read(&mut socket) {
+                if let Some(count) = kinds.get_mut(usize::from(frame.head.kind)) {
                     *count += 1;
                 }
             }
+            kinds
         })
     }
 

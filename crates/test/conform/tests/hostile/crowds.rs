@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use api::etcdserverpb::watch_request::RequestUnion;
 use api::etcdserverpb::{RangeRequest, WatchCreateRequest, WatchRequest};
+use conform::frames::{DATA, END_HEADERS, HEADERS, PING, call_block, frame};
 use conform::grpc::envelope;
 use conform::{Kind, Server};
 use prost::Message;
 
-use crate::attacker::{
-    Attacker, DATA, END_HEADERS, HEADERS, PING, PUT, RANGE, Sent, WATCH, call, call_block, frame,
-};
+use crate::attacker::{Attacker, PUT, RANGE, Sent, WATCH, call};
 use crate::beside::{Beside, Cost, anonymous, kind, times, trial, until};
 use crate::{KIB, MIB, NOISE};
 

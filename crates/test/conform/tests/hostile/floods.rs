@@ -3,14 +3,15 @@
 use api::etcdserverpb::watch_request::RequestUnion;
 use api::etcdserverpb::{PutRequest, RangeRequest, WatchCreateRequest, WatchRequest};
 use conform::Kind;
+use conform::frames::{
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADER_TABLE_SIZE, HEADERS,
+    INITIAL_WINDOW_SIZE, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, block, call_block, frame,
+    settings,
+};
 use conform::grpc::envelope;
 use prost::Message;
 
-use crate::attacker::{
-    ACK, Attacker, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADER_TABLE_SIZE, HEADERS,
-    INITIAL_WINDOW_SIZE, MAX, PING, PUT, RANGE, RST_STREAM, SETTINGS, Sent, WATCH, WINDOW_UPDATE,
-    block, call, call_block, frame, settings,
-};
+use crate::attacker::{Attacker, MAX, PUT, RANGE, Sent, WATCH, call};
 use crate::beside::{Cost, times, trial, until};
 use crate::{MIB, NOISE};
 

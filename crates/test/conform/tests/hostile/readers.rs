@@ -1,12 +1,11 @@
 //! Who asks for much and takes little: what waits for it is bounded for a connection.
 
 use api::etcdserverpb::{PutRequest, PutResponse, RangeRequest};
+use conform::frames::{INITIAL_WINDOW_SIZE, WINDOW_UPDATE, call_block, frame};
 use conform::{Client, Server};
 use prost::Message;
 
-use crate::attacker::{
-    Attacker, INITIAL_WINDOW_SIZE, MAX, RANGE, Sent, WINDOW_UPDATE, call, call_block, frame,
-};
+use crate::attacker::{Attacker, MAX, RANGE, Sent, call};
 use crate::beside::{Beside, Cost, times, trial_on};
 use crate::{MIB, NOISE};
 

@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use api::etcdserverpb::{RangeRequest, SnapshotRequest};
+use conform::frames::{ACK, DATA, END_STREAM, HEADERS, PING, RST_STREAM, SETTINGS};
 use conform::{Kind, Server};
 use prost::Message;
 
 use super::RANGE;
-use super::pings::{ACK, DATA, END_STREAM, Frames, HEADERS, PING, RST_STREAM, SETTINGS, put_large};
+use super::pings::{Frames, put_large};
 
 const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
 /// HTTP/2's code of that name.
@@ -28,14 +29,14 @@ enum Ending {
 /// Reads frames until the stream ends, or for as long as the socket waits. Opens no window.
 fn ending(frames: &mut Frames) -> Ending {
     while let Some(frame) = frames.next() {
-        match frame.kind {
-            SETTINGS if frame.flags & ACK == 0 => frames.send(SETTINGS, ACK, 0, &[]),
+        match frame.head.kind {
+            SETTINGS if frame.head.flags & ACK == 0 => frames.send(SETTINGS, ACK, 0, &[]),
             RST_STREAM => {
                 let code = frame.payload[..].try_into().expect("four bytes");
                 return Ending::Reset(u32::from_be_bytes(code));
             }
-            HEADERS if frame.flags & END_STREAM != 0 => return Ending::Status,
-            PING if frame.flags & ACK != 0 => return Ending::Silent,
+            HEADERS if frame.head.flags & END_STREAM != 0 => return Ending::Status,
+            PING if frame.head.flags & ACK != 0 => return Ending::Silent,
             _ => {}
         }
     }
@@ -47,10 +48,10 @@ fn use_window_up(frames: &mut Frames) {
     let mut left = 65_535;
     while left > 0 {
         let frame = frames.next().expect("the answer begins");
-        match frame.kind {
-            SETTINGS if frame.flags & ACK == 0 => frames.send(SETTINGS, ACK, 0, &[]),
+        match frame.head.kind {
+            SETTINGS if frame.head.flags & ACK == 0 => frames.send(SETTINGS, ACK, 0, &[]),
             DATA => left -= frame.payload.len(),
-            HEADERS => assert_eq!(frame.flags & END_STREAM, 0, "it ends early"),
+            HEADERS => assert_eq!(frame.head.flags & END_STREAM, 0, "it ends early"),
             _ => {}
         }
     }

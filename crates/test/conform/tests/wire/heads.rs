@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 
+use conform::frames::{ACK, DATA, END_STREAM, HEADERS, RST_STREAM, SETTINGS};
 use conform::{Kind, Server};
 
-use super::pings::{ACK, DATA, END_STREAM, Frames, HEADERS, RST_STREAM, SETTINGS};
+use super::pings::Frames;
 use super::{RANGE, range_of};
 
 /// What comes of a stream first.
@@ -32,10 +33,10 @@ fn reactions(server: &Server, fields: &[(&str, &str)]) -> (Reaction, Reaction) {
 
 fn reaction(frames: &mut Frames, stream: u32) -> Reaction {
     while let Some(frame) = frames.next() {
-        match frame.kind {
-            SETTINGS if frame.flags & ACK == 0 => frames.send(SETTINGS, ACK, 0, &[]),
-            HEADERS | DATA | RST_STREAM if frame.stream != stream => {}
-            HEADERS if frame.flags & END_STREAM != 0 => return Reaction::Status,
+        match frame.head.kind {
+            SETTINGS if frame.head.flags & ACK == 0 => frames.send(SETTINGS, ACK, 0, &[]),
+            HEADERS | DATA | RST_STREAM if frame.head.stream != stream => {}
+            HEADERS if frame.head.flags & END_STREAM != 0 => return Reaction::Status,
             HEADERS => return Reaction::Answer,
             RST_STREAM => {
                 let code = frame.payload[..].try_into().expect("four bytes");
@@ -111,7 +112,7 @@ fn odd_heads_cost_what_they_cost_at_etcd() {
 fn told_limit(server: &Server) -> Option<u32> {
     let mut frames = Frames::connect(server);
     let settings =
-        std::iter::from_fn(|| frames.next()).find(|f| f.kind == SETTINGS && f.flags == 0);
+        std::iter::from_fn(|| frames.next()).find(|f| f.head.kind == SETTINGS && f.head.flags == 0);
     let payload = settings.expect("a server begins with its settings").payload;
     let limit = payload.chunks(6).find(|setting| setting[..2] == [0, 3])?;
     Some(u32::from_be_bytes(limit[2..].try_into().expect("four bytes")))
@@ -143,10 +144,10 @@ fn a_deadline_ends_a_call_whose_message_is_still_to_come() {
         let mut open = BTreeSet::from([1, 3, 5]);
         while !open.is_empty() {
             let frame = frames.next().unwrap_or_else(|| panic!("{kind:?}: {open:?} never end"));
-            let is_last =
-                frame.kind == RST_STREAM || frame.kind == HEADERS && frame.flags & END_STREAM != 0;
+            let is_last = frame.head.kind == RST_STREAM
+                || frame.head.kind == HEADERS && frame.head.flags & END_STREAM != 0;
             if is_last {
-                open.remove(&frame.stream);
+                open.remove(&frame.head.stream);
             }
         }
         frames.call(7, RANGE, &range_of("a"));

@@ -1,6 +1,6 @@
 //! Who pings too often is sent away; a long answer, whose client pings to measure it, is not.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
@@ -9,23 +9,16 @@ use api::etcdserverpb::request_op::Request;
 use api::etcdserverpb::{
     DeleteRangeRequest, PutRequest, PutResponse, RangeRequest, RequestOp, TxnRequest,
 };
+use conform::frames::{
+    ACK, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PING, PREFACE, SETTINGS,
+    WINDOW_UPDATE, block, call_fields, frame,
+};
 use conform::grpc::envelope;
 use conform::{Client, Kind, Server, oracle};
 use prost::Message;
 
 use super::{PUT, RANGE, TXN};
 
-pub(super) const DATA: u8 = 0;
-pub(super) const HEADERS: u8 = 1;
-pub(super) const RST_STREAM: u8 = 3;
-pub(super) const SETTINGS: u8 = 4;
-pub(super) const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-/// The flag of an acknowledgement, and of a stream's last frame.
-pub(super) const ACK: u8 = 1;
-pub(super) const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
 /// Bytes of the value that is asked for.
 const LARGE: usize = 1 << 20;
 const DELETE: &str = "/etcdserverpb.KV/DeleteRange";
@@ -33,31 +26,22 @@ const DELETE: &str = "/etcdserverpb.KV/DeleteRange";
 /// A connection on which each frame is seen.
 pub(super) struct Frames(TcpStream);
 
-pub(super) struct Frame {
-    pub(super) kind: u8,
-    pub(super) flags: u8,
-    pub(super) stream: u32,
-    pub(super) payload: Vec<u8>,
-}
-
 impl Frames {
     pub(super) fn connect(server: &Server) -> Self {
         let mut socket = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         socket.set_nodelay(true).unwrap();
-        socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+        socket.write_all(PREFACE).unwrap();
         let mut frames = Self(socket);
         frames.send(SETTINGS, 0, 0, &[]);
         frames
     }
 
     pub(super) fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
-        frame.extend([kind, flags]);
-        frame.extend(stream.to_be_bytes());
-        frame.extend(payload);
+        let mut out = Vec::new();
+        frame(&mut out, kind, flags, stream, payload);
         // A server that has closed is met by reading: what it said before is there.
-        let _ = self.0.write_all(&frame);
+        let _ = self.0.write_all(&out);
     }
 
     /// How long [`Frames::next`] waits for the server.
@@ -67,12 +51,7 @@ impl Frames {
 
     /// The next frame; `None` once the server has closed.
     pub(super) fn next(&mut self) -> Option<Frame> {
-        let mut head = [0; 9];
-        self.0.read_exact(&mut head).ok()?;
-        let [a, b, c, kind, flags, stream @ ..] = head;
-        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
-        self.0.read_exact(&mut payload).ok()?;
-        Some(Frame { kind, flags, stream: u32::from_be_bytes(stream), payload })
+        Frame::read(&mut self.0).ok()
     }
 
     /// Opens a call and sends its message, which is short.
@@ -88,15 +67,7 @@ impl Frames {
         message: &[u8],
         more: &[(&str, &str)],
     ) {
-        let usual = [
-            (":method", "POST"),
-            (":scheme", "http"),
-            (":path", path),
-            (":authority", "localhost"),
-            ("content-type", "application/grpc"),
-            ("te", "trailers"),
-        ];
-        self.request(stream, &[&usual, more].concat(), message);
+        self.request(stream, &[&call_fields(path), more].concat(), message);
     }
 
     /// Sends a request with any fields.
@@ -107,16 +78,7 @@ impl Frames {
 
     /// Sends a request's head; its message is to come.
     pub(super) fn head(&mut self, stream: u32, fields: &[(&str, &str)]) {
-        let mut block = Vec::new();
-        for (name, value) in fields {
-            // A literal that enters no table, in plain letters.
-            block.push(0);
-            for text in [name, value] {
-                block.push(u8::try_from(text.len()).unwrap());
-                block.extend(text.as_bytes());
-            }
-        }
-        self.send(HEADERS, END_HEADERS, stream, &block);
+        self.send(HEADERS, END_HEADERS, stream, &block(fields));
     }
 
     /// Reads the answer of a stream to its end. Pings when a piece of it has come, as Go's client
@@ -124,8 +86,8 @@ impl Frames {
     fn answer(&mut self, stream: u32) -> Answer {
         let (mut answer, mut is_measuring) = (Answer::default(), false);
         while let Some(frame) = self.next() {
-            match frame.kind {
-                DATA if frame.stream == stream => {
+            match frame.head.kind {
+                DATA if frame.head.stream == stream => {
                     answer.bytes += frame.payload.len();
                     let window = (frame.payload.len() as u32).to_be_bytes();
                     self.send(WINDOW_UPDATE, 0, 0, &window);
@@ -135,16 +97,17 @@ impl Frames {
                         answer.pings += 1;
                     }
                 }
-                PING if frame.flags & ACK != 0 => is_measuring = false,
-                SETTINGS if frame.flags & ACK == 0 => self.send(SETTINGS, ACK, 0, &[]),
+                PING if frame.head.flags & ACK != 0 => is_measuring = false,
+                SETTINGS if frame.head.flags & ACK == 0 => self.send(SETTINGS, ACK, 0, &[]),
                 GOAWAY => {
                     answer.sent_away = Some(frame.payload);
                     return answer;
                 }
                 _ => {}
             }
-            let is_answer = frame.stream == stream && matches!(frame.kind, DATA | HEADERS);
-            if is_answer && frame.flags & END_STREAM != 0 {
+            let is_answer =
+                frame.head.stream == stream && matches!(frame.head.kind, DATA | HEADERS);
+            if is_answer && frame.head.flags & END_STREAM != 0 {
                 answer.ended = true;
                 return answer;
             }

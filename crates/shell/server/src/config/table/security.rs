@@ -1,6 +1,6 @@
 //! TLS, who may ask, and users.
 
-use super::super::flag::{Flag, Group, InFile, State, at};
+use super::super::flag::{Flag, Group, InFile, at};
 use super::of;
 
 const ROW: Flag = of(Group::Security);
@@ -213,7 +213,6 @@ pub(super) const AUTH: &[Flag] = &[
         default: "simple",
         help: "Kind of the tokens of those who logged in: simple, or jwt with its options.",
         place: at!(auth.token),
-        state: State::Later,
         ..AUTH_ROW
     },
     Flag {
@@ -221,7 +220,6 @@ pub(super) const AUTH: &[Flag] = &[
         default: "10",
         help: "How dear a try at a password is, from 4 to 31.",
         place: at!(auth.bcrypt_cost),
-        state: State::Later,
         ..AUTH_ROW
     },
     Flag {
@@ -229,7 +227,6 @@ pub(super) const AUTH: &[Flag] = &[
         default: "300",
         help: "Seconds for which a simple token holds after its last use.",
         place: at!(auth.token_ttl),
-        state: State::Later,
         ..AUTH_ROW
     },
 ];
