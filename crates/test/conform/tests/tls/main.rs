@@ -9,6 +9,7 @@
 
 mod authority;
 mod cluster;
+mod crowd;
 mod flags;
 mod member;
 mod own;
