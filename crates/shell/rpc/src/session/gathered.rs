@@ -65,7 +65,8 @@ mod tests {
 
     #[test]
     fn what_calls_keep_together_is_bounded_and_comes_back() {
-        let session = Session::new(Rc::new(Settings::default()), Arc::default(), &crate::Origin::default());
+        let session =
+            Session::new(Rc::new(Settings::default()), Arc::default(), &crate::Origin::default());
         let all = || session.gathered.get();
         let (mut first, mut second) = (Share::new(&session), Share::new(&session));
         first.set(GATHERED_BYTES - 10).unwrap();
