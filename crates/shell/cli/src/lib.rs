@@ -4,9 +4,9 @@
 //! refusals and the exit codes are part of what scripts see. No parser of this ecosystem gives
 //! them, so this one is ours; commands and flags are data.
 //!
-//! Owns: finding a command, reading flags, counting arguments, help, what is printed where, asking for
-//! passwords, Go's spellings of numbers, durations, strings and tables. Never: speaks to a server.
-//! Read next: [`command`], [`flags`], [`output`], [`prompt`], [`text`].
+//! Owns: finding a command, reading flags, counting arguments, help, what is printed where, asking
+//! for passwords, Go's spellings of numbers, durations, strings and tables. Never: speaks to a
+//! server. Read next: [`command`], [`flags`], [`output`], [`prompt`], [`text`].
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 

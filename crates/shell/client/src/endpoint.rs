@@ -1,4 +1,4 @@
-//! Endpoints: `host:port`, `http://`, `https://`, `unix:` and `unixs:`, as etcd's client reads them.
+//! Endpoints as etcd's client reads them: `host:port`, `http://`, `https://`, `unix:`, `unixs:`.
 //!
 //! Invariant: whether a client speaks TLS is decided once, by its first endpoint and by whether TLS
 //! is configured; an endpoint that asks for TLS is never dialed without it for want of files.

@@ -1,5 +1,5 @@
 //! `etcdctl user`, `role` and `auth` beside etcd's own: the same command lines, each tool on an etcd
-//! of its own where something changes, on one where it is only looked at.
+//! of its own where something changes, on one of both where it is only looked at.
 //!
 //! Masked: cluster id and member id, for there are two clusters. What a changing command prints as
 //! protobuf is a header alone, and is not compared.

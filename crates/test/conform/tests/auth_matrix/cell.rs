@@ -106,9 +106,10 @@ impl Outcome {
         REFUSALS.iter().any(|refusal| self.text.contains(refusal) || self.answer.contains(refusal))
     }
 
-    /// Whether it waited for somebody who did not come.
+    /// Whether it waited for a leader that did not come, or was told that there is none.
     pub fn is_in_vain(&self) -> bool {
-        self.code == SILENCE || self.text.contains("request timed out")
+        const WAITED: [&str; 3] = ["request timed out", "context deadline exceeded", "no leader"];
+        self.code == SILENCE || WAITED.iter().any(|text| self.text.contains(text))
     }
 }
 

@@ -20,7 +20,7 @@ pub enum Model {
     Signed,
     /// Authentication is off: nobody is refused.
     Off,
-    /// There is no leader: who waits, waits in vain, for however long.
+    /// There is no leader: nobody who waits for one is let in, whatever is said and when.
     Leaderless,
     /// The condition decides first: the servers are compared with each other alone.
     Silent,
@@ -131,7 +131,7 @@ impl Sides {
             if left.code != UNIMPLEMENTED {
                 let _ = write!(line, " it is there now; compare it: {left:?}");
             }
-        } else if left != right && !self.is_in_vain(left, right) {
+        } else if left != right && !self.is_kept_out(left, right) {
             let shown = |o: &Outcome| match o.code {
                 0 => format!("good {}", o.answer),
                 code => format!("{code} {:?}", o.text),
@@ -153,8 +153,12 @@ impl Sides {
         }
     }
 
-    fn is_in_vain(&self, left: &Outcome, right: &Outcome) -> bool {
-        self.model == Model::Leaderless && left.is_in_vain() && right.is_in_vain()
+    /// Whether both keep the caller out while there is no leader, each in its own order: etcd asks
+    /// some callers who they are only when their proposal is applied, so that they wait for it;
+    /// ours knows them before, and confirms what it knows by a read index if it refuses them.
+    fn is_kept_out(&self, left: &Outcome, right: &Outcome) -> bool {
+        let kept_out = |outcome: &Outcome| outcome.is_refused() || outcome.is_in_vain();
+        self.model == Model::Leaderless && kept_out(left) && kept_out(right)
     }
 
     /// Whether a naive reading lets the caller in; `None` where it cannot tell.

@@ -1,6 +1,6 @@
 //! The conditions in which everything is asked.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::etcdserverpb as pb;
 use api::etcdserverpb::alarm_request::AlarmAction;
@@ -17,8 +17,8 @@ use crate::world::World;
 /// what of the answers is not determined.
 pub fn subject() -> Kind {
     match std::env::var("QUORATE_AUTH_SUBJECT").as_deref() {
-        Ok("ours") => Kind::Quorate,
-        Err(_) | Ok("etcd") => Kind::Reference,
+        Err(_) | Ok("ours") => Kind::Quorate,
+        Ok("etcd") => Kind::Reference,
         Ok(other) => panic!("QUORATE_AUTH_SUBJECT is ours or etcd, not {other}"),
     }
 }
@@ -240,8 +240,9 @@ fn without_a_leader_nobody_gets_further() {
             for n in (0..3).filter(|&n| n != follower) {
                 cluster.nodes[n].kill();
             }
-            let has_leader = async || world.status().await.is_ok_and(|status| status.leader != 0);
-            while has_leader().await {
+            let until = Instant::now() + Duration::from_secs(30);
+            while !world.status().await.is_ok_and(|status| status.leader == 0) {
+                assert!(Instant::now() < until, "it goes on following");
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             // Of those who wait, the longest wait as long as a request may take.

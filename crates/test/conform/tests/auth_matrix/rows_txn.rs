@@ -54,8 +54,11 @@ pub fn compare(span: Span) -> pb::Compare {
     }
 }
 
-/// Each operation with what it needs.
-fn operations(span: Span) -> Vec<(&'static str, Request, Vec<(Need, Span)>)> {
+/// An operation by its name, and what it needs.
+type Operation = (&'static str, Request, Vec<(Need, Span)>);
+
+/// Each operation on a span.
+fn operations(span: Span) -> Vec<Operation> {
     let (read, write) = ((Need::Read, span), (Need::Write, span));
     let mut all = vec![
         ("range", Request::RequestRange(range(span)), vec![read]),
