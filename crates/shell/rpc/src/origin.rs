@@ -73,6 +73,6 @@ impl Origin {
         if self.certificate.is_empty() {
             return Caller::default();
         }
-        Caller::known(Identity { certificate: self.certificate.clone(), ..Identity::default() })
+        Caller::known(Identity { certificate: self.certificate.clone() })
     }
 }
