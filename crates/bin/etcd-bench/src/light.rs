@@ -11,6 +11,8 @@ pub struct LightArgs {
     /// Client ports, with commas between them: connections are dealt out among them.
     #[arg(long, default_value = "2379", value_delimiter = ',')]
     port: Vec<u16>,
+    #[command(flatten)]
+    access: crate::access::AccessArgs,
     /// Process ids of the servers, to measure their CPU time and memory together.
     #[arg(long, value_delimiter = ',')]
     pid: Vec<u32>,
@@ -57,6 +59,7 @@ pub fn run(args: &LightArgs) -> Result<(), String> {
     };
     let plan = Plan {
         ports: args.port.clone(),
+        access: args.access.read()?,
         pids: args.pid.clone(),
         work,
         pace,

@@ -1,5 +1,6 @@
 //! Loads an etcd on this machine, or compares two, and prints figures.
 
+mod access;
 mod light;
 
 use std::path::PathBuf;
@@ -39,6 +40,8 @@ struct LoadArgs {
     /// Client ports, with commas between them: connections are dealt out among them.
     #[arg(long, default_value = "2379", value_delimiter = ',')]
     port: Vec<u16>,
+    #[command(flatten)]
+    access: access::AccessArgs,
     /// Process ids of the servers, to measure their CPU time and memory together.
     #[arg(long, value_delimiter = ',')]
     pid: Vec<u32>,
@@ -125,6 +128,7 @@ fn load(args: &LoadArgs) -> Result<(), String> {
     let (_, shape) = shape.ok_or_else(|| format!("unknown shape {:?}", args.shape))?;
     let load = Load {
         ports: args.port.clone(),
+        access: args.access.read()?,
         pids: args.pid.clone(),
         shape,
         connections: args.connections.max(1),

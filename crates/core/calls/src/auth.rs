@@ -244,7 +244,9 @@ async fn log_in(
             let signed = member.run(move |_| signer.sign(&name, revision, now)).await?;
             signed.map_err(|text| Status::new(Code::Unknown, text))?
         }
-        Provider::Simple(_) | Provider::Nobody => format!("{simple_token}.{}", outcome.index),
+        Provider::Simple(_) | Provider::Nobody => {
+            machine::auth::simple_token(&simple_token, outcome.index)
+        }
     };
     Ok(AuthenticateResponse { header: Some(member.header(outcome.revision)), token })
 }

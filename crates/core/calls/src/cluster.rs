@@ -163,7 +163,7 @@ pub(crate) fn member_promote(
 ) -> Result<Answer, Status> {
     let request: pb::MemberPromoteRequest = decode(message)?;
     let allowed = call.permit(member)?;
-    let member = Rc::clone(member);
+    let (member, caller) = (Rc::clone(member), call.caller.clone());
     Ok(Answer::Waits(Box::pin(async move {
         let id = MemberId(request.id);
         let promoted = promote_here(&member, id, allowed).await.inspect_err(|status| {
@@ -175,7 +175,7 @@ pub(crate) fn member_promote(
                 list(&members)
             }
             Promoted::Elsewhere => {
-                let members = peers::promote_on_leader(&member, id).await?;
+                let members = peers::promote_on_leader(&member, id, &caller).await?;
                 members.iter().map(to_proto).collect()
             }
         };

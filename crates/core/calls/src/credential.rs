@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use api::error::ApiError;
 use env::WallTime;
+use machine::Secret;
 use member::{Token, Tokens};
 use types::Index;
 
@@ -46,7 +47,12 @@ impl Credential {
         Self { token, found: RefCell::default() }
     }
 
-    /// The entry of the log that made a token, by its own account; `None` if it is no simple token.
+    /// The token, for another member.
+    pub(crate) fn text(&self) -> Secret {
+        Secret(self.token.as_ref().to_owned())
+    }
+
+    /// The entry of the log before that which made a token, by its own account; `None` if it is no simple token.
     //= etcd 3.7.3: server/auth/simple_token.go#isValidSimpleToken
     fn index(&self) -> Option<Index> {
         let (_, index) = self.token.split_once('.')?;
@@ -150,16 +156,27 @@ impl Member {
         Some(known)
     }
 
+    fn is_known(&self, credential: &Credential) -> bool {
+        match &self.shared.logins.provider {
+            Provider::Simple(tokens) => tokens.find(&credential.token).is_some(),
+            Provider::Signed(_) | Provider::Nobody => true,
+        }
+    }
+
     /// Whether the login that made the caller's token is not applied here yet, as far as the token
     /// tells.
     pub(crate) fn is_behind(&self, caller: &Caller) -> bool {
         let Some(credential) = caller.credential() else { return false };
+        if credential.found.borrow().is_some() {
+            return false;
+        }
         if !matches!(self.shared.logins.provider, Provider::Simple(_)) {
             return false;
         }
         let view = self.view();
         view.auth().is_enabled()
-            && credential.index().is_some_and(|index| index > view.applied_index())
+            && credential.index().is_some_and(|index| index >= view.applied_index())
+            && !self.is_known(credential)
     }
 
     /// Waits until that is applied, or for as long as a request may take: a token may name any

@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use api::error::{ApiError, Code, Status};
 use api::etcdserverpb::{HashKvResponse, LeaseTimeToLiveResponse, ResponseHeader};
-use machine::{Member as ClusterMember, Members};
+use api::method::Method;
+use machine::{Member as ClusterMember, Members, Secret};
 use member::{NodeInput, Reply};
 use types::{LeaseId, MemberId, ReplyToken, Revision, SERVER_VERSION};
 
-use crate::caller::Allowed;
+use crate::caller::{Allowed, Caller, Wish, authorize};
 use crate::cluster::{self, Promoted};
+use crate::credential::Credential;
 use crate::host::Measure;
 use crate::member::Member;
 use crate::{lease, maintenance};
@@ -129,6 +131,8 @@ pub struct Asked {
     pub urls: Vec<String>,
     /// The question.
     pub question: Question,
+    /// The token of the caller on whose behalf it is asked, where that matters.
+    pub authorization: Option<Secret>,
     /// How long each URL is given.
     pub patience: Duration,
 }
@@ -136,18 +140,18 @@ pub struct Asked {
 /// Pause between attempts to reach a leader.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// Answers another member.
+/// Answers another member, which asks on behalf of `caller`.
 ///
 /// # Errors
 /// [`PeerError`].
-pub async fn answer(member: &Rc<Member>, question: Question) -> Answered {
+pub async fn answer(member: &Rc<Member>, question: Question, caller: &Caller) -> Answered {
     match question {
         Question::Members => {
             Ok(PeerAnswer::Members(member.view().members().iter().cloned().collect()))
         }
         Question::Renew(lease) => renew(member, lease).await,
         Question::TimeToLive { lease, keys } => time_to_live(member, lease, keys).await,
-        Question::Promote(id) => promote(member, id).await,
+        Question::Promote(id) => promote(member, id, caller).await,
         Question::HashKv(revision) => hash_kv(member, revision).await,
         Question::Version => Ok(PeerAnswer::Versions(versions(member))),
         Question::DowngradeEnabled => match member.linearizable_view().await {
@@ -175,11 +179,16 @@ fn listed(members: &Members) -> Vec<ClusterMember> {
     members.iter().cloned().collect()
 }
 
-async fn promote(member: &Rc<Member>, id: MemberId) -> Answered {
-    // Whoever sent it on has looked at who asks.
-    let promoted = match cluster::promote_here(member, id, Allowed::BY_ITSELF).await {
+async fn promote(member: &Rc<Member>, id: MemberId, caller: &Caller) -> Answered {
+    member.catch_up(caller).await;
+    let row = Method::MemberPromote.row();
+    let promoted = match authorize(member, row, caller, &member.view(), Wish::Method) {
+        Ok(allowed) => cluster::promote_here(member, id, allowed).await,
+        Err(refused) => Err(refused),
+    };
+    let promoted = match promoted {
         Ok(Promoted::Here(members)) => Ok(listed(&members)),
-        Ok(Promoted::Elsewhere) => promote_on_leader(member, id).await,
+        Ok(Promoted::Elsewhere) => promote_on_leader(member, id, caller).await,
         Err(status) => Err(status),
     };
     promoted.map(PeerAnswer::Promoted).map_err(|status| match status {
@@ -266,13 +275,15 @@ fn leader(member: &Member) -> Option<(MemberId, Vec<String>)> {
 async fn on_leader<T>(
     member: &Member,
     question: Question,
+    caller: &Caller,
     read: impl Fn(Answered) -> Option<Result<T, Status>>,
 ) -> Result<T, Status> {
     let until = member.now() + member.shared.limits.request_timeout;
     loop {
         if let Some((to, urls)) = leader(member) {
             let patience = until.since(member.now());
-            let asked = |token| Asked { token, to, urls, question, patience };
+            let authorization = caller.credential().map(Credential::text);
+            let asked = |token| Asked { token, to, urls, question, authorization, patience };
             if let Some(answer) = read(member.ask_peer(asked).await) {
                 return answer;
             }
@@ -290,7 +301,7 @@ async fn on_leader<T>(
 /// Renews a lease on the leader; 0 if there is no such lease.
 //= etcd 3.7.3: server/etcdserver/v3_server.go#LeaseRenew
 pub(crate) async fn renew_on_leader(member: &Member, lease: LeaseId) -> Result<i64, Status> {
-    on_leader(member, Question::Renew(lease), |answer| match answer {
+    on_leader(member, Question::Renew(lease), &Caller::default(), |answer| match answer {
         Ok(PeerAnswer::Renewed(ttl)) => Some(Ok(ttl)),
         Err(PeerError::LeaseNotFound) => Some(Ok(0)),
         _ => None,
@@ -305,7 +316,8 @@ pub(crate) async fn time_to_live_on_leader(
     lease: LeaseId,
     keys: bool,
 ) -> Result<Option<LeaseTimeToLiveResponse>, Status> {
-    on_leader(member, Question::TimeToLive { lease, keys }, |answer| match answer {
+    let question = Question::TimeToLive { lease, keys };
+    on_leader(member, question, &Caller::default(), |answer| match answer {
         Ok(PeerAnswer::TimeToLive(response)) => Some(Ok(Some(response))),
         Err(PeerError::LeaseNotFound) => Some(Ok(None)),
         _ => None,
@@ -318,8 +330,9 @@ pub(crate) async fn time_to_live_on_leader(
 pub(crate) async fn promote_on_leader(
     member: &Member,
     id: MemberId,
+    caller: &Caller,
 ) -> Result<Vec<ClusterMember>, Status> {
-    on_leader(member, Question::Promote(id), |answer| {
+    on_leader(member, Question::Promote(id), caller, |answer| {
         let error = match answer {
             Ok(PeerAnswer::Promoted(members)) => return Some(Ok(members)),
             Err(PeerError::MemberNotFound) => ApiError::MemberNotFound,
@@ -340,5 +353,6 @@ pub(crate) async fn ask(
     patience: Duration,
 ) -> Answered {
     let (to, urls) = (MemberId(other.id), other.peer_urls.clone().unwrap_or_default());
-    member.ask_peer(|token| Asked { token, to, urls, question, patience }).await
+    let authorization = None;
+    member.ask_peer(|token| Asked { token, to, urls, question, authorization, patience }).await
 }

@@ -23,7 +23,7 @@ use store::{Bucket, CompactError, Op, RecoverError, Store, ValueError};
 use types::{Index, LeaseId, MemberId, Revision, Version};
 
 use crate::alarms::Alarms;
-use crate::auth::Auth;
+use crate::auth::{Auth, simple_token};
 use crate::command::{self, Command, Decoded, OnCorrupt};
 use crate::kv::{self, Context, Failed};
 use crate::leases::Leases;
@@ -383,8 +383,7 @@ impl Machine {
         ops.into_iter().for_each(|op| self.store.local(op));
         match command {
             Command::Authenticate(request) => {
-                //= etcd 3.7.3: server/auth/simple_token.go#assign
-                let token = Secret(format!("{}.{index}", request.simple_token));
+                let token = Secret(simple_token(&request.simple_token, index));
                 effects.push(Effect::TokenAssigned { user: request.name, token });
             }
             Command::AuthUserDelete(request) => {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::access::Access;
 use crate::figures::{Figures, name};
 use crate::generator::Generator;
 use crate::load::{self, Load};
@@ -293,6 +294,7 @@ impl Case {
                 }
                 generator.run(&Load {
                     ports: vec![port],
+                    access: Access::default(),
                     pids: vec![pid],
                     shape,
                     connections,

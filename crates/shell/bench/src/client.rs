@@ -1,4 +1,4 @@
-//! A gRPC client of few microseconds per call: plain HTTP/2 on 127.0.0.1, no retries.
+//! A gRPC client of few microseconds per call: HTTP/2 on 127.0.0.1, no retries.
 //!
 //! Never decodes what the load does not ask for.
 
@@ -6,8 +6,9 @@ use bytes::Bytes;
 use grpc::{Encoding, Messages, PREFIX_BYTES};
 use h2::client::SendRequest;
 use h2::{RecvStream, SendStream};
-use net::{Dialer, Remote};
 use prost::Message;
+
+use crate::access::Access;
 
 pub use grpc::envelope::of as envelope;
 
@@ -20,6 +21,8 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 #[derive(Clone)]
 pub struct Connection {
     send: SendRequest<Bytes>,
+    /// Of the user in whose name calls are made.
+    token: Option<http::HeaderValue>,
 }
 
 /// What came back.
@@ -45,13 +48,28 @@ fn is_ok(headers: &http::HeaderMap) -> Option<bool> {
 }
 
 impl Connection {
-    /// Connects to a port of 127.0.0.1.
+    /// Connects to a port of 127.0.0.1 in the clear, as nobody.
     ///
     /// # Errors
     /// Nobody serves HTTP/2 there.
     pub async fn open(port: u16) -> std::io::Result<Self> {
-        let remote = Remote::Tcp(format!("127.0.0.1:{port}"));
-        let socket = net::dial(&Dialer::default(), &remote).await?;
+        Self::nameless(port, &Access::default()).await
+    }
+
+    /// Connects to a port of 127.0.0.1, with a token if calls are made in a user's name.
+    ///
+    /// # Errors
+    /// Nobody serves HTTP/2 there, or the handshake fails.
+    pub async fn open_as(port: u16, access: &Access, token: Option<&str>) -> std::io::Result<Self> {
+        let mut connection = Self::nameless(port, access).await?;
+        let value = token.map(http::HeaderValue::from_str).transpose();
+        connection.token = value.map_err(std::io::Error::other)?;
+        Ok(connection)
+    }
+
+    /// Connects without a token.
+    pub(crate) async fn nameless(port: u16, access: &Access) -> std::io::Result<Self> {
+        let socket = access.dial(port).await?;
         let handshake = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -59,7 +77,7 @@ impl Connection {
             .await;
         let (send, driver) = handshake.map_err(std::io::Error::other)?;
         tokio::task::spawn_local(driver);
-        Ok(Self { send })
+        Ok(Self { send, token: None })
     }
 
     async fn begin(
@@ -73,6 +91,9 @@ impl Connection {
         let headers = request.headers_mut();
         headers.insert("content-type", http::HeaderValue::from_static("application/grpc"));
         headers.insert("te", http::HeaderValue::from_static("trailers"));
+        if let Some(token) = &self.token {
+            headers.insert("token", token.clone());
+        }
         self.send.send_request(request, false)
     }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use api::etcdserverpb::{PutRequest, StatusRequest, StatusResponse};
 use bytes::Bytes;
 
+use crate::access::Access;
 use crate::cases::{Case, Data, Times, Work, idle};
 use crate::client::{Connection, envelope, uri};
 use crate::compare::Plan;
@@ -189,6 +190,7 @@ fn on_three(
     }
     plan.generator.run(&Load {
         ports,
+        access: Access::default(),
         pids,
         shape,
         connections,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::access::Access;
 use crate::figures::Figures;
 use crate::light::{self, Pace, Work};
 use crate::load::{self, Load};
@@ -32,6 +33,7 @@ impl Generator {
             Generator::Full => load::block_on(load::run(load)),
             Generator::Light => told(&light::Plan {
                 ports: load.ports.clone(),
+                access: load.access.clone(),
                 pids: load.pids.clone(),
                 work: Work::Calls(load.shape),
                 pace: Pace::Closed { in_flight: load.in_flight },
@@ -59,6 +61,7 @@ impl Generator {
             Generator::Full => load::block_on(streams::keep_alive(port, pid, time, renewers)),
             Generator::Light => told(&light::Plan {
                 ports: vec![port],
+                access: Access::default(),
                 pids: vec![pid],
                 work: Work::KeepAlive { streams: renewers.streams },
                 pace: Pace::Closed {

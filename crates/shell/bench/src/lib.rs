@@ -1,5 +1,5 @@
 //! Load generators for any etcd, and a comparison of two: closed loops, fixed rates and streams
-//! over plain HTTP/2.
+//! over HTTP/2, in the clear or within TLS, as nobody or as a user ([`access`]).
 //!
 //! Owns a small gRPC client of few microseconds per request ([`client`]), a [`light`] generator
 //! that spends a fraction of that, what is asked ([`shape`], [`load`], [`streams`],
@@ -9,6 +9,7 @@
 //! ([`cluster`]), and [`report`] prints. Never touches a server by another way than a client's.
 //! Read next: [`cases`].
 
+pub mod access;
 pub mod cases;
 pub mod client;
 pub mod cluster;
@@ -27,6 +28,7 @@ pub mod shape;
 pub mod streams;
 pub mod trouble;
 
+pub use access::{Access, User};
 pub use compare::{Plan, compare};
 pub use generator::Generator;
 pub use load::{Load, block_on, run};

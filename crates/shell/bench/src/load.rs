@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use env::SplitMix;
 
+use crate::access::Access;
 use crate::client::{Connection, uri};
 use crate::figures::{Figures, name};
 use crate::histogram::Histogram;
@@ -20,6 +21,8 @@ use crate::shape::{Shape, Slot};
 pub struct Load {
     /// Ports on 127.0.0.1, among which connections are dealt out.
     pub ports: Vec<u16>,
+    /// How they are connected to, and in whose name.
+    pub access: Access,
     /// The servers' processes, for their CPU time and memory together.
     pub pids: Vec<u32>,
     /// The kind of load.
@@ -100,9 +103,11 @@ pub(crate) async fn measure(shared: &Rc<RefCell<Shared>>, pids: &[u32], time: Du
 pub async fn run(load: &Load) -> std::io::Result<Figures> {
     let shared = Shared::new();
     let value: Bytes = vec![b'v'; load.value_bytes].into();
+    let token = load.access.token(load.ports[0]).await?;
     let mut slots = Vec::new();
     for connection in 0..load.connections {
-        let open = Connection::open(load.ports[connection % load.ports.len()]).await?;
+        let port = load.ports[connection % load.ports.len()];
+        let open = Connection::open_as(port, &load.access, token.as_deref()).await?;
         let here = load.in_flight / load.connections
             + usize::from(connection < load.in_flight % load.connections);
         for _ in 0..here {

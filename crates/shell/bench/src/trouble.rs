@@ -6,6 +6,7 @@ use api::etcdserverpb::watch_request::RequestUnion;
 use api::etcdserverpb::{WatchCreateRequest, WatchRequest};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
+use crate::access::Access;
 use crate::client::{Connection, envelope, uri};
 use crate::figures::{Figures, name};
 use crate::generator::told;
@@ -58,6 +59,7 @@ impl Placement {
 fn puts(port: u16, pid: u32, time: Duration, seed: u64) -> Plan {
     Plan {
         ports: vec![port],
+        access: Access::default(),
         pids: vec![pid],
         work: Work::Calls(Shape::Put),
         pace: Pace::Open { per_second: PUTS_PER_SECOND },

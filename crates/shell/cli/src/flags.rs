@@ -35,6 +35,31 @@ pub struct Flag {
     pub default: &'static str,
     /// What it is for.
     pub help: &'static str,
+    /// Whether its value may be shown.
+    pub secrecy: Secrecy,
+}
+
+/// Whether the value of a flag may be shown to others than whoever gave it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secrecy {
+    /// It may.
+    Shown,
+    /// Never.
+    Secret,
+    /// What stands before its first colon may: `name:password`.
+    SecretAfterColon,
+}
+
+impl Secrecy {
+    /// What is shown of a value.
+    fn veil(self, value: &str) -> String {
+        const VEIL: &str = "***";
+        match (self, value.split_once(':')) {
+            (Self::Secret, _) if !value.is_empty() => VEIL.to_owned(),
+            (Self::SecretAfterColon, Some((name, _))) => format!("{name}:{VEIL}"),
+            _ => value.to_owned(),
+        }
+    }
 }
 
 impl Flag {
@@ -46,7 +71,7 @@ impl Flag {
         default: &'static str,
         help: &'static str,
     ) -> Self {
-        Self { name, short: None, kind, default, help }
+        Self { name, short: None, kind, default, help, secrecy: Secrecy::Shown }
     }
 
     /// A switch that is off by default.
@@ -59,6 +84,13 @@ impl Flag {
     #[must_use]
     pub const fn short(mut self, letter: char) -> Self {
         self.short = Some(letter);
+        self
+    }
+
+    /// The same flag with a value that is not shown.
+    #[must_use]
+    pub const fn secret(mut self, secrecy: Secrecy) -> Self {
+        self.secrecy = secrecy;
         self
     }
 
@@ -81,7 +113,7 @@ impl Flag {
 }
 
 /// The values of a command line.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Values {
     known: Vec<Flag>,
     given: Vec<(&'static str, String)>,
@@ -89,6 +121,15 @@ pub struct Values {
     pub args: Vec<String>,
     /// How many of the arguments stand before `--`, if it was given.
     pub before_dashes: Option<usize>,
+}
+
+impl std::fmt::Debug for Values {
+    /// Without arguments, of which some commands take secrets, and without secret values.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let secrecy = |name| self.by_name(name).map_or(Secrecy::Secret, |flag: Flag| flag.secrecy);
+        let given = self.given.iter().map(|(name, value)| (name, secrecy(name).veil(value)));
+        f.debug_map().entries(given).finish()
+    }
 }
 
 impl Values {
@@ -186,7 +227,7 @@ impl Values {
         }
     }
 
-    /// Each flag with the text that pflag shows for its value, by name.
+    /// Each flag with the text that pflag shows for its value, by name; secrets are veiled.
     #[must_use]
     pub fn shown(&self, flags: &[Flag]) -> Vec<(&'static str, String)> {
         let show = |flag: &Flag| match flag.kind {
@@ -200,7 +241,7 @@ impl Values {
             ValueType::Bool => self.is_on(flag.name).to_string(),
             ValueType::Int => self.int(flag.name).to_string(),
             ValueType::Uint => self.uint(flag.name).to_string(),
-            ValueType::String => self.text(flag.name).to_owned(),
+            ValueType::String => flag.secrecy.veil(self.text(flag.name)),
         };
         let mut shown: Vec<_> = flags.iter().map(|flag| (flag.name, show(flag))).collect();
         shown.sort_unstable();
@@ -296,6 +337,23 @@ mod tests {
             ["b", "c", "d"]
         );
         assert_eq!(read("--limit -5").unwrap().int("limit"), -5);
+    }
+
+    #[test]
+    fn a_secret_is_shown_nowhere() {
+        let flag = |name, secrecy| Flag::new(name, ValueType::String, "", "").secret(secrecy);
+        let known = vec![
+            flag("password", Secrecy::Secret),
+            flag("user", Secrecy::SecretAfterColon),
+            flag("token", Secrecy::Secret),
+        ];
+        let args = ["--password", "hush", "--user=me:hush", "hush"].map(str::to_owned);
+        let values = Values::read(known.clone(), &args).unwrap();
+        let veiled = [("password", "***"), ("token", ""), ("user", "me:***")];
+        assert_eq!(values.shown(&known), veiled.map(|(name, value)| (name, value.to_owned())));
+        assert_eq!(values.text("password"), "hush");
+        let debug = format!("{values:?}");
+        assert!(!debug.contains("hush") && debug.contains("me:"), "{debug}");
     }
 
     #[test]

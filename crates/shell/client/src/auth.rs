@@ -19,7 +19,7 @@ pub enum Credentials {
     None,
     /// The bearer of this token.
     Token(String),
-    /// A user.
+    /// A user, by a name and a password that are not empty.
     Password {
         /// Its name.
         user: String,
@@ -47,9 +47,6 @@ impl Client {
     //= etcd 3.7.3: client/v3/client.go#getToken
     pub async fn authenticate(&self, deadline: Option<Instant>) -> Result<(), Error> {
         let Credentials::Password { user, password } = self.credentials() else { return Ok(()) };
-        if user.is_empty() || password.is_empty() {
-            return Ok(());
-        }
         let request = AuthenticateRequest { name: user.clone(), password: password.clone() };
         let answer: Result<AuthenticateResponse, _> =
             self.call(Method::Authenticate, &request, deadline).await;
@@ -62,11 +59,17 @@ impl Client {
     }
 }
 
-/// Whether another token may help: this one has ended, or the server has forgotten it.
+/// Whether the call may succeed with another token: this one has ended, the server has forgotten
+/// it, or users and roles have changed since. Who is known by a certificate has none, and is taken
+/// when the call is made again.
 //= etcd 3.7.3: client/v3/retry_interceptor.go#shouldRefreshToken
 pub(crate) fn needs_new_token(credentials: &Credentials, error: &Error) -> bool {
-    let stale = [ApiError::UserEmpty, ApiError::InvalidAuthToken, ApiError::AuthOldRevision];
-    matches!(credentials, Credentials::Password { .. }) && stale.iter().any(|e| error.is(*e))
+    let is_stale = error.is(ApiError::InvalidAuthToken) || error.is(ApiError::AuthOldRevision);
+    match credentials {
+        Credentials::Token(_) => false,
+        Credentials::Password { .. } => is_stale || error.is(ApiError::UserEmpty),
+        Credentials::None => is_stale,
+    }
 }
 
 /// Whether a call is made in somebody's name.

@@ -12,18 +12,22 @@ use grpc::{Encoding, Messages};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use prost::Message;
+use tls::TlsInfo;
 use tokio::time::Instant;
 
 use crate::auth::{self, Credentials};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Undialed};
 use crate::error::{self, Error};
 use crate::repeat::{self, MAX_ATTEMPTS};
 
 /// Which servers, and what goes with every call.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `host:port`, `http://host:port` or `unix://path`.
+    /// `host:port`, `http://host:port`, `https://host:port`, `unix://path` or `unixs://path`.
     pub endpoints: Vec<String>,
+    /// How TLS is spoken, if anything is said about it. An `https` endpoint needs nothing said:
+    /// whom the system trusts is believed.
+    pub tls: Option<TlsInfo>,
     /// Longest time to connect to one endpoint.
     pub dial_timeout: Duration,
     /// Longest request, in bytes; 0 means 2 MiB.
@@ -44,7 +48,6 @@ pub struct Client {
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
 struct State {
     connections: Vec<Option<SendRequest<Bytes>>>,
     next: usize,
@@ -52,6 +55,14 @@ struct State {
     unconnected: Option<String>,
     /// Metadata `token` of every call.
     token: Option<String>,
+}
+
+impl std::fmt::Debug for State {
+    /// Without the token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let open = self.connections.iter().filter(|c| c.is_some()).count();
+        f.debug_struct("State").field("open", &open).finish_non_exhaustive()
+    }
 }
 
 /// An attempt of a unary call that failed, for the log.
@@ -74,11 +85,9 @@ impl Client {
     /// A client. It connects when it is used.
     ///
     /// # Errors
-    /// There is no endpoint, or one that cannot be used.
+    /// There is no endpoint, or the files of TLS cannot be used.
     pub fn new(config: Config) -> Result<Self, Error> {
-        let endpoints: Result<Vec<_>, _> =
-            config.endpoints.iter().map(|e| Endpoint::parse(e)).collect();
-        let endpoints = endpoints?;
+        let endpoints = Endpoint::all(&config.endpoints, config.tls.as_ref())?;
         if endpoints.is_empty() {
             return Err(Error::NoEndpoints);
         }
@@ -132,11 +141,11 @@ impl Client {
                         Err(e) => last = e.to_string(),
                     }
                 }
-                Ok(Err(e)) => {
-                    last = self.endpoints[at]
-                        .not_dialed(&format!("connect: {}", osenv::error_text(&e)))
+                Ok(Err(why)) => last = self.endpoints[at].not_dialed(&why),
+                Err(_) => {
+                    let why = Undialed::Socket("i/o timeout".to_owned());
+                    last = self.endpoints[at].not_dialed(&why);
                 }
-                Err(_) => last = self.endpoints[at].not_dialed("i/o timeout"),
             }
         }
         self.state().unconnected = Some(last.clone());
@@ -176,13 +185,15 @@ impl Client {
             let Err(error) = answer else { return answer };
             self.report(method, attempt, &error);
             attempt += 1;
-            if auth::needs_new_token(self.credentials(), &error) && attempt < MAX_ATTEMPTS {
-                within(deadline, Box::pin(self.authenticate(None))).await?;
-                continue;
-            }
-            let repeats = is_unavailable(&error) && repeat::is_repeatable(method);
+            // A call that was refused for its token has done nothing.
+            let is_refused =
+                auth::carries_token(method) && auth::needs_new_token(self.credentials(), &error);
+            let repeats = is_refused || is_unavailable(&error) && repeat::is_repeatable(method);
             if !repeats || attempt >= MAX_ATTEMPTS {
                 return Err(error);
+            }
+            if is_refused {
+                within(deadline, Box::pin(self.authenticate(None))).await?;
             }
             // The next attempt goes to the next endpoint.
             if (attempt as usize).is_multiple_of(self.endpoints.len()) {
@@ -256,7 +267,7 @@ impl Client {
             self.state().connections[at] = None;
             Error::Broken(e.to_string())
         };
-        let uri = format!("http://{}{}", self.endpoints[at].authority(), method.row().path);
+        let uri = format!("{}{}", self.endpoints[at].origin(), method.row().path);
         let mut request = http::Request::post(uri)
             .header("content-type", "application/grpc")
             .header("te", "trailers")
@@ -414,6 +425,7 @@ mod tests {
             }
         });
         let config = Config {
+            tls: None,
             endpoints: vec![endpoint],
             dial_timeout: Duration::from_secs(2),
             max_send_bytes: 0,

@@ -11,6 +11,8 @@ pub enum Error {
     NoEndpoints,
     /// An endpoint that this client cannot use.
     BadEndpoint(String),
+    /// Files or rules of TLS that this client cannot use.
+    BadTls(String),
     /// The deadline passed.
     Deadline,
     /// The server refused.
@@ -41,7 +43,7 @@ impl Error {
     #[must_use]
     pub fn grpc_text(&self) -> String {
         match self {
-            Error::NoEndpoints | Error::BadEndpoint(_) => self.to_string(),
+            Error::NoEndpoints | Error::BadEndpoint(_) | Error::BadTls(_) => self.to_string(),
             Error::Deadline => grpc_text(Code::DeadlineExceeded, "context deadline exceeded"),
             Error::Status(s) => grpc_text(s.code, &s.message),
             Error::Broken(text) => grpc_text(Code::Unavailable, text),
@@ -58,12 +60,17 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::NoEndpoints => write!(f, "etcdclient: no available endpoints"),
-            Error::BadEndpoint(text) => write!(f, "{text}"),
+            Error::BadEndpoint(text) | Error::BadTls(text) => write!(f, "{text}"),
             Error::Deadline => write!(f, "context deadline exceeded"),
             Error::Status(s) if s.code == Code::DeadlineExceeded => {
                 write!(f, "context deadline exceeded")
             }
-            Error::Status(s) if ApiError::ALL.iter().any(|e| e.text() == s.message) => {
+            // etcd's client knows those of its server by this; what comes from its packages is told
+            // as gRPC tells it.
+            Error::Status(s)
+                if s.message.starts_with("etcdserver: ")
+                    && ApiError::ALL.iter().any(|e| e.text() == s.message) =>
+            {
                 write!(f, "{}", s.message)
             }
             Error::Status(_) | Error::Broken(_) => f.write_str(&self.grpc_text()),

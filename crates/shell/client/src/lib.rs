@@ -1,7 +1,7 @@
 //! A client of the etcd v3 API over HTTP/2, without a gRPC framework.
 //!
 //! The framing is ours, on `h2`: a framework would double the time to build the tools and gives
-//! nothing that they use. TLS is not here yet: `https` endpoints are refused.
+//! nothing that they use.
 //!
 //! Owns: endpoints and connections, calls with deadlines, streams, what may be repeated
 //! ([`repeat`]), who calls ([`auth`]). Never: repeats a call that may have written; runs threads;

@@ -4,14 +4,17 @@
 //! else. Commands that [come later](Command::later) are listed so that prefixes of names mean what
 //! they mean in etcdctl, and say that they are not there.
 
-use cli::{Command, Exit, Flag, Program, Takes, ValueType};
+use cli::{Command, Exit, Flag, Program, Secrecy, Takes, ValueType};
 
 use crate::session::Context;
-use crate::{downgrade, endpoint, kv, lease, maintenance, member, move_leader, txn, watch};
+use crate::{
+    auth, downgrade, endpoint, kv, lease, maintenance, member, move_leader, role, txn, user, watch,
+};
 
 /// What runs a command.
 pub type Run = fn(&Context) -> Result<(), Exit>;
 
+use Secrecy::{Secret, SecretAfterColon};
 use ValueType::{Bool, Duration, Int, String, Strings};
 
 const GLOBAL: &[Flag] = &[
@@ -31,9 +34,10 @@ const GLOBAL: &[Flag] = &[
     Flag::new("cert", String, "", "client certificate"),
     Flag::new("key", String, "", "client key"),
     Flag::new("cacert", String, "", "certificates of the servers' authority"),
-    Flag::new("auth-jwt-token", String, "", "token for authentication"),
-    Flag::new("user", String, "", "name[:password]"),
-    Flag::new("password", String, "", "password; then all of --user is the name"),
+    Flag::new("auth-jwt-token", String, "", "token for authentication").secret(Secret),
+    Flag::new("user", String, "", "name[:password]; without, it is asked for")
+        .secret(SecretAfterColon),
+    Flag::new("password", String, "", "password; then all of --user is the name").secret(Secret),
     Flag::new("discovery-srv", String, "", "domain whose SRV records name the servers").short('d'),
     Flag::new("discovery-srv-name", String, "", "service name in those records"),
 ];
@@ -191,13 +195,54 @@ const MEMBER: &[Command<Run>] = &[
     ),
 ];
 
+const PERMISSION: &[Flag] = &[
+    Flag::switch("prefix", "all keys that begin with the key"),
+    Flag::switch("from-key", "all keys from the key on"),
+];
+
 const ROLE: &[Command<Run>] = &[
-    Command::later("add"),
-    Command::later("delete"),
-    Command::later("get"),
-    Command::later("grant-permission"),
-    Command::later("list"),
-    Command::later("revoke-permission"),
+    Command::leaf(
+        ("add", "<role>", "Makes a role"),
+        Takes::exactly(1, "role add command requires role name as its argument"),
+        &[],
+        role::add,
+    ),
+    Command::leaf(
+        ("delete", "<role>", "Removes a role"),
+        Takes::exactly(1, "role delete command requires role name as its argument"),
+        &[],
+        role::delete,
+    ),
+    Command::leaf(
+        ("get", "<role>", "Shows what a role permits"),
+        Takes::exactly(1, "role get command requires role name as its argument"),
+        &[],
+        role::get,
+    ),
+    Command::leaf(
+        ("grant-permission", "<role> <permission> <key> [endkey]", "Lets a role read or write"),
+        Takes::at_least(
+            3,
+            "role grant command requires role name, permission type, and key [endkey] as its argument",
+        ),
+        PERMISSION,
+        role::grant_permission,
+    ),
+    Command::leaf(
+        ("list", "", "Lists roles"),
+        Takes::none("role list command requires no arguments"),
+        &[],
+        role::list,
+    ),
+    Command::leaf(
+        ("revoke-permission", "<role> <key> [endkey]", "Takes a permission from a role"),
+        Takes::at_least(
+            2,
+            "role revoke-permission command requires role name and key [endkey] as its argument",
+        ),
+        PERMISSION,
+        role::revoke_permission,
+    ),
 ];
 
 const SNAPSHOT: &[Command<Run>] = &[Command::leaf(
@@ -207,14 +252,79 @@ const SNAPSHOT: &[Command<Run>] = &[Command::leaf(
     maintenance::snapshot_save,
 )];
 
+const INTERACTIVE: Flag =
+    Flag::new("interactive", Bool, "true", "ask at the terminal; otherwise a word from stdin");
+
+const USER_ADD: &[Flag] = &[
+    INTERACTIVE,
+    Flag::new("new-user-password", String, "", "the new user's password").secret(Secret),
+    Flag::switch("no-password", "a user that a certificate alone makes known"),
+];
+
 const USER: &[Command<Run>] = &[
-    Command::later("add"),
-    Command::later("delete"),
-    Command::later("get"),
-    Command::later("grant-role"),
-    Command::later("list"),
-    Command::later("passwd"),
-    Command::later("revoke-role"),
+    Command::leaf(
+        ("add", "<user or user:password>", "Makes a user"),
+        Takes::exactly(1, "user add command requires user name as its argument"),
+        USER_ADD,
+        user::add,
+    ),
+    Command::leaf(
+        ("delete", "<user>", "Removes a user"),
+        Takes::exactly(1, "user delete command requires user name as its argument"),
+        &[],
+        user::delete,
+    ),
+    Command::leaf(
+        ("get", "<user>", "Shows the roles of a user"),
+        Takes::exactly(1, "user get command requires user name as its argument"),
+        &[Flag::switch("detail", "with what the roles permit")],
+        user::get,
+    ),
+    Command::leaf(
+        ("grant-role", "<user> <role>", "Gives a user a role"),
+        Takes::exactly(2, "user grant command requires user name and role name as its argument"),
+        &[],
+        user::grant_role,
+    ),
+    Command::leaf(
+        ("list", "", "Lists users"),
+        Takes::none("user list command requires no arguments"),
+        &[],
+        user::list,
+    ),
+    Command::leaf(
+        ("passwd", "<user>", "Changes the password of a user"),
+        Takes::exactly(1, "user passwd command requires user name as its argument"),
+        &[INTERACTIVE],
+        user::passwd,
+    ),
+    Command::leaf(
+        ("revoke-role", "<user> <role>", "Takes a role from a user"),
+        Takes::exactly(2, "user revoke-role requires user name and role name as its argument"),
+        &[],
+        user::revoke_role,
+    ),
+];
+
+const AUTH: &[Command<Run>] = &[
+    Command::leaf(
+        ("disable", "", "Lets everybody do everything"),
+        Takes::none("auth disable command does not accept any arguments"),
+        &[],
+        auth::disable,
+    ),
+    Command::leaf(
+        ("enable", "", "Lets users do what their roles permit"),
+        Takes::none("auth enable command does not accept any arguments"),
+        &[],
+        auth::enable,
+    ),
+    Command::leaf(
+        ("status", "", "Whether authentication is enabled"),
+        Takes::none("auth status command does not accept any arguments"),
+        &[],
+        auth::status,
+    ),
 ];
 
 const COMPACTION: Command<Run> = Command::leaf(
@@ -260,11 +370,7 @@ pub static ETCDCTL: Program<Run> = Program {
     flags: GLOBAL,
     commands: &[
         Command::group("alarm", "Alarms of members", ALARM),
-        Command::group(
-            "auth",
-            "Authentication",
-            &[Command::later("disable"), Command::later("enable"), Command::later("status")],
-        ),
+        Command::group("auth", "Authentication", AUTH),
         Command::group(
             "check",
             "Checks of a cluster",

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::Instant;
 
-use api::error::{ApiError, Code};
+use api::error::ApiError;
 use api::etcdserverpb::{
     AlarmRequest, AlarmResponse, HashKvRequest, HashKvResponse, MemberListRequest,
     MemberListResponse, RangeRequest, RangeResponse, StatusRequest, StatusResponse,
@@ -25,6 +25,7 @@ pub fn endpoints(session: &Session<'_>) -> Result<Vec<String>, Exit> {
     if !session.values.is_on("cluster") {
         return Ok(session.values.list("endpoints"));
     }
+    session.wait(session.authenticate()).map_err(crate::session::failed)?;
     let request = MemberListRequest { linearizable: true };
     let listed: Result<MemberListResponse, _> = session.call(Method::MemberList, &request);
     let listed = listed.map_err(|e| {
@@ -45,11 +46,11 @@ struct Health {
 ///
 /// # Errors
 /// As etcdctl.
-//= etcd 3.7.1: etcdctl/ctlv3/command/ep_command.go#epHealthCommandFunc
+//= etcd 3.7.3: etcdctl/ctlv3/command/ep_command.go#epHealthCommandFunc
 pub fn health(context: &Context) -> Result<(), Exit> {
-    let session = context.open()?;
+    let session = context.prepare()?;
     let endpoints = endpoints(&session)?;
-    let sessions: Result<Vec<_>, _> = endpoints.iter().map(|e| session.only(e)).collect();
+    let sessions: Result<Vec<_>, _> = endpoints.iter().map(|e| session.prepare_only(e)).collect();
     let sessions = sessions?;
     let done = Mutex::new(Vec::new());
     session.wait(async {
@@ -79,6 +80,10 @@ pub fn health(context: &Context) -> Result<(), Exit> {
 }
 
 async fn check(endpoint: &str, session: &Session<'_>) -> Health {
+    if let Err(e) = session.authenticate().await {
+        let (endpoint, error) = (endpoint.to_owned(), e.to_string());
+        return Health { endpoint, is_healthy: false, took: String::new(), error };
+    }
     let began = Instant::now();
     let deadline = session.deadline();
     let request = RangeRequest { key: Bytes::from_static(b"health"), ..RangeRequest::default() };
@@ -102,7 +107,6 @@ async fn check(endpoint: &str, session: &Session<'_>) -> Health {
                     error.push(' ');
                 });
             }
-            Err(e) if e.code() == Some(Code::PermissionDenied) => {}
             Err(_) => error = "Unable to fetch the alarm list".to_owned(),
         }
     }
@@ -225,7 +229,7 @@ fn status_row(endpoint: &str, s: &StatusResponse) -> Vec<String> {
 /// # Errors
 /// As etcdctl.
 pub fn status(context: &Context) -> Result<(), Exit> {
-    let session = context.open()?;
+    let session = context.prepare()?;
     let (mut all, mut failed) = (Vec::new(), false);
     for endpoint in endpoints(&session)? {
         let answer = session.only(&endpoint)?.call(Method::Status, &StatusRequest {});
@@ -290,7 +294,7 @@ fn status_fields(out: &mut Vec<u8>, endpoint: &str, s: &StatusResponse, is_hex: 
 /// # Errors
 /// As etcdctl.
 pub fn hashkv(context: &Context) -> Result<(), Exit> {
-    let session = context.open()?;
+    let session = context.prepare()?;
     let request = HashKvRequest { revision: context.values.int("rev") };
     let mut all: Vec<(String, HashKvResponse)> = Vec::new();
     let mut failed = None;

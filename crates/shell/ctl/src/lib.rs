@@ -2,11 +2,12 @@
 //!
 //! Owns: the tree of commands, global flags and their environment, requests built from arguments,
 //! and how answers are printed. Never: speaks a transport itself. Not here yet, and refused with a
-//! text that says so: TLS, interactive watch, and the commands that [`commands`] lists as missing.
+//! text that says so: discovery by DNS, interactive watch, and the commands that [`commands`] lists as missing.
 //! Read next: [`commands`], [`session`], [`print`], then one module per kind of command.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+pub mod auth;
 pub mod commands;
 pub mod downgrade;
 pub mod endpoint;
@@ -18,8 +19,10 @@ pub mod maintenance;
 pub mod member;
 pub mod move_leader;
 pub mod print;
+pub mod role;
 pub mod session;
 pub mod txn;
+pub mod user;
 pub mod watch;
 
 use std::ffi::OsString;

@@ -86,7 +86,7 @@ pub fn alarm_disarm(context: &Context) -> Result<(), Exit> {
 /// # Errors
 /// As etcdctl.
 pub fn defrag(context: &Context) -> Result<(), Exit> {
-    let session = context.open()?;
+    let session = context.prepare()?;
     let mut any_failed = false;
     for endpoint in endpoint::endpoints(&session)? {
         let one = session.only(&endpoint)?;

@@ -76,6 +76,24 @@ pub fn answer(
     Ok(())
 }
 
+/// Prints the answer to a change that says no more than that it was made: a line, or the header.
+///
+/// # Errors
+/// As [`answer`].
+pub fn done(
+    session: &Session<'_>,
+    method: Method,
+    (message, header): (&impl Message, Option<ResponseHeader>),
+    said: impl AsRef<[u8]>,
+) -> Result<(), Exit> {
+    let simple = |out: &mut Vec<u8>| {
+        line(out, said);
+        Ok(())
+    };
+    let fields = |out: &mut Vec<u8>| header_fields(out, header.as_ref(), session.is_hex);
+    answer(session, method, message, simple, fields)
+}
+
 /// Adds a line.
 pub fn line(out: &mut Vec<u8>, text: impl AsRef<[u8]>) {
     out.extend_from_slice(text.as_ref());

@@ -5,20 +5,21 @@
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeSet;
+use std::fmt;
 use std::time::Duration;
 
 use api::method::Method;
 use cli::output::{self, Level};
-use cli::{Exit, Values, not_implemented};
+use cli::{Exit, Values, not_implemented, prompt};
 use client::{Client, Config, Credentials, Error, FailedAttempt};
 use prost::Message;
+use tls::TlsInfo;
 use tokio::time::Instant;
 
 use crate::environment;
 use crate::print::Format;
 
 /// A command's surroundings.
-#[derive(Debug)]
 pub struct Context {
     /// Flags and arguments of the command line.
     pub values: Values,
@@ -27,7 +28,16 @@ pub struct Context {
     taken: RefCell<BTreeSet<String>>,
     /// Flags with the environment's values, read once.
     merged: OnceCell<Values>,
+    /// Who calls: a password is asked for once.
+    credentials: OnceCell<Credentials>,
     runtime: tokio::runtime::Runtime,
+}
+
+impl fmt::Debug for Context {
+    /// Without the environment, in which passwords are.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("values", &self.values).finish_non_exhaustive()
+    }
 }
 
 /// An opened way to the servers.
@@ -58,8 +68,8 @@ impl Context {
             .map_err(|e| Exit::new(Exit::IO, e.to_string()))?;
         let ours = |name: &str| name.starts_with(environment::PREFIX);
         let environment = environment.filter(|(name, _)| ours(name)).collect();
-        let (taken, merged) = (RefCell::default(), OnceCell::new());
-        Ok(Self { values, environment, taken, merged, runtime })
+        let (taken, merged, credentials) = (RefCell::default(), OnceCell::new(), OnceCell::new());
+        Ok(Self { values, environment, taken, merged, credentials, runtime })
     }
 
     /// A variable that the command reads by itself; it must ask before it opens a session.
@@ -74,12 +84,22 @@ impl Context {
         self.runtime.block_on(work)
     }
 
-    /// Opens the way to the configured endpoints.
+    /// Opens the way to the configured endpoints and gets a token, if a user calls.
     ///
     /// # Errors
     /// A global flag is wrong, or authentication failed.
     pub fn open(&self) -> Result<Session<'_>, Exit> {
-        self.open_to(None)
+        let session = self.prepare()?;
+        session.log_in()?;
+        Ok(session)
+    }
+
+    /// As [`Context::open`], without a token: for commands that turn to each endpoint by itself.
+    ///
+    /// # Errors
+    /// A global flag is wrong.
+    pub fn prepare(&self) -> Result<Session<'_>, Exit> {
+        self.prepare_for(None)
     }
 
     fn merged(&self) -> Result<Values, Exit> {
@@ -90,16 +110,19 @@ impl Context {
         Ok(self.merged.get_or_init(|| values).clone())
     }
 
-    fn open_to(&self, only: Option<&str>) -> Result<Session<'_>, Exit> {
+    /// Looks at the global flags in etcdctl's order.
+    //= etcd 3.7.3: etcdctl/ctlv3/command/global.go#clientConfigFromCmd
+    fn prepare_for(&self, only: Option<&str>) -> Result<Session<'_>, Exit> {
         let values = self.merged()?;
         for name in ["cert", "key", "cacert"] {
             if values.is_given(name) && values.text(name).is_empty() {
                 return Err(Exit::args(format!("empty string is passed to --{name} option")));
             }
         }
+        refuse_discovery(&values)?;
+        let credentials = self.credentials(&values)?;
         let format = Format::parse(values.text("write-out"))
             .ok_or_else(|| Exit::new(Exit::BAD_FEATURE, "unsupported output format"))?;
-        refuse_what_is_missing(&values)?;
         let endpoints = match only {
             Some(endpoint) => vec![endpoint.to_owned()],
             None => values.list("endpoints"),
@@ -107,19 +130,32 @@ impl Context {
         let bytes = |name| usize::try_from(values.int(name)).unwrap_or(0);
         let config = Config {
             endpoints,
+            tls: tls(&values),
             dial_timeout: dial_timeout(&values).unwrap_or(MAX_DIAL),
             max_send_bytes: bytes("max-request-bytes"),
             max_receive_bytes: bytes("max-recv-bytes"),
-            credentials: credentials(&values)?,
+            credentials,
             on_failure: Some(tell_failure),
         };
-        let bad = |e: Error| Exit::new(Exit::BAD_CONNECTION, e.to_string());
-        let client = Client::new(config).map_err(bad)?;
-        let until = dial_timeout(&values).map(|limit| Instant::now() + limit);
-        self.wait(async { client.authenticate(until).await }).map_err(bad)?;
+        let client = Client::new(config).map_err(unconnected)?;
         let is_hex = values.is_on("hex");
         Ok(Session { context: self, values, format, is_hex, client })
     }
+
+    fn credentials(&self, values: &Values) -> Result<Credentials, Exit> {
+        if let Some(known) = self.credentials.get() {
+            return Ok(known.clone());
+        }
+        let credentials = credentials(values)?;
+        Ok(self.credentials.get_or_init(|| credentials).clone())
+    }
+}
+
+/// Why there is no client.
+fn unconnected(error: Error) -> Exit {
+    let code =
+        if matches!(error, Error::BadTls(_)) { Exit::BAD_ARGS } else { Exit::BAD_CONNECTION };
+    Exit::new(code, error.to_string())
 }
 
 /// Longest time to connect to one endpoint where no limit is set.
@@ -130,27 +166,34 @@ fn dial_timeout(values: &Values) -> Option<Duration> {
     Some(values.duration("dial-timeout")).filter(|limit| !limit.is_zero())
 }
 
-/// Whatever asks for protection that is not there must never be done without it.
-fn refuse_what_is_missing(values: &Values) -> Result<(), Exit> {
-    let refused = |what: &str| Err(Exit::new(Exit::BAD_FEATURE, not_implemented(what)));
-    for name in ["cacert", "cert", "key"] {
-        if !values.text(name).is_empty() {
-            return refused(&format!("TLS (--{name})"));
-        }
-    }
-    if !values.is_on("insecure-transport") {
-        return refused("TLS (--insecure-transport=false)");
-    }
-    if values.is_on("insecure-skip-tls-verify") {
-        return refused("TLS (--insecure-skip-tls-verify)");
-    }
-    if !values.text("discovery-srv").is_empty() {
-        return refused("--discovery-srv");
-    }
-    Ok(())
+/// How TLS is spoken; `None` if no flag says anything about it.
+//= etcd 3.7.3: client/v3/config.go#newTLSConfig
+fn tls(values: &Values) -> Option<TlsInfo> {
+    let text = |name| values.text(name).to_owned();
+    // Endpoints that DNS gave are to be those of their domain, unless any are taken.
+    let server_name =
+        if values.is_on("insecure-discovery") { String::new() } else { text("discovery-srv") };
+    let info = TlsInfo {
+        cert_file: text("cert"),
+        key_file: text("key"),
+        trusted_ca_file: text("cacert"),
+        server_name,
+        insecure_skip_verify: values.is_on("insecure-skip-tls-verify"),
+        ..TlsInfo::default()
+    };
+    let says_something = info != TlsInfo::default() || !values.is_on("insecure-transport");
+    says_something.then_some(info)
 }
 
-/// Who calls, by `--auth-jwt-token`, `--user` and `--password`.
+/// Servers are found by `--endpoints` alone.
+fn refuse_discovery(values: &Values) -> Result<(), Exit> {
+    if values.text("discovery-srv").is_empty() {
+        return Ok(());
+    }
+    Err(Exit::new(Exit::BAD_FEATURE, not_implemented("--discovery-srv")))
+}
+
+/// Who calls, by `--auth-jwt-token`, `--user` and `--password`, or by a password that is asked for.
 //= etcd 3.7.3: etcdctl/ctlv3/command/global.go#authCfgFromCmd
 fn credentials(values: &Values) -> Result<Credentials, Exit> {
     let token = values.text("auth-jwt-token");
@@ -160,14 +203,18 @@ fn credentials(values: &Values) -> Result<Credentials, Exit> {
     let (user, password) = (values.text("user"), values.text("password"));
     let (user, password) = match user.split_once(':') {
         _ if user.is_empty() => return Ok(Credentials::None),
-        _ if !password.is_empty() => (user, password),
-        Some(both) => both,
+        _ if !password.is_empty() => (user, password.to_owned()),
+        Some((user, password)) => (user, password.to_owned()),
         None => {
-            let what = not_implemented("a prompt for the password");
-            return Err(Exit::new(Exit::BAD_FEATURE, format!("{what}; give user:password")));
+            let asked = prompt::password("Password: ");
+            (user, asked.map_err(|e| Exit::new(Exit::ERROR, e))?)
         }
     };
-    Ok(Credentials::Password { user: user.to_owned(), password: password.to_owned() })
+    // etcd's client calls without a name then.
+    if user.is_empty() || password.is_empty() {
+        return Ok(Credentials::None);
+    }
+    Ok(Credentials::Password { user: user.to_owned(), password })
 }
 
 /// The line of etcd's client about an attempt that failed.
@@ -196,12 +243,39 @@ impl Session<'_> {
         &self.client
     }
 
-    /// The same settings towards one endpoint.
+    /// Gets a token within the time to connect, if a user calls.
+    ///
+    /// # Errors
+    /// [`Error`]: name or password are wrong, or nobody answers.
+    pub async fn authenticate(&self) -> Result<(), Error> {
+        let until = dial_timeout(&self.values).map(|limit| Instant::now() + limit);
+        self.client.authenticate(until).await
+    }
+
+    /// As [`Session::authenticate`], as a step of a command.
+    ///
+    /// # Errors
+    /// As there, with the code for a connection that there is not.
+    pub fn log_in(&self) -> Result<(), Exit> {
+        self.wait(self.authenticate()).map_err(unconnected)
+    }
+
+    /// The same settings towards one endpoint, with a token of its own.
     ///
     /// # Errors
     /// As [`Context::open`].
     pub fn only(&self, endpoint: &str) -> Result<Self, Exit> {
-        self.context.open_to(Some(endpoint))
+        let session = self.prepare_only(endpoint)?;
+        session.log_in()?;
+        Ok(session)
+    }
+
+    /// As [`Session::only`], without a token.
+    ///
+    /// # Errors
+    /// As [`Context::prepare`].
+    pub fn prepare_only(&self, endpoint: &str) -> Result<Self, Exit> {
+        self.context.prepare_for(Some(endpoint))
     }
 
     /// Runs what waits.

@@ -5,15 +5,14 @@
 //= etcd 3.7.1: server/etcdserver/api/etcdhttp/peer.go, server/lease/leasehttp/http.go
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use api::error::ApiError;
 use api::etcdserverpb::{LeaseKeepAliveRequest, LeaseKeepAliveResponse};
 use api::leasepb;
 use bytes::Bytes;
-use calls::Member;
 use calls::peers::{Answered, Asked, PeerAnswer, PeerError, PeerHash, PeerVersions, Question};
-use http::{Request, Response, StatusCode, header};
+use calls::{Caller, Credential, Member};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use machine::Member as ClusterMember;
 use peer::{Client, ClientError, HashError, LeaseError, PromoteError, RemoteMember};
 use prost::Message;
@@ -70,7 +69,14 @@ async fn respond(member: &Rc<Member>, request: Request<Bytes>) -> Response<Bytes
         return whole("application/json", version_json(member));
     }
     match read(&request) {
-        Ok(question) => shown(question, calls::peers::answer(member, question).await),
+        Ok(question) => {
+            // The token of the client on whose behalf the other member asks.
+            let token = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+            let token = token.filter(|token| !token.is_empty());
+            let credential = token.map(|token| Rc::new(Credential::of(token)));
+            let caller = Caller::default().with(credential);
+            shown(question, calls::peers::answer(member, question, &caller).await)
+        }
         Err((status, why)) => text(status, why),
     }
 }
@@ -216,7 +222,7 @@ pub async fn ask(client: &Client, cluster: ClusterId, asked: &Asked) -> Answered
         }));
     }
     for url in &asked.urls {
-        answer = ask_at(client, cluster, url, asked.question, asked.patience).await;
+        answer = ask_at(client, cluster, url, asked).await;
         let is_final = match (&asked.question, &answer) {
             (_, Ok(_)) => true,
             (Question::Renew(_) | Question::TimeToLive { .. }, Err(why)) => {
@@ -232,15 +238,10 @@ pub async fn ask(client: &Client, cluster: ClusterId, asked: &Asked) -> Answered
     answer
 }
 
-async fn ask_at(
-    client: &Client,
-    cluster: ClusterId,
-    url: &str,
-    question: Question,
-    patience: Duration,
-) -> Answered {
+async fn ask_at(client: &Client, cluster: ClusterId, url: &str, asked: &Asked) -> Answered {
     let urls = std::slice::from_ref;
-    match question {
+    let (patience, authorization) = (asked.patience, asked.authorization.as_ref());
+    match asked.question {
         Question::Renew(lease) => {
             let renewed = client.renew(url, lease, patience).await;
             renewed.map(PeerAnswer::Renewed).map_err(lease_refusal)
@@ -249,7 +250,10 @@ async fn ask_at(
             let told = client.time_to_live(url, lease, keys, patience).await;
             told.map(PeerAnswer::TimeToLive).map_err(lease_refusal)
         }
-        Question::Promote(id) => match client.promote(url, id, None, patience).await {
+        Question::Promote(id) => match client
+            .promote(url, id, authorization.map(|token| &*token.0), patience)
+            .await
+        {
             Ok(members) => Ok(PeerAnswer::Promoted(members.into_iter().map(from_remote).collect())),
             Err(PromoteError::NotFound) => Err(PeerError::MemberNotFound),
             Err(PromoteError::NotLearner) => Err(PeerError::NotLearner),

@@ -6,9 +6,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use pki_types::ServerName;
-use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::sign::SingleCertAndKey;
+use rustls::{ClientConfig, ClientConnection};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -74,18 +74,32 @@ impl ClientTls {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let host = if self.0.server_name.is_empty() { host } else { &self.0.server_name };
-        let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-        let name = match ServerName::try_from(bare.to_owned()) {
-            Ok(name) => name,
-            // Such a name cannot be sent and is in no certificate, which does not matter to all.
-            Err(_) if self.0.skips_verification => {
-                ServerName::IpAddress(IpAddr::from(Ipv4Addr::UNSPECIFIED).into())
-            }
-            Err(_) => return Err(io::Error::new(io::ErrorKind::InvalidInput, nobody(bare))),
-        };
+        let name = self.name_of(host)?;
         let config = self.0.loaded.current();
         TlsConnector::from(config).connect(name, io).await
+    }
+
+    /// The same as an automaton, for whoever moves the bytes by itself.
+    ///
+    /// # Errors
+    /// The host is no name that a certificate could have.
+    pub fn session(&self, host: &str) -> io::Result<ClientConnection> {
+        let name = self.name_of(host)?;
+        ClientConnection::new(self.0.loaded.current(), name).map_err(io::Error::other)
+    }
+
+    /// The name that is asked for.
+    fn name_of(&self, host: &str) -> io::Result<ServerName<'static>> {
+        let host = if self.0.server_name.is_empty() { host } else { &self.0.server_name };
+        let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+        match ServerName::try_from(bare.to_owned()) {
+            Ok(name) => Ok(name),
+            // Such a name cannot be sent and is in no certificate, which does not matter to all.
+            Err(_) if self.0.skips_verification => {
+                Ok(ServerName::IpAddress(IpAddr::from(Ipv4Addr::UNSPECIFIED).into()))
+            }
+            Err(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, nobody(bare))),
+        }
     }
 }
 

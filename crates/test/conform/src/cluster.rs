@@ -193,6 +193,8 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     /// What a scenario wrote down, to be compared with another cluster's.
     pub notes: Vec<String>,
+    /// The token that goes with [`Cluster::call`], once authentication is on.
+    pub token: Option<String>,
     args: Vec<String>,
     dir: Option<TempDir>,
 }
@@ -243,7 +245,7 @@ impl Cluster {
             node.initial.0.clone_from(&all);
         }
         let args = args.iter().map(|&a| a.to_owned()).collect();
-        Some(Self { nodes, notes: Vec::new(), args, dir: Some(dir) })
+        Some(Self { nodes, notes: Vec::new(), token: None, args, dir: Some(dir) })
     }
 
     /// Writes a line down.
@@ -431,7 +433,10 @@ impl Cluster {
         request: &impl Message,
     ) -> Result<A, Failure> {
         let client = Client::try_connect_to(self.nodes[n].client, 1 << 24).await?;
-        client.call(path, request).await
+        match &self.token {
+            Some(token) => client.with("token", token).call(path, request).await,
+            None => client.call(path, request).await,
+        }
     }
 
     /// Status of a member.

@@ -73,6 +73,16 @@ impl Generator {
         self.entropy.below(bound)
     }
 
+    /// Any number below a bound.
+    pub fn number(&mut self, bound: u64) -> u64 {
+        self.below(bound)
+    }
+
+    /// Key and range end as requests have them.
+    pub fn span(&mut self) -> (Bytes, Bytes) {
+        (self.key(), self.end())
+    }
+
     /// True so many times out of a hundred.
     pub fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent

@@ -25,7 +25,7 @@ impl From<Status> for Failure {
     }
 }
 
-/// A connection.
+/// A connection, and what goes with each call on it.
 #[derive(Clone, Debug)]
 pub struct Client {
     send: SendRequest<Bytes>,
@@ -90,6 +90,17 @@ impl Client {
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.metadata.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// The same connection in somebody's name, by a token; `None` calls without one.
+    #[must_use]
+    pub fn with_token(&self, token: Option<&str>) -> Self {
+        let mut client = self.clone();
+        client.metadata.retain(|(name, _)| name != "token");
+        match token {
+            Some(token) => client.with("token", token),
+            None => client,
+        }
     }
 
     /// Opens a call and sends `body` as it is.

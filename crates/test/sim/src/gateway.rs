@@ -16,7 +16,7 @@ use api::method::Method;
 use bytes::Bytes;
 use calls::peers::{Answered, Asked, PeerAnswer, PeerError, Question};
 use calls::{
-    Answer, Calls, Encoded, Finish, Job, LargeResults, Local, Logins, Member, Outbox, Pins,
+    Answer, Caller, Calls, Encoded, Finish, Job, LargeResults, Local, Logins, Member, Outbox, Pins,
     Provider, Shared, Sink, Source, ViewSlot,
 };
 use env::{Entropy, Failpoints, Hooks, Instant, MayBlock, SplitMix};
@@ -350,7 +350,7 @@ impl Gateway {
     pub(crate) fn answer(&mut self, asker: Asker, question: Question) {
         let (member, answers) = (Rc::clone(&self.member), Rc::clone(&self.answers));
         let future = Box::pin(async move {
-            let answer = calls::peers::answer(&member, question).await;
+            let answer = calls::peers::answer(&member, question, &Caller::default()).await;
             answers.borrow_mut().push((asker, answer));
         });
         self.spawn(future);

@@ -24,6 +24,7 @@ use api::authpb;
 use bytes::Bytes;
 use prost::Message;
 use store::{Bucket, Op};
+use types::Index;
 
 pub use permit::{Attached, Want, Who};
 pub use ranges::Ranges;
@@ -31,6 +32,14 @@ pub use ranges::Ranges;
 /// Name of the user that must exist before authentication is enabled, and that the leader signs
 /// with when it ends a lease.
 pub const ROOT: &str = "root";
+
+/// The simple token that the login of entry `index` makes of the letters in it. It names the entry
+/// before: that is how far etcd has come when it makes one, and all members must make the same.
+//= etcd 3.7.3: server/etcdserver/apply/backend.go#Authenticate, server/auth/simple_token.go#assign
+#[must_use]
+pub fn simple_token(letters: &str, index: Index) -> String {
+    format!("{letters}.{}", index.0.saturating_sub(1))
+}
 
 /// Keys of the bucket `auth`.
 //= etcd 3.7.3: server/storage/schema/bucket.go (AuthEnabledKeyName, AuthRevisionKeyName)

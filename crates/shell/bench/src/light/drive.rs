@@ -6,14 +6,16 @@ use bytes::Bytes;
 
 use super::call::Failure;
 use super::connection::{Connection, Ends, Reading};
-use super::encoder::{Deadlines, Encoder};
+use super::encoder::{Caller, Deadlines, Encoder};
 use super::message::Requests;
 use super::pool::{Pool, Ready};
 use super::schedule::Schedule;
 use super::tally::{Counted, Meaning, Slot, Tally};
 use super::{Pace, Plan, Report, Work, grants, revisions};
+use crate::access::HOST;
 use crate::figures::name;
 use crate::histogram::Histogram;
+use crate::load;
 use crate::meter::{Meter, Used};
 use crate::process;
 use crate::shape::Shape;
@@ -85,6 +87,8 @@ impl<'a> Drive<'a> {
             _ => Vec::new(),
         };
         let reading = if meaning == Meaning::Ended { Reading::Count } else { Reading::Show };
+        let token = load::block_on(plan.access.token(plan.ports[0]))?;
+        let caller = Caller { is_secure: plan.access.tls().is_some(), token };
         let mut pool = Pool::new()?;
         for number in 0..plan.connections {
             let port = plan.ports[number % plan.ports.len()];
@@ -92,8 +96,8 @@ impl<'a> Drive<'a> {
                 Work::Calls(_) => Deadlines::Each(plan.seed.wrapping_add(number as u64 * 97)),
                 Work::KeepAlive { .. } => Deadlines::None,
             };
-            let encoder = Encoder::new(&format!("127.0.0.1:{port}"), path, deadlines);
-            pool.connect(port, Connection::new(encoder, reading))?;
+            let encoder = Encoder::new(&format!("{HOST}:{port}"), path, deadlines, &caller);
+            pool.connect(port, plan.access.tls(), Connection::new(encoder, reading))?;
         }
         let counted = match plan.pace {
             Pace::Closed { .. } => Counted::Ended,

@@ -17,8 +17,11 @@ pub const TABLE_BYTES: usize = 4_096;
 const ENTRY_OVERHEAD_BYTES: usize = 32;
 /// Index of the newest entry of the dynamic table.
 const NEWEST: u64 = 62;
-/// `:method: POST` and `:scheme: http` of the static table.
-const POST_HTTP: [u8; 2] = [0x83, 0x86];
+/// `:method: POST` of the static table.
+const POST: u8 = 0x83;
+/// `:scheme: http` and `:scheme: https` of the static table.
+const HTTP: u8 = 0x86;
+const HTTPS: u8 = 0x87;
 
 /// The deadline that calls set, in microseconds; `grpc-timeout` is what is left of it.
 pub const TIMEOUT_US: u64 = 5_000_000;
@@ -57,6 +60,8 @@ enum Entry {
 #[derive(Debug)]
 pub struct Encoder {
     fields: Vec<Field>,
+    /// The second byte of each block.
+    scheme: u8,
     deadlines: Deadlines,
     /// Entries with their sizes, the oldest first.
     table: VecDeque<(Entry, usize)>,
@@ -68,6 +73,15 @@ pub struct Encoder {
     inserted: u64,
     /// The last insertion of a timeout.
     timeout: Option<u64>,
+}
+
+/// What calls carry of whoever makes them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// Whether the connection is within TLS.
+    pub is_secure: bool,
+    /// A user's token.
+    pub token: Option<String>,
 }
 
 /// Whether calls have deadlines.
@@ -151,16 +165,19 @@ impl Encoder {
     //= grpc-go 1.82: internal/transport/http2_client.go#createHeaderFields
     //= etcd 3.7.3: client/v3/ctx.go#withVersion
     #[must_use]
-    pub fn new(authority: &str, path: &str, deadlines: Deadlines) -> Self {
-        let fields = [
+    pub fn new(authority: &str, path: &str, deadlines: Deadlines, caller: &Caller) -> Self {
+        let mut fields = vec![
             (":path", path),
             (":authority", authority),
             ("content-type", "application/grpc"),
             ("user-agent", USER_AGENT),
             ("te", "trailers"),
-            ("client-api-version", "3.7"),
         ];
+        // Credentials of a call come before what its context carries.
+        fields.extend(caller.token.as_deref().map(|token| ("token", token)));
+        fields.push(("client-api-version", "3.7"));
         Self {
+            scheme: if caller.is_secure { HTTPS } else { HTTP },
             fields: fields.iter().map(|(name, value)| Field::new(name, value)).collect(),
             deadlines,
             table: VecDeque::new(),
@@ -187,7 +204,7 @@ impl Encoder {
         if let Some(size) = self.announced.take() {
             integer(out, 0x20, 5, size as u64);
         }
-        out.extend_from_slice(&POST_HTTP);
+        out.extend_from_slice(&[POST, self.scheme]);
         for place in 0..BEFORE_TIMEOUT {
             self.write_field(place, out);
         }

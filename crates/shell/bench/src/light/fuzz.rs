@@ -2,7 +2,7 @@
 
 use super::call::Event;
 use super::connection::{Connection, Ends, Reading};
-use super::encoder::{Deadlines, Encoder};
+use super::encoder::{Caller, Deadlines, Encoder};
 use super::frame;
 use super::message::{put_of, ttl_of};
 
@@ -23,7 +23,8 @@ pub fn fuzz_answers(bytes: &[u8]) {
 
 /// All that happened, and what would be sent.
 fn read(bytes: &[u8], piece: usize) -> (Vec<String>, Vec<u8>) {
-    let encoder = Encoder::new("localhost", "/etcdserverpb.KV/Put", Deadlines::Each(0));
+    let encoder =
+        Encoder::new("localhost", "/etcdserverpb.KV/Put", Deadlines::Each(0), &Caller::default());
     let mut connection = Connection::new(encoder, Reading::Show);
     let mut greeting = Vec::new();
     frame::settings(&mut greeting, &[]);

@@ -12,7 +12,10 @@
 //! Calls keep a number in flight, or come at a fixed rate ([`schedule`]) with their latency counted
 //! from the time at which they were to be sent, so that a stall shows in every call that it delays.
 //!
-//! What it does not do: TLS, authentication, compression, retries, reconnecting (a connection that
+//! TLS is rustls's automaton between a connection and its socket ([`pool`]); a user's token is got
+//! once and stands in every header block.
+//!
+//! What it does not do: compression, retries, reconnecting (a connection that
 //! breaks stays away, its calls have failed), messages longer than a frame of 16 KB, watches.
 //! It trusts the server as far as a measurement must: what breaks the protocol ends the connection.
 
@@ -41,6 +44,7 @@ use bytes::Bytes;
 pub use drive::MAX_OUTSTANDING;
 pub use fuzz::fuzz_answers;
 
+use crate::access::Access;
 use crate::client::{self, envelope};
 use crate::figures::Figures;
 use crate::load;
@@ -84,6 +88,8 @@ pub enum Pace {
 pub struct Plan {
     /// Ports on 127.0.0.1, among which connections are dealt out.
     pub ports: Vec<u16>,
+    /// How they are connected to, and in whose name.
+    pub access: Access,
     /// The servers' processes, for their CPU time and memory together.
     pub pids: Vec<u32>,
     /// What is asked.
@@ -163,12 +169,18 @@ pub fn run(plan: &Plan) -> std::io::Result<Report> {
     }
 }
 
+/// A connection of the full client, for what is done before the run.
+async fn first_connection(plan: &Plan) -> std::io::Result<client::Connection> {
+    let token = plan.access.token(plan.ports[0]).await?;
+    client::Connection::open_as(plan.ports[0], &plan.access, token.as_deref()).await
+}
+
 /// The revisions of the first keys as they are now; 0 for those that are not there.
 ///
 /// Without them the first compare-and-put of every slot would only learn its key's revision.
 fn revisions(plan: &Plan, count: u64) -> std::io::Result<Vec<i64>> {
     load::block_on(async {
-        let mut connection = client::Connection::open(plan.ports[0]).await?;
+        let mut connection = first_connection(plan).await?;
         let mut all = Vec::new();
         for number in 0..count.min(plan.keys) {
             let request = RangeRequest { key: key(number), ..Default::default() };
@@ -182,7 +194,7 @@ fn revisions(plan: &Plan, count: u64) -> std::io::Result<Vec<i64>> {
 /// The messages of each keep-alive stream, one per lease, of which none has been sent.
 fn grants(plan: &Plan, streams: usize) -> std::io::Result<Vec<(Vec<Bytes>, usize)>> {
     load::block_on(async {
-        let mut connection = client::Connection::open(plan.ports[0]).await?;
+        let mut connection = first_connection(plan).await?;
         let mut all = Vec::new();
         for _ in 0..plan.connections * streams {
             let mut messages = Vec::new();

@@ -10,8 +10,11 @@ use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
+use tls::ClientTls;
+
 use super::call::Event;
 use super::connection::Connection;
+use crate::access::HOST;
 
 /// Bytes that are read at once. One buffer serves all connections.
 const READ_BYTES: usize = 256 * 1_024;
@@ -29,7 +32,7 @@ pub struct Peer {
     pub waiting: VecDeque<u32>,
     /// Whether nothing can be read or written any more.
     pub is_lost: bool,
-    socket: TcpStream,
+    socket: Socket,
     /// Bytes of `connection.out` that the socket took.
     written: usize,
     /// Whether the poller tells when the socket takes more.
@@ -41,6 +44,71 @@ impl Peer {
     #[must_use]
     pub fn is_of_use(&self) -> bool {
         !self.is_lost && !self.connection.is_closing()
+    }
+}
+
+/// A socket, and TLS within it.
+#[derive(Debug)]
+enum Socket {
+    Plain(TcpStream),
+    Secure(Box<(TcpStream, rustls::ClientConnection)>),
+}
+
+impl Socket {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Secure(both) => &both.0,
+        }
+    }
+
+    /// Whether TLS itself has something to say: of its handshake, or what the socket did not take.
+    fn wants_write(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Secure(both) => both.1.wants_write(),
+        }
+    }
+}
+
+impl Read for Socket {
+    /// As a socket that does not wait: within TLS `WouldBlock` until a record is whole.
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let (socket, tls) = match self {
+            Self::Plain(socket) => return socket.read(buffer),
+            Self::Secure(both) => &mut **both,
+        };
+        // What was decrypted before is taken first: TLS takes no more until it is.
+        match tls.reader().read(buffer) {
+            Err(why) if why.kind() == ErrorKind::WouldBlock => {}
+            read => return read,
+        }
+        if tls.read_tls(socket)? == 0 {
+            return Ok(0);
+        }
+        tls.process_new_packets().map_err(std::io::Error::other)?;
+        tls.reader().read(buffer)
+    }
+}
+
+impl Write for Socket {
+    /// Takes all of it, and gives the socket what it takes of that.
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.write(bytes),
+            Self::Secure(both) => both.1.writer().write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        let (socket, tls) = match self {
+            Self::Plain(socket) => return socket.flush(),
+            Self::Secure(both) => &mut **both,
+        };
+        while tls.wants_write() {
+            tls.write_tls(socket)?;
+        }
+        Ok(())
     }
 }
 
@@ -77,16 +145,30 @@ impl Pool {
         Ok(Self { peers: Vec::new(), poller, timer, events, buffer })
     }
 
-    /// Connects to a port of 127.0.0.1.
+    /// Connects to a port of 127.0.0.1. The handshake of TLS goes on while the pool is waited for.
     ///
     /// # Errors
     /// Nobody listens there.
-    pub fn connect(&mut self, port: u16, connection: Connection) -> std::io::Result<()> {
+    pub fn connect(
+        &mut self,
+        port: u16,
+        tls: Option<&ClientTls>,
+        connection: Connection,
+    ) -> std::io::Result<()> {
         let socket = TcpStream::connect(("127.0.0.1", port))?;
         socket.set_nodelay(true)?;
         socket.set_nonblocking(true)?;
         let place = EventData::new_u64(self.peers.len() as u64);
         epoll::add(&self.poller, &socket, place, EventFlags::IN)?;
+        let socket = match tls {
+            None => Socket::Plain(socket),
+            Some(tls) => {
+                let mut session = tls.session(HOST)?;
+                // What is to be sent has its limit in the calls that are in flight.
+                session.set_buffer_limit(None);
+                Socket::Secure(Box::new((socket, session)))
+            }
+        };
         self.peers.push(Peer {
             connection,
             waiting: VecDeque::new(),
@@ -158,16 +240,22 @@ impl Pool {
         if peer.is_lost || !ready.readable {
             return;
         }
-        let rest = peer.connection.take_rest(&mut self.buffer);
-        let read = match peer.socket.read(&mut self.buffer[rest..]) {
-            Ok(0) => None,
-            Ok(count) => Some(count),
-            Err(why) if is_passing(&why) => Some(0),
-            Err(_) => None,
-        };
-        let walked = read.map(|count| peer.connection.received(&self.buffer[..rest + count], on));
-        if !matches!(walked, Some(Ok(()))) {
-            self.lose(ready.peer, on);
+        loop {
+            let rest = peer.connection.take_rest(&mut self.buffer);
+            let read = match peer.socket.read(&mut self.buffer[rest..]) {
+                Ok(0) => None,
+                Ok(count) => Some(count),
+                Err(why) if is_passing(&why) => Some(0),
+                Err(_) => None,
+            };
+            let received = |count| peer.connection.received(&self.buffer[..rest + count], on);
+            if !matches!(read.map(received), Some(Ok(()))) {
+                return self.lose(ready.peer, on);
+            }
+            // The poller does not know of what TLS has decrypted and not given yet.
+            if read == Some(0) || matches!(peer.socket, Socket::Plain(_)) {
+                return;
+            }
         }
     }
 
@@ -175,7 +263,8 @@ impl Pool {
     #[must_use]
     pub fn wants_flush(&self, ready: Ready) -> bool {
         let peer = &self.peers[ready.peer];
-        ready.writable || (!peer.polls_writes && !peer.connection.out.is_empty())
+        let has_more = !peer.connection.out.is_empty() || peer.socket.wants_write();
+        ready.writable || (!peer.polls_writes && has_more)
     }
 
     /// Writes what a connection has to send, as far as its socket takes it. One that broke ends all
@@ -190,8 +279,13 @@ impl Pool {
                 _ => return self.lose(place, on),
             }
         }
-        let is_done = peer.is_lost || peer.written == peer.connection.out.len();
-        if is_done {
+        match peer.socket.flush() {
+            Err(why) if !is_passing(&why) => return self.lose(place, on),
+            _ => {}
+        }
+        let is_all_out = peer.written == peer.connection.out.len();
+        let is_done = peer.is_lost || is_all_out && !peer.socket.wants_write();
+        if is_all_out || peer.is_lost {
             peer.connection.out.clear();
             peer.written = 0;
         }
@@ -199,7 +293,8 @@ impl Pool {
             peer.polls_writes = !is_done;
             let writes = if is_done { EventFlags::empty() } else { EventFlags::OUT };
             let place_of = EventData::new_u64(place as u64);
-            if epoll::modify(&self.poller, &peer.socket, place_of, EventFlags::IN | writes).is_err()
+            if epoll::modify(&self.poller, peer.socket.tcp(), place_of, EventFlags::IN | writes)
+                .is_err()
             {
                 self.lose(place, on);
             }
@@ -210,7 +305,7 @@ impl Pool {
         let peer = &mut self.peers[place];
         if !peer.is_lost {
             peer.is_lost = true;
-            let _ = epoll::delete(&self.poller, &peer.socket);
+            let _ = epoll::delete(&self.poller, peer.socket.tcp());
             peer.connection.lose(on);
         }
     }

@@ -10,9 +10,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::call::{Event, Failure};
 use super::connection::{Connection, Ends, Reading};
-use super::encoder::{Deadlines, Encoder, TABLE_BYTES};
+use super::encoder::{Caller, Deadlines, Encoder, TABLE_BYTES};
 use super::frame::{self, HEAD_BYTES, Head, flag, kind};
 use super::{Pace, Plan, Work, run};
+use crate::access::Access;
 use crate::load::block_on;
 use crate::shape::Shape;
 
@@ -20,7 +21,10 @@ const PATH: &str = "/etcdserverpb.KV/Put";
 const MESSAGE: &[u8] = b"\0\0\0\0\x02ok";
 
 fn connection(reading: Reading) -> Connection {
-    Connection::new(Encoder::new("127.0.0.1:2379", PATH, Deadlines::Each(7)), reading)
+    Connection::new(
+        Encoder::new("127.0.0.1:2379", PATH, Deadlines::Each(7), &Caller::default()),
+        reading,
+    )
 }
 
 /// How a server answers.
@@ -205,7 +209,7 @@ fn header_blocks_are_those_of_grpc_gos_encoder() {
         ),
         (75, "8386c4c3c2c1c07f008669f7df680f5bbf"),
     ];
-    let mut encoder = Encoder::new("127.0.0.1:2379", PATH, Deadlines::Each(7));
+    let mut encoder = Encoder::new("127.0.0.1:2379", PATH, Deadlines::Each(7), &Caller::default());
     let mut block = Vec::new();
     let mut written = 0;
     for (number, expected) in of_go {
@@ -230,7 +234,7 @@ fn a_smaller_table_is_announced_as_grpc_gos_encoder_does() {
              4c4d65647a8a9acac8b4c7602bbc25c340027465864d833505b11f40899acac8b24d494f6a7f8669\
              f7c0cb2edb408d25062d495875996ee5b1063d5f03332e37",
     ];
-    let mut encoder = Encoder::new("127.0.0.1:2379", PATH, Deadlines::Each(7));
+    let mut encoder = Encoder::new("127.0.0.1:2379", PATH, Deadlines::Each(7), &Caller::default());
     encoder.set_table_size(60);
     for expected in of_go {
         let mut block = Vec::new();
@@ -242,7 +246,7 @@ fn a_smaller_table_is_announced_as_grpc_gos_encoder_does() {
 
 #[test]
 fn streams_have_no_deadline() {
-    let mut encoder = Encoder::new("localhost", PATH, Deadlines::None);
+    let mut encoder = Encoder::new("localhost", PATH, Deadlines::None, &Caller::default());
     let mut blocks: Vec<Vec<u8>> = (0..3).map(|_| Vec::new()).collect();
     blocks.iter_mut().for_each(|block| encoder.write(block));
     // Nothing is inserted after the first, so all fields are indexed.
@@ -496,6 +500,7 @@ fn server(how: fn(usize) -> Answer) -> u16 {
 fn plan(port: u16, pace: Pace) -> Plan {
     Plan {
         ports: vec![port],
+        access: Access::default(),
         pids: Vec::new(),
         work: Work::Calls(Shape::Put),
         pace,

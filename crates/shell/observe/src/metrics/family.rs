@@ -78,6 +78,8 @@ const FROM_1_MS: Buckets = Buckets { from: 0.001, count: 14 };
 families! {
     ClusterVersion = Gauge "etcd_cluster_version" ["cluster_version"]
         "Which version is running. 1 for 'cluster_version' label with current cluster version";
+    AuthRevision = Gauge "etcd_debugging_auth_revision" []
+        "The current revision of auth store.";
     LeaseGranted = Counter "etcd_debugging_lease_granted_total" []
         "The total number of granted leases.";
     LeaseRenewed = Counter "etcd_debugging_lease_renewed_total" []

@@ -110,6 +110,7 @@ fn store(page: &mut Page, scrape: &Scrape<'_>) {
     let all = [
         (Family::DbSize, backend.map_or(0, bolt::ReadTx::size_bytes) as f64),
         (Family::DbSizeInUse, backend.map_or(0, bolt::ReadTx::size_in_use_bytes) as f64),
+        (Family::AuthRevision, view.auth.revision() as f64),
         (Family::CurrentRevision, view.store.revision().0 as f64),
         (Family::CompactRevision, view.store.compact_revision().0 as f64),
         (Family::Keys, keys as f64),

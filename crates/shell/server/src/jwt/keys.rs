@@ -117,7 +117,7 @@ enum Private {
 
 /// The keys of one method.
 enum Kind {
-    Shared(hmac::Key),
+    Shared(Box<hmac::Key>),
     Pair { public: ParsedPublicKey, private: Option<Private> },
 }
 
@@ -133,7 +133,7 @@ impl Keys {
         if method.0.family == Family::Hmac {
             return match private {
                 [] => Err(MISSING.to_owned()),
-                secret => Ok(Self(Kind::Shared(hmac::Key::new(method.hmac(), secret)))),
+                secret => Ok(Self(Kind::Shared(Box::new(hmac::Key::new(method.hmac(), secret))))),
             };
         }
         let pair = (!private.is_empty()).then(|| private_key(method, private)).transpose()?;

@@ -39,6 +39,7 @@ const ELSEWHERE: &[(&str, &str, &str, &str)] = &[
     ("e10", COMPACTION, "", "nothing_is_compacted_twice_or_by_a_follower"),
     ("e12", CONFIG, "", "e12_a_bare_retention_is_hours_or_revisions_and_0_is_none"),
     ("g5", MEMBER, "lagging.rs", "g5_a_keep_alive_waits_for_apply_only_if_its_lease_is_unknown"),
+    ("h32", CONFORM, "users.rs", "h32_one_of_etcd_and_two_of_ours_know_the_same_users"),
     (
         "i4",
         MEMBER,
@@ -75,7 +76,6 @@ const UNTESTED: &[(&str, &str)] = &[
     ("g18", MEMBERS),
     ("g24", "a fault of etcd's: here the leader signs whatever tokens there are"),
     ("h30", "needs TLS"),
-    ("h32", MEMBERS),
     ("j5", "whoever has cancelled sees no answer"),
     ("n6", MEMBERS),
     ("n7", MEMBERS),

@@ -34,13 +34,14 @@ fn h17_h18_a_range_is_permitted_if_all_permissions_together_cover_it() {
         let ends = ["", "\0", "a0", "g", "m", "n", "p", "p\0", "q", "r", "s", "x", "z", "\u{7f}"];
         let (mut read, mut written) = (0, 0);
         for key in ["\0", "a/", "a/5", "a0", "b", "g", "h", "m", "o", "p", "p\0", "q", "r", "x"] {
-            for end in ends {
+            // One that ends before it begins is permitted in etcd by the shape of a tree (COMPAT.md).
+            for end in ends.into_iter().filter(|end| ["", "\0"].contains(end) || *end > key) {
                 read += i32::from(s.range(&range(key, end)).await.is_ok());
                 written += i32::from(s.delete(&delete(key, end)).await.is_ok());
             }
             let _ = s.put(&put(key, "v")).await;
         }
-        assert!((20..150).contains(&read) && (10..150).contains(&written), "{read} {written}");
+        assert!((20..90).contains(&read) && (10..90).contains(&written), "{read} {written}");
         let root = log_in(s, "root", "rpw").await;
         s.act_as(root);
         s.range(&range("\0", "\0")).await.unwrap();

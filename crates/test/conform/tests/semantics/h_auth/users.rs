@@ -85,7 +85,9 @@ async fn wrong_requests(s: &mut Session) {
 fn h4_h10_h11_h12_h14_h15_h16_requests_are_refused_in_etcds_words_before_and_after_enabling() {
     on_fresh_pair(CHEAP, async |s| {
         wrong_requests(s).await;
-        set_up(s).await;
+        auth!(s, "UserAdd", named("root", "rpw") => AuthUserAddResponse).unwrap();
+        auth!(s, "UserGrantRole", holds("root", "root") => AuthUserGrantRoleResponse).unwrap();
+        auth!(s, "AuthEnable", AuthEnableRequest {} => AuthEnableResponse).unwrap();
         log_in(s, "root", "rpw").await;
         wrong_requests(s).await;
         let role = AuthRoleAddRequest { name: "root".into() };
