@@ -38,6 +38,13 @@ pub(crate) struct Sockets {
     pub(crate) served: Vec<Served>,
 }
 
+impl Sockets {
+    /// Where clients are served (TCP).
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.clients.iter().filter_map(|socket| socket.bound.local_addr()).collect()
+    }
+}
+
 /// A kind of traffic at an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Served {

@@ -60,6 +60,13 @@ pub(crate) enum WebField {
     Origin,
 }
 
+/// What a request has of them.
+#[derive(Clone, Debug, Default)]
+struct WebFields {
+    accept_encoding: Option<Text>,
+    origin: Option<Text>,
+}
+
 /// The method that is called.
 #[derive(Clone, Debug)]
 pub(crate) enum Path {
@@ -117,7 +124,7 @@ pub(crate) struct Head {
     requires_leader: Option<bool>,
     client_version: Option<Text>,
     /// Boxed: calls have none.
-    web: Option<Box<Vec<(WebField, Text)>>>,
+    web: Option<Box<WebFields>>,
     token: Option<Rc<Credential>>,
     authorization: Option<Rc<Credential>>,
     is_from_gateway: bool,
@@ -191,7 +198,11 @@ impl Protocol for Grpc {
                 head.client_version.get_or_insert_with(|| Rc::clone(text));
             }
             Tag::Web(field, text) => {
-                head.web.get_or_insert_default().push((*field, Rc::clone(text)));
+                let fields = head.web.get_or_insert_default();
+                match field {
+                    WebField::AcceptEncoding => fields.accept_encoding = Some(Rc::clone(text)),
+                    WebField::Origin => fields.origin = Some(Rc::clone(text)),
+                }
             }
             //= etcd 3.7.3: server/auth/store.go#AuthInfoFromCtx
             Tag::Token(credential) => {
@@ -319,12 +330,14 @@ impl Head {
             None => return None,
         };
         let mut request = http::Request::builder().method(method).uri(path);
-        for (field, text) in self.web.iter().flat_map(|fields| fields.iter()) {
-            let name = match field {
-                WebField::AcceptEncoding => http::header::ACCEPT_ENCODING,
-                WebField::Origin => http::header::ORIGIN,
-            };
-            request = request.header(name, &text[..]);
+        let WebFields { accept_encoding, origin } =
+            self.web.as_deref().cloned().unwrap_or_default();
+        for (name, text) in
+            [(http::header::ACCEPT_ENCODING, accept_encoding), (http::header::ORIGIN, origin)]
+        {
+            if let Some(text) = text {
+                request = request.header(name, &text[..]);
+            }
         }
         Some(request)
     }

@@ -13,6 +13,7 @@ mod crowd;
 mod flags;
 mod member;
 mod own;
+mod users;
 mod web;
 
 use std::path::Path;
