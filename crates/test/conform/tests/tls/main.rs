@@ -35,7 +35,8 @@ pub struct World {
 }
 
 impl World {
-    pub fn new() -> Self {
+    /// A new one, in a directory of its own.
+    pub fn found() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let root = Authority::root("root");
         std::fs::write(dir.path().join("ca.crt"), &root.pem).unwrap();
@@ -105,7 +106,7 @@ async fn certificates_of_servers_are_shown_and_judged_alike() {
     let good = || Wish::new("", &["localhost", "127.0.0.1"]);
     let mut verdicts = Vec::new();
     for kind in BOTH {
-        let world = World::new();
+        let world = World::found();
         let middle = Authority::below(&world.root, "middle");
         let stranger = Authority::root("stranger");
         let pair = world.pair("server", good());
@@ -143,7 +144,7 @@ async fn certificates_of_servers_are_shown_and_judged_alike() {
 async fn clients_are_let_in_alike() {
     let mut verdicts = Vec::new();
     for kind in BOTH {
-        let world = World::new();
+        let world = World::found();
         let server = world.pair("server", Wish::new("", &["localhost"]));
         let crl = world.path().join("crl");
         std::fs::write(&crl, world.root.revokes(&[666])).unwrap();
@@ -200,7 +201,7 @@ async fn clients_are_let_in_alike() {
 async fn versions_and_protocols_are_agreed_on_alike() {
     let mut verdicts = Vec::new();
     for kind in BOTH {
-        let world = World::new();
+        let world = World::found();
         let pair = world.pair("server", Wish::new("", &["localhost"]));
         let only = ["--tls-min-version=TLS1.3".to_owned()];
         let Some(member) = serve(kind, &world, &pair, &only) else { return };
@@ -229,7 +230,7 @@ async fn versions_and_protocols_are_agreed_on_alike() {
 async fn lists_of_names_let_in_alike() {
     let mut verdicts = Vec::new();
     for kind in BOTH {
-        let world = World::new();
+        let world = World::found();
         let server = world.pair("server", Wish::new("", &["localhost"]));
         let asking = [
             format!("--trusted-ca-file={}", world.ca),
@@ -259,7 +260,7 @@ async fn lists_of_names_let_in_alike() {
 /// Ours alone: etcd fails connections while a file is broken, and knows no more of it then.
 #[tokio::test]
 async fn a_broken_file_is_told_and_what_was_there_serves_on() {
-    let world = World::new();
+    let world = World::found();
     let pair = world.pair("server", Wish::new("", &["localhost"]));
     let Some(mut member) = serve(Kind::Quorate, &world, &pair, &[]) else { return };
     let client = world.client(None, Spoken::Unsaid);
