@@ -371,3 +371,53 @@ fn a_directory_with_users_moves_either_way() {
         }
     }
 }
+
+/// All files below a directory, one after the other.
+fn everything_in(dir: &Path, found: &mut Vec<u8>) {
+    for entry in std::fs::read_dir(dir).expect("it is there").flatten() {
+        match entry.path() {
+            path if path.is_dir() => everything_in(&path, found),
+            path => found.extend(std::fs::read(path).expect("it was just listed")),
+        }
+    }
+}
+
+#[test]
+fn no_password_and_no_token_is_found_in_files_logs_and_metrics() {
+    const PASSWORD: &str = "unmistakable-9f3a";
+    let args = [CHEAP, &["--log-level", "debug"]].concat();
+    let mut server = Server::start(OURS, &args).expect("our own binary is built");
+    let token = block_on(async {
+        let client = Client::connect(server.port).await;
+        set_up(&client).await;
+        let root = token(&client, "root", "rpw").await.unwrap();
+        let root = client.clone().with("token", &root);
+        user_add(&root, "carol", PASSWORD).await;
+        grant(&root, "carol", "r").await;
+        let change = pb::AuthUserChangePasswordRequest {
+            name: "alice".into(),
+            password: PASSWORD.into(),
+            ..Default::default()
+        };
+        let _: pb::AuthUserChangePasswordResponse =
+            auth(&root, "UserChangePassword", &change).await;
+        let wrong = format!("{PASSWORD}?");
+        assert!(token(&client, "carol", &wrong).await.is_err());
+        assert!(token(&client, PASSWORD, &wrong).await.is_err());
+        let issued = token(&client, "carol", PASSWORD).await.unwrap();
+        let carol = client.clone().with("token", &issued);
+        put(&carol, "a/1").await.unwrap();
+        assert_eq!(code(put(&carol, "b").await), DENIED);
+        let bad = client.with("token", &format!("{issued}0"));
+        assert_eq!(code(put(&bad, "b").await), BAD_TOKEN);
+        issued
+    });
+    let mut found = server.http_get("/metrics").expect("they are shown").into_bytes();
+    assert_eq!(server.stop().unwrap_or(0), 0, "a clean stop");
+    everything_in(&server.data_dir, &mut found);
+    found.extend(server.log().into_bytes());
+    let is_found = |text: &str| found.windows(text.len()).any(|part| part == text.as_bytes());
+    assert!(is_found("carol") && is_found("$2a$04$"), "this looks where things are");
+    assert!(!is_found(&token));
+    assert!(!is_found(PASSWORD));
+}

@@ -1,6 +1,6 @@
 //! The behaviours that one member shows, numbered as in the project's list of etcd's semantics
 //! (A revisions, B range, C put and delete, D transactions, E compaction, F watches, G leases,
-//! I alarms, J limits, N maintenance, P durability). Each is asserted on both servers, and whole
+//! H authentication, I alarms, J limits, N maintenance, P durability). Each is asserted on both servers, and whole
 //! answers are compared. What is not here, and why, stands in [`checklist`].
 
 mod a_revisions;
