@@ -103,8 +103,8 @@ impl Member {
         };
         let log = self.log();
         let lines = log.lines().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
-        let told = lines.filter(|line| line["level"] == "fatal" || line["level"] == "warn");
-        let last = told.last().unwrap_or_default();
+        let mut told = lines.filter(|line| line["level"] == "fatal" || line["level"] == "warn");
+        let last = told.next_back().unwrap_or_default();
         let text = |key: &str| last[key].as_str().unwrap_or_default().to_owned();
         (code, format!("{}: {}", text("msg"), text("error")))
     }
