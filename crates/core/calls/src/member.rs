@@ -216,7 +216,7 @@ impl Member {
 
     /// Has the reply to a call that is answered later handed to `to` with this key, when it comes.
     /// A call that is given up meanwhile gives the token back ([`Member::release`]).
-    pub fn address(&self, token: ReplyToken, to: &Rc<dyn Recipient<Reply>>, key: u64) {
+    pub fn address(&self, token: ReplyToken, to: Rc<dyn Recipient<Reply>>, key: u64) {
         self.replies.address(token, to, key);
     }
 

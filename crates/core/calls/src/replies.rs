@@ -108,10 +108,14 @@ impl<T> Replies<T> {
 
     /// Has the reply of a place that was registered handed to `to`, with this key. To be taken back
     /// by [`Replies::release`] before it came.
-    pub(crate) fn address(&self, token: Token, to: &Rc<dyn Recipient<T>>, key: u64) {
+    pub(crate) fn address(&self, token: Token, to: Rc<dyn Recipient<T>>, key: u64) {
         let mut table = self.0.borrow_mut();
         let entry = table.entry(token).expect("a place is addressed once, at its registration");
-        let addressed = State::Addressed(Rc::clone(to), key);
+        if !matches!(entry.state, State::Done(_)) {
+            entry.state = State::Addressed(to, key);
+            return;
+        }
+        let addressed = State::Addressed(Rc::clone(&to), key);
         let State::Done(reply) = std::mem::replace(&mut entry.state, addressed) else { return };
         table.free(token);
         drop(table);
@@ -236,10 +240,10 @@ mod tests {
         let queue = Rc::new(Queue::default());
         let to = Rc::clone(&queue) as Rc<dyn Recipient<u32>>;
         let (a, early, gone) = (replies.register(), replies.register(), replies.register());
-        replies.address(a, &to, 7);
+        replies.address(a, Rc::clone(&to), 7);
         replies.resolve(early, 2);
-        replies.address(early, &to, 8);
-        replies.address(gone, &to, 9);
+        replies.address(early, Rc::clone(&to), 8);
+        replies.address(gone, to, 9);
         replies.release(gone);
         for token in [a, a, early, gone] {
             replies.resolve(token, 1);

@@ -73,8 +73,6 @@ pub(super) struct Unary {
 pub(super) struct Answering<D: Dispatch> {
     pub(super) session: Rc<Session>,
     pub(super) dispatch: Rc<D>,
-    /// The session, as replies are addressed to it.
-    recipient: Rc<dyn Recipient<Reply>>,
     /// The calls that are futures; none on a connection that rests.
     futures: Option<FuturesUnordered<Local<'static, ()>>>,
     deadlines: Deadlines,
@@ -87,7 +85,6 @@ pub(super) struct Answering<D: Dispatch> {
 impl<D: Dispatch> Answering<D> {
     pub(super) fn new(session: Rc<Session>, dispatch: Rc<D>) -> Self {
         Self {
-            recipient: Rc::clone(&session) as Rc<dyn Recipient<Reply>>,
             session,
             dispatch,
             futures: None,
@@ -340,7 +337,8 @@ impl<D: Dispatch> Answering<D> {
         call.stream = place(&mut wire, stream, Slot::Pending(key));
         entry.insert(Pending { call, token, finish: Some(finish) });
         drop((pending, wire));
-        self.dispatch.calls().member().address(token, &self.recipient, key as u64);
+        let recipient = Rc::clone(&self.session) as Rc<dyn Recipient<Reply>>;
+        self.dispatch.calls().member().address(token, recipient, key as u64);
         if let Some(deadline) = deadline {
             self.deadlines.add(deadline);
         }

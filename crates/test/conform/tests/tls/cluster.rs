@@ -56,7 +56,7 @@ fn client_flags(world: &World, pair: &Pair) -> Vec<String> {
 
 #[test]
 fn members_of_both_kinds_show_each_other_certificates() {
-    let world = World::found();
+    let world = World::new();
     let pair = world.pair("member", Wish::new("member", &["127.0.0.1", "localhost"]));
     let mut flags = [files("", &pair), files("peer-", &pair)].concat();
     let ca = &world.ca;
@@ -72,7 +72,7 @@ fn members_of_both_kinds_show_each_other_certificates() {
 
 #[test]
 fn members_of_both_kinds_make_certificates_for_each_other() {
-    let world = World::found();
+    let world = World::new();
     let pair = world.pair("client", Wish::new("", &["127.0.0.1"]));
     let flags = [files("", &pair), vec!["--peer-auto-tls".to_owned()]].concat();
     let Some(members) = start(&world, &flags) else { return };
@@ -82,7 +82,7 @@ fn members_of_both_kinds_make_certificates_for_each_other() {
 /// Who is not on the list, or comes from elsewhere than its certificate says, gets nowhere.
 #[tokio::test]
 async fn strangers_are_kept_from_the_peers_ports_alike() {
-    let world = World::found();
+    let world = World::new();
     let pair = world.pair("member", Wish::new("member", &["127.0.0.1"]));
     let mut flags = files("peer-", &pair);
     flags.extend(files("", &pair));

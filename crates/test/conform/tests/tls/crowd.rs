@@ -20,7 +20,7 @@ const HALF_A_HELLO: &[u8] = &[22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3];
 #[tokio::test]
 async fn who_does_not_get_on_is_closed_and_keeps_nobody_out() {
     let worlds = BOTH.map(|kind| async move {
-        let world = World::found();
+        let world = World::new();
         let pair = world.pair("server", Wish::new("", &["localhost"]));
         let Some(member) = serve(kind, &world, &pair, &[]) else { return };
         let mut crowd = Vec::new();

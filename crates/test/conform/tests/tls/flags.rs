@@ -24,7 +24,7 @@ type Told = (Option<i32>, String);
 
 #[test]
 fn wrong_flags_are_refused_alike() {
-    let world = World::found();
+    let world = World::new();
     let one = world.pair("one", Wish::new("", &["localhost"]));
     let two = world.pair("two", Wish::new("", &["localhost"]));
     let (cert, key) = (text(&one.cert), text(&one.key));
@@ -96,7 +96,7 @@ fn wrong_flags_are_refused_alike() {
 /// What etcd takes and ours does not (COMPAT.md).
 #[test]
 fn what_cannot_be_kept_is_refused() {
-    let world = World::found();
+    let world = World::new();
     let one = world.pair("one", Wish::new("", &["localhost"]));
     let told = |more: &[String]| {
         let flags = [&files("", &one)[..], more].concat();

@@ -5,8 +5,6 @@
 //! must not depend on the server. Certificates are changed under running servers, so that few have
 //! to be started.
 
-#![allow(missing_docs)]
-
 mod authority;
 mod cluster;
 mod crowd;
@@ -25,18 +23,17 @@ use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
 use tempfile::TempDir;
 use tls::{ClientTls, Notify, Spoken, TlsInfo};
 
-pub const BOTH: [Kind; 2] = [Kind::Reference, Kind::Quorate];
+const BOTH: [Kind; 2] = [Kind::Reference, Kind::Quorate];
 
 /// An authority that both ends trust, and files.
-pub struct World {
-    pub dir: TempDir,
-    pub root: Authority,
-    pub ca: String,
+struct World {
+    dir: TempDir,
+    root: Authority,
+    ca: String,
 }
 
 impl World {
-    /// A new one, in a directory of its own.
-    pub fn found() -> Self {
+    fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let root = Authority::root("root");
         std::fs::write(dir.path().join("ca.crt"), &root.pem).unwrap();
@@ -44,20 +41,20 @@ impl World {
         Self { dir, root, ca }
     }
 
-    pub fn path(&self) -> &Path {
+    fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    pub fn pair(&self, name: &str, wish: Wish) -> Pair {
+    fn pair(&self, name: &str, wish: Wish) -> Pair {
         wish.by(&self.root, self.path(), name)
     }
 
     /// A client that trusts the authority and shows a certificate, if there is one.
-    pub fn client(&self, shown: Option<&Pair>, spoken: Spoken) -> ClientTls {
+    fn client(&self, shown: Option<&Pair>, spoken: Spoken) -> ClientTls {
         self.client_of(TlsInfo::default(), shown, spoken)
     }
 
-    pub fn client_of(&self, info: TlsInfo, shown: Option<&Pair>, spoken: Spoken) -> ClientTls {
+    fn client_of(&self, info: TlsInfo, shown: Option<&Pair>, spoken: Spoken) -> ClientTls {
         let (cert_file, key_file) =
             shown.map_or_else(Default::default, |pair| (text(&pair.cert), text(&pair.key)));
         let info = TlsInfo { cert_file, key_file, trusted_ca_file: self.ca.clone(), ..info };
@@ -66,7 +63,7 @@ impl World {
 }
 
 /// Flags of a pair of files.
-pub fn files(prefix: &str, pair: &Pair) -> Vec<String> {
+fn files(prefix: &str, pair: &Pair) -> Vec<String> {
     vec![
         format!("--{prefix}cert-file={}", pair.cert.display()),
         format!("--{prefix}key-file={}", pair.key.display()),
@@ -74,7 +71,7 @@ pub fn files(prefix: &str, pair: &Pair) -> Vec<String> {
 }
 
 /// Starts a lone member of this kind that serves clients with a certificate.
-pub fn serve(kind: Kind, world: &World, pair: &Pair, more: &[String]) -> Option<Member> {
+fn serve(kind: Kind, world: &World, pair: &Pair, more: &[String]) -> Option<Member> {
     let ports = Ports::new();
     let mut args = ports.urls("https", "http");
     args.push(format!("--initial-cluster=default=http://127.0.0.1:{}", ports.peer));
@@ -106,7 +103,7 @@ async fn certificates_of_servers_are_shown_and_judged_alike() {
     let good = || Wish::new("", &["localhost", "127.0.0.1"]);
     let mut verdicts = Vec::new();
     for kind in BOTH {
-        let world = World::found();
+        let world = World::new();
         let middle = Authority::below(&world.root, "middle");
         let stranger = Authority::root("stranger");
         let pair = world.pair("server", good());
@@ -144,7 +141,7 @@ async fn certificates_of_servers_are_shown_and_judged_alike() {
 async fn clients_are_let_in_alike() {
     let mut verdicts = Vec::new();
     for kind in BOTH {
-        let world = World::found();
+        let world = World::new();
         let server = world.pair("server", Wish::new("", &["localhost"]));
         let crl = world.path().join("crl");
         std::fs::write(&crl, world.root.revokes(&[666])).unwrap();
@@ -201,7 +198,7 @@ async fn clients_are_let_in_alike() {
 async fn versions_and_protocols_are_agreed_on_alike() {
     let mut verdicts = Vec::new();
     for kind in BOTH {
-        let world = World::found();
+        let world = World::new();
         let pair = world.pair("server", Wish::new("", &["localhost"]));
         let only = ["--tls-min-version=TLS1.3".to_owned()];
         let Some(member) = serve(kind, &world, &pair, &only) else { return };
@@ -230,7 +227,7 @@ async fn versions_and_protocols_are_agreed_on_alike() {
 async fn lists_of_names_let_in_alike() {
     let mut verdicts = Vec::new();
     for kind in BOTH {
-        let world = World::found();
+        let world = World::new();
         let server = world.pair("server", Wish::new("", &["localhost"]));
         let asking = [
             format!("--trusted-ca-file={}", world.ca),
@@ -260,7 +257,7 @@ async fn lists_of_names_let_in_alike() {
 /// Ours alone: etcd fails connections while a file is broken, and knows no more of it then.
 #[tokio::test]
 async fn a_broken_file_is_told_and_what_was_there_serves_on() {
-    let world = World::found();
+    let world = World::new();
     let pair = world.pair("server", Wish::new("", &["localhost"]));
     let Some(mut member) = serve(Kind::Quorate, &world, &pair, &[]) else { return };
     let client = world.client(None, Spoken::Unsaid);

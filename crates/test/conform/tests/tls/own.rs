@@ -8,7 +8,7 @@ use crate::authority::text;
 use crate::member::{Member, Ports, ask};
 
 async fn takes_over(first: Kind, second: Kind) {
-    let world = World::found();
+    let world = World::new();
     let dir = world.path().join("member");
     let ports = Ports::new();
     let mut args = ports.urls("https", "https");

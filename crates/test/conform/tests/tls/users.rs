@@ -20,7 +20,7 @@ fn run(world: &World, port: u16, pair: &Pair, words: &str) -> Option<Result<Stri
 }
 
 fn story(kind: Kind) -> Option<Vec<(String, Result<String, String>)>> {
-    let world = World::found();
+    let world = World::new();
     let server = world.pair("server", Wish::new("", &["127.0.0.1"]));
     let asking = ["--client-cert-auth".to_owned(), format!("--trusted-ca-file={}", world.ca)];
     let member = serve(kind, &world, &server, &asking)?;

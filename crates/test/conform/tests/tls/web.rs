@@ -88,7 +88,7 @@ const PATHS: [&str; 5] = ["/health", "/version", "/livez", "/metrics", "/nothing
 async fn every_door_answers_alike() {
     let mut verdicts = Vec::new();
     for kind in BOTH {
-        let world = World::found();
+        let world = World::new();
         let pair = world.pair("server", Wish::new("", &["localhost"]));
         let (ports, metrics) = (Ports::new(), [free_port(), free_port()]);
         let (port, peer) = (ports.client, ports.peer);
@@ -144,7 +144,7 @@ async fn every_door_answers_alike() {
 async fn calls_and_http_are_served_apart() {
     let mut verdicts = Vec::new();
     for kind in BOTH {
-        let world = World::found();
+        let world = World::new();
         let pair = world.pair("server", Wish::new("", &["localhost", "127.0.0.1"]));
         let (ports, [http, https]) = (Ports::new(), [free_port(), free_port()]);
         let mut args = ports.urls("https", "http");
