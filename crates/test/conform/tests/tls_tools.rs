@@ -128,7 +128,7 @@ fn why(tool: &Path, args: &[String]) -> String {
     error.split("read tcp").next().unwrap_or_default().to_owned()
 }
 
-const SHORT: &str = "--command-timeout 500ms --dial-timeout 500ms";
+const SHORT: &str = "--command-timeout 1s --dial-timeout 5s";
 
 #[test]
 fn servers_are_believed_or_not_as_by_etcdctl() {
