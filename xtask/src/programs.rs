@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::shell::{cargo, run, target};
+use crate::shell::{cargo, has, run, target};
 
 /// What static programs are built for.
 pub const TARGET: &str = "x86_64-unknown-linux-musl";
@@ -24,13 +24,16 @@ pub fn static_build(profile: Profile) -> Result<Command, String> {
     if !has_target() {
         run(Command::new("rustup").args(["target", "add", TARGET]))?;
     }
+    if !has("musl-gcc", "--version") {
+        return Err("musl-gcc is missing (Debian's musl-tools)".into());
+    }
     let mut build = cargo(&["build", "--quiet", "--locked", "--target", TARGET]);
     if profile == Profile::Release {
         build.arg("--release");
     }
     build.args(PROGRAMS.iter().flat_map(|program| ["--bin", program]));
-    // musl's headers are not needed by what C code there is.
-    build.env("CC_x86_64_unknown_linux_musl", "gcc");
+    // Cryptography is partly C, which must be compiled against musl's headers (Debian's musl-tools).
+    build.env("CC_x86_64_unknown_linux_musl", "musl-gcc");
     Ok(build)
 }
 

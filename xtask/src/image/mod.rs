@@ -16,7 +16,8 @@ use crate::programs::{Profile, collect, static_build};
 use crate::shell::{has, root, run, target};
 
 /// Programs that are needed, how to see that they are there, and Debian's packages of them.
-const NEEDED: [(&str, &str, &str); 5] = [
+const NEEDED: [(&str, &str, &str); 6] = [
+    ("musl-gcc", "--version", "musl-tools"),
     ("dockerd", "--version", "docker.io"),
     ("docker-compose", "--version", "docker-compose"),
     ("iptables", "--version", "iptables"),

@@ -21,8 +21,6 @@ use crate::credential::Provider;
 use crate::jobs::JobDropped;
 use crate::member::Member;
 
-/// Hashes that are computed at once.
-const HASHES_AT_ONCE: usize = 2;
 /// Calls that wait for their turn; more are refused.
 const MAX_WAITING: usize = 1_024;
 /// Passwords that are remembered.
@@ -45,6 +43,8 @@ pub struct Logins {
     pub client_cert_auth: bool,
     /// `--bcrypt-cost`.
     pub bcrypt_cost: u32,
+    /// Hashes that are computed at once: some threads of the pool must be left for the rest.
+    pub hashes_at_once: usize,
     key: hmac::Key,
     state: Mutex<State>,
 }
@@ -73,7 +73,8 @@ impl Logins {
         secret: &[u8],
     ) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
-        Self { provider, client_cert_auth, bcrypt_cost, key, state: Mutex::default() }
+        let state = Mutex::default();
+        Self { provider, client_cert_auth, bcrypt_cost, hashes_at_once: 1, key, state }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -129,7 +130,7 @@ impl Member {
         let logins = &self.shared.logins;
         let mut receiver = {
             let mut state = logins.state();
-            if state.running < HASHES_AT_ONCE {
+            if state.running < logins.hashes_at_once {
                 state.running += 1;
                 return Ok(Turn(logins));
             }

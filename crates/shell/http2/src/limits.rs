@@ -7,6 +7,9 @@ pub struct Limits {
     /// Streams that are open at once; the next is refused with REFUSED_STREAM. `u32::MAX`: any
     /// number, and the client is not told one.
     pub concurrent_streams: u32,
+    /// Whether what [`Protocol::judge`](crate::Protocol::judge) would have refused is served: the
+    /// layer above has another use for it.
+    pub serves_refused: bool,
     /// Bytes of a request that a client may send on one stream before they are used
     /// ([`Connection::release`](crate::Connection::release)). At least 65,535.
     pub stream_window: u32,
@@ -53,6 +56,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             concurrent_streams: u32::MAX,
+            serves_refused: false,
             stream_window: 1 << 20,
             connection_window: 16 << 20,
             header_list_bytes: 16 << 20,

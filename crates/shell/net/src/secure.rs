@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use rustix::net::{RecvFlags, recv};
-use tls::{Rejected, ServerTls};
+use tls::{HANDSHAKE_TIMEOUT, Rejected, ServerTls};
 use tokio::io::Interest;
 
 use crate::limit::Permit;
@@ -61,13 +61,19 @@ impl Handshake {
             let permit = Some(permit);
             let tls = match security {
                 Security::Plain => return Ok(Stream { socket: socket.into(), permit }),
-                Security::Tls(tls) => tls,
-                Security::Either(tls) => match is_tls(&socket).await {
-                    Ok(true) => tls,
-                    Ok(false) => return Ok(Stream { socket: socket.into(), permit }),
-                    Err(error) => {
-                        return Err(Refused { why: Rejected::failed(&error), from });
+                Security::Tls(tls) => match first_byte(&socket, HANDSHAKE_TIMEOUT).await {
+                    // Whoever does not speak TLS is told nothing, as in Go.
+                    Ok(Some(byte)) if byte != HANDSHAKE_RECORD => {
+                        return Err(Refused { why: Rejected::not_tls(), from });
                     }
+                    Ok(_) => tls,
+                    Err(error) => return Err(Refused { why: Rejected::failed(&error), from }),
+                },
+                Security::Either(tls) => match first_byte(&socket, FIRST_BYTE_TIMEOUT).await {
+                    Ok(Some(HANDSHAKE_RECORD)) => tls,
+                    // Whoever left without a word is told apart by whoever reads next.
+                    Ok(_) => return Ok(Stream { socket: socket.into(), permit }),
+                    Err(error) => return Err(Refused { why: Rejected::failed(&error), from }),
                 },
             };
             match tls.accept(socket, from).await {
@@ -81,8 +87,8 @@ impl Handshake {
     }
 }
 
-/// Whether a connection begins with TLS; its first byte is left where it is.
-async fn is_tls(socket: &Raw) -> io::Result<bool> {
+/// The first byte of a connection, which is left where it is; `None` at its end.
+async fn first_byte(socket: &Raw, limit: Duration) -> io::Result<Option<u8>> {
     let first = async {
         loop {
             let peeked = match socket {
@@ -101,10 +107,8 @@ async fn is_tls(socket: &Raw) -> io::Result<bool> {
             }
         }
     };
-    let first = tokio::time::timeout(FIRST_BYTE_TIMEOUT, first).await;
-    let first = first.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-    // Whoever left without a word is told apart by whoever reads next.
-    Ok(first == Some(HANDSHAKE_RECORD))
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "i/o timeout");
+    tokio::time::timeout(limit, first).await.map_err(late)?
 }
 
 /// The first byte that waits; `None` at the end.
@@ -124,14 +128,16 @@ mod tests {
     #[tokio::test]
     async fn the_first_byte_tells_and_stays() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        for (first, expected) in [(&b"\x16\x03\x01"[..], true), (b"GET ", false), (b"", false)] {
+        for first in [&b"\x16\x03\x01"[..], b"GET ", b""] {
             let address = listener.local_addr().unwrap();
             let mut client = TcpStream::connect(address).await.unwrap();
             client.write_all(first).await.unwrap();
             client.shutdown().await.unwrap();
             let raw = Raw::Tcp(listener.accept().await.unwrap().0);
-            assert_eq!(is_tls(&raw).await.unwrap(), expected);
-            assert_eq!(is_tls(&raw).await.unwrap(), expected);
+            for _ in 0..2 {
+                let byte = first_byte(&raw, HANDSHAKE_TIMEOUT).await.unwrap();
+                assert_eq!(byte, first.first().copied());
+            }
         }
     }
 }

@@ -28,7 +28,9 @@ pub(crate) fn logins(
     let (provider, tokens) = provider(log, options)?;
     let mut key = [0; KEY_BYTES];
     osenv::secret(&mut key);
-    let logins = Logins::new(provider, options.client_cert_auth, options.bcrypt_cost, &key);
+    let mut logins = Logins::new(provider, options.client_cert_auth, options.bcrypt_cost, &key);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    logins.hashes_at_once = (cores / 2).max(1);
     Ok((logins, tokens))
 }
 

@@ -38,6 +38,13 @@ pub(crate) struct Sockets {
     pub(crate) served: Vec<Served>,
 }
 
+impl Sockets {
+    /// Where clients are served (TCP).
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.clients.iter().filter_map(|socket| socket.bound.local_addr()).collect()
+    }
+}
+
 /// A kind of traffic at an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Served {
@@ -241,6 +248,7 @@ fn open_clients(options: &Options, log: &Arc<Log>, sockets: &mut Sockets) -> Res
                     production.";
         log_line!(log, Warn, text);
     }
+    tell_client_tls(&info, log);
     let mut bound = Vec::new();
     for group in &groups {
         let bind = bind(&group.url.address, options.reuse).map_err(RunError::Listen)?;
@@ -334,6 +342,19 @@ fn groups(options: &Options) -> Result<Vec<Group<'_>>, RunError> {
     Ok(groups)
 }
 
+//= etcd 3.7.3: server/embed/etcd.go#serveClients
+fn tell_client_tls(info: &TlsInfo, log: &Log) {
+    if !info.is_empty() {
+        log_line!(
+            log,
+            Info,
+            "starting with client TLS",
+            "tls-info" = info.to_string(),
+            "cipher-suites" = info.cipher_suites.clone(),
+        );
+    }
+}
+
 //= etcd 3.7.3: server/embed/etcd.go#createMetricsListener
 fn open_metrics(
     options: &Options,
@@ -354,17 +375,9 @@ fn open_metrics(
             security = Security::Tls(tls.map_err(refused)?);
         }
         let bound = bind(&url.address, options.reuse).map_err(RunError::Listen)?;
+        log_line!(log, Info, "serving metrics", "address" = url.url.as_str());
         let socket = ClientSocket { bound, security, serves: Serves::Metrics, names: false };
         sockets.metrics.push(socket);
-    }
-    if !info.is_empty() {
-        log_line!(
-            log,
-            Info,
-            "starting with client TLS",
-            "tls-info" = info.to_string(),
-            "cipher-suites" = info.cipher_suites.clone(),
-        );
     }
     Ok(())
 }

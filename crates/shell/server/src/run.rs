@@ -247,46 +247,27 @@ pub fn start_until(
     let logins = prepare(&mut parts, log, options)?;
     report_recovery(log, &config, &parts, Clock.now().since(began));
     check_learners(&parts.applier.view(), options)?;
-    let clients = listening.clients.iter();
-    let addresses = clients.filter_map(|socket| socket.bound.local_addr()).collect();
+    let addresses = listening.addresses();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let count = if options.runtimes == 0 { cores } else { options.runtimes }.min(255);
-    let inboxes: Vec<Arc<ReplyInbox>> =
-        (0..count).map(|_| Arc::new(Inbox::new(runtimes::REPLIES_INBOX))).collect();
+    let inboxes = reply_inboxes(options, cores);
     let fatal: Arc<OnceLock<Fatal>> = Arc::default();
     let stopped = stop.subscribe();
     let (member, cluster) = (parts.member, parts.cluster);
     let view = parts.applier.view();
-    let reporter = Arc::new(Reporter::new(
-        Arc::clone(log),
-        Arc::clone(&metrics),
-        (member, cluster),
-        config.node.request_timeout(),
-        options.slow_apply,
-    ));
+    let timeout = config.node.request_timeout();
+    let reporter = reporter(log, &metrics, (member, cluster), timeout, options);
     let on_removed = stop_when_removed(&reporter, &stop);
     let members = Arc::clone(&view.members);
-    let queues = Queues::new(
-        member,
-        view,
-        inboxes.clone(),
-        Arc::clone(&reporter),
-        stop_with_reason(&fatal, &stop),
-        Arc::clone(&on_removed),
-    );
-    // One that has never run has nothing that could differ.
-    let is_new = queues.view.load().store.applied_index().0 == 0;
-    if is_new || !options.checks.initial {
+    let fail = stop_with_reason(&fatal, &stop);
+    let removed = Arc::clone(&on_removed);
+    let queues = Queues::new(member, view, inboxes.clone(), Arc::clone(&reporter), fail, removed);
+    if is_trusted(&queues, options) {
         queues.set_checked();
     }
     let calls = Arc::new(Inbox::new(PEER_CALLS));
     let side = peer_side(disk, &queues, reporter, &calls, on_removed);
     let dialing = listening.dialing;
-    let peers = PeerSockets {
-        bound: listening.peers,
-        dialing: dialing.clone(),
-        connections: connections.peers,
-    };
+    let peers = PeerSockets::new(listening.peers, dialing.clone(), connections.peers);
     let plane = start_plane(disk, options, &config, (member, cluster), side, peers)?;
     introduce(&plane, member, &members, &identity.remotes)?;
     let spawned = spawn_all(&queues, parts, &plane, &options.failpoints, options.keep);
@@ -309,7 +290,7 @@ pub fn start_until(
     let count = members.iter().count().max(options.initial_cluster.len());
     let advance = Advance::new(log, options, count, Clock.now());
     wait_ready(&queues, &plane, advance, &fatal, &stopped)?;
-    let patience = config.node.request_timeout();
+    let patience = timeout;
     let served = listening.served;
     Ok(Server {
         queues,
@@ -335,6 +316,29 @@ fn prepare(
     let (logins, tokens) = auth::logins(log, &options.auth).map_err(RunError::Bootstrap)?;
     parts.applier.set_tokens(tokens);
     Ok(logins)
+}
+
+fn reporter(
+    log: &Arc<Log>,
+    metrics: &Arc<Metrics>,
+    who: (MemberId, ClusterId),
+    request_timeout: Duration,
+    options: &Options,
+) -> Arc<Reporter> {
+    let (log, metrics) = (Arc::clone(log), Arc::clone(metrics));
+    Arc::new(Reporter::new(log, metrics, who, request_timeout, options.slow_apply))
+}
+
+/// The replies' way to each runtime.
+fn reply_inboxes(options: &Options, cores: usize) -> Vec<Arc<ReplyInbox>> {
+    let count = if options.runtimes == 0 { cores } else { options.runtimes }.min(255);
+    (0..count).map(|_| Arc::new(Inbox::new(runtimes::REPLIES_INBOX))).collect()
+}
+
+/// Whether a member may serve without a look at the others' data. One that has never run has
+/// nothing that could differ.
+fn is_trusted(queues: &Queues, options: &Options) -> bool {
+    queues.view.load().store.applied_index().0 == 0 || !options.checks.initial
 }
 
 //= etcd 3.7.3: server/etcdserver/bootstrap.go#Finalize
@@ -421,6 +425,12 @@ struct PeerSockets {
     bound: Vec<(Bound, Security)>,
     dialing: Option<ClientTls>,
     connections: usize,
+}
+
+impl PeerSockets {
+    fn new(bound: Vec<(Bound, Security)>, dialing: Option<ClientTls>, connections: usize) -> Self {
+        Self { bound, dialing, connections }
+    }
 }
 
 /// Serves peers.

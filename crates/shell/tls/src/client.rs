@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use pki_types::ServerName;
+use rustls::client::Resumption;
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, ClientConnection};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -150,6 +151,8 @@ fn load(info: &TlsInfo, spoken: Spoken) -> Result<ClientConfig, TlsError> {
         Some(pair) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair))),
         None => builder.with_no_client_auth(),
     };
+    // As Go's clients without a cache: a session that is taken up shows no certificate to verify.
+    config.resumption = Resumption::disabled();
     if spoken == Spoken::Http2 {
         config.alpn_protocols = vec![b"h2".to_vec()];
     }

@@ -17,12 +17,12 @@ use tokio_rustls::server::TlsStream;
 
 use crate::address;
 use crate::certificate::{Certificate, now};
-use crate::info::{TlsError, TlsInfo};
+use crate::info::{TlsError, TlsInfo, quoted};
 use crate::pem;
 use crate::reload::{Notify, Reloading};
 use crate::revoked::Revoked;
 use crate::suites;
-use crate::text::error_text;
+use crate::text::{UNSUPPORTED_PROTOCOLS, error_text};
 use crate::trust::Trust;
 use crate::turns::Turns;
 use crate::verifier::{Allowed, Clients};
@@ -99,6 +99,13 @@ impl fmt::Display for Rejected {
 impl std::error::Error for Rejected {}
 
 impl Rejected {
+    /// A connection that does not begin with TLS.
+    #[must_use]
+    pub fn not_tls() -> Self {
+        let text = crate::text::NOT_TLS.to_owned();
+        Self { text, is_eof: false, server_name: String::new(), names: None }
+    }
+
     /// A connection that failed before it said anything.
     #[must_use]
     pub fn failed(error: &io::Error) -> Self {
@@ -139,9 +146,10 @@ impl ServerTls {
         IO: AsyncRead + AsyncWrite + Unpin,
     {
         let loaded = self.0.loaded.current();
-        let mut server_name = String::new();
-        let handshake = self.0.turns.run(handshake(&loaded, io, &mut server_name));
-        let stream = in_time(handshake).await.map_err(|e| Rejected::of(&e, server_name.clone()))?;
+        let mut hello = Hello::default();
+        let handshake = self.0.turns.run(handshake(&loaded, io, &mut hello));
+        let stream = in_time(handshake).await.map_err(|e| hello.rejected(&e))?;
+        let server_name = hello.server_name;
         let connection = stream.get_ref().1;
         let session = Session {
             common_name: None,
@@ -183,17 +191,32 @@ fn certificates(connection: &ServerConnection) -> Vec<Certificate> {
     chain.iter().filter_map(|der| Certificate::read(der)).collect()
 }
 
-async fn handshake<IO>(
-    loaded: &Loaded,
-    io: IO,
-    server_name: &mut String,
-) -> io::Result<TlsStream<IO>>
+/// What a client said first, as far as logs show it.
+#[derive(Debug, Default)]
+struct Hello {
+    server_name: String,
+    protocols: Vec<String>,
+}
+
+impl Hello {
+    fn rejected(&self, error: &io::Error) -> Rejected {
+        let mut rejected = Rejected::of(error, self.server_name.clone());
+        if rejected.text == UNSUPPORTED_PROTOCOLS {
+            rejected.text = format!("{UNSUPPORTED_PROTOCOLS} ({})", quoted(&self.protocols));
+        }
+        rejected
+    }
+}
+
+async fn handshake<IO>(loaded: &Loaded, io: IO, said: &mut Hello) -> io::Result<TlsStream<IO>>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let start = LazyConfigAcceptor::new(Acceptor::default(), io).await?;
     let hello = start.client_hello();
-    hello.server_name().unwrap_or_default().clone_into(server_name);
+    hello.server_name().unwrap_or_default().clone_into(&mut said.server_name);
+    let offered = hello.alpn().into_iter().flatten();
+    said.protocols = offered.map(|name| String::from_utf8_lossy(name).into_owned()).collect();
     let config = if falls_back(&hello) { &loaded.http1 } else { &loaded.http2 };
     let config = Arc::clone(config);
     start.into_stream(config).await
@@ -250,6 +273,7 @@ impl Loaded {
         http1.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(failed)?;
         // As Go's servers do; a second one would be for a client with two connections at once.
         http1.send_tls13_tickets = 1;
+        http1.ignore_client_order = true;
         let mut http2 = http1.clone();
         http2.alpn_protocols = vec![b"h2".to_vec()];
         Ok(Self { http2: Arc::new(http2), http1: Arc::new(http1), revoked })

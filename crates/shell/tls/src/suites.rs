@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rustls::crypto::aws_lc_rs::cipher_suite as suite;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::version::{TLS12, TLS13};
 use rustls::{CipherSuite, SupportedCipherSuite, SupportedProtocolVersion};
@@ -61,6 +62,21 @@ const LACKING: [&str; 16] = [
     "TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA",
     "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256",
     "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256",
+];
+
+/// All suites, the preferred ones first: AES is what processors compute by themselves, and 128 bits
+/// are less work than 256.
+//= go 1.26: src/crypto/tls/cipher_suites.go#cipherSuitesPreferenceOrder
+const PREFERRED: [SupportedCipherSuite; 9] = [
+    suite::TLS13_AES_128_GCM_SHA256,
+    suite::TLS13_AES_256_GCM_SHA384,
+    suite::TLS13_CHACHA20_POLY1305_SHA256,
+    suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+    suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+    suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 ];
 
 /// Suites one of which HTTP/2 wants.
@@ -127,6 +143,7 @@ pub fn check_http2(info: &TlsInfo) -> Result<(), TlsError> {
 /// Cryptography with the suites that are asked for.
 pub(crate) fn provider(info: &TlsInfo) -> Result<Arc<CryptoProvider>, TlsError> {
     let mut provider = aws_lc_rs::default_provider();
+    provider.cipher_suites = PREFERRED.to_vec();
     if !info.cipher_suites.is_empty() {
         check_suites(&info.cipher_suites).map_err(|bad| TlsError(bad.to_string()))?;
         let wanted = |suite: &SupportedCipherSuite| {

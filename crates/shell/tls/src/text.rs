@@ -7,6 +7,12 @@ use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 use crate::certificate::Certificate;
 use crate::verifier;
 
+/// What is said of a client that offers no protocol that is spoken, before they are listed.
+pub(crate) const UNSUPPORTED_PROTOCOLS: &str =
+    "tls: client requested unsupported application protocols";
+/// What is said of a connection that does not begin with TLS.
+pub(crate) const NOT_TLS: &str = "tls: first record does not look like a TLS handshake";
+
 /// The text that Go gives an error of a TLS connection; that of any other is the system's.
 #[must_use]
 pub fn error_text(error: &io::Error) -> String {
@@ -23,13 +29,9 @@ fn tls(error: &Error) -> String {
         Error::AlertReceived(alert) => format!("remote error: tls: {}", self::alert(*alert)),
         Error::InvalidCertificate(error) => certificate(error),
         Error::NoCertificatesPresented => "tls: client didn't provide a certificate".to_owned(),
-        Error::NoApplicationProtocol => {
-            "tls: client requested unsupported application protocols".to_owned()
-        }
+        Error::NoApplicationProtocol => UNSUPPORTED_PROTOCOLS.to_owned(),
         Error::PeerIncompatible(incompatible) => incompatibility(incompatible),
-        Error::InvalidMessage(_) => {
-            "tls: first record does not look like a TLS handshake".to_owned()
-        }
+        Error::InvalidMessage(_) => NOT_TLS.to_owned(),
         Error::DecryptError => "tls: bad record MAC".to_owned(),
         other => format!("tls: {other}"),
     }
@@ -46,6 +48,8 @@ fn incompatibility(incompatible: &PeerIncompatible) -> String {
         }
         PeerIncompatible::SupportedVersionsExtensionRequired
         | PeerIncompatible::Tls12NotOffered
+        // Which those of 1.2 and later send.
+        | PeerIncompatible::SignatureAlgorithmsExtensionRequired
         | PeerIncompatible::Tls12NotOfferedOrEnabled => {
             "tls: client offered only unsupported versions".to_owned()
         }

@@ -19,6 +19,7 @@ pub(crate) struct Trust {
     roots: Vec<Root>,
     anchors: Vec<TrustAnchor<'static>>,
     algorithms: WebPkiSupportedAlgorithms,
+    is_the_systems: bool,
 }
 
 /// A trusted certificate. Its anchor has the same place in its list.
@@ -60,8 +61,10 @@ impl Trust {
         info: &TlsInfo,
         algorithms: WebPkiSupportedAlgorithms,
     ) -> Result<Self, TlsError> {
-        let mut trust = Self { roots: Vec::new(), anchors: Vec::new(), algorithms };
-        if info.trusted_ca_file.is_empty() {
+        let is_the_systems = info.trusted_ca_file.is_empty();
+        let (roots, anchors) = (Vec::new(), Vec::new());
+        let mut trust = Self { roots, anchors, algorithms, is_the_systems };
+        if is_the_systems {
             // What the system has and cannot be read is no reason to trust nobody.
             for der in rustls_native_certs::load_native_certs().certs {
                 let _ = trust.add(der);
@@ -81,6 +84,11 @@ impl Trust {
         self.anchors.push(anchor);
         self.roots.push(Root { der, certificate });
         Some(())
+    }
+
+    /// Whether nobody was named, and the system says whom to trust.
+    pub(crate) fn is_the_systems(&self) -> bool {
+        self.is_the_systems
     }
 
     /// The names of those who are trusted.

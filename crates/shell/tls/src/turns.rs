@@ -52,3 +52,63 @@ async fn woken() {
     poll_fn(|_| if std::mem::replace(&mut asked, true) { Poll::Ready(()) } else { Poll::Pending })
         .await;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Computes so many times, with other things to wait for in between.
+    async fn handshake(steps: usize) {
+        for _ in 0..steps {
+            let begun = Instant::now();
+            while begun.elapsed() < 2 * WORK {
+                std::hint::spin_loop();
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn others_have_their_turn_between_handshakes() {
+        const HANDSHAKES: usize = 100;
+        const STEPS: usize = 3;
+        let turns = Arc::new(Turns(Semaphore::new(1)));
+        let (seen, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let counted = Arc::clone(&seen);
+        let other = tokio::spawn(async move {
+            loop {
+                counted.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        });
+        let all: Vec<_> = (0..HANDSHAKES)
+            .map(|_| {
+                let (turns, done) = (Arc::clone(&turns), Arc::clone(&done));
+                tokio::spawn(async move {
+                    turns.run(handshake(STEPS)).await;
+                    done.fetch_add(1, Ordering::Relaxed);
+                })
+            })
+            .collect();
+        for handshake in all {
+            handshake.await.unwrap();
+        }
+        other.abort();
+        assert_eq!(done.load(Ordering::Relaxed), HANDSHAKES);
+        let seen = seen.load(Ordering::Relaxed);
+        assert!(seen >= HANDSHAKES * STEPS, "{seen} turns of the other beside all of them");
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_other_end_keeps_nobody_out() {
+        let turns = Arc::new(Turns(Semaphore::new(1)));
+        let waiting = Arc::clone(&turns);
+        let silent = tokio::spawn(async move { waiting.run(std::future::pending::<()>()).await });
+        tokio::task::yield_now().await;
+        turns.run(handshake(1)).await;
+        silent.abort();
+    }
+}

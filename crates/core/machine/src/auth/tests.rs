@@ -395,6 +395,25 @@ fn without_authentication_everybody_may_everything() {
 }
 
 #[test]
+fn a_newer_state_ends_the_tokens_of_who_is_gone_or_has_another_password() {
+    let old = enabled();
+    let mut new = Arc::clone(&old);
+    assert_eq!(old.ended_by(&new), Some(Vec::new()));
+    let hashed_password = "YQ==".to_owned();
+    let bob = AuthUserAddRequest { name: "bob".into(), hashed_password, ..Default::default() };
+    run(&mut new, bob).unwrap();
+    assert_eq!(old.ended_by(&new), Some(Vec::new()), "bob had none");
+    let before = Arc::clone(&new);
+    let (name, hashed_password) = ("bob".to_owned(), "Yg==".to_owned());
+    let change = AuthUserChangePasswordRequest { name, hashed_password, ..Default::default() };
+    run(&mut new, change).unwrap();
+    run(&mut new, AuthUserDeleteRequest { name: "alice".into() }).unwrap();
+    assert_eq!(before.ended_by(&new), Some(vec!["alice".to_owned(), "bob".to_owned()]));
+    run(&mut new, AuthDisableRequest {}).unwrap();
+    assert_eq!(before.ended_by(&new), None);
+}
+
+#[test]
 fn no_hash_is_shown() {
     let mut auth = fresh();
     let hashed_password = "c2VjcmV0".to_owned();

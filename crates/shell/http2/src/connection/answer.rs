@@ -151,7 +151,8 @@ impl<P: Protocol> Connection<P> {
         true
     }
 
-    /// Ends an answer behind what was sent, and returns the slot. If the client still sends, it is
+    /// Ends an answer behind what was sent, with its last DATA if there are no fields, and returns
+    /// the slot. If the client still sends, it is
     /// told to stop by RST_STREAM with NO_ERROR. An answer without a head, and one whose trailers
     /// are longer than the client takes, is reset with INTERNAL_ERROR.
     //= grpc-go 1.82: internal/transport/http2_server.go#writeStatus
@@ -252,6 +253,11 @@ impl<P: Protocol> Connection<P> {
         frame::head(&mut self.out, 0, kind::HEADERS, flags, id);
         self.encoder.begin(&mut self.out);
         fields(&mut self.encoder, &mut self.out);
+        if self.out.len() == at + HEAD {
+            // An answer without trailers ends with its data.
+            self.out.truncate(at);
+            return frame::head(&mut self.out, 0, kind::DATA, flag::END_STREAM, id);
+        }
         frame::close_block(&mut self.out, at);
     }
 

@@ -250,7 +250,10 @@ impl<P: Protocol> Connection<P> {
         }
         self.last = id;
         self.empty_data_frames = 0;
-        let verdict = P::judge(&head);
+        let verdict = match P::judge(&head) {
+            Verdict::Refuse if self.limits.serves_refused => Verdict::Serve,
+            verdict => verdict,
+        };
         match verdict {
             Verdict::Reset(code) => {
                 frame::rst_stream(&mut self.out, id, code);

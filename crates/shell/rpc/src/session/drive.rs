@@ -74,6 +74,7 @@ where
         kept: first,
         written: 0,
         unflushed: false,
+        tells_end: origin.tls.is_some(),
         answering: Answering::new(Rc::clone(&session), dispatch),
         session,
         keepalive,
@@ -125,6 +126,8 @@ struct Drive<S, D: Dispatch> {
     written: usize,
     /// Whether what TLS made of the output may not have left yet.
     unflushed: bool,
+    /// Whether the client is to be told of the end: with TLS it would take it for an attack.
+    tells_end: bool,
     keepalive: Keepalive,
     policy: Policy,
     stopped: Pin<Box<dyn Future<Output = ()>>>,
@@ -140,6 +143,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, D: Dispatch> Drive<S, D> {
             Ok(()) => Poll::Pending,
             Err(Ended::Properly) => {
                 let _ = self.write(cx);
+                if self.tells_end {
+                    let _ = Pin::new(&mut self.socket).poll_shutdown(cx);
+                }
                 Poll::Ready(Ok(()))
             }
             Err(Ended::Failed(error)) => Poll::Ready(Err(error)),
@@ -261,6 +267,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin, D: Dispatch> Drive<S, D> {
 
     fn handle(&mut self, event: Event<'_, Grpc>) -> Result<(), Ended> {
         match event {
+            Event::Whole { stream, head, .. } if self.session.is_web(&head) => {
+                self.answering.web(stream, head, true);
+            }
+            Event::Head { stream, head, end } if self.session.is_web(&head) => {
+                self.answering.web(stream, head, end);
+            }
             Event::Whole { stream, head, body } => self.answering.begin(stream, head, Some(body)),
             // A request that ends with its head is not told to be over, and waits for its client to
             // leave: only DATA end what grpc-go's handlers read.

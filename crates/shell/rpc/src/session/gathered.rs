@@ -61,12 +61,12 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::Settings;
+    use crate::{Origin, Settings};
 
     #[test]
     fn what_calls_keep_together_is_bounded_and_comes_back() {
         let session =
-            Session::new(Rc::new(Settings::default()), Arc::default(), &crate::Origin::default());
+            Session::new(Rc::new(Settings::default()), Arc::default(), &Origin::default());
         let all = || session.gathered.get();
         let (mut first, mut second) = (Share::new(&session), Share::new(&session));
         first.set(GATHERED_BYTES - 10).unwrap();

@@ -43,12 +43,28 @@ pub(crate) enum Tag {
     Connection,
     RequiresLeader(bool),
     ClientVersion(Text),
+    /// A field that only plain HTTP reads.
+    Web(WebField, Text),
     /// `token`.
     Token(Rc<Credential>),
     /// `authorization`, which counts if there is no `token`.
     Authorization(Rc<Credential>),
     /// `grpcgateway-accept`: a gateway makes the call for somebody.
     FromGateway,
+}
+
+/// Fields that only plain HTTP reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WebField {
+    AcceptEncoding,
+    Origin,
+}
+
+/// What a request has of them.
+#[derive(Clone, Debug, Default)]
+struct WebFields {
+    accept_encoding: Option<Text>,
+    origin: Option<Text>,
 }
 
 /// The method that is called.
@@ -107,6 +123,8 @@ pub(crate) struct Head {
     is_connection_specific: bool,
     requires_leader: Option<bool>,
     client_version: Option<Text>,
+    /// Boxed: calls have none.
+    web: Option<Box<WebFields>>,
     token: Option<Rc<Credential>>,
     authorization: Option<Rc<Credential>>,
     is_from_gateway: bool,
@@ -138,6 +156,8 @@ impl Protocol for Grpc {
             b"connection" => Tag::Connection,
             b"hasleader" => Tag::RequiresLeader(value == b"true"),
             b"client-api-version" => Tag::ClientVersion(value.into()),
+            b"accept-encoding" => Tag::Web(WebField::AcceptEncoding, value.into()),
+            b"origin" => Tag::Web(WebField::Origin, value.into()),
             b"token" => Tag::Token(Rc::new(Credential::of(value))),
             b"authorization" => Tag::Authorization(Rc::new(Credential::of(value))),
             b"grpcgateway-accept" => Tag::FromGateway,
@@ -176,6 +196,13 @@ impl Protocol for Grpc {
             Tag::RequiresLeader(is) => _ = head.requires_leader.get_or_insert(*is),
             Tag::ClientVersion(text) => {
                 head.client_version.get_or_insert_with(|| Rc::clone(text));
+            }
+            Tag::Web(field, text) => {
+                let fields = head.web.get_or_insert_default();
+                match field {
+                    WebField::AcceptEncoding => fields.accept_encoding = Some(Rc::clone(text)),
+                    WebField::Origin => fields.origin = Some(Rc::clone(text)),
+                }
             }
             //= etcd 3.7.3: server/auth/store.go#AuthInfoFromCtx
             Tag::Token(credential) => {
@@ -283,6 +310,36 @@ impl Head {
                 Err(Status::new(Code::Unimplemented, text))
             }
         }
+    }
+
+    /// Whether it is a request of gRPC, well made or not.
+    pub(crate) fn is_call(&self) -> bool {
+        self.content_type.is_some()
+    }
+
+    /// The request as plain HTTP sees it; `None` if it is none.
+    pub(crate) fn to_http(&self) -> Option<http::request::Builder> {
+        let method: &[u8] = match &self.method {
+            Some(method) => method,
+            None if self.is_post => b"POST",
+            None => return None,
+        };
+        let path: &[u8] = match &self.path {
+            Some(Path::Known(row)) => row.path.as_bytes(),
+            Some(Path::Other(text)) => text,
+            None => return None,
+        };
+        let mut request = http::Request::builder().method(method).uri(path);
+        let WebFields { accept_encoding, origin } =
+            self.web.as_deref().cloned().unwrap_or_default();
+        for (name, text) in
+            [(http::header::ACCEPT_ENCODING, accept_encoding), (http::header::ORIGIN, origin)]
+        {
+            if let Some(text) = text {
+                request = request.header(name, &text[..]);
+            }
+        }
+        Some(request)
     }
 
     /// Whether the client asks to be refused without a leader.

@@ -20,6 +20,7 @@ mod progress;
 mod stream;
 mod unary;
 mod waits;
+mod web;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -56,6 +57,8 @@ pub(crate) enum Slot {
     Pending(usize),
     /// A call that is a future.
     Future(Rc<Channel>),
+    /// A request over HTTP whose body is still to come.
+    Web(Box<web::Waiting>),
     /// A call that is just being answered.
     Ended,
 }
@@ -82,6 +85,8 @@ pub(crate) struct Session {
     settings: Rc<Settings>,
     /// Who calls, as far as the connection tells.
     caller: Caller,
+    /// What is answered.
+    answers: web::Answers,
 }
 
 impl Session {
@@ -90,7 +95,9 @@ impl Session {
             UNLIMITED_STREAMS => UNLIMITED_STREAMS,
             limit => limit.min(MAX_STREAMS),
         };
-        let limits = Limits { concurrent_streams, ..Limits::default() };
+        let answers = web::Answers::of(origin);
+        let serves_refused = answers.has_http();
+        let limits = Limits { concurrent_streams, serves_refused, ..Limits::default() };
         Rc::new(Self {
             wire: RefCell::new(Connection::new(limits)),
             gathering: RefCell::default(),
@@ -104,6 +111,7 @@ impl Session {
             metrics,
             settings,
             caller: origin.caller(),
+            answers,
         })
     }
 

@@ -162,7 +162,7 @@ impl<D: Dispatch> Answering<D> {
         self.push(Box::pin(serving));
     }
 
-    fn push(&mut self, call: Local<'static, ()>) {
+    pub(super) fn push(&mut self, call: Local<'static, ()>) {
         self.futures.get_or_insert_default().push(call);
     }
 
@@ -190,6 +190,14 @@ impl<D: Dispatch> Answering<D> {
                 drop((wire, table));
                 if let Some((Gathering { call, head, .. }, message)) = gathered {
                     self.run(call, &head, message);
+                }
+            }
+            Some(slot @ Slot::Web(_)) => {
+                let waiting = if end { std::mem::replace(slot, Slot::Ended) } else { Slot::Ended };
+                wire.release(stream, body.len());
+                drop(wire);
+                if let Slot::Web(waiting) = waiting {
+                    self.begin_web(stream, *waiting, true);
                 }
             }
             // It has its message already: what follows is ignored.
@@ -351,7 +359,7 @@ impl<D: Dispatch> Answering<D> {
             Slot::Future(channel) => channel.set_gone(),
             Slot::Gathering(key) => self.forget(key, why),
             Slot::Pending(key) => self.abandon(key, why),
-            Slot::Ended => {}
+            Slot::Web(_) | Slot::Ended => {}
         }
     }
 
@@ -420,7 +428,7 @@ impl<D: Dispatch> Drop for Answering<D> {
 }
 
 /// Gives a call its slot: its stream may have no place in the table yet.
-fn place(wire: &mut Connection<Grpc>, stream: StreamKey, slot: Slot) -> StreamKey {
+pub(super) fn place(wire: &mut Connection<Grpc>, stream: StreamKey, slot: Slot) -> StreamKey {
     if wire.is_open(stream) {
         wire.set_slot(stream, slot);
         return stream;

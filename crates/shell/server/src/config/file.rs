@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::source::{ConfigError, Given, Origin};
-use super::table::flags;
+use super::table::in_file;
 use super::value::FileError;
 
 /// Reads a configuration file. Keys match without regard to case, unknown ones are ignored, as Go's
@@ -21,12 +21,14 @@ pub fn read(text: &str) -> Result<Given, ConfigError> {
     if !document.is_object() {
         return Err(ConfigError::Invalid("the configuration file is not a map".to_owned()));
     }
-    for flag in flags() {
+    for flag in in_file() {
         let Some(path) = flag.path() else { continue };
         let Some(value) = lookup(&document, path)? else { continue };
         let set = flag.place.set_from_file(&mut given.configuration, value);
         set.map_err(|e| ConfigError::Invalid(file_error(path, value, e)))?;
-        given.texts.insert(flag.name, shown(value));
+        if !flag.name.is_empty() {
+            given.texts.insert(flag.name, shown(value));
+        }
     }
     Ok(given)
 }
@@ -121,12 +123,15 @@ mod tests {
     fn a_file_takes_lists_numbers_and_texts() {
         let given = read(
             "name: etcd-node0\nSnapshot-Count: 7\nlog-outputs: stderr\nbackend-batch-interval: 5\n\
-             pre-vote: false\nunknown: 1\nclient-transport-security:\n  auto-tls: true\n",
+             pre-vote: false\nunknown: 1\nclient-transport-security:\n  auto-tls: true\n  \
+             allowed-cn: [a, b]\n  skip-client-san-verification: true\n",
         );
         let configuration = given.unwrap().configuration;
         assert_eq!(configuration.member.name, "etcd-node0");
         assert_eq!(configuration.raft.snapshot_count, 7);
         assert_eq!(configuration.logging.outputs.0, ["stderr"]);
+        assert_eq!(configuration.client_security.allowed_cn, ["a", "b"]);
+        assert!(configuration.client_security.skip_client_san_verification);
         assert_eq!(configuration.storage.batch_interval, std::time::Duration::from_nanos(5));
         assert_eq!(
             (configuration.raft.pre_vote, configuration.client_security.auto_tls),

@@ -290,8 +290,9 @@ mod tests {
 
     #[test]
     fn what_comes_later_is_refused_unless_it_is_the_default() {
-        assert!(refusal(&["--auto-tls"]).contains("--auto-tls=true is not implemented"));
-        assert!(run(&["--auto-tls=f", "--listen-metrics-urls="]).is_ok());
+        let text = "--auth-token=jwt is not implemented";
+        assert!(refusal(&["--auth-token=jwt"]).contains(text));
+        assert!(run(&["--auth-token=simple", "--listen-metrics-urls="]).is_ok());
     }
 
     #[test]

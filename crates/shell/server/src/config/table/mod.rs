@@ -44,6 +44,11 @@ pub fn flags() -> impl Iterator<Item = &'static Flag> {
     TABLES.into_iter().flatten()
 }
 
+/// All that the configuration file can say: flags, and what has none.
+pub(super) fn in_file() -> impl Iterator<Item = &'static Flag> {
+    flags().chain(security::FILE_ONLY)
+}
+
 /// The flag of this name.
 #[must_use]
 pub fn flag(name: &str) -> Option<&'static Flag> {

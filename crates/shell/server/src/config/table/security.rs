@@ -188,6 +188,22 @@ pub(super) const SECURITY: &[Flag] = &[
     },
 ];
 
+/// What only the configuration file can say: rows without a flag.
+//= etcd 3.7.3: server/embed/config.go#securityConfig
+pub(super) const FILE_ONLY: &[Flag] = &[
+    Flag {
+        place: at!(client_security.allowed_cn),
+        file: InFile::At("client-transport-security.allowed-cn"),
+        ..ROW
+    },
+    Flag {
+        default: "false",
+        place: at!(client_security.skip_client_san_verification),
+        file: InFile::At("client-transport-security.skip-client-san-verification"),
+        ..ROW
+    },
+];
+
 const AUTH_ROW: Flag = of(Group::Auth);
 
 /// Rows of the part "Auth".
