@@ -290,9 +290,9 @@ mod tests {
 
     #[test]
     fn what_comes_later_is_refused_unless_it_is_the_default() {
-        let text = "--auth-token=jwt is not implemented";
-        assert!(refusal(&["--auth-token=jwt"]).contains(text));
-        assert!(run(&["--auth-token=simple", "--listen-metrics-urls="]).is_ok());
+        let text = "--enable-pprof=true is not implemented";
+        assert!(refusal(&["--enable-pprof"]).contains(text));
+        assert!(run(&["--enable-pprof=f", "--listen-metrics-urls="]).is_ok());
     }
 
     #[test]
