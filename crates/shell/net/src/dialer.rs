@@ -66,7 +66,7 @@ async fn secure(dialer: &Dialer, socket: Raw, host: &str) -> io::Result<Socket> 
     let stream = handshake.map_err(late)?.map_err(in_words)?;
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let session = Session { http2, agreed: http2, ..Session::default() };
-    Ok(Socket::Tls(Box::new(Secured { stream: stream.into(), session })))
+    Ok(Socket::Tls(Box::new(Secured { stream: stream.into(), session, watched: None })))
 }
 
 async fn tcp(dialer: &Dialer, host: &str) -> io::Result<TcpStream> {

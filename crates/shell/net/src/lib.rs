@@ -11,6 +11,7 @@ pub mod listener;
 pub mod secure;
 pub mod stream;
 mod timed;
+mod watched;
 
 pub use address::{Address, BadAddress, Remote};
 pub use dialer::{Dialer, dial};

@@ -12,6 +12,7 @@ use tokio::io::Interest;
 
 use crate::limit::Permit;
 use crate::stream::{Raw, Secured, Socket, Stream};
+use crate::watched::Watched;
 
 /// The first byte of TLS: a record of the handshake.
 //= RFC 8446, 5.1
@@ -78,7 +79,8 @@ impl Handshake {
             };
             match tls.accept(socket, from).await {
                 Ok((stream, session)) => {
-                    let secured = Secured { stream: stream.into(), session };
+                    let watched = tls.standing(&stream).map(Watched::new);
+                    let secured = Secured { stream: stream.into(), session, watched };
                     Ok(Stream { socket: Socket::Tls(Box::new(secured)), permit })
                 }
                 Err(why) => Err(Refused { why, from }),

@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::limit::Permit;
+use crate::watched::Watched;
 
 /// A connection. It counts against the limit of its listener while it lives.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(crate) enum Socket {
 pub(crate) struct Secured {
     pub(crate) stream: TlsStream<Raw>,
     pub(crate) session: Session,
+    /// Of a client whose certificate may be taken back.
+    pub(crate) watched: Option<Watched>,
 }
 
 /// What TLS runs over.
@@ -44,6 +47,14 @@ impl Stream {
     /// A connection that no listener counts.
     pub(crate) fn dialed(socket: Socket) -> Self {
         Self { socket, permit: None }
+    }
+
+    /// Fails once the certificate of the client was taken back.
+    fn poll_standing(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match &mut self.socket {
+            Socket::Tls(secured) => secured.watched.as_mut().map_or(Ok(()), |w| w.poll(cx)),
+            Socket::Tcp(_) | Socket::Unix(_) => Ok(()),
+        }
     }
 
     /// What TLS says of the connection; `None` without TLS.
@@ -106,6 +117,7 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.poll_standing(cx)?;
         on_socket!(self, socket => Pin::new(socket).poll_read(cx, buf))
     }
 }
@@ -116,6 +128,7 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.poll_standing(cx)?;
         on_socket!(self, socket => Pin::new(socket).poll_write(cx, data))
     }
 
@@ -124,6 +137,7 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.poll_standing(cx)?;
         on_socket!(self, socket => Pin::new(socket).poll_write_vectored(cx, bufs))
     }
 

@@ -25,7 +25,9 @@ pub use client::{ClientTls, Spoken};
 pub use info::{TlsError, TlsInfo};
 pub use reload::{LOOK_INTERVAL, Notify, Reload};
 pub use self_cert::{Made, SelfCert, self_cert};
-pub use server::{ClientAddress, HANDSHAKE_TIMEOUT, Rejected, ServerTls, Session};
+pub use server::{
+    ClientAddress, HANDSHAKE_TIMEOUT, REVOKED_WITHIN, Rejected, ServerTls, Session, Standing,
+};
 pub use suites::{BadSuite, check_http2, check_suites};
 pub use text::error_text;
 pub use tokio_rustls::TlsStream;

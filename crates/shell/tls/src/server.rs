@@ -31,6 +31,9 @@ use crate::verifier::{Allowed, Clients};
 //= etcd 3.7.3: client/pkg/transport/listener_tls.go#tlsHandshakeTimeout
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Time within which an open connection ends after its client's certificate was taken back.
+pub const REVOKED_WITHIN: Duration = Duration::from_secs(10);
+
 /// Sessions of TLS 1.2 without tickets that clients may take up again.
 const SESSIONS: usize = 1_024;
 
@@ -75,6 +78,24 @@ pub struct Session {
     pub agreed: bool,
     /// Whether an earlier session was taken up.
     pub resumed: bool,
+}
+
+/// The certificates of an open connection's client, which may be taken back while it lasts.
+#[derive(Debug)]
+pub struct Standing {
+    server: ServerTls,
+    chain: Vec<Certificate>,
+}
+
+impl Standing {
+    /// Whether they still count: the lists of those that were taken back are as their files are now.
+    ///
+    /// # Errors
+    /// One was taken back; says which.
+    pub fn check(&self) -> Result<(), String> {
+        let loaded = self.server.0.loaded.current();
+        loaded.revoked.as_ref().map_or(Ok(()), |revoked| revoked.check(&self.chain))
+    }
 }
 
 /// A connection that is not served.
@@ -165,6 +186,14 @@ impl ServerTls {
         }
         let common_name = Some(leaf.common_name.clone());
         Ok((stream, Session { common_name, ..session }))
+    }
+
+    /// What must be looked at again while a connection is open; `None` if nothing can change.
+    #[must_use]
+    pub fn standing<IO>(&self, stream: &TlsStream<IO>) -> Option<Standing> {
+        self.0.loaded.current().revoked.as_ref()?;
+        let chain = certificates(stream.get_ref().1);
+        (!chain.is_empty()).then(|| Standing { server: self.clone(), chain })
     }
 
     /// What is asked of every client with a certificate, also of one that takes up a session and

@@ -1,11 +1,9 @@
 //! Who is let in, and what is said to who is not.
 
-mod support;
-
 use std::path::Path;
 
+use authority::{Authority, Pair, Wish, text};
 use rcgen::ExtendedKeyUsagePurpose::{Any, ClientAuth, ServerAuth};
-use support::{Authority, Pair, Wish, text};
 use tempfile::TempDir;
 use tls::{
     ClientAddress, ClientTls, Notify, Reload, ServerTls, Session, Spoken, TlsInfo, error_text,
@@ -109,7 +107,7 @@ async fn servers_are_believed_as_go_believes_them() {
         &rcgen::PKCS_ECDSA_P521_SHA512,
         &rcgen::PKCS_ED25519,
     ] {
-        let pair = world.pair("good", Wish { algorithm, ..good("") });
+        let pair = world.pair("good", good("").keyed(algorithm));
         assert_eq!(client_of(&world, &pair, "localhost").await, Ok(()), "{algorithm:?}");
         assert_eq!(client_of(&world, &pair, "127.0.0.1").await, Ok(()));
     }
@@ -154,10 +152,11 @@ async fn a_chain_needs_what_stands_between() {
     let world = World::new();
     let middle = Authority::below(&world.root, "middle");
     let pair = Wish::new("", &["localhost"]).by(&middle, world.path(), "leaf");
+    let chain = std::fs::read_to_string(&pair.cert).unwrap();
+    std::fs::write(&pair.cert, chain.replace(&middle.pem, "")).unwrap();
     let refused = client_of(&world, &pair, "localhost").await.unwrap_err();
     assert!(refused.ends_with("x509: certificate signed by unknown authority"), "{refused}");
-    let leaf = std::fs::read_to_string(&pair.cert).unwrap();
-    std::fs::write(&pair.cert, format!("{leaf}{}", middle.pem)).unwrap();
+    std::fs::write(&pair.cert, chain).unwrap();
     assert_eq!(client_of(&world, &pair, "localhost").await, Ok(()));
 }
 
@@ -442,8 +441,7 @@ async fn wrong_files_are_refused_in_gos_words() {
     let world = World::new();
     let (one, two) =
         (world.pair("1", Wish::new("", &["a"])), world.pair("2", Wish::new("", &["a"])));
-    let rsa_like =
-        world.pair("3", Wish { algorithm: &rcgen::PKCS_ED25519, ..Wish::new("", &["a"]) });
+    let rsa_like = world.pair("3", Wish::new("", &["a"]).keyed(&rcgen::PKCS_ED25519));
     let load = |cert: &Path, key: &Path| {
         let info = TlsInfo { cert_file: text(cert), key_file: text(key), ..TlsInfo::default() };
         ServerTls::new(&info, ClientAddress::Any, Notify::none()).map(|_| ()).map_err(|e| e.0)

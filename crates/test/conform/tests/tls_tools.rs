@@ -2,9 +2,6 @@
 //!
 //! Compared: stdout, errors, exit codes, and why a handshake failed, as the client's log tells it.
 
-#[expect(dead_code, reason = "other suites use the rest")]
-#[path = "../../../shell/tls/tests/support/mod.rs"]
-mod support;
 #[path = "common/tool.rs"]
 mod tool;
 #[expect(dead_code, reason = "other suites use the rest")]
@@ -14,8 +11,8 @@ mod trial;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use authority::{Authority, Pair, Wish};
 use conform::{Kind, oracle};
-use support::{Authority, Pair, Wish};
 use tool::{PATIENCE, Ran, ours, run, words};
 use trial::{Running, Trial};
 

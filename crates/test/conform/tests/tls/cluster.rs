@@ -2,9 +2,9 @@
 
 use conform::Kind;
 
-use crate::authority::{Pair, Wish, text};
 use crate::member::{Member, Ports, etcdctl};
 use crate::{World, files};
+use authority::{Pair, Wish, text};
 
 const KINDS: [Kind; 3] = [Kind::Quorate, Kind::Reference, Kind::Quorate];
 

@@ -6,9 +6,9 @@ use tls::Spoken;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::authority::Wish;
 use crate::member::ask;
 use crate::{BOTH, OK, World, serve};
+use authority::Wish;
 
 /// Connections that say nothing, or half of what they should.
 const CROWD: usize = 300;

@@ -2,9 +2,9 @@
 
 use conform::Kind;
 
-use crate::authority::{Wish, text};
 use crate::member::{Member, Ports};
 use crate::{BOTH, World, files};
+use authority::{Wish, text};
 
 /// What a member of this kind says of flags on which it does not start.
 fn refused(kind: Kind, world: &World, schemes: (&str, &str), more: &[String]) -> Option<Told> {
@@ -114,7 +114,7 @@ fn what_cannot_be_kept_is_refused() {
     let (code, text) = told(&asking);
     assert_eq!(code, Some(1));
     assert!(text.contains("no such file or directory"), "{text}");
-    std::fs::write(&crl, crate::authority::Authority::root("other").revokes(&[1])).unwrap();
+    std::fs::write(&crl, authority::Authority::root("other").revokes(&[1])).unwrap();
     let (_, text) = told(&asking);
     assert!(text.contains("crl of an issuer that is not trusted"), "{text}");
 }

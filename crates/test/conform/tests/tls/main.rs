@@ -5,12 +5,12 @@
 //! must not depend on the server. Certificates are changed under running servers, so that few have
 //! to be started.
 
-mod authority;
 mod cluster;
 mod crowd;
 mod flags;
 mod member;
 mod own;
+mod revoked;
 mod users;
 mod web;
 

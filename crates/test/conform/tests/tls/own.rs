@@ -4,8 +4,8 @@ use conform::Kind;
 use tls::{ClientTls, Notify, Spoken, TlsInfo};
 
 use crate::World;
-use crate::authority::text;
 use crate::member::{Member, Ports, ask};
+use authority::text;
 
 async fn takes_over(first: Kind, second: Kind) {
     let world = World::new();

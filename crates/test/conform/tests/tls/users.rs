@@ -2,9 +2,9 @@
 
 use conform::Kind;
 
-use crate::authority::{Pair, Wish, text};
 use crate::member::etcdctl;
 use crate::{BOTH, World, serve};
+use authority::{Pair, Wish, text};
 
 /// What etcd's tool says with a certificate: the last line.
 fn run(world: &World, port: u16, pair: &Pair, words: &str) -> Option<Result<String, String>> {

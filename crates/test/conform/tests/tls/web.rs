@@ -7,9 +7,9 @@ use tls::{ClientTls, Spoken};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::authority::Wish;
 use crate::member::{Member, Ports, etcdctl};
 use crate::{BOTH, World, files};
+use authority::Wish;
 
 /// What is looked at of an answer: status, type, and the body unless it has figures.
 #[derive(Clone, Debug, PartialEq, Eq)]
