@@ -222,16 +222,16 @@ pub fn pair(program: &Path) -> (Ours, Go) {
     (ours, go)
 }
 
-/// Go sends back to ours what ours sent to it, one by one; it arrives in order and whole.
+/// Go sends back to ours what ours sent to it, one by one; it arrives whole. Each is waited for:
+/// appends that come at once are put in the order of their entries (`raft::order_appends`).
 pub fn send_back(ours: &Ours, go: &mut Go, sent: Vec<Message>) {
-    let turned = |m| Message { from: MemberId(2), to: MemberId(1), ..m };
-    let sent: Vec<_> = sent.into_iter().map(turned).collect();
-    for message in &sent {
-        go.send(std::slice::from_ref(message));
+    for message in sent {
+        let message = Message { from: MemberId(2), to: MemberId(1), ..message };
+        go.send(std::slice::from_ref(&message));
+        ours.member.wait("the message", |recorded| !recorded.received.is_empty());
+        let received = ours.member.with(|recorded| std::mem::take(&mut recorded.received));
+        assert!(received == [message], "a message from Go came differently");
     }
-    ours.member.wait("all messages", |recorded| recorded.received.len() == sent.len());
-    let received = ours.member.with(|recorded| std::mem::take(&mut recorded.received));
-    assert!(received == sent, "messages from Go came differently");
 }
 
 /// The Go transport, or `None` with a line that says so.
