@@ -378,7 +378,13 @@ fn g16_g19_a_new_leader_gives_every_lease_its_full_time() {
         let next = c.leader().await;
         let began = Instant::now();
         let mut stream = watch(&c.client(next).await, "\0", 3).await;
-        let left = c.time_to_live(next, 7, false).await.unwrap();
+        // On a busy machine leadership changes once more by itself, which is no answer.
+        let left = loop {
+            match c.time_to_live(next, 7, false).await {
+                Err(refused) if refused.message == "etcdserver: leader changed" => {}
+                answer => break answer.unwrap(),
+            }
+        };
         assert!(left.ttl >= 2, "{left:?}");
         loop {
             let event = stream.next::<pb::WatchResponse>(Duration::from_secs(10)).await.unwrap();
