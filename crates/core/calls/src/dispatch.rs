@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use api::error::{ApiError, Code, Status};
+use api::error::{ApiError, Status};
 use api::method::{Learner, Method, Need, Row, Rule};
 use bytes::Bytes;
 use member::Reply;
@@ -17,7 +17,9 @@ use crate::leaderless::Leaderless;
 use crate::member::Member;
 use crate::stream::{Out, Serving, Source};
 use crate::watch::Watches;
-use crate::{auth, cluster, downgrade, health, kv, lease, maintenance, range_stream};
+use crate::{
+    auth, cluster, downgrade, election, health, kv, lease, lock, maintenance, range_stream,
+};
 
 /// A call without its messages, as the transport makes it.
 #[derive(Clone, Debug)]
@@ -82,12 +84,22 @@ impl Calls {
     /// # Errors
     /// The status to end the call with; what `out` holds then is worthless.
     pub fn unary(
-        &self,
+        self: &Rc<Self>,
         call: &Call<'_>,
         message: Bytes,
         out: &mut Encoded,
     ) -> Result<Answer, Status> {
         self.check(call)?;
+        self.answer(call, message, out)
+    }
+
+    /// As [`Calls::unary`], of a call that was checked.
+    pub(crate) fn answer(
+        self: &Rc<Self>,
+        call: &Call<'_>,
+        message: Bytes,
+        out: &mut Encoded,
+    ) -> Result<Answer, Status> {
         if self.member.is_behind(&call.caller) {
             return Ok(self.once_known(call, message));
         }
@@ -103,7 +115,7 @@ impl Calls {
                     answered => answered,
                 }
             }
-            Handler::NotImplemented => Err(not_implemented(call.row)),
+            Handler::Inner(answer) => answer(self, call, message),
             Handler::OneRequest(_) | Handler::Stream(_) => {
                 unreachable!("{} is a stream", call.row.name)
             }
@@ -111,32 +123,34 @@ impl Calls {
     }
 
     /// The call of somebody whose login is not applied here yet.
-    fn once_known(&self, call: &Call<'_>, message: Bytes) -> Answer {
-        let (member, call) = (Rc::clone(&self.member), call.without_text());
+    fn once_known(self: &Rc<Self>, call: &Call<'_>, message: Bytes) -> Answer {
+        let (calls, call) = (Rc::clone(self), call.without_text());
         Answer::Waits(Box::pin(async move {
+            let member = &calls.member;
             member.catch_up(&call.caller).await;
             let mut out = Encoded::default();
             let answer = match handler(call.row.method) {
-                Handler::Now(answer) => answer(&member, &call, message, &mut out)?,
-                Handler::Later(answer) => answer(&member, &call, message)?,
+                Handler::Now(answer) => answer(member, &call, message, &mut out)?,
+                Handler::Later(answer) => answer(member, &call, message)?,
+                Handler::Inner(answer) => answer(&calls, &call, message)?,
                 _ => unreachable!("the call is unary"),
             };
-            complete(&member, answer, out).await
+            complete(&calls, answer, out).await
         }))
     }
 
     /// A change that was refused by what this member knows of users and roles. Others may know of
     /// newer ones: etcd decides when it is applied, this here when everything that was acknowledged
     /// before is.
-    fn once_current(&self, call: &Call<'_>, message: Bytes) -> Answer {
-        let (member, call) = (Rc::clone(&self.member), call.without_text());
+    fn once_current(self: &Rc<Self>, call: &Call<'_>, message: Bytes) -> Answer {
+        let (calls, call) = (Rc::clone(self), call.without_text());
         Answer::Waits(Box::pin(async move {
-            member.linearizable_view().await?;
+            calls.member.linearizable_view().await?;
             let answer = match handler(call.row.method) {
-                Handler::Later(answer) => answer(&member, &call, message)?,
+                Handler::Later(answer) => answer(&calls.member, &call, message)?,
                 _ => unreachable!("the call changes something"),
             };
-            complete(&member, answer, Encoded::default()).await
+            complete(&calls, answer, Encoded::default()).await
         }))
     }
 
@@ -167,11 +181,10 @@ impl Calls {
         self.serve_one_request(call, request, sink)
     }
 
-    fn serve_one_request(&self, call: &Call<'_>, request: Bytes, sink: Out) -> Serving {
+    fn serve_one_request(self: &Rc<Self>, call: &Call<'_>, request: Bytes, sink: Out) -> Serving {
         let serving = match handler(call.row.method) {
             Handler::OneRequest(serve) => serve(self, call, request, sink),
-            Handler::NotImplemented => refused(not_implemented(call.row)),
-            Handler::Now(_) | Handler::Later(_) | Handler::Stream(_) => {
+            Handler::Now(_) | Handler::Later(_) | Handler::Inner(_) | Handler::Stream(_) => {
                 unreachable!("{} has no stream of responses only", call.row.name)
             }
         };
@@ -200,8 +213,7 @@ impl Calls {
     fn serve_stream(&self, call: &Call<'_>, requests: Box<dyn Source>, sink: Out) -> Serving {
         let serving = match handler(call.row.method) {
             Handler::Stream(serve) => serve(self, call, requests, sink),
-            Handler::NotImplemented => refused(not_implemented(call.row)),
-            Handler::Now(_) | Handler::Later(_) | Handler::OneRequest(_) => {
+            Handler::Now(_) | Handler::Later(_) | Handler::Inner(_) | Handler::OneRequest(_) => {
                 unreachable!("{} has no streams both ways", call.row.name)
             }
         };
@@ -241,11 +253,15 @@ fn finish(
 }
 
 /// Waits for whatever an answer waits for.
-async fn complete(
-    member: &Rc<Member>,
+///
+/// # Errors
+/// The call's.
+pub(crate) async fn complete(
+    calls: &Rc<Calls>,
     mut answer: Answer,
     mut out: Encoded,
 ) -> Result<Body, Status> {
+    let member = &calls.member;
     loop {
         answer = match answer {
             Answer::Now => return Ok(Body::Whole(out)),
@@ -294,16 +310,16 @@ enum Handler {
     /// One request whose response never is: something must be waited for.
     Later(fn(&Rc<Member>, &Call<'_>, Bytes) -> Result<Answer, Status>),
     /// One request, many responses.
-    OneRequest(fn(&Calls, &Call<'_>, Bytes, Out) -> Serving),
+    OneRequest(fn(&Rc<Calls>, &Call<'_>, Bytes, Out) -> Serving),
     /// Many of both.
     Stream(fn(&Calls, &Call<'_>, Box<dyn Source>, Out) -> Serving),
-    /// This version has no answer yet (COMPAT.md lists these methods).
-    NotImplemented,
+    /// One request, answered by way of other calls.
+    Inner(fn(&Rc<Calls>, &Call<'_>, Bytes) -> Result<Answer, Status>),
 }
 
 /// The handler of each method. No arm stands for methods that it does not name.
 fn handler(method: Method) -> Handler {
-    use Handler::{Later, NotImplemented, Now, OneRequest, Stream};
+    use Handler::{Inner, Later, Now, OneRequest, Stream};
     match method {
         Method::Range => Now(kv::range),
         Method::RangeStream => OneRequest(range_stream),
@@ -350,10 +366,13 @@ fn handler(method: Method) -> Handler {
         | Method::RoleDelete
         | Method::RoleGrantPermission
         | Method::RoleRevokePermission => Later(auth::command),
-        Method::Lock | Method::Unlock => NotImplemented,
-        Method::Campaign | Method::Proclaim | Method::Leader | Method::Observe | Method::Resign => {
-            NotImplemented
-        }
+        Method::Lock => Inner(lock::lock),
+        Method::Unlock => Inner(lock::unlock),
+        Method::Campaign => Inner(election::campaign),
+        Method::Proclaim => Inner(election::proclaim),
+        Method::Leader => Inner(election::leader),
+        Method::Observe => OneRequest(election::observe),
+        Method::Resign => Inner(election::resign),
     }
 }
 
@@ -366,19 +385,19 @@ fn keep_alive(calls: &Calls, call: &Call<'_>, requests: Box<dyn Source>, sink: O
     Box::pin(lease::keep_alive(member, call.caller.clone(), requests, sink))
 }
 
-fn range_stream(calls: &Calls, call: &Call<'_>, request: Bytes, sink: Out) -> Serving {
+fn range_stream(calls: &Rc<Calls>, call: &Call<'_>, request: Bytes, sink: Out) -> Serving {
     let member = Rc::clone(&calls.member);
     Box::pin(range_stream::range_stream(member, call.caller.clone(), request, sink))
 }
 
-fn snapshot(calls: &Calls, call: &Call<'_>, _: Bytes, sink: Out) -> Serving {
+fn snapshot(calls: &Rc<Calls>, call: &Call<'_>, _: Bytes, sink: Out) -> Serving {
     match call.permit(&calls.member) {
         Ok(allowed) => Box::pin(maintenance::snapshot(Rc::clone(&calls.member), allowed, sink)),
         Err(status) => refused(status),
     }
 }
 
-fn health_watch(calls: &Calls, call: &Call<'_>, request: Bytes, sink: Out) -> Serving {
+fn health_watch(calls: &Rc<Calls>, call: &Call<'_>, request: Bytes, sink: Out) -> Serving {
     match call.permit(&calls.member) {
         Ok(allowed) => Box::pin(health::watch(allowed, request, sink)),
         Err(status) => refused(status),
@@ -390,16 +409,6 @@ fn refused(status: Status) -> Serving {
     Box::pin(std::future::ready(Err(status)))
 }
 
-fn not_implemented(row: &Row) -> Status {
-    Status::new(
-        Code::Unimplemented,
-        format!("method {} of {} is not implemented in Quorate {VERSION}", row.name, row.service),
-    )
-}
-
-/// The product's version.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
-
 #[cfg(test)]
 mod tests {
     use api::method::{CallType, METHODS};
@@ -410,10 +419,11 @@ mod tests {
     fn handlers_are_of_their_methods_kind() {
         for row in METHODS {
             let fits = match handler(row.method) {
-                Handler::Now(_) | Handler::Later(_) => row.kind == CallType::Unary,
+                Handler::Now(_) | Handler::Later(_) | Handler::Inner(_) => {
+                    row.kind == CallType::Unary
+                }
                 Handler::OneRequest(_) => row.kind == CallType::ServerStream,
                 Handler::Stream(_) => row.kind == CallType::BidiStream,
-                Handler::NotImplemented => true,
             };
             assert!(fits, "{row:?}");
         }

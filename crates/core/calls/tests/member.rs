@@ -9,7 +9,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use api::authpb::User;
-use api::error::{ApiError, Code, Status};
+use api::error::{ApiError, Status};
 use api::etcdserverpb::{
     AlarmRequest, InternalRaftRequest, LeaseKeepAliveRequest, MemberListRequest, PutRequest,
     PutResponse, RangeRequest, RangeResponse, StatusResponse,
@@ -268,19 +268,6 @@ fn a_linearizable_read_waits_until_its_index_is_applied() {
     f.calls.member().release(token);
     assert!(matches!(f.calls.finish(finish, Reply::Done, &mut out), Ok(Answer::Now)));
     assert!(!out.message().is_empty());
-}
-
-#[test]
-fn what_is_not_there_says_the_products_name_and_version() {
-    let f = fixture(1 << 20);
-    let answer = f.calls.unary(
-        &call(Method::Lock, Caller::default()),
-        Bytes::new(),
-        &mut Encoded::default(),
-    );
-    let Err(status) = answer else { panic!("it must be refused") };
-    assert_eq!(status.code, Code::Unimplemented);
-    assert!(status.message.contains("not implemented in Quorate 0."), "{status}");
 }
 
 /// A stream whose client says one thing and then nothing.

@@ -300,10 +300,11 @@ impl Stream {
         if let Some(response) = &mut self.response {
             let response = response.await.map_err(|e| gone(&e))?;
             self.response = None;
-            if let Some(status) = ::grpc::status::stated(response.headers()) {
-                status?;
-            }
+            let stated = ::grpc::status::stated(response.headers());
             self.body = Some(response.into_body());
+            if let Some(status) = stated {
+                return status.map(|()| None).map_err(Failure::from);
+            }
         }
         let body = self.body.as_mut().expect("set above");
         loop {

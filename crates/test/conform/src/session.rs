@@ -22,8 +22,8 @@ pub trait Masked: Message + Default + Debug {
 }
 
 macro_rules! masked {
-    ($($response:ident)*) => {$(
-        impl Masked for pb::$response {
+    ($package:ident: $($response:ident)*) => {$(
+        impl Masked for api::$package::$response {
             fn mask(&mut self) {
                 if let Some(header) = &mut self.header {
                     (header.cluster_id, header.member_id, header.raft_term) = (0, 0, 0);
@@ -33,7 +33,14 @@ macro_rules! masked {
     )*};
 }
 
+masked! { v3lockpb: LockResponse UnlockResponse }
+
 masked! {
+    v3electionpb: CampaignResponse ProclaimResponse LeaderResponse ResignResponse
+}
+
+masked! {
+    etcdserverpb:
     RangeResponse PutResponse DeleteRangeResponse TxnResponse CompactionResponse HashKvResponse
     LeaseGrantResponse LeaseRevokeResponse LeaseTimeToLiveResponse LeaseLeasesResponse
     LeaseKeepAliveResponse SnapshotResponse WatchResponse AuthStatusResponse AuthenticateResponse
@@ -150,6 +157,12 @@ impl Session {
     pub async fn connect(&self, window: u32) -> Client {
         let connected = Client::try_connect_to(self.place.address(), window).await;
         connected.expect("the server listens and speaks HTTP/2")
+    }
+
+    /// Which server it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.place.kind()
     }
 
     /// Whether this member is alone, and so leads.
