@@ -1,6 +1,7 @@
 //! Chores of the workspace: `cargo xtask WORD`.
 
 mod bench;
+mod clients;
 mod cluster;
 mod dist;
 mod e2e;

@@ -5,6 +5,7 @@
 //! must not depend on the server. Certificates are changed under running servers, so that few have
 //! to be started.
 
+mod clients;
 mod cluster;
 mod crowd;
 mod flags;
