@@ -187,6 +187,12 @@ pub const CASES: &[Case] = &[
         Work::Watch(Watchers { connections: 1, streams: 1, watches: 1_000 }),
         &[(name::CPU, AtMost(0.25))],
     ),
+    case(
+        "watch-million",
+        Data::Empty,
+        Work::Watch(Watchers { connections: 100, streams: 1, watches: 10_000 }),
+        &[(name::PEAK_ANON, Own(2_000.0))],
+    ),
     guarded(
         "put-tls",
         Guard::Tls,
