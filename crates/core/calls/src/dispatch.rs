@@ -11,6 +11,7 @@ use bytes::Bytes;
 use member::Reply;
 
 use crate::answer::{Answer, Body, Encoded, Finish, Then};
+use crate::audit::Ending;
 use crate::caller::{Allowed, Caller, Wish, authorize};
 use crate::host::Measure;
 use crate::leaderless::Leaderless;
@@ -87,6 +88,17 @@ impl Calls {
         message: Bytes,
         out: &mut Encoded,
     ) -> Result<Answer, Status> {
+        let ending = Ending::begin(&self.member, call, &message);
+        let answer = self.answer(call, message, out);
+        ending.follow(&self.member, &call.caller, answer, out)
+    }
+
+    fn answer(
+        &self,
+        call: &Call<'_>,
+        message: Bytes,
+        out: &mut Encoded,
+    ) -> Result<Answer, Status> {
         self.check(call)?;
         if self.member.is_behind(&call.caller) {
             return Ok(self.once_known(call, message));
@@ -146,11 +158,13 @@ impl Calls {
     /// As [`Calls::unary`].
     pub fn finish(
         &self,
-        finish: Finish,
+        mut finish: Finish,
         reply: Reply,
         out: &mut Encoded,
     ) -> Result<Answer, Status> {
-        self::finish(&self.member, finish, reply, out)
+        let (ending, caller) = (std::mem::take(&mut finish.ending), finish.caller.clone());
+        let answer = self::finish(&self.member, finish, reply, out);
+        ending.follow(&self.member, &caller, answer, out)
     }
 
     /// Serves a call with one request and a stream of responses until its status. It must have
@@ -168,6 +182,7 @@ impl Calls {
     }
 
     fn serve_one_request(&self, call: &Call<'_>, request: Bytes, sink: Out) -> Serving {
+        let ending = Ending::begin(&self.member, call, &request);
         let serving = match handler(call.row.method) {
             Handler::OneRequest(serve) => serve(self, call, request, sink),
             Handler::NotImplemented => refused(not_implemented(call.row)),
@@ -175,6 +190,7 @@ impl Calls {
                 unreachable!("{} has no stream of responses only", call.row.name)
             }
         };
+        let serving = ending.of_stream(&self.member, &call.caller, serving);
         self.guard(call, serving)
     }
 
