@@ -161,7 +161,7 @@ fn put_applied() -> Reply {
 #[test]
 fn who_calls_is_in_the_entry_as_etcd_writes_it() {
     let f = fixture(1 << 20);
-    let known = Identity { certificate: vec!["alice".to_owned()] };
+    let known = Identity { certificate: vec!["alice".to_owned()], remote: None };
     let callers = [(Caller::default(), "", 0), (Caller::known(known), "alice", 7)];
     for (caller, user, revision) in callers {
         let mut auth = Auth::default();
