@@ -19,7 +19,7 @@ use prost::Message;
 use prost::encoding::{WireType, decode_key, decode_varint};
 use types::Revision;
 
-use crate::answer::{Answer, Body, Encoded, Finish, Local};
+use crate::answer::{Answer, Body, Encoded, Local};
 use crate::caller::Caller;
 use crate::dispatch::Call;
 use crate::host::{Event, Host};
@@ -142,25 +142,19 @@ impl Ending {
         self,
         member: &Rc<Member>,
         caller: &Caller,
-        answer: Result<Answer, Status>,
+        answer: &mut Result<Answer, Status>,
         out: &Encoded,
-    ) -> Result<Answer, Status> {
+    ) {
         match answer {
-            Ok(Answer::Now) => {
-                self.done(out.message());
-                Ok(Answer::Now)
+            Ok(Answer::Now) => self.done(out.message()),
+            Ok(Answer::Later(_, finish)) => finish.ending = self,
+            Ok(Answer::Waits(body)) => {
+                if self.is_heard(member) {
+                    let inner = std::mem::replace(body, Box::pin(std::future::pending()));
+                    *body = self.wait(member, caller, inner);
+                }
             }
-            Ok(Answer::Later(token, finish)) => {
-                Ok(Answer::Later(token, Finish { ending: self, ..finish }))
-            }
-            Ok(Answer::Waits(body)) if self.is_heard(member) => {
-                Ok(Answer::Waits(self.wait(member, caller, body)))
-            }
-            Ok(Answer::Waits(body)) => Ok(Answer::Waits(body)),
-            Err(status) => {
-                self.failed(member, caller, &status);
-                Err(status)
-            }
+            Err(status) => self.failed(member, caller, status),
         }
     }
 

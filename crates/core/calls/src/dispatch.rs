@@ -89,8 +89,9 @@ impl Calls {
         out: &mut Encoded,
     ) -> Result<Answer, Status> {
         let ending = Ending::begin(&self.member, call, &message);
-        let answer = self.answer(call, message, out);
-        ending.follow(&self.member, &call.caller, answer, out)
+        let mut answer = self.answer(call, message, out);
+        ending.follow(&self.member, &call.caller, &mut answer, out);
+        answer
     }
 
     fn answer(
@@ -163,8 +164,9 @@ impl Calls {
         out: &mut Encoded,
     ) -> Result<Answer, Status> {
         let (ending, caller) = (std::mem::take(&mut finish.ending), finish.caller.clone());
-        let answer = self::finish(&self.member, finish, reply, out);
-        ending.follow(&self.member, &caller, answer, out)
+        let mut answer = self::finish(&self.member, finish, reply, out);
+        ending.follow(&self.member, &caller, &mut answer, out);
+        answer
     }
 
     /// Serves a call with one request and a stream of responses until its status. It must have

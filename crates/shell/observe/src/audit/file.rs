@@ -65,6 +65,13 @@ impl File {
         }
     }
 
+    /// Goes on with another file.
+    #[cfg(test)]
+    pub(super) fn replace(&mut self, path: &Path) {
+        let (file, identity) = open(path).expect("a test's file");
+        (self.path, self.file, self.identity) = (path.to_owned(), file, identity);
+    }
+
     /// Appends lines, which are empty then. What cannot be written is counted.
     pub(super) fn append(&mut self, lines: &mut Lines) {
         if lines.text.is_empty() {

@@ -160,16 +160,16 @@ fn write_all(shared: &Shared, mut file: File) {
     let mut records = Vec::new();
     while let Some(dropped) = take(shared, &mut records) {
         file.follow();
-        if dropped > 0 {
-            // They would have come behind what was queued; but what is queued may fail as well.
-            lines.dropped(Clock.wall(), dropped);
-            log_line!(shared.log, Warn, "audit lines were dropped", "dropped" = dropped);
-        }
         for (at, record) in records.drain(..) {
             lines.record(at, &record);
             if lines.text.len() >= WRITE_BYTES {
                 file.append(&mut lines);
             }
+        }
+        if dropped > 0 {
+            // They would have come behind what was queued.
+            lines.dropped(Clock.wall(), dropped);
+            log_line!(shared.log, Warn, "audit lines were dropped", "dropped" = dropped);
         }
         file.append(&mut lines);
         shared.lock().written += 1;
