@@ -26,8 +26,8 @@ use prost::Message;
 use zeroize::Zeroizing;
 
 use crate::Call;
-use crate::audit;
 use crate::answer::{Answer, Body, Encoded, Finish, ResponseKind, Then};
+use crate::audit;
 use crate::caller::{Allowed, Caller, Wish, authorize};
 use crate::credential::Provider;
 use crate::decode::{decode, unchanged};
@@ -183,9 +183,10 @@ pub(crate) fn authenticate(
         let password = Zeroizing::new(std::mem::take(&mut request.password));
         member.linearizable_view().await?;
         for _ in 0..MAX_ATTEMPTS {
-            let checked = check(&member, &request.name, &password).await.inspect_err(|refused| {
-                audit::login_refused(&member, &caller, &request.name, refused);
-            })?;
+            let checked =
+                check(&member, &request.name, &password).await.inspect_err(|refused| {
+                    audit::login_refused(&member, &caller, &request.name, refused);
+                })?;
             let response = log_in(&member, &request.name, allowed).await?;
             // Users and roles may have changed after the password was checked.
             if member.view().auth().revision() == checked {

@@ -85,7 +85,8 @@ impl Caller {
 
     /// Whether nothing tells who it is.
     pub(crate) fn is_nobody(&self) -> bool {
-        self.credential.is_none() && self.identity().is_none_or(|known| known.certificate.is_empty())
+        self.credential.is_none()
+            && self.identity().is_none_or(|known| known.certificate.is_empty())
     }
 }
 

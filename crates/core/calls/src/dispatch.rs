@@ -94,12 +94,7 @@ impl Calls {
         answer
     }
 
-    fn answer(
-        &self,
-        call: &Call<'_>,
-        message: Bytes,
-        out: &mut Encoded,
-    ) -> Result<Answer, Status> {
+    fn answer(&self, call: &Call<'_>, message: Bytes, out: &mut Encoded) -> Result<Answer, Status> {
         self.check(call)?;
         if self.member.is_behind(&call.caller) {
             return Ok(self.once_known(call, message));

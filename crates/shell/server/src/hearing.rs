@@ -6,9 +6,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use api::method::CallType;
-use calls::{
-    CompactionHash, Event, HashDiffers, Host, MaintenanceEvent, Measure, Read, Record,
-};
+use calls::{CompactionHash, Event, HashDiffers, Host, MaintenanceEvent, Measure, Read, Record};
 use cli::text::{show_duration, size};
 use env::{Instant, WallTime};
 use observe::metrics::IntCounter;

@@ -47,13 +47,7 @@ impl Refusals {
 
     /// A call was refused.
     //= etcd 3.7.3: server/auth/store.go#AuthInfoFromCtx, #isOpPermitted
-    pub(crate) fn refused(
-        &self,
-        log: &Log,
-        row: &Row,
-        (user, remote): (&str, &str),
-        why: &Status,
-    ) {
+    pub(crate) fn refused(&self, log: &Log, row: &Row, (user, remote): (&str, &str), why: &Status) {
         if !self.has_room(log, Clock.now()) {
             return;
         }
@@ -61,14 +55,7 @@ impl Refusals {
         let (method, user, error) = (row.path, name(user), &*why.message);
         if is(ApiError::UserNotFound) {
             let text = "cannot find a user for permission check";
-            log_line!(
-                log,
-                Error,
-                text,
-                "user-name" = user,
-                "method" = method,
-                "remote" = remote
-            );
+            log_line!(log, Error, text, "user-name" = user, "method" = method, "remote" = remote);
             return;
         }
         let text = if is(ApiError::InvalidAuthToken) {

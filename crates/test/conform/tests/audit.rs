@@ -104,7 +104,8 @@ fn changes_and_refusals_are_told_line_by_line() {
         let wrong = pb::AuthenticateRequest { name: "alice".into(), password: "no".into() };
         let path = "/etcdserverpb.Auth/Authenticate";
         client.call::<pb::AuthenticateResponse>(path, &wrong).await.unwrap_err();
-        let delete = pb::DeleteRangeRequest { key: "a/".into(), range_end: "a0".into(), ..<_>::default() };
+        let delete =
+            pb::DeleteRangeRequest { key: "a/".into(), range_end: "a0".into(), ..<_>::default() };
         let path = "/etcdserverpb.KV/DeleteRange";
         alice.call::<pb::DeleteRangeResponse>(path, &delete).await.unwrap();
 
@@ -135,7 +136,8 @@ fn changes_and_refusals_are_told_line_by_line() {
         ];
         let told = lines(&audit, expected.len());
         for (line, (method, user, keys, revision, result)) in told.iter().zip(&expected) {
-            let seen = (&line["method"], &line["user"], &line["keys"], &line["revision"], &line["result"]);
+            let seen =
+                (&line["method"], &line["user"], &line["keys"], &line["revision"], &line["result"]);
             let method = json!(format!("/etcdserverpb.{method}"));
             let wanted = (&method, &json!(user), keys, &json!(revision), &json!(result));
             assert_eq!(seen, wanted, "{line}");
@@ -154,7 +156,9 @@ fn changes_and_refusals_are_told_line_by_line() {
     server.stop();
     assert_eq!(lines(&audit, 2)[1]["keys"][0]["key"], "a/last", "the end writes what is queued");
     let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
-    for text in ["\"permission denied\"", "\"invalid auth token\"", "invalid authentication was requested"] {
+    for text in
+        ["\"permission denied\"", "\"invalid auth token\"", "invalid authentication was requested"]
+    {
         assert!(log.contains(text), "{text}");
     }
 }

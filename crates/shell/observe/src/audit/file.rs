@@ -90,7 +90,9 @@ impl File {
         let mut written = 0;
         while written < text.len() {
             match self.file.write(&text[written..]) {
-                Ok(0) => return self.failed(lines, (written, notice), &io::ErrorKind::WriteZero.into()),
+                Ok(0) => {
+                    return self.failed(lines, (written, notice), &io::ErrorKind::WriteZero.into());
+                }
                 Ok(count) => written += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return self.failed(lines, (written, notice), &error),

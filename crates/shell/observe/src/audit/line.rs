@@ -75,9 +75,8 @@ impl Lines {
             self.text.push_str(text);
         }
         self.text.push('.');
-        let digits: [u8; 9] = std::array::from_fn(|place| {
-            b'0' + (nanos / 10_u64.pow(8 - place as u32) % 10) as u8
-        });
+        let digits: [u8; 9] =
+            std::array::from_fn(|place| b'0' + (nanos / 10_u64.pow(8 - place as u32) % 10) as u8);
         digits.into_iter().for_each(|digit| self.text.push(char::from(digit)));
         self.text.push_str("Z\"");
     }

@@ -253,7 +253,9 @@ fn users(out: &mut String, method: Method, request: &Bytes) -> Told {
 
 fn roles(out: &mut String, method: Method, request: &Bytes) -> Told {
     match method {
-        Method::RoleAdd => member(out, "target_role", &read::<pb::AuthRoleAddRequest>(request)?.name),
+        Method::RoleAdd => {
+            member(out, "target_role", &read::<pb::AuthRoleAddRequest>(request)?.name)
+        }
         Method::RoleGet => {
             member(out, "target_role", &read::<pb::AuthRoleGetRequest>(request)?.role);
             return Some(IsChange::No);

@@ -3,9 +3,9 @@
 use std::io::Read;
 use std::path::PathBuf;
 
+use api::error::ApiError;
 use api::etcdserverpb as pb;
 use api::etcdserverpb::request_op::Request;
-use api::error::ApiError;
 use api::method::{METHODS, Method};
 use api::{v3electionpb as election, v3lockpb as lock};
 use bytes::Bytes;
@@ -77,7 +77,10 @@ fn bytes_that_are_no_text_say_so_and_what_is_long_is_cut() {
     assert_eq!(told["keys"][0]["key"], long[..AUDIT_TEXT_BYTES - 1]);
     assert_eq!(told["keys"][0]["key_cut"], true);
     let told = line(&put_of(vec![0xff; 2 * AUDIT_TEXT_BYTES])).unwrap();
-    assert_eq!(told["keys"][0]["key_base64"].as_str().unwrap().len(), AUDIT_TEXT_BYTES.div_ceil(3) * 4);
+    assert_eq!(
+        told["keys"][0]["key_base64"].as_str().unwrap().len(),
+        AUDIT_TEXT_BYTES.div_ceil(3) * 4
+    );
     assert_eq!(told["keys"][0]["key_cut"], true);
 }
 
@@ -87,10 +90,8 @@ fn operation(request: Request) -> pb::RequestOp {
 
 #[test]
 fn a_transaction_names_the_keys_of_all_that_is_in_it() {
-    let read = operation(Request::RequestRange(pb::RangeRequest {
-        key: "r".into(),
-        ..<_>::default()
-    }));
+    let read =
+        operation(Request::RequestRange(pb::RangeRequest { key: "r".into(), ..<_>::default() }));
     let compare = pb::Compare { key: "c".into(), ..<_>::default() };
     let reads =
         pb::TxnRequest { compare: vec![compare], success: vec![read.clone()], failure: vec![] };
@@ -169,8 +170,7 @@ fn with_secrets() -> Vec<(Record, &'static str)> {
         success: vec![operation(Request::RequestPut(put("p")))],
         ..<_>::default()
     };
-    let campaign =
-        election::CampaignRequest { name: "e".into(), lease: 3, value: SECRET.into() };
+    let campaign = election::CampaignRequest { name: "e".into(), lease: 3, value: SECRET.into() };
     let leader = Some(election::LeaderKey { key: "e/3".into(), ..<_>::default() });
     let proclaim = election::ProclaimRequest { leader, value: SECRET.into() };
     vec![
