@@ -99,7 +99,7 @@ fn changes_and_refusals_are_told_line_by_line() {
         let request_union = Some(RequestUnion::CreateRequest(create));
         let mut watch = alice.open("/etcdserverpb.Watch/Watch", None, false).await;
         watch.send(&pb::WatchRequest { request_union });
-        let told: pb::WatchResponse = watch.next().await.unwrap().unwrap();
+        let told: pb::WatchResponse = watch.next(PATIENCE).await.unwrap().unwrap();
         assert!(told.canceled);
         let wrong = pb::AuthenticateRequest { name: "alice".into(), password: "no".into() };
         let path = "/etcdserverpb.Auth/Authenticate";
