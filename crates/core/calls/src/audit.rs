@@ -205,7 +205,7 @@ impl Ending {
 
     #[inline]
     fn done(self, response: &[u8]) {
-        if let Some(entry) = self.entry {
+        if let Some(mut entry) = self.entry {
             entry.done(response);
         }
     }
@@ -219,7 +219,7 @@ impl Ending {
         if let Some(mut entry) = self.entry {
             entry.user = entry.user.take().or_else(|| named(member, caller));
             let end = if is_refusal { Ended::Refused } else { Ended::Failed };
-            entry.end(end(status.clone()));
+            entry.tell(end(status.clone()));
         }
     }
 }
@@ -241,15 +241,9 @@ impl Entry {
         })
     }
 
-    fn done(self: Box<Self>, response: &[u8]) {
-        if changes(self.row.method) == Changes::Never {
-            return self.end(Ended::Done(Revision(0)));
-        }
-        self.end(Ended::Done(revision_of(response)));
-    }
-
-    fn end(mut self: Box<Self>, ended: Ended) {
-        self.tell(ended);
+    fn done(&mut self, response: &[u8]) {
+        let is_change = changes(self.row.method) != Changes::Never;
+        self.tell(Ended::Done(if is_change { revision_of(response) } else { Revision(0) }));
     }
 
     fn tell(&mut self, ended: Ended) {
@@ -288,8 +282,8 @@ pub(crate) fn refused(
     tell(member, row, caller, status);
     if member.audits {
         let request = request.encode_to_vec().into();
-        if let Some(entry) = Entry::new(member, row, caller, &request) {
-            Box::new(entry).end(Ended::Refused(status.clone()));
+        if let Some(mut entry) = Entry::new(member, row, caller, &request) {
+            entry.tell(Ended::Refused(status.clone()));
         }
     }
 }

@@ -9,6 +9,7 @@ use std::cell::Cell;
 use api::error::{ApiError, Status};
 use api::method::Row;
 use env::Instant;
+use observe::audit::cut;
 use observe::{Log, log_line};
 use osenv::Clock;
 
@@ -89,5 +90,5 @@ impl Refusals {
 
 /// As much of a name as is told.
 fn name(user: &str) -> &str {
-    &user[..user.floor_char_boundary(NAME_BYTES)]
+    cut(user, NAME_BYTES)
 }

@@ -284,17 +284,14 @@ pub fn start_until(
         hosts: Arc::new(options.hosts.clone()),
         audit: audit.clone(),
     };
-    let limit = Limit::new(connections.clients);
     let (clients, metrics) = (listening.clients, listening.metrics);
-    let sockets = Sockets { clients, metrics, limit, calls };
+    let sockets = Sockets { clients, metrics, limit: Limit::new(connections.clients), calls };
     let runtimes = runtimes::start(options, &parts, &inboxes, sockets, &queues, &stopped);
     let runtimes = runtimes.map_err(thread_error)?;
     // Before a first start the members are yet to come through the log.
     let count = members.iter().count().max(options.initial_cluster.len());
     let advance = Advance::new(log, options, count, Clock.now());
     wait_ready(&queues, &plane, advance, &fatal, &stopped)?;
-    let patience = timeout;
-    let served = listening.served;
     Ok(Server {
         queues,
         plane,
@@ -303,9 +300,9 @@ pub fn start_until(
         stop,
         fatal,
         addresses,
-        served,
+        served: listening.served,
         member,
-        patience,
+        patience: timeout,
         audit,
     })
 }

@@ -82,6 +82,16 @@ impl Lines {
     }
 }
 
+/// As much of a text as has at most `limit` bytes.
+#[must_use]
+pub fn cut(text: &str, limit: usize) -> &str {
+    let mut end = text.len().min(limit);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
 /// Appends a text as JSON has it.
 fn quoted(out: &mut String, text: &str) {
     let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
@@ -116,7 +126,7 @@ fn bytes(out: &mut String, name: &str, bytes: &[u8]) {
     match std::str::from_utf8(bytes) {
         Ok(text) => {
             out.push_str("\":");
-            quoted(out, &text[..text.floor_char_boundary(AUDIT_TEXT_BYTES)]);
+            quoted(out, cut(text, AUDIT_TEXT_BYTES));
         }
         Err(_) => {
             out.push_str("_base64\":\"");

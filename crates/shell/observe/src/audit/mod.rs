@@ -28,6 +28,7 @@ use types::limits::{AUDIT_GATHER_MS, AUDIT_QUEUED, AUDIT_QUEUED_BYTES};
 use crate::{Log, log_line};
 use file::File;
 use line::Lines;
+pub use line::cut;
 
 /// Bytes of lines that are written at once.
 const WRITE_BYTES: usize = 64 << 10;

@@ -136,24 +136,24 @@ fn walk(keys: &mut Keys<'_>, txn: &pb::TxnRequest) -> IsChange {
         keys.push(Some("compare"), &compare.key, &compare.range_end);
     }
     for operation in txn.success.iter().chain(&txn.failure) {
-        match &operation.request {
+        let changes = match &operation.request {
             Some(Request::RequestRange(range)) => {
                 keys.push(Some("range"), &range.key, &range.range_end);
+                IsChange::No
             }
             Some(Request::RequestPut(put)) => {
                 keys.push(Some("put"), &put.key, &[]);
-                is_change = IsChange::Yes;
+                IsChange::Yes
             }
             Some(Request::RequestDeleteRange(delete)) => {
                 keys.push(Some("delete"), &delete.key, &delete.range_end);
-                is_change = IsChange::Yes;
+                IsChange::Yes
             }
-            Some(Request::RequestTxn(nested)) => {
-                if walk(keys, nested) == IsChange::Yes {
-                    is_change = IsChange::Yes;
-                }
-            }
-            None => {}
+            Some(Request::RequestTxn(nested)) => walk(keys, nested),
+            None => IsChange::No,
+        };
+        if changes == IsChange::Yes {
+            is_change = IsChange::Yes;
         }
     }
     is_change
