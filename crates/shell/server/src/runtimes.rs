@@ -151,6 +151,7 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
     let local = tokio::task::LocalSet::new();
     let Parts { shared, node, pool, metrics, peers, cors, hosts, audit } = parts;
     let election = shared.limits.election;
+    let tells_remote = audit.is_some();
     let hearing = Hearing::new(shared.id, Arc::clone(&log), Arc::clone(&metrics), audit);
     let member = Member::new(shared, Rc::new(hearing), number, osenv::seed());
     let calls = Calls::new(Rc::clone(&member));
@@ -170,7 +171,8 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
     let serving = Rc::new(tokio::sync::Semaphore::new(0));
     let own = Arc::clone(&connections[usize::from(number)]);
     let open = Rc::clone(&serving);
-    let serving_own = Serving { services, settings, stopped: stopped.clone(), open };
+    let stop = stopped.clone();
+    let serving_own = Serving { services, settings, stopped: stop, tells_remote, open };
     local.spawn_local(serve_own(own, serving_own));
     if let Some(Sockets { clients, metrics, limit, calls }) = sockets {
         local.spawn_local(rpc::peers::serve(Rc::clone(&member), calls));
@@ -205,6 +207,9 @@ struct Serving {
     services: Rc<Services>,
     settings: Rc<Settings>,
     stopped: watch::Receiver<bool>,
+    /// Whether a connection keeps where it comes from: an idle one costs 100 bytes more for it, so
+    /// only with an audit log.
+    tells_remote: bool,
     /// Kept alive by each connection to its end: how many there are is how many are open.
     open: Rc<tokio::sync::Semaphore>,
 }
@@ -217,10 +222,10 @@ async fn serve_own(own: Arc<Inbox<Dealt>>, serving: Serving) {
         for dealt in new.drain(..) {
             // A connection that fails concerns its client, who sees it.
             let Ok(accepted) = dealt.connection.attach() else { continue };
-            let from = shown(accepted.from);
+            let from = serving.tells_remote.then(|| shown(accepted.from));
             match accepted.open() {
                 Opened::Plain(stream) => {
-                    let (serves, remote) = (dealt.serves, Some(from));
+                    let (serves, remote) = (dealt.serves, from);
                     serving.serve(stream, Origin { serves, remote, ..Origin::default() });
                 }
                 Opened::Handshake(handshake) => {
@@ -243,7 +248,7 @@ impl Serving {
     }
 
     /// Serves a connection once it is secure, on its own task from the first byte.
-    fn secure(&self, handshake: Handshake, of: (Serves, Arc<str>), names: bool) {
+    fn secure(&self, handshake: Handshake, of: (Serves, Option<Arc<str>>), names: bool) {
         let (services, settings) = (Rc::clone(&self.services), Rc::clone(&self.settings));
         let (mut stopped, open) = (self.stopped.clone(), Rc::clone(&self.open));
         tokio::task::spawn_local(async move {
@@ -269,8 +274,7 @@ fn shown(from: Option<SocketAddr>) -> Arc<str> {
 }
 
 /// What is known of a connection that was made secure, or turned out not to need it.
-fn origin(stream: &Stream, (serves, from): (Serves, Arc<str>), names: bool) -> Origin {
-    let remote = Some(from);
+fn origin(stream: &Stream, (serves, remote): (Serves, Option<Arc<str>>), names: bool) -> Origin {
     let Some(session) = stream.session() else {
         return Origin { serves, remote, ..Origin::default() };
     };
