@@ -10,6 +10,7 @@
 //! handler that does not ask does not compile.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use api::error::{ApiError, Status};
 use api::etcdserverpb::alarm_request::AlarmAction;
@@ -37,6 +38,8 @@ pub struct Caller {
 pub struct Identity {
     /// Names in the client's certificate, its common name first; empty without one.
     pub certificate: Vec<String>,
+    /// Where it comes from, as a text for people: an address and a port, or `unix`.
+    pub remote: Option<Arc<str>>,
 }
 
 impl Caller {
@@ -57,13 +60,22 @@ impl Caller {
     //= etcd 3.7.3: server/auth/store.go#AuthInfoFromTLS (grpcgateway-accept)
     #[must_use]
     pub fn through_gateway(self) -> Self {
-        Self { identity: None, ..self }
+        let Some(Identity { remote: Some(remote), .. }) = self.identity() else {
+            return Self { identity: None, ..self };
+        };
+        let identity = Identity { remote: Some(Arc::clone(remote)), ..Identity::default() };
+        Self { identity: Some(Rc::new(identity)), ..self }
     }
 
     /// What its connection tells of it.
     #[must_use]
     pub fn identity(&self) -> Option<&Identity> {
         self.identity.as_deref()
+    }
+
+    /// Where the call comes from.
+    pub(crate) fn remote(&self) -> Option<&Arc<str>> {
+        self.identity().and_then(|identity| identity.remote.as_ref())
     }
 
     /// The token that came with the call.
@@ -73,7 +85,8 @@ impl Caller {
 
     /// Whether nothing tells who it is.
     pub(crate) fn is_nobody(&self) -> bool {
-        self.credential.is_none() && self.identity.is_none()
+        self.credential.is_none()
+            && self.identity().is_none_or(|known| known.certificate.is_empty())
     }
 }
 

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use member::Reply;
 
 use crate::answer::{Answer, Body, Encoded, Finish, Then};
+use crate::audit::Ending;
 use crate::caller::{Allowed, Caller, Wish, authorize};
 use crate::host::Measure;
 use crate::leaderless::Leaderless;
@@ -89,8 +90,10 @@ impl Calls {
         message: Bytes,
         out: &mut Encoded,
     ) -> Result<Answer, Status> {
-        self.check(call)?;
-        self.answer(call, message, out)
+        let ending = Ending::begin(&self.member, call, &message);
+        let mut answer = self.check(call).and_then(|()| self.answer(call, message, out));
+        ending.follow(&self.member, &call.caller, &mut answer, out);
+        answer
     }
 
     /// As [`Calls::unary`], of a call that was checked.
@@ -160,11 +163,14 @@ impl Calls {
     /// As [`Calls::unary`].
     pub fn finish(
         &self,
-        finish: Finish,
+        mut finish: Finish,
         reply: Reply,
         out: &mut Encoded,
     ) -> Result<Answer, Status> {
-        self::finish(&self.member, finish, reply, out)
+        let (ending, caller) = (std::mem::take(&mut finish.ending), finish.caller.clone());
+        let mut answer = self::finish(&self.member, finish, reply, out);
+        ending.follow(&self.member, &caller, &mut answer, out);
+        answer
     }
 
     /// Serves a call with one request and a stream of responses until its status. It must have
@@ -182,12 +188,14 @@ impl Calls {
     }
 
     fn serve_one_request(self: &Rc<Self>, call: &Call<'_>, request: Bytes, sink: Out) -> Serving {
+        let ending = Ending::begin(&self.member, call, &request);
         let serving = match handler(call.row.method) {
             Handler::OneRequest(serve) => serve(self, call, request, sink),
             Handler::Now(_) | Handler::Later(_) | Handler::Inner(_) | Handler::Stream(_) => {
                 unreachable!("{} has no stream of responses only", call.row.name)
             }
         };
+        let serving = ending.of_stream(&self.member, &call.caller, serving);
         self.guard(call, serving)
     }
 

@@ -24,7 +24,7 @@ use crate::kv::{Write, check_quota, write};
 use crate::member::Member;
 use crate::replies::Wait;
 use crate::stream::{Out, Source, next, next_now, seal_into, send_sealed};
-use crate::{Call, peers};
+use crate::{Call, audit, peers};
 
 pub(crate) fn grant(
     member: &Rc<Member>,
@@ -79,7 +79,7 @@ pub(crate) fn time_to_live(
     let token = member.begin(|token| NodeInput::TimeToLive { token, lease });
     let keys = if request.keys { LeaseKeys::Included } else { LeaseKeys::Omitted };
     let then = Then::TimeToLive(lease, keys);
-    Ok(Answer::Later(token, Finish { began: member.now(), caller: call.caller.clone(), then }))
+    Ok(Answer::Later(token, Finish::new(member.now(), call.caller.clone(), then)))
 }
 
 fn time_response(lease: LeaseId, time: LeaseTime) -> LeaseTimeToLiveResponse {
@@ -192,7 +192,7 @@ pub(crate) fn leases(member: &Rc<Member>, call: &Call<'_>, _: Bytes) -> Result<A
     let _: Allowed = call.permit(member)?;
     let token = member.begin(NodeInput::Leases);
     let caller = call.caller.clone();
-    Ok(Answer::Later(token, Finish { began: member.now(), caller, then: Then::Leases }))
+    Ok(Answer::Later(token, Finish::new(member.now(), caller, Then::Leases)))
 }
 
 pub(crate) fn finish_leases(
@@ -296,8 +296,13 @@ async fn ask(member: &Member, caller: &Caller, message: Bytes) -> Result<Asked, 
     let lease = LeaseId(request.id);
     let row = Method::LeaseKeepAlive.row();
     let view = member.view();
-    let _: Allowed = authorize(member, row, caller, &view, Wish::Lease)?;
-    let _: Allowed = permit_leases(member, caller, LeaseWish::Change(lease)).await?;
+    let permitted = async {
+        let _: Allowed = authorize(member, row, caller, &view, Wish::Lease)?;
+        permit_leases(member, caller, LeaseWish::Change(lease)).await
+    };
+    let _: Allowed = permitted.await.inspect_err(|status| {
+        audit::refused(member, (row, caller), &request, status);
+    })?;
     // The revision is that from before the renewal, which may wait for the end of the lease.
     //= etcd 3.7.3: server/etcdserver/api/v3rpc/lease.go#leaseKeepAlive
     let revision = view.revision();

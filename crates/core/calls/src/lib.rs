@@ -12,6 +12,7 @@
 //! [`member`](mod@member), [`host`], [`caller`].
 
 pub mod answer;
+pub mod audit;
 mod auth;
 pub mod caller;
 mod cluster;
@@ -53,6 +54,7 @@ mod watch;
 
 pub use self::member::{Member, Outbox};
 pub use answer::{Answer, Body, ENVELOPE_BYTES, Encoded, Finish, Local, Pieces, envelope};
+pub use audit::{Changes, Ended, Record};
 pub use caller::{Caller, Identity, authorize};
 pub use compaction::compact_by_itself;
 pub use credential::{Credential, Provider, Signer, Verified};
