@@ -8,6 +8,7 @@ use machine::membership::v2_store_json;
 
 use crate::checks;
 use crate::clients::{Busy, Client, Watcher};
+use crate::crowd;
 use crate::plant;
 use crate::process::Process;
 use crate::wire::{Ask, CallResult};
@@ -22,6 +23,8 @@ const PATIENCE: u64 = 30_000 * MS;
 const MAX_STEPS: u64 = 2_000_000;
 /// The client of this phase.
 const LAST: u32 = 999;
+/// Times that it logs in for one call.
+const MAX_LOGINS: usize = 8;
 
 /// Heals everything, and demands progress.
 ///
@@ -32,9 +35,13 @@ pub(crate) fn run(world: &mut World) -> Result<(), String> {
     world.heal_all();
     until(world, "every call is answered", |w| {
         // A leader that hands over drops what other members send on, as in etcd.
-        w.clients.iter().all(|c| c.busy.is_none()) && w.admin.busy.is_none()
+        let keeper = w.crowd.as_ref().and_then(|crowd| crowd.keeper.busy);
+        w.clients.iter().all(|c| c.busy.is_none())
+            && w.admin.busy.is_none()
+            && keeper.is_none_or(|(.., until)| w.now > until)
     })?;
     until(world, "every member serves", all_serve)?;
+    world.crown_watchers();
     // What a member asked for before a snapshot that covers it is installed times out, as in etcd.
     caught_up(world)?;
     // Twice: the first may be overtaken by an alarm that was on its way.
@@ -89,6 +96,8 @@ fn divergence_is_found(world: &mut World) -> Result<(), String> {
         return Ok(());
     };
     world.watchers.clear();
+    // A token is at hand.
+    ask(world, Ask::Leases)?.map_err(|e| format!("listing leases: {e}"))?;
     // What its backend holds is not written anew by the log, nor compacted.
     let (call, _) = world.call(follower, LAST, Ask::Defragment);
     world.collect(follower);
@@ -194,8 +203,28 @@ fn until_reached(
     Ok(())
 }
 
-/// Asks and waits for the answer.
+/// Asks and waits for the answer. Who is to say who it is logs in, and again if its token is known no
+/// more where it asks.
 fn ask(world: &mut World, ask: Ask) -> Result<Result<CallResult, Status>, String> {
+    ask_as(world, LAST, &ask)
+}
+
+/// As [`ask`], in the name of a client.
+fn ask_as(world: &mut World, client: u32, ask: &Ask) -> Result<Result<CallResult, Status>, String> {
+    for _ in 0..MAX_LOGINS {
+        match ask_once(world, client, ask.clone())? {
+            Err(status) if world.crowd.is_some() && crowd::wants_login(&status) => {}
+            result => return Ok(result),
+        }
+    }
+    Err(format!("whoever logs in is not let in: {ask:?} of {client}"))
+}
+
+fn ask_once(
+    world: &mut World,
+    client: u32,
+    ask: Ask,
+) -> Result<Result<CallResult, Status>, String> {
     let what = format!("{ask:?} is answered");
     let member = match (&ask, world.some_server()) {
         // Only the leader counts their time.
@@ -207,10 +236,17 @@ fn ask(world: &mut World, ask: Ask) -> Result<Result<CallResult, Status>, String
         (_, server) => server,
     };
     let member = member.ok_or("nobody serves")?;
-    let (call, place) = world.call(member, LAST, ask);
+    let (deadline, last) = (world.now + PATIENCE, world.counts.steps + MAX_STEPS);
+    while !world.is_known(member, client) {
+        if world.now > deadline || world.counts.steps > last {
+            return Err(format!("no progress after healing: {client} never gets a token"));
+        }
+        world.step()?;
+    }
+    let (call, place) = world.call(member, client, ask);
     if let Some(place) = place {
         let busy = Busy { call, place: Some(place), member, until: u64::MAX };
-        let client = Client { id: LAST, next_at: 0, busy: Some(busy), member };
+        let client = Client { id: client, next_at: 0, busy: Some(busy), member };
         world.clients.push(client);
         world.collect(member);
         until(world, &what, |w| w.clients.last().is_some_and(|c| c.busy.is_none()))?;

@@ -47,7 +47,7 @@ const ENABLED: &[u8] = b"authEnabled";
 const REVISION: &[u8] = b"authRevision";
 
 /// A user with what its roles permit.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 struct User {
     stored: authpb::User,
     /// Whether it holds the role root, which permits everything.
@@ -57,7 +57,7 @@ struct User {
 }
 
 /// The state of authentication as of one entry.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Auth {
     enabled: bool,
     revision: u64,
