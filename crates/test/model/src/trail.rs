@@ -78,6 +78,8 @@ pub enum Told {
     Done(i64),
     /// The caller may not.
     Refused(Refusal),
+    /// Its token stands for nobody.
+    BadToken,
     /// Anything else, or nothing.
     Other,
 }
@@ -137,6 +139,8 @@ pub struct Walked {
     pub let_in: usize,
     /// Those that were refused.
     pub turned_away: usize,
+    /// Tokens that were refused of users that there were no more.
+    pub of_the_gone: usize,
     /// Who there is in the end.
     pub users: Users,
 }
@@ -346,7 +350,7 @@ impl<'t> Walk<'t> {
         let asked = &self.trail.asked[place];
         let by_entry = asked.wish.is_decided_by_entry();
         match (asked.told, self.decided.get(&place)) {
-            (Told::Other, _) => true,
+            (Told::Other | Told::BadToken, _) => true,
             (Told::Done(_), decided) if by_entry => decided == Some(&Ok(())),
             (Told::Done(revision), _) => {
                 // Only reads of keys name the revision that they are of.
@@ -427,6 +431,9 @@ impl<'t> Walk<'t> {
     fn count(&mut self, asked: &Asked) {
         let counts = self.users.is_enabled();
         self.walked.let_in += usize::from(counts && matches!(asked.told, Told::Done(_)));
+        let user = asked.user.as_deref().unwrap_or_default();
+        let is_gone = asked.told == Told::BadToken && self.users.hash(user).is_none();
+        self.walked.of_the_gone += usize::from(is_gone);
         self.walked.turned_away += usize::from(matches!(asked.told, Told::Refused(_)));
     }
 }

@@ -9,13 +9,15 @@ use std::sync::Arc;
 
 use api::error::{ApiError, Status};
 use api::etcdserverpb::WatchResponse;
-use env::{Entropy, SplitMix};
+use env::{Entropy, Hook, SplitMix};
 use model::trail::{Asked, Told, Trail, Walked, Wish};
 use model::users::Refusal;
 use model::{Request, Violation};
 
+use crate::clients::{Lane, Watcher};
 use crate::keeper::Keeper;
 use crate::options::UserOptions;
+use crate::probes;
 use crate::wire::{Ask, CallResult};
 use crate::world::{MS, World};
 
@@ -23,6 +25,8 @@ use crate::world::{MS, World};
 pub(crate) const ROOT: &str = "root";
 /// Passwords that users have: one of these.
 pub(crate) const PASSWORDS: [&str; 2] = ["first", "second"];
+/// Where the clients begin that call once everything is healed, one of each user.
+pub(crate) const LATER: u32 = 800;
 /// Milliseconds after which a login is taken for lost.
 const LOGIN_MS: u64 = 4_000;
 /// Milliseconds between two looks of somebody who waits for a token.
@@ -80,6 +84,9 @@ impl Crowd {
     /// The user that a client belongs to.
     fn user_of(&self, client: u32) -> String {
         let users = self.options.users;
+        if (LATER..LATER + 100).contains(&client) {
+            return format!("u{}", client - LATER);
+        }
         // Of those who only call and watch: the first of each kind is root.
         let is_roots = client >= 900 || client.is_multiple_of(3) || client == 100;
         match client % (users + 1) {
@@ -239,6 +246,7 @@ fn told_of(status: &Status) -> Told {
         () if is(ApiError::UserEmpty) => Told::Refused(Refusal::Nobody),
         () if is(ApiError::AuthOldRevision) => Told::Refused(Refusal::Old),
         () if is(ApiError::PermissionDenied) => Told::Refused(Refusal::Denied),
+        () if is(ApiError::InvalidAuthToken) => Told::BadToken,
         () => Told::Other,
     }
 }
@@ -377,6 +385,35 @@ impl World {
         let Some(crowd) = &mut self.crowd else { return Ok(Walked::default()) };
         let mut trail = std::mem::take(&mut crowd.trail);
         self.checks.trail(&mut trail, |id| crowd.made_of(id));
-        model::trail::check(&trail)
+        let walked = model::trail::check(&trail)?;
+        let asked = |index: &u64| trail.log[*index as usize].asked.is_some();
+        for (index, refusal) in walked.refused.iter().filter(|(index, _)| asked(index)) {
+            self.took(match refusal {
+                Refusal::Denied | Refusal::Nobody => probes::DENIED_AT_APPLY,
+                Refusal::Old => probes::OLD_AT_APPLY,
+            });
+            self.trace.event(self.now, format_args!("entry {index} was refused: {refusal:?}"));
+        }
+        if walked.of_the_gone > 0 {
+            self.took(probes::GONE);
+        }
+        Ok(walked)
+    }
+
+    /// A rare path was taken.
+    fn took(&self, probe: &'static str) {
+        Hook::reached(&*self.probes, probe);
+    }
+
+    /// A role was taken from users: notes whether one of them has a watch open.
+    pub(crate) fn note_revoked(&mut self, user: &str) {
+        let Some(crowd) = &self.crowd else { return };
+        let watches = |w: &Watcher| {
+            let is_open = |lane: &Lane| lane.id.is_some() && lane.asked.is_none();
+            crowd.user_of(w.client) == user && w.lanes.iter().any(is_open)
+        };
+        if self.watchers.iter().any(watches) {
+            self.took(probes::REVOKED_AMID_WATCH);
+        }
     }
 }

@@ -273,7 +273,14 @@ impl World {
         if crowd.keeper.busy.take_if(|(own, ..)| *own == call).is_none() {
             return false;
         }
+        let revoked = match &crowd.keeper.current {
+            Some(UserCall::RevokeRole { user, .. }) if result.is_ok() => Some(user.clone()),
+            _ => None,
+        };
         crowd.keeper.done(result);
+        if let Some(user) = revoked {
+            self.note_revoked(&user);
+        }
         self.counts.user_changes += u64::from(result.is_ok());
         self.trace.event(self.now, format_args!("keeper told {result:?}"));
         true

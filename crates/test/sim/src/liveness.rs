@@ -1,6 +1,6 @@
 //! The second phase: nothing goes wrong any more, and all that is waited for must happen.
 
-use api::error::{ApiError, Status};
+use api::error::{ApiError, Code, Status};
 use api::etcdserverpb::{AlarmType, PutRequest};
 use model::{Outcome, Request, Response};
 
@@ -9,6 +9,7 @@ use machine::membership::v2_store_json;
 use crate::checks;
 use crate::clients::{Busy, Client, Watcher};
 use crate::crowd;
+use crate::keeper::UserCall;
 use crate::plant;
 use crate::process::Process;
 use crate::wire::{Ask, CallResult};
@@ -23,6 +24,8 @@ const PATIENCE: u64 = 30_000 * MS;
 const MAX_STEPS: u64 = 2_000_000;
 /// The client of this phase.
 const LAST: u32 = 999;
+/// Calls of each user once nothing changes any more.
+const CALLS_OF_EACH: usize = 12;
 /// Times that it logs in for one call.
 const MAX_LOGINS: usize = 8;
 
@@ -68,8 +71,56 @@ pub(crate) fn run(world: &mut World) -> Result<(), String> {
     write(world)?;
     read(world)?;
     equal(world)?;
+    users_are_served(world)?;
+    equal(world)?;
     version_is_decided(world)?;
     divergence_is_found(world)
+}
+
+/// Authentication is on in the end, every user can log in, and is let in or refused at once by what
+/// its roles permit, which the trail shows: nothing changes any more.
+fn users_are_served(world: &mut World) -> Result<(), String> {
+    let Some(options) = world.crowd.as_ref().map(|crowd| crowd.options.clone()) else {
+        return Ok(());
+    };
+    let root = || crowd::ROOT.to_owned();
+    let [password, _] = crowd::PASSWORDS;
+    let mut changes = vec![
+        UserCall::Add { user: root(), password },
+        UserCall::GrantRole { user: root(), role: root() },
+        UserCall::Enable,
+    ];
+    for n in 1..=options.users {
+        let user = format!("u{n}");
+        changes.push(UserCall::Add { user: user.clone(), password });
+        changes.push(UserCall::ChangePassword { user, password });
+    }
+    let mut enabled = false;
+    for change in changes {
+        let is_last_word = matches!(change, UserCall::Enable | UserCall::ChangePassword { .. });
+        let result = ask(world, Ask::Users(change.clone()))?;
+        enabled |= result.is_ok() && matches!(change, UserCall::Enable);
+        // What is there already is refused.
+        if let Err(status) = result
+            && is_last_word
+        {
+            return Err(format!("{change:?} after healing: {status}"));
+        }
+    }
+    if !enabled {
+        return Err("authentication is not on after healing".to_owned());
+    }
+    caught_up(world)?;
+    for n in 1..=options.users {
+        for _ in 0..CALLS_OF_EACH {
+            let request = workload::call(&mut world.entropy, &world.options, &world.known);
+            let result = ask_as(world, crowd::LATER + n, &Ask::Kv(request.clone()))?;
+            if result.is_err_and(|status| status.code == Code::Unavailable) {
+                return Err(format!("{request:?} of u{n} is not answered after healing"));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The cluster comes to speak what all its members do.
