@@ -157,19 +157,12 @@ impl Auth {
         Some(if without { Password::Never } else { Password::Hash(stored.password.clone()) })
     }
 
-    /// Users whose tokens end if `newer` takes the place of this without the entries in between:
-    /// they are gone, or have another password. `None` stands for all, if authentication is off.
+    /// Whether tokens stay good if `newer` takes the place of this without the entries in between. If
+    /// anything changed there, authentication may have been off for a while, or a user another one:
+    /// what ended a token cannot be told from what came of it.
     #[must_use]
-    pub fn ended_by(&self, newer: &Self) -> Option<Vec<String>> {
-        if !newer.enabled {
-            return None;
-        }
-        let is_same = |name: &Bytes, user: &User| {
-            let now = newer.users.get(name);
-            now.is_some_and(|now| now.stored.password == user.stored.password)
-        };
-        let ended = self.users.iter().filter(|(name, user)| !is_same(name, user));
-        Some(ended.map(|(name, _)| String::from_utf8_lossy(name).into_owned()).collect())
+    pub fn keeps_tokens(&self, newer: &Self) -> bool {
+        newer.enabled && newer.revision == self.revision
     }
 
     /// Computes what each user may read and write.
