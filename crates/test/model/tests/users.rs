@@ -5,7 +5,6 @@ use api::authpb::permission::Type;
 use api::etcdserverpb as pb;
 use api::etcdserverpb::request_op::Request as Op;
 use api::etcdserverpb::{InternalRaftRequest, PutRequest, RangeRequest, RequestHeader};
-use bytes::Bytes;
 use model::trail::{Asked, Logged, Shown, Told, Trail, Walked, Wish, check};
 use model::users::{Access, Need, Refusal, Users, of_txn};
 use model::{Property, Request, State};
@@ -158,7 +157,7 @@ fn a_transaction_is_all_that_it_could_do() {
     let mut all = Vec::new();
     of_txn(&outer, &State::default(), &mut all);
     let of = |need, key: &str| {
-        all.iter().filter(|a| a.need == need && a.key == Bytes::from(key.to_owned())).count()
+        all.iter().filter(|a| a.need == need && a.key[..] == *key.as_bytes()).count()
     };
     assert_eq!([of(Need::Read, "e"), of(Need::Write, "f"), of(Need::Read, "f")], [1, 1, 1]);
     assert_eq!([of(Need::Write, "g"), of(Need::Read, "g"), all.len()], [1, 1, 5]);

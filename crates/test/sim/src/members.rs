@@ -100,10 +100,11 @@ impl World {
         let entropy = SplitMix::new(self.entropy.next_u64());
         let begin = (self.now, clock);
         let options = &self.options;
-        let hooks = (self.plant, Hooks::new(Arc::clone(&self.probes) as Arc<dyn Hook>));
+        let hooks = Hooks::new(Arc::clone(&self.probes) as Arc<dyn Hook>);
         let (disk, ttl) = (&member.disk, self.crowd.as_ref().map(|c| c.options.token_ttl_secs));
         let tokens = ttl.map(|secs| Arc::new(Tokens::new(Duration::from_secs(secs))));
-        let started = Process::start(options, &identity, disk, boot, begin, entropy, hooks, tokens);
+        let around = (self.plant, hooks, tokens);
+        let started = Process::start(options, &identity, disk, boot, begin, entropy, around);
         match started {
             Ok(process) => {
                 self.begin(m, boot, process);

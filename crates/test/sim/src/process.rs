@@ -268,8 +268,7 @@ impl Process {
         boot: u64,
         (now, clock): (u64, Clock),
         entropy: SplitMix,
-        (plant, hooks): (Option<Plant>, Hooks),
-        tokens: Option<Arc<Tokens>>,
+        (plant, hooks, tokens): (Option<Plant>, Hooks, Option<Arc<Tokens>>),
     ) -> Result<Self, StartError> {
         let may = MayBlock::on_this_thread();
         let disk: Arc<dyn Disk> = Arc::new(disk.clone());

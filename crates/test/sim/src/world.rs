@@ -397,9 +397,8 @@ impl World {
         }
         if self.chaos {
             each(Act::Admin, self.admin.next_at, now);
-            if let Some(crowd) = &self.crowd {
-                each(Act::Keeper, crowd.keeper.next_at, now);
-            }
+            let keeper = self.crowd.as_ref().map_or(u64::MAX, |crowd| crowd.keeper.next_at);
+            each(Act::Keeper, keeper, now);
         }
         for (c, client) in self.clients.iter().enumerate() {
             if client.busy.is_none() && self.chaos {
