@@ -18,6 +18,7 @@ use api::etcdserverpb::{
     AlarmType, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest, WatchCreateRequest,
 };
 use api::method::{Row, Rule};
+use bytes::Bytes;
 use machine::Auth;
 use machine::auth::{Attached, Want, Who};
 use member::{ApplierInput, LeaseWish, Reply};
@@ -259,6 +260,24 @@ pub(crate) fn authorize_write(
         return Ok(Allowed(()));
     }
     authorize(member, row, caller, &view, wish)
+}
+
+/// Whether `caller` may see keys that it is about to be shown.
+///
+/// # Errors
+/// As [`authorize`].
+pub(crate) fn permit_keys(member: &Member, caller: &Caller, keys: &[Bytes]) -> Result<(), Status> {
+    let view = member.view();
+    let auth = view.auth();
+    if !auth.is_enabled() {
+        return Ok(());
+    }
+    let known = member.identify(caller, auth)?;
+    let ask = |key| {
+        let want = Want::Read { key, range_end: &[] };
+        auth.permit(Known::who(known.as_ref()), want, Attached::AtApply)
+    };
+    Ok(keys.iter().try_for_each(|key| ask(key))?)
 }
 
 /// Whether `caller` may do something that depends on the keys attached to leases, which only

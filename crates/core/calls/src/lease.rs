@@ -17,7 +17,7 @@ use prost::Message;
 use types::{LeaseId, Revision};
 
 use crate::answer::{Answer, Body, Encoded, Finish, LeaseKeys, ResponseKind, Then};
-use crate::caller::{Allowed, Caller, Wish, authorize, permit_leases};
+use crate::caller::{Allowed, Caller, Wish, authorize, permit_keys, permit_leases};
 use crate::decode::{decode, decode_in_stream, unchanged};
 use crate::host::Measure;
 use crate::kv::{Write, check_quota, write};
@@ -151,6 +151,8 @@ fn waits_for_keys(member: &Rc<Member>, caller: Caller, lease: LeaseId, time: Lea
         let mut response = time_response(lease, time);
         response.keys = keys_of(&member, lease, allowed).await?;
         unchanged_since(&member, as_of)?;
+        // Other keys may have been attached since.
+        permit_keys(&member, &caller, &response.keys)?;
         response.header = Some(member.header(now(&member)));
         Ok(Body::of(&response))
     }))
@@ -179,10 +181,11 @@ fn waits_for_leader(
             let _: Allowed = permit_leases(&member, &caller, LeaseWish::Read(lease)).await?;
         }
         let told = peers::time_to_live_on_leader(&member, lease, wants).await?;
+        let mut response = told.unwrap_or_else(|| no_such_lease(lease));
         if wants {
             unchanged_since(&member, as_of)?;
+            permit_keys(&member, &caller, &response.keys)?;
         }
-        let mut response = told.unwrap_or_else(|| no_such_lease(lease));
         response.header = Some(member.header(now(&member)));
         Ok(Body::of(&response))
     }))
