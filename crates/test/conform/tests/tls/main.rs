@@ -8,6 +8,7 @@
 mod cluster;
 mod crowd;
 mod flags;
+mod json;
 mod member;
 mod own;
 mod revoked;
