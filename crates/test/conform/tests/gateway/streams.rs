@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::web::{Answer, Connection, ask, post};
+use crate::web::{Answer, Body, Connection, PATIENCE, ask, post};
 use crate::{Pair, base64};
 
 /// A stream whose request goes on, piece by piece.
@@ -157,4 +157,58 @@ fn requests_may_follow_responses() {
     put(port, "b", "v");
     let events = stream.line().unwrap();
     assert_eq!(events["result"]["events"][0]["kv"]["value"], base64("v"));
+}
+
+/// Waits until so many keys are under a prefix that ends with a slash.
+fn until_keys(port: u16, prefix: &str, wanted: u64) {
+    let end = prefix.replace('/', "0");
+    let range = json!({"key": base64(prefix), "range_end": base64(end), "count_only": true});
+    let begun = std::time::Instant::now();
+    loop {
+        let Body::Json(values) = post(port, "/v3/kv/range", &range.to_string()).body else {
+            panic!("a range is answered by JSON")
+        };
+        // Fields that are zero are left out.
+        let count = values[0]["count"].as_str().map_or(0, |count| count.parse().unwrap());
+        if count == wanted {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{count} keys, not {wanted}");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn who_hangs_up_ends_its_call() {
+    let pair = Pair::start(&[]);
+    pair.same("a lock that is given up", |port| {
+        for lease in 1..3 {
+            post(port, "/v3/lease/grant", &json!({"ID": lease, "TTL": 1000}).to_string());
+        }
+        let lock = |lease: u32| json!({"name": base64("l"), "lease": lease}).to_string();
+        let held = post(port, "/v3/lock/lock", &lock(1));
+        let mut waiting = Connection::open(port);
+        waiting.ask("POST", "/v3/lock/lock", "", lock(2).as_bytes());
+        until_keys(port, "l/", 2);
+        drop(waiting);
+        until_keys(port, "l/", 1);
+        held
+    });
+}
+
+#[test]
+fn all_calls_together_are_bounded() {
+    let pair = Pair::start(&["--max-concurrent-streams", "2"]);
+    pair.same("two streams and a call", |port| {
+        let range = json!({"key": base64("k")}).to_string();
+        let within = |fields: &str| ask(port, "POST", "/v3/kv/range", fields, range.as_bytes());
+        let mut first = Stream::whole(port, "/v3/watch", &watch("k"));
+        let heads = [first.head(), within("Connection: close\r\n")];
+        let mut second = Stream::whole(port, "/v3/watch", &watch("k"));
+        let lines = [first.line(), Some(second.head().status.into()), second.line()];
+        let late = within("Connection: close\r\nGrpc-Timeout: 300m\r\n");
+        assert_eq!(late.status, 504);
+        drop(first);
+        (heads, lines, late, within("Connection: close\r\n"))
+    });
 }
