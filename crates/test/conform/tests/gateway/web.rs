@@ -212,8 +212,10 @@ impl Connection {
         Some(masked(serde_json::from_slice(&line).expect("a line is JSON")))
     }
 
-    pub fn into_stream(self) -> TcpStream {
-        self.stream.into_inner()
+    /// The socket, and what was read of it and not used.
+    pub fn into_parts(self) -> (TcpStream, Vec<u8>) {
+        let rest = self.stream.buffer().to_vec();
+        (self.stream.into_inner(), rest)
     }
 }
 
