@@ -49,7 +49,7 @@ pub fn is_path(path: &str) -> bool {
 pub fn find(method: &http::Method, path: &str) -> Result<&'static Row, Refusal> {
     let below = path.strip_prefix(OLD_ROOT).or_else(|| path.strip_prefix(ROOT));
     let is_it = |known: &&str| known.strip_prefix(ROOT).is_some_and(|known| Some(known) == below);
-    let row = METHODS.iter().find(|row| row.gateway.iter().any(|known| is_it(&known)));
+    let row = METHODS.iter().find(|row| row.gateway.iter().any(is_it));
     match row {
         None => Err(Refusal::not_found()),
         Some(_) if method != http::Method::POST => Err(Refusal::method_not_allowed()),

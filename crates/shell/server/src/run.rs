@@ -282,9 +282,8 @@ pub fn start_until(
         hosts: Arc::new(options.hosts.clone()),
         gateway: gateway_turns(options),
     };
-    let limit = Limit::new(connections.clients);
     let (clients, metrics) = (listening.clients, listening.metrics);
-    let sockets = Sockets { clients, metrics, limit, calls };
+    let sockets = Sockets { clients, metrics, limit: Limit::new(connections.clients), calls };
     let runtimes = runtimes::start(options, &parts, &inboxes, sockets, &queues, &stopped);
     let runtimes = runtimes.map_err(thread_error)?;
     // Before a first start the members are yet to come through the log.
