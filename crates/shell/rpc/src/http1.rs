@@ -261,10 +261,10 @@ mod tests {
         request.body(()).unwrap().into_parts().0
     }
 
-    fn settled(mut head: Parts) -> Result<Parts, HttpResponse> {
+    fn settled(mut head: Parts) -> Result<Parts, Box<HttpResponse>> {
         match settle(&mut head, Gateway::There) {
             Settled::Handled => Ok(head),
-            Settled::Answered(answer) | Settled::Redirected(answer) => Err(*answer),
+            Settled::Answered(answer) | Settled::Redirected(answer) => Err(answer),
         }
     }
 
@@ -276,7 +276,7 @@ mod tests {
     }
 
     fn answer(head: Parts) -> HttpResponse {
-        settled(head).expect_err("no handler shall see it")
+        *settled(head).expect_err("no handler shall see it")
     }
 
     #[test]

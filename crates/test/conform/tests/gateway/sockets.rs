@@ -12,10 +12,10 @@ use crate::{Pair, base64};
 const FIELDS: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
-struct Socket(WebSocket<TcpStream>);
+pub struct Socket(WebSocket<TcpStream>);
 
 impl Socket {
-    fn open(port: u16, path: &str, fields: &str) -> (Answer, Self) {
+    pub fn open(port: u16, path: &str, fields: &str) -> (Answer, Self) {
         let mut connection = Connection::open(port);
         let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{FIELDS}{fields}\r\n");
         connection.send(head.as_bytes());
@@ -25,12 +25,12 @@ impl Socket {
         (answer, Self(socket))
     }
 
-    fn send(&mut self, text: &str) {
+    pub fn send(&mut self, text: &str) {
         self.0.send(Message::text(text.to_owned())).expect("the server reads");
     }
 
     /// The next message; `None` at the end.
-    fn next(&mut self) -> Option<Value> {
+    pub fn next(&mut self) -> Option<Value> {
         loop {
             match self.0.read() {
                 Ok(Message::Text(text)) => {
@@ -44,7 +44,7 @@ impl Socket {
 }
 
 /// The header fields of ours without those of CORS, which etcd's upgrade passes by.
-fn upgraded(mut answer: Answer) -> Answer {
+pub fn upgraded(mut answer: Answer) -> Answer {
     answer.fields.retain(|(name, _)| !name.starts_with("access-control"));
     answer
 }

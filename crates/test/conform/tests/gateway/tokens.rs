@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::sockets::{Socket, upgraded};
 use crate::web::{Answer, Body, ask, post};
 use crate::{Pair, base64};
 
@@ -74,4 +75,35 @@ fn a_token_may_come_in_several_header_fields() {
     assert_eq!(status(1), [200, 200]);
     assert_eq!(status(3), [200, 403]);
     assert!(matches!(&seen.0[0][0].body, Body::Json(values) if values[0]["code"] == 3));
+}
+
+#[test]
+fn a_browser_says_its_token_as_a_protocol_or_a_cookie() {
+    let pair = Pair::start(&["--bcrypt-cost", "4"]);
+    let seen = pair.same("websockets", |port| {
+        set_up(port);
+        let alice = token(port, "alice");
+        let fields = [
+            String::new(),
+            format!("Sec-WebSocket-Protocol: Bearer, {alice}\r\n"),
+            format!("Sec-WebSocket-Protocol: Bearer,{alice}\r\n"),
+            format!("Cookie: a=b; token={alice}\r\n"),
+            format!("Authorization: {alice}\r\n"),
+            "Sec-WebSocket-Protocol: Bearer, nonsense\r\n".to_owned(),
+            "Sec-WebSocket-Protocol: chat\r\n".to_owned(),
+        ];
+        fields.map(|fields| {
+            let (answer, mut socket) = Socket::open(port, "/v3/watch", &fields);
+            let watch = |key| json!({"create_request": {"key": base64(key)}}).to_string();
+            socket.send(&watch("a"));
+            let first = socket.next();
+            socket.send(&watch("b"));
+            (upgraded(answer), first, socket.next())
+        })
+    });
+    let is_watched = |told: &Option<Value>| {
+        told.as_ref().is_some_and(|told| told["result"]["canceled"].is_null())
+    };
+    let watched: Vec<_> = seen.iter().map(|(_, a, b)| (is_watched(a), is_watched(b))).collect();
+    assert_eq!(watched[..4], [(false, false), (true, false), (true, false), (true, false)]);
 }
