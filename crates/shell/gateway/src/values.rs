@@ -5,7 +5,7 @@
 //!
 //! //= go 1.26: src/encoding/json/scanner.go, stream.go#readValue
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 /// Arrays and objects within each other.
 //= go 1.26: src/encoding/json/scanner.go#maxNestingDepth
@@ -30,7 +30,7 @@ pub enum Next {
 #[derive(Debug, Default)]
 pub struct Values {
     /// What is not used up; the value begins at 0, or space does.
-    buffer: Vec<u8>,
+    buffer: BytesMut,
     /// How far it was looked at.
     at: usize,
     /// Where the value begins, if it has.
@@ -115,7 +115,7 @@ impl Values {
             }
         }
         if self.begins.is_none() {
-            (self.buffer, self.at) = (Vec::new(), 0);
+            (self.buffer, self.at) = (BytesMut::new(), 0);
         }
         match (self.has_ended, self.begins) {
             (false, _) => Ok(Next::More),
@@ -128,12 +128,11 @@ impl Values {
         }
     }
 
+    /// Takes the value, without touching what follows: many values may come at once.
     fn cut(&mut self) -> Bytes {
-        let rest = self.buffer.split_off(self.at);
-        let whole = std::mem::replace(&mut self.buffer, rest);
-        let begins = self.begins.take().unwrap_or_default();
+        let whole = self.buffer.split_to(self.at).freeze();
         (self.at, self.step) = (0, Step::BeginValue);
-        Bytes::from(whole).slice(begins..)
+        whole.slice(self.begins.take().unwrap_or_default()..)
     }
 
     fn step(&mut self, c: u8) -> Result<Did, BadJson> {
