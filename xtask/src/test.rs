@@ -12,6 +12,8 @@ const SOAK_OPS: &str = "250000";
 /// How often the long form does each thing that the short one does to a server: 20 makes 100,000
 /// streams and 10,000 connections.
 const SOAK_HOSTILE: &str = "20";
+/// The same of TLS: 10,000 connections that do not get on with their handshake.
+const SOAK_CROWD: &str = "34";
 /// Sequences of frames that are compared in the long form.
 const SOAK_SEQUENCES: &str = "1000000";
 
@@ -99,9 +101,10 @@ pub fn soak() -> Result<(), String> {
     if !failed.is_empty() {
         return Err(format!("differential: failing seeds {failed:?}"));
     }
-    let forms: [Long<'_>; 7] = [
+    let forms: [Long<'_>; 8] = [
         ("quorate-conform", "fuzz_wire", &[("QUORATE_WIRE_SEQUENCES", SOAK_SEQUENCES)]),
         ("quorate-conform", "hostile", &[("QUORATE_HOSTILE", SOAK_HOSTILE)]),
+        ("quorate-conform", "tls", &[("QUORATE_HOSTILE", SOAK_CROWD)]),
         ("quorate-lossy", "kills", &[("QUORATE_KILL_ROUNDS", "200")]),
         ("quorate-lossy", "cluster", &[("QUORATE_CLUSTER_ROUNDS", "50")]),
         ("quorate-lossy", "faults", &[("QUORATE_SOAK", "1")]),

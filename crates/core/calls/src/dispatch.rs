@@ -13,6 +13,7 @@ use member::Reply;
 use crate::answer::{Answer, Body, Encoded, Finish, Then};
 use crate::audit::Ending;
 use crate::caller::{Allowed, Caller, Wish, authorize};
+use crate::feed::Responses;
 use crate::host::Measure;
 use crate::leaderless::Leaderless;
 use crate::member::Member;
@@ -173,6 +174,60 @@ impl Calls {
         answer
     }
 
+    /// Answers a unary call by all of its response, for whoever has no window to heed.
+    ///
+    /// # Errors
+    /// The status to end the call with.
+    pub async fn call(self: &Rc<Self>, call: &Call<'_>, message: Bytes) -> Result<Vec<u8>, Status> {
+        let ending = Ending::begin(&self.member, call, &message);
+        let response = match self.check(call) {
+            Ok(()) => self.whole(call, message).await,
+            Err(status) => Err(status),
+        };
+        ending.ended(&self.member, &call.caller, response.as_deref());
+        response
+    }
+
+    /// As [`Calls::call`], of a call that was checked.
+    pub(crate) async fn whole(
+        self: &Rc<Self>,
+        call: &Call<'_>,
+        message: Bytes,
+    ) -> Result<Vec<u8>, Status> {
+        let mut out = Encoded::default();
+        let answer = self.answer(call, message, &mut out)?;
+        match complete(self, answer, out).await? {
+            Body::Whole(message) => Ok(message.into_message()),
+            Body::Pieces(mut pieces) => {
+                let mut message = Vec::new();
+                while let Some(piece) = pieces.next().await? {
+                    message.extend_from_slice(&piece);
+                }
+                Ok(message)
+            }
+        }
+    }
+
+    /// The responses to a call with one request.
+    pub fn responses(self: &Rc<Self>, call: &Call<'_>, request: Bytes) -> Responses {
+        Responses::new(|sink| match self.check(call) {
+            Ok(()) => self.one_request(call, request, sink),
+            Err(status) => refused(status),
+        })
+    }
+
+    /// The responses to a call with streams both ways.
+    pub fn responses_to_stream(
+        self: &Rc<Self>,
+        call: &Call<'_>,
+        requests: Box<dyn Source>,
+    ) -> Responses {
+        Responses::new(|sink| match self.check(call) {
+            Ok(()) => self.stream(call, requests, sink),
+            Err(status) => refused(status),
+        })
+    }
+
     /// Serves a call with one request and a stream of responses until its status. It must have
     /// passed [`Calls::check`] before its request was read.
     #[must_use]
@@ -261,14 +316,7 @@ fn finish(
 }
 
 /// Waits for whatever an answer waits for.
-///
-/// # Errors
-/// The call's.
-pub(crate) async fn complete(
-    calls: &Rc<Calls>,
-    mut answer: Answer,
-    mut out: Encoded,
-) -> Result<Body, Status> {
+async fn complete(calls: &Rc<Calls>, mut answer: Answer, mut out: Encoded) -> Result<Body, Status> {
     let member = &calls.member;
     loop {
         answer = match answer {

@@ -72,6 +72,17 @@ impl Member {
         // A job that the host drops, or that panics, drops the sender.
         receive.await.map_err(|_| JobDropped)
     }
+
+    /// Computes something long on the pool, so that others need not wait for it.
+    ///
+    /// # Errors
+    /// [`JobDropped`].
+    pub async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, JobDropped> {
+        self.run(|_| work()).await
+    }
 }
 
 #[cfg(test)]

@@ -2,8 +2,10 @@
 //!
 //! Invariant: every task of a connection ends with it; nothing here is sent to another thread.
 
+use std::cell::Cell;
+use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -11,15 +13,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use calls::Local;
 use futures_util::TryFutureExt;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use http2::PREFACE;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::watch;
 
-use crate::{Agreed, Dispatch, Door, HttpResponse, Origin, http1, session};
+use crate::gateway::websocket::{self, Upgrade};
+use crate::gateway::{self, Bounds, Came, Chunks, Content, Told};
+use crate::http1::{Gateway, Settled};
+use crate::{Agreed, Dispatch, Door, Origin, http1, session};
 
 /// Limits and times of a connection.
 #[derive(Clone, Debug)]
@@ -121,7 +126,7 @@ where
         }
         Protocol::Http1 if origin.takes_http1() => {
             let socket = Rewound { first: first.into(), socket };
-            Box::pin(http1(socket, origin.door(), dispatch, settings, stop).map_ok(|()| Next(None)))
+            Box::pin(http1(socket, origin, dispatch, settings, stop).map_ok(|()| Next(None)))
         }
         // Closed without an answer, as etcd does: it would mean nothing to whoever that is.
         Protocol::Http2 | Protocol::Http1 | Protocol::Unknown => return Ok(Next(None)),
@@ -170,9 +175,12 @@ async fn sniff<S: AsyncRead + Unpin>(socket: &mut S, first: &mut Vec<u8>) -> io:
     Ok(Protocol::Http2)
 }
 
+/// Time that streams are given when the server stops.
+const STREAM_GRACE: Duration = Duration::from_millis(500);
+
 async fn http1<S, D>(
     socket: Rewound<S>,
-    door: Door,
+    origin: Origin,
     dispatch: Rc<D>,
     settings: Rc<Settings>,
     mut stop: watch::Receiver<bool>,
@@ -181,43 +189,144 @@ where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
     D: Dispatch,
 {
-    let limit = settings.max_body_bytes;
+    let web = Rc::new(Web::new(&origin, Rc::clone(&dispatch), &settings));
+    let serving = Rc::clone(&web);
     let service = service_fn(move |request: http::Request<Incoming>| {
-        let dispatch = Rc::clone(&dispatch);
-        async move {
-            let (head, body) = request.into_parts();
-            let head = match http1::settle(head) {
-                Ok(head) => head,
-                Err(answer) => return Ok(answer.map(Full::new)),
-            };
-            let response = match Limited::new(body, limit).collect().await {
-                Ok(body) => {
-                    let request = http::Request::from_parts(head, body.to_bytes());
-                    dispatch.http(request, door).await
-                }
-                Err(_) => {
-                    let mut response = HttpResponse::new(Bytes::new());
-                    *response.status_mut() = http::StatusCode::PAYLOAD_TOO_LARGE;
-                    response
-                }
-            };
-            Ok::<_, std::convert::Infallible>(response.map(Full::new))
-        }
+        let web = Rc::clone(&serving);
+        Box::pin(async move { Ok::<_, std::convert::Infallible>(web.answer(request).await) })
     });
-    let connection = hyper::server::conn::http1::Builder::new()
+    let mut connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
+        .title_case_headers(true)
         .header_read_timeout(settings.header_timeout)
         .serve_connection(TokioIo::new(socket), service);
-    let mut connection = pin!(connection);
     let result = tokio::select! {
-        result = connection.as_mut() => result,
+        result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => result,
         _ = stop.wait_for(|stop| *stop) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            Pin::new(&mut connection).graceful_shutdown();
+            let ending = poll_fn(|cx| connection.poll_without_shutdown(cx));
+            tokio::select! {
+                result = ending => result,
+                // A stream would never end.
+                () = web.until_cut() => return Ok(()),
+            }
         }
     };
     // A client that breaks off or sends nonsense is not the server's error.
-    result.or(Ok(()))
+    if result.is_err() {
+        return Ok(());
+    }
+    let hyper::server::conn::http1::Parts { io, read_buf, .. } = connection.into_parts();
+    let mut socket = io.into_inner();
+    if let Some(upgrade) = web.upgrade.take() {
+        let to = (dispatch, web.came());
+        websocket::serve(&mut socket, read_buf, upgrade, to, stop).await;
+    }
+    let _ = socket.shutdown().await;
+    Ok(())
+}
+
+/// What the requests of a connection over HTTP/1.1 share.
+struct Web<D> {
+    dispatch: Rc<D>,
+    door: Door,
+    names_user: bool,
+    max_body_bytes: usize,
+    max_message_bytes: usize,
+    /// What the connection is to become.
+    upgrade: Cell<Option<Upgrade>>,
+    /// Whether the answer that is being sent is a stream.
+    is_stream: Cell<bool>,
+}
+
+impl<D: Dispatch> Web<D> {
+    fn new(origin: &Origin, dispatch: Rc<D>, settings: &Settings) -> Self {
+        Self {
+            dispatch,
+            door: origin.door(),
+            names_user: origin.names_user(),
+            max_body_bytes: settings.max_body_bytes,
+            max_message_bytes: settings.max_message_bytes,
+            upgrade: Cell::default(),
+            is_stream: Cell::default(),
+        }
+    }
+
+    fn came(&self) -> Came {
+        let (message_bytes, value_bytes) = (self.max_message_bytes, self.max_body_bytes);
+        Came {
+            door: self.door,
+            names_user: self.names_user,
+            bounds: Bounds { message_bytes, value_bytes },
+            authorization: None,
+            timeout: None,
+        }
+    }
+
+    async fn answer(&self, request: http::Request<Incoming>) -> Told {
+        self.is_stream.set(false);
+        let (mut head, body) = request.into_parts();
+        match http1::settle(&mut head, gateway_of(&*self.dispatch, self.door)) {
+            Settled::Handled => {}
+            Settled::Answered(answer) => return answer.map(Content::from),
+            Settled::Redirected(answer) => {
+                let request = http::Request::from_parts(head, ());
+                let answer = Rc::clone(&self.dispatch).redirect(request, self.door, *answer).await;
+                return answer.map(Content::from);
+            }
+        }
+        if is_of_gateway(&*self.dispatch, self.door, &head) {
+            return self.by_gateway(head, body).await;
+        }
+        match Limited::new(body, self.max_body_bytes).collect().await {
+            Ok(body) => {
+                let request = http::Request::from_parts(head, body.to_bytes());
+                let answer = Rc::clone(&self.dispatch).http(request, self.door).await;
+                answer.map(Content::from)
+            }
+            Err(_) => {
+                let mut response = Told::default();
+                *response.status_mut() = http::StatusCode::PAYLOAD_TOO_LARGE;
+                response
+            }
+        }
+    }
+
+    async fn by_gateway(&self, head: http::request::Parts, body: Incoming) -> Told {
+        let body: Box<dyn Chunks> = Box::new(gateway::Incoming(body));
+        let request = http::Request::from_parts(head, body);
+        let mut told = Rc::clone(&self.dispatch).gateway(request, self.came()).await;
+        self.upgrade.set(told.extensions_mut().remove());
+        self.is_stream.set(matches!(told.body(), Content::Lines(_)));
+        told
+    }
+
+    /// Waits until a stream that is being sent has had its time.
+    async fn until_cut(&self) {
+        loop {
+            tokio::time::sleep(STREAM_GRACE).await;
+            if self.is_stream.get() {
+                return;
+            }
+        }
+    }
+}
+
+/// Whether calls are answered as JSON to who came in by this door.
+pub(crate) fn gateway_of(dispatch: &impl Dispatch, door: Door) -> Gateway {
+    match door != Door::Metrics && dispatch.gateway_turns().is_some() {
+        true => Gateway::There,
+        false => Gateway::Absent,
+    }
+}
+
+/// Whether the gateway answers a request.
+pub(crate) fn is_of_gateway(
+    dispatch: &impl Dispatch,
+    door: Door,
+    head: &http::request::Parts,
+) -> bool {
+    gateway_of(dispatch, door) == Gateway::There && ::gateway::is_path(head.uri.path())
 }
 
 /// A socket whose first bytes were read already.

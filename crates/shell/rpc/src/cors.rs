@@ -4,9 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use http::{HeaderValue, Method, StatusCode, header};
-
-use crate::{HttpRequest, HttpResponse};
+use http::{HeaderValue, Method, Request, Response, header};
 
 const METHODS: HeaderValue = HeaderValue::from_static("POST, GET, OPTIONS, PUT, DELETE");
 const HEADERS: HeaderValue = HeaderValue::from_static("accept, content-type, authorization");
@@ -24,7 +22,7 @@ pub enum Cors {
 
 impl Cors {
     /// What is allowed to who asks like this; `None` if nothing is.
-    fn allowed(&self, request: &HttpRequest) -> Option<HeaderValue> {
+    fn allowed<B>(&self, request: &Request<B>) -> Option<HeaderValue> {
         match self {
             Cors::Any => Some(ANY),
             Cors::Only(origins) => {
@@ -36,16 +34,14 @@ impl Cors {
 
     /// Answers a request by `answer`, or by itself if it only asks what it may, and says in the
     /// headers who may read it.
-    pub async fn guard<F: Future<Output = HttpResponse>>(
+    pub async fn guard<B, C: Default, F: Future<Output = Response<C>>>(
         &self,
-        request: HttpRequest,
-        answer: impl FnOnce(HttpRequest) -> F,
-    ) -> HttpResponse {
+        request: Request<B>,
+        answer: impl FnOnce(Request<B>) -> F,
+    ) -> Response<C> {
         let allowed = self.allowed(&request);
         let mut response = if request.method() == Method::OPTIONS {
-            let mut nothing = HttpResponse::default();
-            *nothing.status_mut() = StatusCode::OK;
-            nothing
+            Response::default()
         } else {
             answer(request).await
         };
@@ -62,8 +58,10 @@ impl Cors {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use http::StatusCode;
 
     use super::*;
+    use crate::HttpResponse;
 
     fn asked(cors: &Cors, method: Method, origin: &str) -> (StatusCode, Option<String>) {
         let request = http::Request::builder().method(method).uri("/health");

@@ -58,7 +58,7 @@ pub async fn answer_metrics(
 /// The host that a request is for, without a port.
 //= etcd 3.7.3: pkg/httputil/httputil.go#GetHostname
 #[must_use]
-pub fn host(request: &HttpRequest) -> String {
+pub fn host<B>(request: &http::Request<B>) -> String {
     let named = request.uri().authority().map(|authority| authority.as_str().to_owned());
     let header = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     let host = named.unwrap_or_else(|| header.unwrap_or_default().to_owned());

@@ -46,15 +46,31 @@ fn is_request_line(line: &[u8]) -> bool {
     matches!(version, [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor] if minor.is_ascii_digit())
 }
 
-/// Settles a request by its head: the head for a handler, under the target that is meant.
-///
-/// # Errors
-/// The answer, if no handler shall see the request.
+/// What becomes of a request.
+pub(crate) enum Settled {
+    /// A handler sees it.
+    Handled,
+    /// It is answered before anything else looks at it.
+    Answered(Box<HttpResponse>),
+    /// It is sent elsewhere, unless its host or its origin says otherwise.
+    Redirected(Box<HttpResponse>),
+}
+
+/// Whether calls are answered as JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gateway {
+    There,
+    Absent,
+}
+
+/// Settles a request by its head, which is left with the target that is meant.
 //= go 1.26: src/net/http/server.go#readRequest, #findHandler
-pub(crate) fn settle(mut head: Parts) -> Result<Parts, Box<HttpResponse>> {
-    check_host(&head).map_err(bad_request)?;
+pub(crate) fn settle(head: &mut Parts, gateway: Gateway) -> Settled {
+    if let Err(why) = check_host(head) {
+        return Settled::Answered(bad_request(why));
+    }
     if head.uri.path() == "*" {
-        return Err(match head.method {
+        return Settled::Answered(match head.method {
             Method::OPTIONS => Box::new(HttpResponse::new(Bytes::new())),
             _ => {
                 let mut response = bad_request(None);
@@ -65,18 +81,28 @@ pub(crate) fn settle(mut head: Parts) -> Result<Parts, Box<HttpResponse>> {
         });
     }
     if head.method == Method::CONNECT {
-        return Ok(head);
+        return Settled::Handled;
+    }
+    //= etcd 3.7.3: server/embed/serve.go#accessController.ServeHTTP
+    if let Some(rest) = head.uri.path().strip_prefix(::gateway::OLD_ROOT)
+        && let Some(uri) = with_path(&head.uri, &format!("{}{rest}", ::gateway::ROOT))
+    {
+        head.uri = uri;
     }
     let path = head.uri.path();
-    let decoded = decode(path).ok_or_else(|| bad_request(None))?;
+    let Some(decoded) = decode(path) else { return Settled::Answered(bad_request(None)) };
     let clean = clean(path);
+    let is_root = gateway == Gateway::There && ::gateway::ROOT.strip_suffix('/') == Some(&clean);
+    if is_root {
+        return Settled::Redirected(redirect(&head.method, ::gateway::ROOT, head.uri.query()));
+    }
     if clean != path {
-        return Err(redirect(&head.method, &clean, head.uri.query()));
+        return Settled::Redirected(redirect(&head.method, &clean, head.uri.query()));
     }
     if let Some(uri) = decoded.and_then(|decoded| with_path(&head.uri, &decoded)) {
         head.uri = uri;
     }
-    Ok(head)
+    Settled::Handled
 }
 
 /// There must be one `Host`, of letters that a host may have; in HTTP/1.0 there may be none.
@@ -219,7 +245,8 @@ pub fn fuzz(bytes: &[u8]) {
     let Ok(uri) = Uri::try_from(bytes) else { return };
     let request = http::Request::builder().uri(uri).header(header::HOST, "h").body(());
     let Ok(request) = request else { return };
-    if let Ok(head) = settle(request.into_parts().0) {
+    let mut head = request.into_parts().0;
+    if let Settled::Handled = settle(&mut head, Gateway::There) {
         let path = head.uri.path().to_owned();
         assert_eq!(clean(&path), path, "what is handled is clean");
     }
@@ -234,15 +261,22 @@ mod tests {
         request.body(()).unwrap().into_parts().0
     }
 
+    fn settled(mut head: Parts) -> Result<Parts, Box<HttpResponse>> {
+        match settle(&mut head, Gateway::There) {
+            Settled::Handled => Ok(head),
+            Settled::Answered(answer) | Settled::Redirected(answer) => Err(answer),
+        }
+    }
+
     fn handled(target: &str) -> String {
-        match settle(head(target)) {
+        match settled(head(target)) {
             Ok(head) => head.uri.to_string(),
             Err(answer) => panic!("{target}: {answer:?}"),
         }
     }
 
     fn answer(head: Parts) -> HttpResponse {
-        *settle(head).expect_err("no handler shall see it")
+        *settled(head).expect_err("no handler shall see it")
     }
 
     #[test]
@@ -259,6 +293,7 @@ mod tests {
     fn escapes_are_decoded_where_a_handler_could_mean_them() {
         assert_eq!(handled("/health?a=%20"), "/health?a=%20");
         assert_eq!(handled("/%68ealth?x=1"), "/health?x=1");
+        assert_eq!(handled("/v3beta/kv/range?x"), "/v3/kv/range?x");
         for target in ["/%2fversion", "/health%3Fa", "/a%20b", "/%ff", "/livez/"] {
             assert_eq!(handled(target), target);
         }
@@ -276,6 +311,8 @@ mod tests {
             ("//health//", "/health/"),
             ("//a%20b", "/a%2520b"),
             ("/..", "/"),
+            ("/v3?x", "/v3/?x"),
+            ("/v3beta//kv", "/v3/kv"),
         ] {
             let answer = answer(head(target));
             assert_eq!(answer.status(), StatusCode::TEMPORARY_REDIRECT);
@@ -294,7 +331,7 @@ mod tests {
                 head.headers.append(header::HOST, HeaderValue::from_static(host));
             }
             head.version = version;
-            settle(head).map_or_else(|answer| answer.into_body(), |_| "handled".into())
+            settled(head).map_or_else(|answer| answer.into_body(), |_| "handled".into())
         };
         let (old, new) = (Version::HTTP_10, Version::HTTP_11);
         assert_eq!(with(&["[::1]:2379"], new), "handled");

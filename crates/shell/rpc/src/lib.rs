@@ -5,10 +5,11 @@
 //! limits, the PING policy, what is answered over plain HTTP, and how members' questions travel.
 //! Never decides what a call does: that is `calls`, which a [`Dispatch`] leads to; and knows frames
 //! only as events: those are `http2`'s. Read next: [`conn`] (which protocol a connection speaks),
-//! `session` (the calls of one over HTTP/2), [`http`], [`peers`].
+//! `session` (the calls of one over HTTP/2), [`http`], [`gateway`], [`peers`].
 
 pub mod conn;
 mod cors;
+pub mod gateway;
 pub mod http;
 mod http1;
 pub mod metadata;
@@ -23,6 +24,7 @@ use api::error::Status;
 use api::method::Row;
 use bytes::Bytes;
 use calls::{Calls, Local};
+use tokio::sync::Semaphore;
 
 pub use conn::{Settings, serve};
 pub use cors::Cors;
@@ -42,6 +44,25 @@ pub trait Dispatch: 'static {
 
     /// Answers a request that is not gRPC, and came in by this door.
     fn http(self: Rc<Self>, request: HttpRequest, door: Door) -> Local<'static, HttpResponse>;
+
+    /// Gives `answer` to a request that is sent elsewhere, unless its host or its origin says
+    /// otherwise.
+    fn redirect(
+        self: Rc<Self>,
+        request: ::http::Request<()>,
+        door: Door,
+        answer: HttpResponse,
+    ) -> Local<'static, HttpResponse>;
+
+    /// What the calls that come as JSON take turns with; `None` if none may.
+    fn gateway_turns(&self) -> Option<&Arc<Semaphore>>;
+
+    /// Answers a request below the gateway's paths.
+    fn gateway(
+        self: Rc<Self>,
+        request: gateway::Asked,
+        came: gateway::Came,
+    ) -> Local<'static, gateway::Told>;
 
     /// Where calls and messages are counted.
     fn metrics(&self) -> &Arc<observe::Metrics>;

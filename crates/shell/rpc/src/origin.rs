@@ -72,6 +72,11 @@ impl Origin {
         self.serves != Serves::Calls
     }
 
+    /// Whether the client's certificate names a user.
+    pub(crate) fn names_user(&self) -> bool {
+        self.certificate.first().is_some_and(|name| !name.is_empty())
+    }
+
     /// Who calls, as far as the connection tells.
     pub(crate) fn caller(&self) -> Caller {
         if self.certificate.is_empty() && self.remote.is_none() {

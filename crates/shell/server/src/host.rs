@@ -17,7 +17,9 @@ use handover::Inbox;
 use member::{ApplierInput, Reply};
 use observe::{Log, Metrics, log_line};
 use osenv::Clock;
+use rpc::gateway::{self, Asked, Came, Content, Told};
 use rpc::{Cors, Dispatch, Door, HttpRequest, HttpResponse};
+use tokio::sync::Semaphore;
 use types::ReplyToken;
 
 use crate::config::words::Hosts;
@@ -141,13 +143,15 @@ pub(crate) struct Services {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) cors: Cors,
     pub(crate) hosts: Arc<Hosts>,
+    /// Turns of the calls that come as JSON (`--enable-grpc-gateway`), shared by all runtimes.
+    pub(crate) gateway: Option<Arc<Semaphore>>,
     pub(crate) log: Arc<Log>,
 }
 
 impl Services {
     /// The answer to a request for a host that is not on the list.
     //= etcd 3.7.3: server/embed/serve.go#ServeHTTP
-    fn hosts_refusal(&self, request: &HttpRequest) -> Option<HttpResponse> {
+    fn hosts_refusal<B>(&self, request: &http::Request<B>) -> Option<HttpResponse> {
         let host = rpc::http::host(request);
         if self.hosts.allow(&host) {
             return None;
@@ -182,6 +186,42 @@ impl Dispatch for Services {
                 check.log(&self.log, &member.view(), &response);
             }
             response
+        })
+    }
+
+    fn redirect(
+        self: Rc<Self>,
+        request: http::Request<()>,
+        door: Door,
+        answer: HttpResponse,
+    ) -> Local<'static, HttpResponse> {
+        Box::pin(async move {
+            let refusal = (door == Door::Plain).then(|| self.hosts_refusal(&request)).flatten();
+            match (door, refusal) {
+                (Door::Metrics, _) => answer,
+                (_, Some(refusal)) => refusal,
+                (_, None) => self.cors.guard(request, |_| std::future::ready(answer)).await,
+            }
+        })
+    }
+
+    fn gateway_turns(&self) -> Option<&Arc<Semaphore>> {
+        self.gateway.as_ref()
+    }
+
+    fn gateway(self: Rc<Self>, request: Asked, came: Came) -> Local<'static, Told> {
+        Box::pin(async move {
+            if came.door == Door::Plain
+                && let Some(refusal) = self.hosts_refusal(&request)
+            {
+                return refusal.map(Content::from);
+            }
+            if came.names_user && self.calls.member().view().auth().is_enabled() {
+                return gateway::certificate_ignored();
+            }
+            let dispatch = Rc::clone(&self);
+            let answer = |request| gateway::answer(dispatch, request, came);
+            self.cors.guard(request, answer).await
         })
     }
 

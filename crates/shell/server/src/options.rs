@@ -112,6 +112,8 @@ pub struct Options {
     pub auth: AuthOptions,
     /// `--cors`.
     pub cors: Cors,
+    /// `--enable-grpc-gateway`.
+    pub gateway: bool,
     /// Threads that serve clients; 0 for one per core.
     pub runtimes: usize,
     /// What tests from outside make fail; off unless `GOFAIL_…` is set.
@@ -256,6 +258,7 @@ impl Default for Options {
             connections: Settings::default(),
             auth: AuthOptions::default(),
             cors: Cors::default(),
+            gateway: true,
             runtimes: 0,
             failpoints: Failpoints::default(),
         }

@@ -24,7 +24,7 @@ use osenv::Clock;
 use peer::Plane;
 use rpc::peers::PeerCall;
 use tls::ClientTls;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use types::{ClusterId, MemberId, RequestId};
 
 use crate::auth;
@@ -283,6 +283,7 @@ pub fn start_until(
         cors: options.cors.clone(),
         hosts: Arc::new(options.hosts.clone()),
         audit: audit.clone(),
+        gateway: gateway_turns(options),
     };
     let (clients, metrics) = (listening.clients, listening.metrics);
     let sockets = Sockets { clients, metrics, limit: Limit::new(connections.clients), calls };
@@ -426,6 +427,12 @@ fn shared(
 
 /// Requests of other members that wait for an answer.
 const PEER_CALLS: usize = 4_096;
+
+/// As many turns as a connection may have calls.
+fn gateway_turns(options: &Options) -> Option<Arc<Semaphore>> {
+    let calls = usize::try_from(options.connections.max_concurrent_streams).unwrap_or(usize::MAX);
+    options.gateway.then(|| Arc::new(Semaphore::new(calls.min(Semaphore::MAX_PERMITS))))
+}
 
 fn dial_timeout(options: &Options) -> Duration {
     Duration::from_secs(1) + options.election

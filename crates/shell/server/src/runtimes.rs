@@ -19,7 +19,7 @@ use net::{Handshake, Limit, Listener, Opened, Stream};
 use observe::{AuditLog, Endpoint, Log, Metrics, tell_refused};
 use rpc::peers::PeerCall;
 use rpc::{Agreed, Cors, Origin, Serves, Settings, serve};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::config::words::Hosts;
 use crate::hearing::Hearing;
@@ -102,6 +102,7 @@ pub(crate) struct Parts {
     pub(crate) cors: Cors,
     pub(crate) hosts: Arc<Hosts>,
     pub(crate) audit: Option<Arc<AuditLog>>,
+    pub(crate) gateway: Option<Arc<Semaphore>>,
 }
 
 /// Where clients come from, and other members.
@@ -149,13 +150,13 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
         .build()
         .expect("a runtime needs an epoll descriptor");
     let local = tokio::task::LocalSet::new();
-    let Parts { shared, node, pool, metrics, peers, cors, hosts, audit } = parts;
+    let Parts { shared, node, pool, metrics, peers, cors, hosts, audit, gateway } = parts;
     let election = shared.limits.election;
     let tells_remote = audit.is_some();
     let hearing = Hearing::new(shared.id, Arc::clone(&log), Arc::clone(&metrics), audit);
     let member = Member::new(shared, Rc::new(hearing), number, osenv::seed());
     let calls = Calls::new(Rc::clone(&member));
-    let services = Rc::new(Services { calls, metrics, cors, hosts, log });
+    let services = Rc::new(Services { calls, metrics, cors, hosts, gateway, log });
     let settings = Rc::new(settings);
     if let Some(retention) = retention {
         local.spawn_local(compact_by_itself(Rc::clone(&member), retention));

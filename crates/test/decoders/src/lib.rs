@@ -45,6 +45,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "http2-frames", run: http2::fuzz::frames, seeds: http2_seeds::frames },
     Target { name: "http2-connection", run: http2::fuzz::connection, seeds: http2_seeds::choices },
     Target { name: "answers", run: bench::light::fuzz_answers, seeds: wire::answers },
+    Target { name: "gateway-body", run: text::gateway_body, seeds: text::gateway_bodies },
     Target { name: "http-target", run: rpc::fuzz_targets, seeds: text::targets },
     Target { name: "metadata", run: text::metadata, seeds: text::metadata_seeds },
     Target { name: "configuration", run: text::configuration, seeds: text::configurations },

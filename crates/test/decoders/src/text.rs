@@ -27,6 +27,35 @@ pub fn targets() -> Vec<Vec<u8>> {
         .to_vec()
 }
 
+/// A body of the JSON gateway, as requests of every method.
+pub fn gateway_body(bytes: &[u8]) {
+    let mut values = gateway::Values::default();
+    for piece in bytes.chunks(7) {
+        values.push(piece);
+        let _ = values.buffered();
+    }
+    values.end();
+    while let Ok(gateway::Next::Value(value)) = values.take_next() {
+        for row in api::method::METHODS {
+            let mapping = gateway::Mapping::of(row);
+            if let Ok(message) = mapping.decode(&value) {
+                let _ = mapping.encode(&message);
+            }
+        }
+    }
+}
+
+/// Bodies with fields of every kind.
+pub fn gateway_bodies() -> Vec<Vec<u8>> {
+    [
+        r#"{"key":"Zm9v","range_end":"_-8","limit":"7","sort_order":"DESCEND","serializable":true}"#,
+        r#"{"success":[{"requestTxn":{"failure":[{"request_put":{"key":"\u00e9"}}]}}]} {"a":[1e3]}"#,
+        r#"{"create_request":{"filters":["NOPUT",1],"start_revision":-1.5e1}}"#,
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .to_vec()
+}
+
 /// A configuration file; lines behind a line `--` are a command line with environment.
 pub fn configuration(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };

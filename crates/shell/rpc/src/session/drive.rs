@@ -267,11 +267,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin, D: Dispatch> Drive<S, D> {
 
     fn handle(&mut self, event: Event<'_, Grpc>) -> Result<(), Ended> {
         match event {
-            Event::Whole { stream, head, .. } if self.session.is_web(&head) => {
-                self.answering.web(stream, head, true);
+            Event::Whole { stream, head, body } if self.session.is_web(&head) => {
+                self.answering.web(stream, &head, body, true);
             }
             Event::Head { stream, head, end } if self.session.is_web(&head) => {
-                self.answering.web(stream, head, end);
+                self.answering.web(stream, &head, &[], end);
             }
             Event::Whole { stream, head, body } => self.answering.begin(stream, head, Some(body)),
             // A request that ends with its head is not told to be over, and waits for its client to

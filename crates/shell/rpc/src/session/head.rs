@@ -44,7 +44,7 @@ pub(crate) enum Tag {
     RequiresLeader(bool),
     ClientVersion(Text),
     /// A field that only plain HTTP reads.
-    Web(WebField, Text),
+    Web(WebField),
     /// `token`.
     Token(Rc<Credential>),
     /// `authorization`, which counts if there is no `token`.
@@ -53,19 +53,16 @@ pub(crate) enum Tag {
     FromGateway,
 }
 
-/// Fields that only plain HTTP reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum WebField {
-    AcceptEncoding,
-    Origin,
-}
+/// A field that only plain HTTP reads, as a request has it.
+#[derive(Clone, Debug)]
+pub(crate) struct WebField(http::HeaderName, Text);
 
 /// What a request has of them.
 #[derive(Clone, Debug, Default)]
-struct WebFields {
-    accept_encoding: Option<Text>,
-    origin: Option<Text>,
-}
+struct WebFields(Vec<WebField>);
+
+/// The prefix of fields that the JSON gateway gives on as metadata.
+const GATEWAY_PREFIX: &[u8] = b"grpc-metadata-";
 
 /// The method that is called.
 #[derive(Clone, Debug)]
@@ -156,14 +153,18 @@ impl Protocol for Grpc {
             b"connection" => Tag::Connection,
             b"hasleader" => Tag::RequiresLeader(value == b"true"),
             b"client-api-version" => Tag::ClientVersion(value.into()),
-            b"accept-encoding" => Tag::Web(WebField::AcceptEncoding, value.into()),
-            b"origin" => Tag::Web(WebField::Origin, value.into()),
+            b"accept-encoding" => Tag::Web(WebField(http::header::ACCEPT_ENCODING, value.into())),
+            b"origin" => Tag::Web(WebField(http::header::ORIGIN, value.into())),
             b"token" => Tag::Token(Rc::new(Credential::of(value))),
             b"authorization" => Tag::Authorization(Rc::new(Credential::of(value))),
             b"grpcgateway-accept" => Tag::FromGateway,
             _ if name.ends_with(b"-bin") => match metadata::check_binary(name, value) {
                 Ok(()) => Tag::Ignored,
                 Err(text) => Tag::Malformed(text.into()),
+            },
+            _ if name.starts_with(GATEWAY_PREFIX) => match http::HeaderName::from_bytes(name) {
+                Ok(name) => Tag::Web(WebField(name, value.into())),
+                Err(_) => Tag::Ignored,
             },
             _ => Tag::Ignored,
         }
@@ -197,13 +198,7 @@ impl Protocol for Grpc {
             Tag::ClientVersion(text) => {
                 head.client_version.get_or_insert_with(|| Rc::clone(text));
             }
-            Tag::Web(field, text) => {
-                let fields = head.web.get_or_insert_default();
-                match field {
-                    WebField::AcceptEncoding => fields.accept_encoding = Some(Rc::clone(text)),
-                    WebField::Origin => fields.origin = Some(Rc::clone(text)),
-                }
-            }
+            Tag::Web(field) => head.web.get_or_insert_default().0.push(field.clone()),
             //= etcd 3.7.3: server/auth/store.go#AuthInfoFromCtx
             Tag::Token(credential) => {
                 head.token.get_or_insert_with(|| Rc::clone(credential));
@@ -330,14 +325,8 @@ impl Head {
             None => return None,
         };
         let mut request = http::Request::builder().method(method).uri(path);
-        let WebFields { accept_encoding, origin } =
-            self.web.as_deref().cloned().unwrap_or_default();
-        for (name, text) in
-            [(http::header::ACCEPT_ENCODING, accept_encoding), (http::header::ORIGIN, origin)]
-        {
-            if let Some(text) = text {
-                request = request.header(name, &text[..]);
-            }
+        for WebField(name, text) in self.web.iter().flat_map(|fields| &fields.0) {
+            request = request.header(name, &text[..]);
         }
         Some(request)
     }
@@ -345,6 +334,11 @@ impl Head {
     /// Whether the client asks to be refused without a leader.
     pub(crate) fn requires_leader(&self) -> bool {
         self.requires_leader == Some(true)
+    }
+
+    /// The token of `authorization`.
+    pub(crate) fn authorization(&self) -> Option<Rc<Credential>> {
+        self.authorization.clone()
     }
 
     /// The caller on a connection of which `of_connection` is known, with the token of this call.

@@ -85,6 +85,8 @@ pub(crate) struct Session {
     settings: Rc<Settings>,
     /// Who calls, as far as the connection tells.
     caller: Caller,
+    /// Whether the client's certificate names a user.
+    names_user: bool,
     /// What is answered.
     answers: web::Answers,
 }
@@ -111,6 +113,7 @@ impl Session {
             metrics,
             settings,
             caller: origin.caller(),
+            names_user: origin.names_user(),
             answers,
         })
     }

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use ::grpc::{Encoding, Messages};
 use api::error::{Code, Status};
-use api::method::{CallType, Row};
+use api::method::{CallType, Method, Row};
 use bytes::{Buf, Bytes};
 use calls::stream::stopped_reading;
 use calls::{Encoded, Gone, Sink, Source};
@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::answer::Form;
 use super::gathered::Share;
-use super::head::{Head, late};
+use super::head::{ContentType, Head, late};
 use super::progress::Progress;
 use super::unary::Unary;
 use super::{Session, is_finite, seen};
@@ -79,6 +79,28 @@ impl Channel {
         })
     }
 
+    /// The channel of a request over HTTP, whose messages are no calls' and whose answer begins by
+    /// itself.
+    pub(super) fn for_web(session: &Rc<Session>, stream: StreamKey) -> Rc<Self> {
+        let form = Form { content_type: ContentType::Plain, encoding: Encoding::Identity };
+        let messages = Messages::new(form.encoding, session.settings.max_message_bytes);
+        let incoming =
+            Incoming { messages, unreleased: 0, share: Share::new(session), ended: true };
+        Rc::new(Self {
+            session: Rc::clone(session),
+            stream: Cell::new(stream),
+            // Never looked at: nothing is counted by it.
+            row: Method::Range.row(),
+            form,
+            incoming: RefCell::new(incoming),
+            waiting: RefCell::default(),
+            is_gone: Cell::new(false),
+            has_begun: Cell::new(true),
+            has_ended: Cell::new(false),
+            left: RefCell::default(),
+        })
+    }
+
     /// The stream has a place in the table now.
     pub(super) fn set_stream(&self, stream: StreamKey) {
         self.stream.set(stream);
@@ -117,7 +139,7 @@ impl Channel {
         }
     }
 
-    fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.is_gone.get() {
             return Poll::Ready(());
         }

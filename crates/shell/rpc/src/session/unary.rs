@@ -190,11 +190,13 @@ impl<D: Dispatch> Answering<D> {
                 }
             }
             Some(slot @ Slot::Web(_)) => {
+                let Slot::Web(waiting) = &mut *slot else { unreachable!("matched above") };
+                waiting.push(body, self.session.settings.max_body_bytes);
                 let waiting = if end { std::mem::replace(slot, Slot::Ended) } else { Slot::Ended };
                 wire.release(stream, body.len());
                 drop(wire);
                 if let Slot::Web(waiting) = waiting {
-                    self.begin_web(stream, *waiting, true);
+                    self.begin_web(stream, *waiting);
                 }
             }
             // It has its message already: what follows is ignored.

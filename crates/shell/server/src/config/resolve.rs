@@ -83,6 +83,7 @@ pub(super) fn options(given: &Given) -> Result<Options, String> {
         ),
         auth: auth(&given.configuration),
         cors: listeners.cors.clone(),
+        gateway: listeners.grpc_gateway,
         reuse: net::Reuse { port: listeners.reuse_port, address: listeners.reuse_address },
         connections: connections(listeners, member.max_request_bytes),
         compaction: pace(&given.configuration.compaction),

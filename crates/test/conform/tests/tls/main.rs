@@ -9,6 +9,7 @@ mod clients;
 mod cluster;
 mod crowd;
 mod flags;
+mod json;
 mod member;
 mod own;
 mod revoked;

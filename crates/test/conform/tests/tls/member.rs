@@ -80,6 +80,14 @@ impl Member {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
+    /// Its anonymous memory, in bytes.
+    pub fn anonymous(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+
     /// Waits until the log has a text.
     pub fn wait_log(&mut self, text: &str) {
         let until = Instant::now() + PATIENCE;

@@ -214,7 +214,6 @@ pub(super) const MEMBER: &[Flag] = &[
         default: "true",
         help: "Serve the gRPC API as JSON over HTTP, too.",
         place: at!(listeners.grpc_gateway),
-        state: State::Later,
         ..ROW
     },
     Flag {
