@@ -371,3 +371,35 @@ fn a_directory_with_users_moves_either_way() {
         }
     }
 }
+
+/// Tokens of a secret that is no longer the file's are none, whatever they promise; who logs in
+/// again goes on. Ours alone: etcd reads its keys once.
+#[tokio::test(flavor = "current_thread")]
+async fn keys_of_tokens_are_read_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("secret");
+    std::fs::write(&key, "the first secret of this member").unwrap();
+    let signed = format!("jwt,sign-method=HS256,priv-key={},ttl=1h", key.display());
+    let args = [&["--auth-token", &signed][..], CHEAP].concat();
+    let server = Server::start(OURS, &args).expect("ours is built");
+    let client = Client::connect(server.port).await;
+    set_up(&client).await;
+    let old = client.with_token(Some(&token(&client, "alice", "apw").await.unwrap()));
+    put(&old, "a/1").await.unwrap();
+
+    std::fs::write(&key, "another secret").unwrap();
+    let mut answer = put(&old, "a/2").await;
+    while answer.is_ok() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        answer = put(&old, "a/2").await;
+    }
+    assert_eq!(code(answer), BAD_TOKEN);
+    let new = client.with_token(Some(&token(&client, "alice", "apw").await.unwrap()));
+    put(&new, "a/3").await.unwrap();
+
+    std::fs::remove_file(&key).unwrap();
+    while !server.log().contains("kept the old JWT keys") {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    put(&new, "a/4").await.unwrap();
+}
