@@ -234,9 +234,7 @@ pub fn start_until(
 ) -> Result<Server, RunError> {
     let may = MayBlock::on_this_thread();
     let metrics = Arc::new(Metrics::default());
-    let disk: &Arc<dyn Disk> =
-        &(Arc::new(MeteredDisk { disk: Arc::clone(disk), metrics: Arc::clone(&metrics) })
-            as Arc<dyn Disk>);
+    let disk = &metered(disk, &metrics);
     let connections = net::limit::of_process().map_err(RunError::Descriptors)?;
     // Before anything is written: an address that somebody else has leaves no directory behind.
     //= etcd 3.7.3: server/embed/etcd.go#StartEtcd
@@ -306,6 +304,11 @@ pub fn start_until(
         patience: timeout,
         audit,
     })
+}
+
+/// The disk, whose work is measured.
+fn metered(disk: &Arc<dyn Disk>, metrics: &Arc<Metrics>) -> Arc<dyn Disk> {
+    Arc::new(MeteredDisk { disk: Arc::clone(disk), metrics: Arc::clone(metrics) })
 }
 
 /// Opens the audit log, if one is kept.
