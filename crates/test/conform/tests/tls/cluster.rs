@@ -154,13 +154,12 @@ async fn another_authority_comes_without_a_failed_request() {
         before = members.iter().map(seen).collect();
     }
     // Who starts again has nothing but the new ones to show and to trust.
-    for n in 0..members.len() {
-        members[n].restart();
-        members[n].wait_served();
+    for member in &mut members {
+        member.restart();
+        member.wait_served();
         let client = world.client(Some(&pair), tls::Spoken::Unsaid);
-        while crate::ask(members[n].client, &client, "127.0.0.1").await.as_deref() != Ok(crate::OK)
-        {
-        }
+        let ask = || crate::ask(member.client, &client, "127.0.0.1");
+        while ask().await.as_deref() != Ok(crate::OK) {}
     }
     asked(&members).await;
 }
