@@ -32,6 +32,10 @@ pub use line::cut;
 
 /// Bytes of lines that are written at once.
 const WRITE_BYTES: usize = 64 << 10;
+/// Records that are not gathered any longer, and their bytes: their requests are still in the
+/// processor's cache then.
+const DUE_RECORDS: usize = 1_024;
+const DUE_BYTES: usize = 512 << 10;
 /// Time that the end of the program waits for the file.
 const FLUSH: Duration = Duration::from_secs(1);
 /// Bytes beside its request that a record counts for.
@@ -72,8 +76,8 @@ impl Queue {
     fn is_due(&self) -> bool {
         self.is_urgent
             || self.is_closed
-            || self.bytes > AUDIT_QUEUED_BYTES / 2
-            || self.records.len() > AUDIT_QUEUED / 2
+            || self.bytes > DUE_BYTES
+            || self.records.len() > DUE_RECORDS
     }
 }
 
