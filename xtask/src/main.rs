@@ -1,6 +1,8 @@
 //! Chores of the workspace: `cargo xtask WORD`.
 
 mod bench;
+mod bypass;
+mod clients;
 mod cluster;
 mod dist;
 mod e2e;
@@ -33,7 +35,11 @@ const HELP: &str = "cargo xtask WORD
   sim           clusters under seeded schedules and faults, every history checked:
                 --seeds N (200), --from S (1); --seed S replays one and prints its event log;
                 --one takes one member that crashes all the time; --plant NAME runs with a
-                planted bug, --planted checks that each is found; --threads N
+                planted bug, --planted checks that each is found; --users has users call;
+                --threads N
+  bypass [NAME]…
+                takes checks of permissions out of the sources, one after another, and fails
+                unless the simulator and the matrix of users each find it; puts the files back
   e2e [--later] [--own-tools] [NAME]…
                 etcd's own end-to-end tests with this server, those whose names contain NAME, one
                 after another: the list of what passes, or with --later of what does not yet;
@@ -61,6 +67,7 @@ fn main() -> ExitCode {
         ["oracle"] => oracle::build(),
         ["soak"] => test::soak(),
         ["sim", ref args @ ..] => sim::sim(args),
+        ["bypass", ref names @ ..] => bypass::run_all(names),
         ["bench", ref args @ ..] => bench::compare(args),
         ["fuzz", ref rest @ ..] => fuzz::run(rest),
         ["cluster", ref args @ ..] => cluster::cluster(args),

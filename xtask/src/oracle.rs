@@ -1,8 +1,9 @@
-//! The Go programs that tests compare with.
+//! The programs that tests compare with, most of them Go's.
 
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::clients;
 use crate::shell::{has, root, run, target};
 
 /// Where the built programs are.
@@ -52,5 +53,5 @@ pub fn build() -> Result<(), String> {
             .arg("./...");
         run(&mut command)?;
     }
-    Ok(())
+    clients::build()
 }

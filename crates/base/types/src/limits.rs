@@ -100,6 +100,20 @@ pub const READER_PROGRESS_SECS: u64 = 60;
 pub const LIST_PIN_MS: u64 = 10_000;
 /// Lists that keep their state at once; others read what is newest from the start. Ours.
 pub const MAX_PINNED_LISTS: usize = 256;
+/// Keys that a line of the audit log names; it counts the others. Ours, as all of the audit log.
+pub const AUDIT_KEYS: usize = 100;
+/// Bytes of a key, a name or another text of a client's in a line of the audit log; a longer one is
+/// cut.
+pub const AUDIT_TEXT_BYTES: usize = 1_024;
+/// Bytes of keys from which on a line of the audit log names no more.
+pub const AUDIT_LINE_KEY_BYTES: usize = 16 * 1_024;
+/// Bytes of requests that wait to be written to the audit log, and their number; others are
+/// dropped, and counted. As many may be on their way.
+pub const AUDIT_QUEUED_BYTES: usize = 16 << 20;
+/// The number of them.
+pub const AUDIT_QUEUED: usize = 65_536;
+/// Milliseconds for which the audit log gathers lines before it writes them.
+pub const AUDIT_GATHER_MS: u64 = 100;
 /// Bytes of a chunk of the Snapshot RPC.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 32 * 1024;
 

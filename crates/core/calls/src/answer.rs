@@ -10,6 +10,7 @@ use env::Instant;
 use machine::CommandKind;
 use types::{LeaseId, ReplyToken, Revision};
 
+use crate::audit::Ending;
 use crate::caller::Caller;
 
 /// A future on the runtime's own thread.
@@ -135,6 +136,15 @@ pub struct Finish {
     pub(crate) began: Instant,
     pub(crate) caller: Caller,
     pub(crate) then: Then,
+    /// What is told when it ends.
+    pub(crate) ending: Ending,
+}
+
+impl Finish {
+    /// What is left of a call that began at this time.
+    pub(crate) fn new(began: Instant, caller: Caller, then: Then) -> Self {
+        Self { began, caller, then, ending: Ending::default() }
+    }
 }
 
 /// The continuations.

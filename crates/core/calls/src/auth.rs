@@ -27,6 +27,7 @@ use zeroize::Zeroizing;
 
 use crate::Call;
 use crate::answer::{Answer, Body, Encoded, Finish, ResponseKind, Then};
+use crate::audit;
 use crate::caller::{Allowed, Caller, Wish, authorize};
 use crate::credential::Provider;
 use crate::decode::{decode, unchanged};
@@ -162,7 +163,7 @@ fn hashing<R: Message + 'static>(
         let token = member.begin_proposal(kind, &request.encode_to_vec(), &caller, allowed)?;
         let reply = member.wait(token).await;
         let response = ResponseKind::Auth;
-        let finish = Finish { began, caller, then: Then::Applied(kind, response) };
+        let finish = Finish::new(began, caller, Then::Applied(kind, response));
         let mut out = Encoded::default();
         finish_write(&member, (kind, response), finish, reply, &mut out)?;
         Ok(Body::Whole(out))
@@ -177,12 +178,15 @@ pub(crate) fn authenticate(
 ) -> Result<Answer, Status> {
     let mut request: AuthenticateRequest = decode(message)?;
     let allowed = call.permit(member)?;
-    let member = Rc::clone(member);
+    let (member, caller) = (Rc::clone(member), call.caller.clone());
     Ok(Answer::Waits(Box::pin(async move {
         let password = Zeroizing::new(std::mem::take(&mut request.password));
         member.linearizable_view().await?;
         for _ in 0..MAX_ATTEMPTS {
-            let checked = check(&member, &request.name, &password).await?;
+            let checked =
+                check(&member, &request.name, &password).await.inspect_err(|refused| {
+                    audit::login_refused(&member, &caller, &request.name, refused);
+                })?;
             let response = log_in(&member, &request.name, allowed).await?;
             // Users and roles may have changed after the password was checked.
             if member.view().auth().revision() == checked {

@@ -10,6 +10,7 @@
 //! handler that does not ask does not compile.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use api::error::{ApiError, Status};
 use api::etcdserverpb::alarm_request::AlarmAction;
@@ -17,6 +18,7 @@ use api::etcdserverpb::{
     AlarmType, DeleteRangeRequest, PutRequest, RangeRequest, TxnRequest, WatchCreateRequest,
 };
 use api::method::{Row, Rule};
+use bytes::Bytes;
 use machine::Auth;
 use machine::auth::{Attached, Want, Who};
 use member::{ApplierInput, LeaseWish, Reply};
@@ -37,6 +39,8 @@ pub struct Caller {
 pub struct Identity {
     /// Names in the client's certificate, its common name first; empty without one.
     pub certificate: Vec<String>,
+    /// Where it comes from, as a text for people: an address and a port, or `unix`.
+    pub remote: Option<Arc<str>>,
 }
 
 impl Caller {
@@ -57,13 +61,22 @@ impl Caller {
     //= etcd 3.7.3: server/auth/store.go#AuthInfoFromTLS (grpcgateway-accept)
     #[must_use]
     pub fn through_gateway(self) -> Self {
-        Self { identity: None, ..self }
+        let Some(Identity { remote: Some(remote), .. }) = self.identity() else {
+            return Self { identity: None, ..self };
+        };
+        let identity = Identity { remote: Some(Arc::clone(remote)), ..Identity::default() };
+        Self { identity: Some(Rc::new(identity)), ..self }
     }
 
     /// What its connection tells of it.
     #[must_use]
     pub fn identity(&self) -> Option<&Identity> {
         self.identity.as_deref()
+    }
+
+    /// Where the call comes from.
+    pub(crate) fn remote(&self) -> Option<&Arc<str>> {
+        self.identity().and_then(|identity| identity.remote.as_ref())
     }
 
     /// The token that came with the call.
@@ -73,7 +86,8 @@ impl Caller {
 
     /// Whether nothing tells who it is.
     pub(crate) fn is_nobody(&self) -> bool {
-        self.credential.is_none() && self.identity.is_none()
+        self.credential.is_none()
+            && self.identity().is_none_or(|known| known.certificate.is_empty())
     }
 }
 
@@ -246,6 +260,24 @@ pub(crate) fn authorize_write(
         return Ok(Allowed(()));
     }
     authorize(member, row, caller, &view, wish)
+}
+
+/// Whether `caller` may see keys that it is about to be shown.
+///
+/// # Errors
+/// As [`authorize`].
+pub(crate) fn permit_keys(member: &Member, caller: &Caller, keys: &[Bytes]) -> Result<(), Status> {
+    let view = member.view();
+    let auth = view.auth();
+    if !auth.is_enabled() {
+        return Ok(());
+    }
+    let known = member.identify(caller, auth)?;
+    let ask = |key| {
+        let want = Want::Read { key, range_end: &[] };
+        auth.permit(Known::who(known.as_ref()), want, Attached::AtApply)
+    };
+    Ok(keys.iter().try_for_each(|key| ask(key))?)
 }
 
 /// Whether `caller` may do something that depends on the keys attached to leases, which only

@@ -62,7 +62,7 @@ pub(crate) fn member_list(
     }
     let token = member.begin(NodeInput::ReadIndex);
     let then = Then::Members(Stage::Index);
-    Ok(Answer::Later(token, Finish { began: member.now(), caller: call.caller.clone(), then }))
+    Ok(Answer::Later(token, Finish::new(member.now(), call.caller.clone(), then)))
 }
 
 /// Goes on with a linearizable list of members.
@@ -227,7 +227,7 @@ pub(crate) fn move_leader(
     let to = MemberId(request.target_id);
     let token = member.begin(|token| NodeInput::TransferLeader { token, to });
     let caller = call.caller.clone();
-    Ok(Answer::Later(token, Finish { began: member.now(), caller, then: Then::Moved }))
+    Ok(Answer::Later(token, Finish::new(member.now(), caller, Then::Moved)))
 }
 
 pub(crate) fn finish_move_leader(reply: Reply, out: &mut Encoded) -> Result<Answer, Status> {

@@ -10,13 +10,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use api::error::ApiError;
-use env::WallTime;
+use env::{WallTime, sometimes};
 use machine::Secret;
 use member::{Token, Tokens};
 use types::Index;
 
 use crate::caller::{Caller, Known};
 use crate::member::Member;
+use crate::probes;
 
 /// A token as it came with a call, and what was found of it.
 pub struct Credential {
@@ -183,6 +184,7 @@ impl Member {
     /// entry.
     pub(crate) async fn catch_up(&self, caller: &Caller) {
         let until = self.now() + self.shared.limits.request_timeout;
+        sometimes!(self.shared.hooks, probes::LOGIN_AWAITED, self.is_behind(caller));
         while self.is_behind(caller) && self.now() < until {
             self.sleep(LOOK_AGAIN).await;
         }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use member::Reply;
 
 use crate::answer::{Answer, Body, Encoded, Finish, Then};
+use crate::audit::Ending;
 use crate::caller::{Allowed, Caller, Wish, authorize};
 use crate::feed::Responses;
 use crate::host::Measure;
@@ -90,8 +91,10 @@ impl Calls {
         message: Bytes,
         out: &mut Encoded,
     ) -> Result<Answer, Status> {
-        self.check(call)?;
-        self.answer(call, message, out)
+        let ending = Ending::begin(&self.member, call, &message);
+        let mut answer = self.check(call).and_then(|()| self.answer(call, message, out));
+        ending.follow(&self.member, &call.caller, &mut answer, out);
+        answer
     }
 
     /// As [`Calls::unary`], of a call that was checked.
@@ -161,11 +164,14 @@ impl Calls {
     /// As [`Calls::unary`].
     pub fn finish(
         &self,
-        finish: Finish,
+        mut finish: Finish,
         reply: Reply,
         out: &mut Encoded,
     ) -> Result<Answer, Status> {
-        self::finish(&self.member, finish, reply, out)
+        let (ending, caller) = (std::mem::take(&mut finish.ending), finish.caller.clone());
+        let mut answer = self::finish(&self.member, finish, reply, out);
+        ending.follow(&self.member, &caller, &mut answer, out);
+        answer
     }
 
     /// Answers a unary call by all of its response, for whoever has no window to heed.
@@ -173,11 +179,12 @@ impl Calls {
     /// # Errors
     /// The status to end the call with.
     pub async fn call(self: &Rc<Self>, call: &Call<'_>, message: Bytes) -> Result<Vec<u8>, Status> {
-        self.check(call)?;
-        self.whole(call, message).await
+        let mut out = Encoded::default();
+        let answer = self.unary(call, message, &mut out)?;
+        self.gathered(answer, out).await
     }
 
-    /// As [`Calls::call`], of a call that was checked.
+    /// As [`Calls::call`], of a call that another makes, which was checked and is what is told of.
     pub(crate) async fn whole(
         self: &Rc<Self>,
         call: &Call<'_>,
@@ -185,6 +192,10 @@ impl Calls {
     ) -> Result<Vec<u8>, Status> {
         let mut out = Encoded::default();
         let answer = self.answer(call, message, &mut out)?;
+        self.gathered(answer, out).await
+    }
+
+    async fn gathered(self: &Rc<Self>, answer: Answer, out: Encoded) -> Result<Vec<u8>, Status> {
         match complete(self, answer, out).await? {
             Body::Whole(message) => Ok(message.into_message()),
             Body::Pieces(mut pieces) => {
@@ -232,12 +243,14 @@ impl Calls {
     }
 
     fn serve_one_request(self: &Rc<Self>, call: &Call<'_>, request: Bytes, sink: Out) -> Serving {
+        let ending = Ending::begin(&self.member, call, &request);
         let serving = match handler(call.row.method) {
             Handler::OneRequest(serve) => serve(self, call, request, sink),
             Handler::Now(_) | Handler::Later(_) | Handler::Inner(_) | Handler::Stream(_) => {
                 unreachable!("{} has no stream of responses only", call.row.name)
             }
         };
+        let serving = ending.of_stream(&self.member, &call.caller, serving);
         self.guard(call, serving)
     }
 

@@ -5,11 +5,13 @@
 
 use std::time::Duration;
 
-use api::method::CallType;
+use api::error::Status;
+use api::method::{CallType, Row};
 use env::{Instant, WallTime};
 use machine::CommandKind;
 use types::{MemberId, Revision, Version};
 
+use crate::audit::Record;
 use crate::peers::PeerHash;
 
 /// The environment of one runtime's calls.
@@ -28,6 +30,14 @@ pub trait Host {
 
     /// Takes an event for the log.
     fn log(&self, _event: Event<'_>) {}
+
+    /// Whether records are wanted; asked once.
+    fn audits(&self) -> bool {
+        false
+    }
+
+    /// Takes a record for the audit log.
+    fn audit(&self, _record: Record) {}
 }
 
 /// The kinds of reads that metrics tell apart.
@@ -146,6 +156,26 @@ pub enum Event<'a> {
     },
     /// The hash of a compaction was compared with others'.
     CompactionHash(CompactionHash<'a>),
+    /// A call was refused for who called.
+    Refused {
+        /// The method's row in the table.
+        row: &'static Row,
+        /// Who called; empty for nobody that is known.
+        user: &'a str,
+        /// Where the call came from; empty within a process.
+        remote: &'a str,
+        /// The answer.
+        why: &'a Status,
+    },
+    /// A login was refused.
+    LoginRefused {
+        /// The name that was given.
+        user: &'a str,
+        /// Where the call came from; empty within a process.
+        remote: &'a str,
+        /// The answer.
+        why: &'a Status,
+    },
     /// A call of the Maintenance service.
     Maintenance(MaintenanceEvent<'a>),
 }

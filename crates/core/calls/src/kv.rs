@@ -43,11 +43,11 @@ pub(crate) fn range(
     validate::range(&request)?;
     let (began, caller) = (member.now(), call.caller.clone());
     if request.serializable {
-        let finish = Finish { began, caller, then: Then::Range(request, Stage::Apply) };
+        let finish = Finish::new(began, caller, Then::Range(request, Stage::Apply));
         return read_range(member, finish, out);
     }
     let token = member.begin(NodeInput::ReadIndex);
-    Ok(Answer::Later(token, Finish { began, caller, then: Then::Range(request, Stage::Index) }))
+    Ok(Answer::Later(token, Finish::new(began, caller, Then::Range(request, Stage::Index))))
 }
 
 /// Goes on with a linearizable read whose read index, or whose turn to be applied, has come.
@@ -207,11 +207,8 @@ pub(crate) fn txn(member: &Rc<Member>, call: &Call<'_>, message: Bytes) -> Resul
     let request: TxnRequest = decode(message.clone())?;
     validate::txn(&request, max_ops)?;
     if validate::is_read_only(&request) {
-        let finish = Finish {
-            began: member.now(),
-            caller: call.caller.clone(),
-            then: Then::Applied(CommandKind::Txn, ResponseKind::Txn),
-        };
+        let then = Then::Applied(CommandKind::Txn, ResponseKind::Txn);
+        let finish = Finish::new(member.now(), call.caller.clone(), then);
         let member = Rc::clone(member);
         return Ok(Answer::Waits(Box::pin(async move {
             let answer = read_txn::answer(&member, &finish.caller, request).await;
@@ -269,7 +266,7 @@ impl Write {
         let Self { kind, response, body, caller, allowed } = self;
         let began = member.now();
         let token = member.begin_proposal(kind, &body, &caller, allowed)?;
-        Ok((token, Finish { began, caller, then: Then::Applied(kind, response) }))
+        Ok((token, Finish::new(began, caller, Then::Applied(kind, response))))
     }
 }
 

@@ -17,14 +17,14 @@ use prost::Message;
 use types::{LeaseId, Revision};
 
 use crate::answer::{Answer, Body, Encoded, Finish, LeaseKeys, ResponseKind, Then};
-use crate::caller::{Allowed, Caller, Wish, authorize, permit_leases};
+use crate::caller::{Allowed, Caller, Wish, authorize, permit_keys, permit_leases};
 use crate::decode::{decode, decode_in_stream, unchanged};
 use crate::host::Measure;
 use crate::kv::{Write, check_quota, write};
 use crate::member::Member;
 use crate::replies::Wait;
 use crate::stream::{Out, Source, next, next_now, seal_into, send_sealed};
-use crate::{Call, peers};
+use crate::{Call, audit, peers};
 
 pub(crate) fn grant(
     member: &Rc<Member>,
@@ -79,7 +79,7 @@ pub(crate) fn time_to_live(
     let token = member.begin(|token| NodeInput::TimeToLive { token, lease });
     let keys = if request.keys { LeaseKeys::Included } else { LeaseKeys::Omitted };
     let then = Then::TimeToLive(lease, keys);
-    Ok(Answer::Later(token, Finish { began: member.now(), caller: call.caller.clone(), then }))
+    Ok(Answer::Later(token, Finish::new(member.now(), call.caller.clone(), then)))
 }
 
 fn time_response(lease: LeaseId, time: LeaseTime) -> LeaseTimeToLiveResponse {
@@ -151,6 +151,8 @@ fn waits_for_keys(member: &Rc<Member>, caller: Caller, lease: LeaseId, time: Lea
         let mut response = time_response(lease, time);
         response.keys = keys_of(&member, lease, allowed).await?;
         unchanged_since(&member, as_of)?;
+        // Other keys may have been attached since.
+        permit_keys(&member, &caller, &response.keys)?;
         response.header = Some(member.header(now(&member)));
         Ok(Body::of(&response))
     }))
@@ -179,10 +181,11 @@ fn waits_for_leader(
             let _: Allowed = permit_leases(&member, &caller, LeaseWish::Read(lease)).await?;
         }
         let told = peers::time_to_live_on_leader(&member, lease, wants).await?;
+        let mut response = told.unwrap_or_else(|| no_such_lease(lease));
         if wants {
             unchanged_since(&member, as_of)?;
+            permit_keys(&member, &caller, &response.keys)?;
         }
-        let mut response = told.unwrap_or_else(|| no_such_lease(lease));
         response.header = Some(member.header(now(&member)));
         Ok(Body::of(&response))
     }))
@@ -192,7 +195,7 @@ pub(crate) fn leases(member: &Rc<Member>, call: &Call<'_>, _: Bytes) -> Result<A
     let _: Allowed = call.permit(member)?;
     let token = member.begin(NodeInput::Leases);
     let caller = call.caller.clone();
-    Ok(Answer::Later(token, Finish { began: member.now(), caller, then: Then::Leases }))
+    Ok(Answer::Later(token, Finish::new(member.now(), caller, Then::Leases)))
 }
 
 pub(crate) fn finish_leases(
@@ -296,8 +299,13 @@ async fn ask(member: &Member, caller: &Caller, message: Bytes) -> Result<Asked, 
     let lease = LeaseId(request.id);
     let row = Method::LeaseKeepAlive.row();
     let view = member.view();
-    let _: Allowed = authorize(member, row, caller, &view, Wish::Lease)?;
-    let _: Allowed = permit_leases(member, caller, LeaseWish::Change(lease)).await?;
+    let permitted = async {
+        let _: Allowed = authorize(member, row, caller, &view, Wish::Lease)?;
+        permit_leases(member, caller, LeaseWish::Change(lease)).await
+    };
+    let _: Allowed = permitted.await.inspect_err(|status| {
+        audit::refused(member, (row, caller), &request, status);
+    })?;
     // The revision is that from before the renewal, which may wait for the end of the lease.
     //= etcd 3.7.3: server/etcdserver/api/v3rpc/lease.go#leaseKeepAlive
     let revision = view.revision();

@@ -12,6 +12,7 @@
 //! [`member`](mod@member), [`host`], [`caller`].
 
 pub mod answer;
+pub mod audit;
 mod auth;
 pub mod caller;
 mod cluster;
@@ -39,6 +40,7 @@ mod maintenance;
 pub mod member;
 pub mod peers;
 mod pin;
+mod probes;
 pub mod published;
 mod range_stream;
 mod read_txn;
@@ -54,6 +56,7 @@ mod watch;
 
 pub use self::member::{Member, Outbox};
 pub use answer::{Answer, Body, ENVELOPE_BYTES, Encoded, Finish, Local, Pieces, envelope};
+pub use audit::{Changes, Ended, Record};
 pub use caller::{Caller, Identity, authorize};
 pub use compaction::compact_by_itself;
 pub use credential::{Credential, Provider, Signer, Verified};
@@ -62,6 +65,7 @@ pub use feed::Responses;
 pub use host::{CompactionHash, Event, HashDiffers, Host, MaintenanceEvent, Measure, Read};
 pub use jobs::{Job, JobDropped, LargeResults};
 pub use logins::Logins;
+pub use probes::PROBES;
 pub use published::{PublishedView, ViewSlot};
 pub use replies::Recipient;
 pub use shared::{ConnectedFor, Limits, Pins, Shared};

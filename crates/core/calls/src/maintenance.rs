@@ -227,7 +227,7 @@ pub(crate) fn defragment(member: &Rc<Member>, call: &Call<'_>, _: Bytes) -> Resu
     member.measure(Measure::DefragmentBegan);
     let token = member.begin_question(ApplierInput::Defragment);
     let (began, caller) = (member.now(), call.caller.clone());
-    Ok(Answer::Later(token, Finish { began, caller, then: Then::Defragmented }))
+    Ok(Answer::Later(token, Finish::new(began, caller, Then::Defragmented)))
 }
 
 pub(crate) fn finish_defragment(

@@ -86,6 +86,8 @@ pub struct Member {
     /// What all runtimes share.
     pub shared: Arc<Shared>,
     pub(crate) host: Rc<dyn Host>,
+    /// Whether the host keeps an audit log.
+    pub(crate) audits: bool,
     number: u8,
     replies: Replies<Reply>,
     answers: Replies<Answered>,
@@ -111,9 +113,11 @@ impl Member {
     /// The handle of runtime number `number`. `seed` decides what is drawn at random.
     #[must_use]
     pub fn new(shared: Arc<Shared>, host: Rc<dyn Host>, number: u8, seed: u64) -> Rc<Self> {
+        let audits = host.audits();
         Rc::new(Self {
             shared,
             host,
+            audits,
             number,
             replies: Replies::new(number),
             answers: Replies::new(number),

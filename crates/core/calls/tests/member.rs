@@ -1,14 +1,13 @@
 //! Calls over a member that nobody runs: what they hand out, and what they make of what comes back.
 
+mod common;
+
 use std::cell::{Cell, RefCell};
-use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use api::authpb::User;
 use api::error::{ApiError, Status};
 use api::etcdserverpb::{
     AlarmRequest, InternalRaftRequest, LeaseKeepAliveRequest, MemberListRequest, PutRequest,
@@ -16,20 +15,13 @@ use api::etcdserverpb::{
 };
 use api::method::Method;
 use bytes::Bytes;
-use calls::{
-    Answer, Call, Caller, Calls, Encoded, Gone, Host, Identity, LargeResults, Limits, Logins,
-    Member, Outbox, Pins, Provider, Shared, Sink, Source, ViewSlot,
-};
-use env::mem::MemDisk;
-use env::{Failpoints, Hooks, Instant, MayBlock, SplitMix, WallTime};
-use handover::{Notifier, Slot};
-use machine::{Auth, CommandKind, Outcome, PutReply};
-use member::{MemberView, NodeInput, NodeStatus, Reply, StartConfig};
+use calls::{Answer, Caller, Encoded, Gone, Host, Identity, Sink, Source};
+use common::{call, fixture};
+use env::{Instant, WallTime};
+use machine::{CommandKind, Outcome, PutReply};
+use member::{NodeInput, NodeStatus, Reply};
 use prost::Message;
-use store::Bucket;
-use types::{ClusterId, Index, MemberId, ReplyToken, Revision, Term};
-
-const ELECTION: Duration = Duration::from_secs(1);
+use types::{Index, MemberId, ReplyToken, Revision, Term};
 
 #[derive(Default)]
 struct Clock(Cell<Instant>);
@@ -45,93 +37,6 @@ impl Host for Clock {
 
     fn secret(&self, out: &mut [u8]) {
         out.fill(7);
-    }
-}
-
-fn start_config() -> StartConfig {
-    let founder = machine::Member {
-        id: 7,
-        name: "m".to_owned(),
-        peer_urls: Some(vec!["http://m:2380".to_owned()]),
-        ..machine::Member::default()
-    };
-    StartConfig::founding(Path::new("/d/member"), founder, ClusterId(9))
-}
-
-/// A member as it is after its first start, and its calls.
-struct Fixture {
-    calls: Rc<Calls>,
-    clock: Rc<Clock>,
-    shared: Arc<Shared>,
-    slot: Arc<Slot<MemberView>>,
-}
-
-fn fixture(max_request_bytes: usize) -> Fixture {
-    let may = MayBlock::on_this_thread();
-    let entropy = Box::new(SplitMix::new(1));
-    let disk = Arc::new(MemDisk::new());
-    let parts = member::start(disk, &may, Instant(0), start_config(), entropy);
-    let view = parts.expect("a new disk").applier.view();
-    let slot = Arc::new(Slot::new(view));
-    let shared = Arc::new(Shared {
-        id: MemberId(7),
-        cluster: ClusterId(9),
-        view: ViewSlot::new(Arc::clone(&slot)),
-        status: Arc::new(Slot::new(NodeStatus::default())),
-        notifiers: [Notifier::default()].into(),
-        learner: Arc::new(AtomicBool::new(false)),
-        limits: Limits {
-            max_request_bytes,
-            max_txn_ops: 128,
-            quota_bytes: -1,
-            request_timeout: Duration::from_secs(7),
-            reader_progress: Duration::from_secs(60),
-            progress_interval: Duration::from_secs(600),
-            fragment_bytes: 1 << 20,
-            election: ELECTION,
-        },
-        ids: AtomicU64::new(100),
-        features: Vec::new(),
-        strict_reconfig: true,
-        pins: Pins::default(),
-        large: LargeResults::default(),
-        logins: Logins::new(Provider::Simple(Arc::default()), true, 4, b"key"),
-        connected: Box::new(|_| None),
-        failpoints: Failpoints::default(),
-        hooks: Hooks::default(),
-    });
-    let clock = Rc::new(Clock::default());
-    let member = Member::new(Arc::clone(&shared), Rc::clone(&clock) as Rc<dyn Host>, 0, 1);
-    Fixture { calls: Calls::new(member), clock, shared, slot }
-}
-
-fn call(method: Method, caller: Caller) -> Call<'static> {
-    Call { row: method.row(), caller, requires_leader: false, client_version: None }
-}
-
-impl Fixture {
-    fn unary(
-        &self,
-        method: Method,
-        request: &impl Message,
-        out: &mut Encoded,
-    ) -> Result<Answer, Status> {
-        let call = call(method, Caller::default());
-        self.calls.unary(&call, request.encode_to_vec().into(), out)
-    }
-
-    /// What went out for Node.
-    fn for_node(&self) -> Vec<NodeInput> {
-        let mut out = Vec::new();
-        self.calls.member().take_for_node(&mut out);
-        out
-    }
-
-    /// What else went out.
-    fn outbox(&self) -> Outbox {
-        let mut out = Outbox::default();
-        self.calls.member().take_all_but_node(&mut out);
-        out
     }
 }
 
@@ -160,25 +65,13 @@ fn put_applied() -> Reply {
 
 #[test]
 fn who_calls_is_in_the_entry_as_etcd_writes_it() {
-    let f = fixture(1 << 20);
-    let known = Identity { certificate: vec!["alice".to_owned()] };
+    let f = fixture::<Clock>(1 << 20);
+    let known = Identity { certificate: vec!["alice".to_owned()], remote: None };
     let callers = [(Caller::default(), "", 0), (Caller::known(known), "alice", 7)];
     for (caller, user, revision) in callers {
-        let mut auth = Auth::default();
         if !user.is_empty() {
-            let alice =
-                User { name: "alice".into(), roles: vec!["root".into()], ..User::default() };
-            for (bucket, key, value) in [
-                (Bucket::AuthUsers, &b"alice"[..], &alice.encode_to_vec()[..]),
-                (Bucket::Auth, b"authEnabled", &[1]),
-                (Bucket::Auth, b"authRevision", &7u64.to_be_bytes()),
-            ] {
-                auth.insert_stored(bucket, key, value).unwrap();
-            }
+            f.enable_auth(user, &["root"]);
         }
-        auth.loaded();
-        let view = f.slot.load().as_ref().clone();
-        f.slot.store(MemberView { auth: Arc::new(auth), ..view });
         let request = Bytes::from(a_put().encode_to_vec());
         let mut out = Encoded::default();
         let (token, _) = later(f.calls.unary(&call(Method::Put, caller), request, &mut out));
@@ -195,7 +88,7 @@ fn who_calls_is_in_the_entry_as_etcd_writes_it() {
 
 #[test]
 fn a_put_is_answered_by_its_token_and_nothing_is_left_of_it() {
-    let f = fixture(1 << 20);
+    let f = fixture::<Clock>(1 << 20);
     let mut out = Encoded::default();
     let (token, finish) = later(f.unary(Method::Put, &a_put(), &mut out));
     assert_eq!(f.calls.member().waiting(), 1);
@@ -208,7 +101,7 @@ fn a_put_is_answered_by_its_token_and_nothing_is_left_of_it() {
 
 #[test]
 fn what_does_not_fit_is_refused_before_it_goes_anywhere() {
-    let f = fixture(40);
+    let f = fixture::<Clock>(40);
     let large = PutRequest { value: vec![0; 64].into(), ..a_put() };
     let answer = f.unary(Method::Put, &large, &mut Encoded::default());
     assert_eq!(answer.err(), Some(ApiError::RequestTooLarge.into()));
@@ -229,7 +122,7 @@ fn what_does_not_fit_is_refused_before_it_goes_anywhere() {
 
 #[test]
 fn what_needs_no_wait_is_answered_now() {
-    let f = fixture(1 << 20);
+    let f = fixture::<Clock>(1 << 20);
     let mut out = Encoded::default();
     let local = RangeRequest { key: "k".into(), serializable: true, ..RangeRequest::default() };
     assert!(matches!(f.unary(Method::Range, &local, &mut out), Ok(Answer::Now)));
@@ -254,7 +147,7 @@ fn what_needs_no_wait_is_answered_now() {
 
 #[test]
 fn a_linearizable_read_waits_until_its_index_is_applied() {
-    let f = fixture(1 << 20);
+    let f = fixture::<Clock>(1 << 20);
     let request = RangeRequest { key: "k".into(), ..RangeRequest::default() };
     let mut out = Encoded::default();
     let (token, finish) = later(f.unary(Method::Range, &request, &mut out));
@@ -315,7 +208,7 @@ impl Sink for Quiet {
 
 #[test]
 fn every_stream_that_asks_for_a_leader_ends_after_three_election_timeouts_without_one() {
-    let f = fixture(1 << 20);
+    let f = fixture::<Clock>(1 << 20);
     let led = NodeStatus { leader: Some(MemberId(8)), ..NodeStatus::default() };
     f.shared.status.store(led);
     let cx = &mut Context::from_waker(Waker::noop());
@@ -335,7 +228,7 @@ fn every_stream_that_asks_for_a_leader_ends_after_three_election_timeouts_withou
     let mut tasks = f.outbox().tasks;
     let mut turn = |seconds: u64| {
         let now = Instant(0) + Duration::from_secs(seconds);
-        f.clock.0.set(now);
+        f.host.0.set(now);
         f.calls.member().fire(now);
         tasks.retain_mut(|task| task.as_mut().poll(cx).is_pending());
         streams.iter_mut().map(|stream| stream.as_mut().poll(cx)).collect::<Vec<_>>()

@@ -591,9 +591,8 @@ impl Applier {
         let compacting = self.machine.store.is_compacting();
         sometimes!(self.hooks, probes::INSTALLED_AMID_COMPACTION, compacting);
         // etcd keeps tokens that the entries in between ended.
-        match self.machine.auth().ended_by(machine.auth()) {
-            Some(users) => users.iter().for_each(|user| self.tokens.end_of_user(user)),
-            None => self.tokens.end_all(),
+        if !self.machine.auth().keeps_tokens(machine.auth()) {
+            self.tokens.end_all();
         }
         self.machine = machine;
         self.applied = (meta.index, meta.term);

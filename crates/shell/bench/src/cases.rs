@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use crate::access::Access;
 use crate::figures::{Figures, name};
 use crate::generator::Generator;
+use crate::guard::Guard;
+use crate::handshakes;
 use crate::load::{self, Load};
+use crate::logins;
 use crate::million;
 use crate::process;
 use crate::server::{SERVER_CORE, Server};
@@ -72,6 +74,10 @@ pub enum Work {
     Failover(usize),
     /// The third member comes to a database that only a snapshot can bring.
     CatchUp,
+    /// Connections that are made, each with a whole handshake, and closed; so many at once.
+    Handshakes(usize),
+    /// Logins by one user, so many at once, beside puts of another client.
+    Logins(usize),
 }
 
 /// What a figure must reach.
@@ -81,6 +87,8 @@ pub enum Bound {
     AtMost(f64),
     /// At least so many times the reference's.
     AtLeast(f64),
+    /// At most so many times what ours is in another case of the same comparison.
+    OfCase(&'static str, f64),
     /// At most this, whatever the reference does.
     Own(f64),
 }
@@ -92,13 +100,15 @@ pub struct Case {
     pub name: &'static str,
     /// What the server starts with.
     pub data: Data,
+    /// Whom it lets in.
+    pub guard: Guard,
     /// What is done.
     pub work: Work,
     /// Figures and what they must reach.
     pub goals: &'static [(&'static str, Bound)],
 }
 
-use Bound::{AtLeast, AtMost, Own};
+use Bound::{AtLeast, AtMost, OfCase, Own};
 use Work::Closed;
 
 const fn case(
@@ -107,7 +117,17 @@ const fn case(
     work: Work,
     goals: &'static [(&'static str, Bound)],
 ) -> Case {
-    Case { name, data, work, goals }
+    Case { name, data, guard: Guard::None, work, goals }
+}
+
+/// One with a server of its own that is empty and guarded.
+const fn guarded(
+    name: &'static str,
+    guard: Guard,
+    work: Work,
+    goals: &'static [(&'static str, Bound)],
+) -> Case {
+    Case { name, data: Data::Empty, guard, work, goals }
 }
 
 /// All cases, in the order of the report.
@@ -166,6 +186,49 @@ pub const CASES: &[Case] = &[
         Data::Empty,
         Work::Watch(Watchers { connections: 1, streams: 1, watches: 1_000 }),
         &[(name::CPU, AtMost(0.25))],
+    ),
+    case(
+        "watch-million",
+        Data::Empty,
+        Work::Watch(Watchers { connections: 100, streams: 1, watches: 10_000 }),
+        &[(name::PEAK_ANON, Own(2_000.0))],
+    ),
+    guarded(
+        "put-tls",
+        Guard::Tls,
+        Closed(Shape::Put, 100, 1_000, 10_000),
+        &[(name::CPU, AtMost(0.25)), (name::CPU, OfCase("put", 1.3))],
+    ),
+    guarded(
+        "range-tls",
+        Guard::Tls,
+        Closed(Shape::Range, 100, 1_000, 10_000),
+        &[(name::CPU, AtMost(0.25)), (name::CPU, OfCase("range", 1.3))],
+    ),
+    guarded(
+        "put-user",
+        Guard::Users,
+        Closed(Shape::Put, 100, 1_000, 10_000),
+        &[(name::CPU, OfCase("put", 1.05))],
+    ),
+    guarded(
+        "range-user",
+        Guard::Users,
+        Closed(Shape::Range, 100, 1_000, 10_000),
+        &[(name::CPU, OfCase("range", 1.05))],
+    ),
+    guarded(
+        "handshakes",
+        Guard::Tls,
+        Work::Handshakes(16),
+        // What a core could do follows from its CPU: a client's half costs as much.
+        &[(name::CPU, AtMost(0.5))],
+    ),
+    guarded(
+        "logins",
+        Guard::Users,
+        Work::Logins(16),
+        &[(name::PER_SECOND, AtLeast(3.0)), (name::BESIDE_P99, AtMost(1.0))],
     ),
     case("idle", Data::Empty, Work::Idle, &[(name::CPU_PER_SECOND, AtMost(1.0))]),
     case("restart", Data::Million, Work::Restart, &[(name::SECONDS, AtMost(0.2))]),
@@ -286,15 +349,15 @@ impl Case {
         seed: u64,
         generator: Generator,
     ) -> std::io::Result<Figures> {
-        let (port, pid) = (server.port, server.pid);
+        let (port, pid, access) = (server.port, server.pid, server.access.clone());
         match self.work {
             Closed(shape, connections, in_flight, keys) => {
                 if self.data == Data::Empty && shape != Shape::Put {
-                    load::block_on(million::fill(port, keys, 256))?;
+                    load::block_on(million::fill(port, &access, keys, 256))?;
                 }
                 generator.run(&Load {
                     ports: vec![port],
-                    access: Access::default(),
+                    access,
                     pids: vec![pid],
                     shape,
                     connections,
@@ -330,6 +393,12 @@ impl Case {
                 let mut figures = Figures::default();
                 figures.set_memory(&[pid]);
                 Ok(figures)
+            }
+            Work::Handshakes(at_once) => {
+                handshakes::run(port, &server.access, pid, times.load, at_once).await
+            }
+            Work::Logins(at_once) => {
+                logins::run(port, &server.access, pid, times.load, at_once).await
             }
             Work::Paged => million::paged(port, pid).await,
             Work::List => million::list(port, pid).await,

@@ -17,6 +17,7 @@ use crate::cases::{Case, Data, Times, Work, idle};
 use crate::client::{Connection, envelope, uri};
 use crate::compare::Plan;
 use crate::figures::{Figures, median, name};
+use crate::guard::Guard;
 use crate::load::{self, Load, Shared};
 use crate::million;
 use crate::process;
@@ -68,7 +69,8 @@ impl<'a> Cluster<'a> {
         let (data, ports) = (self.data(number), self.ports[number]);
         let (name, initial) = (format!("m{number}"), self.initial());
         let args = ["--name", &name, "--initial-cluster", &initial];
-        let server = self.programs.spawn(self.side, &data, ports, &args, self.cores)?;
+        let server =
+            self.programs.spawn(self.side, &data, ports, (Guard::None, &args), self.cores)?;
         self.members[number] = Some(server);
         Ok(())
     }
@@ -186,7 +188,7 @@ fn on_three(
         other => unreachable!("{other:?} is for one member"),
     };
     if shape != Shape::Put {
-        load::block_on(million::fill(leader, KEYS, 256))?;
+        load::block_on(million::fill(leader, &Access::default(), KEYS, 256))?;
     }
     plan.generator.run(&Load {
         ports,
@@ -269,7 +271,7 @@ fn catch_up(cluster: &mut Cluster<'_>, times: Times) -> std::io::Result<Figures>
     let leader = cluster.ports[cluster.leader()?].0;
     let joined = cluster.ports[2].0;
     load::block_on(async {
-        million::fill(leader, PUTS_BEFORE, 256).await?;
+        million::fill(leader, &Access::default(), PUTS_BEFORE, 256).await?;
         let shared = Shared::new();
         million::steady(leader, PUTS_BESIDE, &shared);
         tokio::time::sleep(times.load / 2).await;

@@ -122,7 +122,7 @@ fn measure(
         Data::Million => copy(&programs.million(0)?, &data)?,
         _ => copy(&programs.million(million::UPDATED)?, &data)?,
     }
-    let server: Server = programs.start(side, &data, group[0].server_cores())?;
+    let server: Server = programs.start(side, &data, group[0].guard, group[0].server_cores())?;
     for case in group {
         let figures = case
             .run(&server, plan.times, run + 1, plan.generator)

@@ -28,6 +28,7 @@ pub mod name {
     pub const CLIENT_CPU: &str = "client_cpu_us";
     pub const LISTS_PER_SECOND: &str = "lists_per_second";
     pub const LATE_P99: &str = "late_p99_us";
+    pub const BESIDE_P99: &str = "beside_p99_us";
 }
 
 /// Figures by name.

@@ -10,6 +10,7 @@ use api::etcdserverpb::{
 };
 use bytes::Bytes;
 
+use crate::access::Access;
 use crate::client::{Connection, envelope, uri};
 use crate::figures::{Figures, name};
 use crate::histogram::Histogram;
@@ -33,12 +34,18 @@ const PUT: &str = "/etcdserverpb.KV/Put";
 ///
 /// # Errors
 /// A put was refused or the connection is gone.
-pub async fn fill(port: u16, count: u64, value_bytes: usize) -> std::io::Result<()> {
+pub async fn fill(
+    port: u16,
+    access: &Access,
+    count: u64,
+    value_bytes: usize,
+) -> std::io::Result<()> {
     let next = Rc::new(std::cell::Cell::new(0));
     let value: Bytes = vec![b'v'; value_bytes].into();
+    let token = access.token(port).await?;
     let mut slots = Vec::new();
     for _ in 0..20 {
-        let open = Connection::open(port).await?;
+        let open = Connection::open_as(port, access, token.as_deref()).await?;
         for _ in 0..50 {
             let (mut open, next, value) = (open.clone(), Rc::clone(&next), value.clone());
             slots.push(tokio::task::spawn_local(async move {
@@ -65,9 +72,10 @@ pub async fn fill(port: u16, count: u64, value_bytes: usize) -> std::io::Result<
 ///
 /// # Errors
 /// It does not serve (yet).
-pub async fn count(port: u16) -> std::io::Result<u64> {
+pub async fn count(port: u16, access: &Access) -> std::io::Result<u64> {
     let request = RangeRequest { count_only: true, ..all_keys() };
-    let response: RangeResponse = Connection::open(port).await?.unary(RANGE, &request).await?;
+    let mut connection = Connection::nameless(port, access).await?;
+    let response: RangeResponse = connection.unary(RANGE, &request).await?;
     Ok(u64::try_from(response.count).unwrap_or(0))
 }
 

@@ -2,17 +2,37 @@
 
 use std::fmt::Write;
 
-use crate::cases::{Bound, CASES};
+use crate::cases::{Bound, CASES, Case};
 use crate::compare::{Results, Runs};
 use crate::server::Side;
 
 /// What a goal asks of a figure, and whether it is reached; `None` without the figure.
-fn verdict(runs: &Runs, figure: &str, bound: Bound) -> Option<(String, bool)> {
+fn verdict(
+    results: &Results,
+    runs: &Runs,
+    (figure, bound): (&str, Bound),
+) -> Option<(String, bool)> {
     Some(match bound {
         Bound::AtMost(most) => (format!("<= {most}x"), runs.ratio(figure)? <= most),
         Bound::AtLeast(least) => (format!(">= {least}x"), runs.ratio(figure)? >= least),
+        Bound::OfCase(case, most) => {
+            let base = results.get(case)?.median(Side::Ours, figure)?;
+            let ratio = runs.median(Side::Ours, figure)? / base;
+            (format!("<= {most}x of {case}: {ratio:.3}"), ratio <= most)
+        }
         Bound::Own(most) => (format!("<= {most}"), runs.median(Side::Ours, figure)? <= most),
     })
+}
+
+/// What the goals of a case ask of one figure, as far as it was measured.
+fn verdicts(
+    results: &Results,
+    case: &Case,
+    runs: &Runs,
+    figure: &str,
+) -> impl Iterator<Item = (String, bool)> {
+    let asked = case.goals.iter().filter(move |(name, _)| *name == figure);
+    asked.filter_map(move |goal| verdict(results, runs, *goal))
 }
 
 fn number(value: Option<f64>) -> String {
@@ -32,11 +52,10 @@ pub fn table(results: &Results) -> String {
     for case in CASES {
         let Some(runs) = results.get(case.name) else { continue };
         for figure in runs.names() {
-            let goal = case.goals.iter().find(|(name, _)| *name == figure);
-            let goal = goal.and_then(|(_, bound)| verdict(runs, figure, *bound));
-            let goal = goal.map_or(String::new(), |(text, reached)| {
+            let goals = verdicts(results, case, runs, figure).map(|(text, reached)| {
                 format!("{text} {}", if reached { "reached" } else { "MISSED" })
             });
+            let goal = goals.collect::<Vec<_>>().join(", ");
             let (ours, other) =
                 (runs.median(Side::Ours, figure), runs.median(Side::Reference, figure));
             let _ = writeln!(
@@ -72,14 +91,13 @@ pub fn json(results: &Results) -> String {
                     let all: Vec<_> = side.iter().map(|f| value(f.get(figure))).collect();
                     all.join(", ")
                 };
-                let goal = case.goals.iter().find(|(name, _)| *name == figure);
-                let goal = goal.and_then(|(_, bound)| verdict(runs, figure, *bound));
-                let goal = goal.map_or("null".to_owned(), |(text, reached)| {
+                let goals = verdicts(results, case, runs, figure).map(|(text, reached)| {
                     format!("{{\"asks\": \"{text}\", \"reached\": {reached}}}")
                 });
+                let goals = goals.collect::<Vec<_>>().join(", ");
                 format!(
                     "\"{figure}\": {{\"ours\": [{}], \"etcd\": [{}], \"ours_median\": {}, \
-                     \"etcd_median\": {}, \"ratio_median\": {}, \"goal\": {goal}}}",
+                     \"etcd_median\": {}, \"ratio_median\": {}, \"goals\": [{goals}]}}",
                     all(&runs.ours),
                     all(&runs.reference),
                     value(runs.median(Side::Ours, figure)),

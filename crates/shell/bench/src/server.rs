@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::access::Access;
+use crate::guard::Guard;
 use crate::{load, million};
 
 /// Which server.
@@ -40,6 +42,8 @@ pub struct Server {
     pub port: u16,
     /// Its process.
     pub pid: u32,
+    /// How it is connected to, and in whose name.
+    pub access: Access,
     /// From the start of the program to the first linearizable count.
     pub ready_after: Duration,
     began: Instant,
@@ -72,12 +76,22 @@ impl Programs {
     }
 
     /// Starts a server on some cores (as `taskset -c` takes them) and waits until it counts its
-    /// keys. Must not run on a runtime.
+    /// keys and is guarded. Must not run on a runtime.
     ///
     /// # Errors
     /// It does not serve within a minute; its log lies beside its data.
-    pub fn start(&self, side: Side, data: &Path, cores: &str) -> std::io::Result<Server> {
-        self.start_with(side, data, &[], cores)
+    pub fn start(
+        &self,
+        side: Side,
+        data: &Path,
+        guard: Guard,
+        cores: &str,
+    ) -> std::io::Result<Server> {
+        let args = guard.args(&self.dir)?;
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let mut server = self.start_with(side, data, &args, guard, cores)?;
+        server.access = load::block_on(guard.set_up(server.port, server.access.clone()))?;
+        Ok(server)
     }
 
     fn start_with(
@@ -85,12 +99,14 @@ impl Programs {
         side: Side,
         data: &Path,
         args: &[&str],
+        guard: Guard,
         cores: &str,
     ) -> std::io::Result<Server> {
         let [client, peer] = free_ports()?;
         let cluster = format!("default={}", url(peer));
-        let args: Vec<&str> = ["--initial-cluster", &cluster].iter().chain(args).copied().collect();
-        let mut server = self.spawn(side, data, (client, peer), &args, cores)?;
+        let mut all = vec!["--initial-cluster", &cluster];
+        all.extend(args);
+        let mut server = self.spawn(side, data, (client, peer), (guard, &all), cores)?;
         server.wait()?;
         Ok(server)
     }
@@ -105,7 +121,7 @@ impl Programs {
         side: Side,
         data: &Path,
         (port, peer): (u16, u16),
-        args: &[&str],
+        (guard, args): (Guard, &[&str]),
         cores: &str,
     ) -> std::io::Result<Server> {
         let program = if side == Side::Ours { &self.ours } else { &self.reference };
@@ -114,11 +130,12 @@ impl Programs {
         if cores == SERVER_CORE {
             command.env("GOMAXPROCS", "1");
         }
+        let clients = guard.url(port);
         let log = std::fs::File::create(data.with_extension("log"))?;
         command
             .arg("--data-dir")
             .arg(data)
-            .args(["--listen-client-urls", &url(port), "--advertise-client-urls", &url(port)])
+            .args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients])
             .args(["--listen-peer-urls", &url(peer), "--initial-advertise-peer-urls", &url(peer)])
             .args(["--log-level", "error", "--quota-backend-bytes", "8589934592"])
             .args(args)
@@ -129,7 +146,8 @@ impl Programs {
         let child = command.spawn()?;
         // The program replaces taskset, so this is its process.
         let pid = child.id();
-        Ok(Server { port, pid, ready_after: Duration::ZERO, began, child })
+        let access = guard.access()?;
+        Ok(Server { port, pid, access, ready_after: Duration::ZERO, began, child })
     }
 
     /// The directory with a million keys, of which the first so many were written again. Made once
@@ -173,8 +191,9 @@ impl Programs {
     fn fill(&self, data: &Path, count: u64, value_bytes: usize) -> std::io::Result<()> {
         cli::output::err(format!("etcd-bench: filling {}, once", data.display()));
         let args = ["--unsafe-no-fsync"];
-        let mut server = self.start_with(Side::Reference, data, &args, ALL_CORES)?;
-        load::block_on(million::fill(server.port, count, value_bytes))?;
+        let mut server = self.start_with(Side::Reference, data, &args, Guard::None, ALL_CORES)?;
+        let access = server.access.clone();
+        load::block_on(million::fill(server.port, &access, count, value_bytes))?;
         server.stop()
     }
 }
@@ -185,10 +204,11 @@ impl Server {
     /// # Errors
     /// It does not within a minute, or ends.
     pub fn wait(&mut self) -> std::io::Result<()> {
-        let port = self.port;
+        let (port, access) = (self.port, self.access.clone());
         loop {
             if let Ok(Ok(_)) = load::block_on(async {
-                Ok(tokio::time::timeout(Duration::from_secs(10), million::count(port)).await)
+                Ok(tokio::time::timeout(Duration::from_secs(10), million::count(port, &access))
+                    .await)
             })? {
                 self.ready_after = self.began.elapsed();
                 return Ok(());

@@ -85,7 +85,7 @@ pub fn beside_lists(
     shape: Shape,
     placement: Placement,
 ) -> std::io::Result<Figures> {
-    load::block_on(million::fill(port, KEYS, VALUE_BYTES))?;
+    load::block_on(million::fill(port, &Access::default(), KEYS, VALUE_BYTES))?;
     let puts = puts(port, pid, time, seed);
     let lists = Plan {
         pids: Vec::new(),
@@ -129,7 +129,7 @@ pub fn beside_lists(
 /// The server refuses.
 pub fn beside_watchers(port: u16, pid: u32, time: Duration, seed: u64) -> std::io::Result<Figures> {
     for _ in 0..VERSIONS {
-        load::block_on(million::fill(port, KEYS, VALUE_BYTES))?;
+        load::block_on(million::fill(port, &Access::default(), KEYS, VALUE_BYTES))?;
     }
     let before = process::memory(pid).map_or(0, |memory| memory.anonymous);
     let (ready, all_watch) = std::sync::mpsc::channel();

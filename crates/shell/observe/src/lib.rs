@@ -2,8 +2,9 @@
 //!
 //! Owns the metric families, the log, and the reporter that turns what the threads see happen into
 //! both. Never decides anything: whoever reports goes on as if nobody listened. Read next:
-//! [`metrics`] (what is counted where), [`logging`] (how a line leaves), [`report`] (what is told).
+//! [`metrics`] (what is counted where), [`logging`] (how a line leaves), [`audit`] (who did what), [`report`] (what is told).
 
+pub mod audit;
 pub mod logging;
 mod metered;
 pub mod metrics;
@@ -13,6 +14,7 @@ mod report_raft;
 mod report_tls;
 mod writer;
 
+pub use audit::AuditLog;
 pub use logging::Log;
 pub use metered::MeteredDisk;
 pub use metrics::Metrics;

@@ -1,5 +1,7 @@
 //! What is known of a connection before its first byte.
 
+use std::sync::Arc;
+
 use calls::{Caller, Identity};
 
 /// What a listener's connections may ask.
@@ -35,6 +37,8 @@ pub struct Origin {
     /// Names in the client's certificate that may stand for a user, its common name first; empty
     /// without one, or where certificates stand for nobody.
     pub certificate: Vec<String>,
+    /// Where it comes from, as a text for people.
+    pub remote: Option<Arc<str>>,
 }
 
 /// How a request over HTTP came in.
@@ -75,9 +79,10 @@ impl Origin {
 
     /// Who calls, as far as the connection tells.
     pub(crate) fn caller(&self) -> Caller {
-        if self.certificate.is_empty() {
+        if self.certificate.is_empty() && self.remote.is_none() {
             return Caller::default();
         }
-        Caller::known(Identity { certificate: self.certificate.clone() })
+        let (certificate, remote) = (self.certificate.clone(), self.remote.clone());
+        Caller::known(Identity { certificate, remote })
     }
 }

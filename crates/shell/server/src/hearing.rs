@@ -6,26 +6,36 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use api::method::CallType;
-use calls::{CompactionHash, Event, HashDiffers, Host, MaintenanceEvent, Measure, Read};
+use calls::{CompactionHash, Event, HashDiffers, Host, MaintenanceEvent, Measure, Read, Record};
 use cli::text::{show_duration, size};
 use env::{Instant, WallTime};
 use observe::metrics::IntCounter;
-use observe::{Log, Metrics, log_line};
+use observe::{AuditLog, Log, Metrics, log_line};
 use osenv::Clock;
 use types::MemberId;
+
+use crate::refusals::Refusals;
 
 /// Turns what calls measure and tell into metrics and log lines.
 pub(crate) struct Hearing {
     member: MemberId,
     log: Arc<Log>,
     metrics: Arc<Metrics>,
+    audit: Option<Arc<AuditLog>>,
+    refusals: Refusals,
     /// The counters of the last client's version.
     client: RefCell<Option<(String, [IntCounter; 2])>>,
 }
 
 impl Hearing {
-    pub(crate) fn new(member: MemberId, log: Arc<Log>, metrics: Arc<Metrics>) -> Self {
-        Self { member, log, metrics, client: RefCell::default() }
+    pub(crate) fn new(
+        member: MemberId,
+        log: Arc<Log>,
+        metrics: Arc<Metrics>,
+        audit: Option<Arc<AuditLog>>,
+    ) -> Self {
+        let refusals = Refusals::default();
+        Self { member, log, metrics, audit, refusals, client: RefCell::default() }
     }
 
     /// Counts a call by its client's version.
@@ -159,6 +169,16 @@ impl Host for Hearing {
         }
     }
 
+    fn audits(&self) -> bool {
+        self.audit.is_some()
+    }
+
+    fn audit(&self, record: Record) {
+        if let Some(audit) = &self.audit {
+            audit.push(record);
+        }
+    }
+
     fn log(&self, event: Event<'_>) {
         let (log, me) = (&self.log, self.member.to_string());
         match event {
@@ -220,6 +240,12 @@ impl Host for Hearing {
                 "number-of-hashes-checked" = hashes
             ),
             Event::CompactionHash(compared) => self.log_compaction(compared),
+            Event::Refused { row, user, remote, why } => {
+                self.refusals.refused(log, row, (user, remote), why);
+            }
+            Event::LoginRefused { user, remote, why } => {
+                self.refusals.login(log, (user, remote), why);
+            }
             Event::Maintenance(event) => self.log_maintenance(event),
         }
     }

@@ -22,7 +22,8 @@ mod peers;
 mod pool;
 mod program;
 
-pub mod run;
+pub mod refusals;
+mod run;
 mod runtimes;
 pub mod threads;
 

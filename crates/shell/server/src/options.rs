@@ -102,6 +102,8 @@ pub struct Options {
     pub features: Features,
     /// `--warning-apply-duration`.
     pub slow_apply: Duration,
+    /// `--audit-log`: where changes and refused calls are told of.
+    pub audit_log: Option<PathBuf>,
     /// How long a long list keeps the state it began with.
     pub list_pin: Duration,
     /// Limits and times of client connections.
@@ -251,6 +253,7 @@ impl Default for Options {
             lease_checkpoints: LeaseCheckpoints::default(),
             features: Features::default(),
             slow_apply: Duration::from_millis(l::SLOW_APPLY_MS),
+            audit_log: None,
             list_pin: Duration::from_millis(l::LIST_PIN_MS),
             connections: Settings::default(),
             auth: AuthOptions::default(),

@@ -39,7 +39,7 @@ use crate::runtimes::{self, Parts, READY_STEP, Sockets};
 use crate::threads::{CANNOT_GO_ON, Fatal, Queues, spawn_all};
 use observe::MeteredDisk;
 use observe::Reporter;
-use observe::{Log, log_line};
+use observe::{AuditLog, Log, log_line};
 
 /// Why a member did not start or ended.
 #[derive(Debug)]
@@ -87,6 +87,7 @@ pub struct Server {
     member: MemberId,
     /// How long a stop waits for another leader.
     patience: Duration,
+    audit: Option<Arc<AuditLog>>,
     automata: Vec<JoinHandle<()>>,
     runtimes: Vec<JoinHandle<()>>,
     stop: watch::Sender<bool>,
@@ -240,6 +241,7 @@ pub fn start_until(
     // Before anything is written: an address that somebody else has leaves no directory behind.
     //= etcd 3.7.3: server/embed/etcd.go#StartEtcd
     let listening = listen::open(options, log)?;
+    let audit = open_audit(options, log)?;
     let identity = identify(&**disk, &may, options, listening.dialing.as_ref())?;
     let config = start_config(options, &identity);
     let began = Clock.now();
@@ -281,17 +283,14 @@ pub fn start_until(
         cors: options.cors.clone(),
         hosts: Arc::new(options.hosts.clone()),
         gateway: gateway_turns(options),
+        audit: audit.clone(),
     };
     let (clients, metrics) = (listening.clients, listening.metrics);
     let sockets = Sockets { clients, metrics, limit: Limit::new(connections.clients), calls };
     let runtimes = runtimes::start(options, &parts, &inboxes, sockets, &queues, &stopped);
     let runtimes = runtimes.map_err(thread_error)?;
-    // Before a first start the members are yet to come through the log.
-    let count = members.iter().count().max(options.initial_cluster.len());
-    let advance = Advance::new(log, options, count, Clock.now());
+    let advance = advance(log, options, &members);
     wait_ready(&queues, &plane, advance, &fatal, &stopped)?;
-    let patience = timeout;
-    let served = listening.served;
     Ok(Server {
         queues,
         plane,
@@ -300,10 +299,21 @@ pub fn start_until(
         stop,
         fatal,
         addresses,
-        served,
+        served: listening.served,
         member,
-        patience,
+        patience: timeout,
+        audit,
     })
+}
+
+/// Opens the audit log, if one is kept.
+fn open_audit(options: &Options, log: &Arc<Log>) -> Result<Option<Arc<AuditLog>>, RunError> {
+    let Some(path) = &options.audit_log else { return Ok(None) };
+    let opened = AuditLog::open(path, log).map_err(|e| {
+        let why = format!("open {}: {}", path.display(), osenv::error_text(&e));
+        RunError::Refused("cannot open the audit log", why)
+    });
+    Ok(Some(Arc::new(opened?)))
 }
 
 /// Gives the automata what the options say, and tells how users log in.
@@ -415,6 +425,13 @@ fn shared(
 
 /// Requests of other members that wait for an answer.
 const PEER_CALLS: usize = 4_096;
+
+/// How the first election is hurried on. Before a first start the members are yet to come through
+/// the log.
+fn advance(log: &Arc<Log>, options: &Options, members: &Members) -> Advance {
+    let count = members.iter().count().max(options.initial_cluster.len());
+    Advance::new(log, options, count, Clock.now())
+}
 
 /// As many turns as a connection may have calls.
 fn gateway_turns(options: &Options) -> Option<Arc<Semaphore>> {
@@ -572,6 +589,10 @@ impl Server {
     pub fn wait(mut self) -> Result<(), RunError> {
         for thread in std::mem::take(&mut self.runtimes) {
             let _ = thread.join();
+        }
+        // No call ends after this.
+        if let Some(audit) = &self.audit {
+            audit.flush();
         }
         if let Some(why) = self.fatal.get() {
             return Err(RunError::Fatal(why.clone()));

@@ -4,6 +4,7 @@
 //! what a member does by itself: compaction, versions, checks for corruption.
 
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -15,7 +16,7 @@ use handover::{Full, Inbox};
 use member::Retention;
 use net::listener::Detached;
 use net::{Handshake, Limit, Listener, Opened, Stream};
-use observe::{Endpoint, Log, Metrics, tell_refused};
+use observe::{AuditLog, Endpoint, Log, Metrics, tell_refused};
 use rpc::peers::PeerCall;
 use rpc::{Agreed, Cors, Origin, Serves, Settings, serve};
 use tokio::sync::{Semaphore, watch};
@@ -101,6 +102,7 @@ pub(crate) struct Parts {
     pub(crate) cors: Cors,
     pub(crate) hosts: Arc<Hosts>,
     pub(crate) gateway: Option<Arc<Semaphore>>,
+    pub(crate) audit: Option<Arc<AuditLog>>,
 }
 
 /// Where clients come from, and other members.
@@ -148,9 +150,10 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
         .build()
         .expect("a runtime needs an epoll descriptor");
     let local = tokio::task::LocalSet::new();
-    let Parts { shared, node, pool, metrics, peers, cors, hosts, gateway } = parts;
+    let Parts { shared, node, pool, metrics, peers, cors, hosts, gateway, audit } = parts;
     let election = shared.limits.election;
-    let hearing = Hearing::new(shared.id, Arc::clone(&log), Arc::clone(&metrics));
+    let tells_remote = audit.is_some();
+    let hearing = Hearing::new(shared.id, Arc::clone(&log), Arc::clone(&metrics), audit);
     let member = Member::new(shared, Rc::new(hearing), number, osenv::seed());
     let calls = Calls::new(Rc::clone(&member));
     let services = Rc::new(Services { calls, metrics, cors, hosts, gateway, log });
@@ -169,7 +172,8 @@ fn run_runtime(seat: Seat, mut stopped: watch::Receiver<bool>) {
     let serving = Rc::new(tokio::sync::Semaphore::new(0));
     let own = Arc::clone(&connections[usize::from(number)]);
     let open = Rc::clone(&serving);
-    let serving_own = Serving { services, settings, stopped: stopped.clone(), open };
+    let stop = stopped.clone();
+    let serving_own = Serving { services, settings, stopped: stop, tells_remote, open };
     local.spawn_local(serve_own(own, serving_own));
     if let Some(Sockets { clients, metrics, limit, calls }) = sockets {
         local.spawn_local(rpc::peers::serve(Rc::clone(&member), calls));
@@ -204,6 +208,9 @@ struct Serving {
     services: Rc<Services>,
     settings: Rc<Settings>,
     stopped: watch::Receiver<bool>,
+    /// Whether a connection keeps where it comes from: an idle one costs 100 bytes more for it, so
+    /// only with an audit log.
+    tells_remote: bool,
     /// Kept alive by each connection to its end: how many there are is how many are open.
     open: Rc<tokio::sync::Semaphore>,
 }
@@ -216,13 +223,14 @@ async fn serve_own(own: Arc<Inbox<Dealt>>, serving: Serving) {
         for dealt in new.drain(..) {
             // A connection that fails concerns its client, who sees it.
             let Ok(accepted) = dealt.connection.attach() else { continue };
+            let from = serving.tells_remote.then(|| shown(accepted.from));
             match accepted.open() {
                 Opened::Plain(stream) => {
-                    let origin = Origin { serves: dealt.serves, ..Origin::default() };
-                    serving.serve(stream, origin);
+                    let (serves, remote) = (dealt.serves, from);
+                    serving.serve(stream, Origin { serves, remote, ..Origin::default() });
                 }
                 Opened::Handshake(handshake) => {
-                    serving.secure(handshake, dealt.serves, dealt.names);
+                    serving.secure(handshake, (dealt.serves, from), dealt.names);
                 }
             }
         }
@@ -241,7 +249,7 @@ impl Serving {
     }
 
     /// Serves a connection once it is secure, on its own task from the first byte.
-    fn secure(&self, handshake: Handshake, serves: Serves, names: bool) {
+    fn secure(&self, handshake: Handshake, of: (Serves, Option<Arc<str>>), names: bool) {
         let (services, settings) = (Rc::clone(&self.services), Rc::clone(&self.settings));
         let (mut stopped, open) = (self.stopped.clone(), Rc::clone(&self.open));
         tokio::task::spawn_local(async move {
@@ -252,7 +260,7 @@ impl Serving {
             };
             match secured {
                 Ok(stream) => {
-                    let origin = origin(&stream, serves, names);
+                    let origin = origin(&stream, of, names);
                     let _ = serve(stream, origin, services, settings, stopped).await;
                 }
                 Err(refused) => tell_refused(&services.log, Endpoint::Client, &refused),
@@ -261,12 +269,19 @@ impl Serving {
     }
 }
 
+/// Where a connection comes from, as logs have it.
+fn shown(from: Option<SocketAddr>) -> Arc<str> {
+    from.map_or_else(|| "unix".into(), |from| from.to_string().into())
+}
+
 /// What is known of a connection that was made secure, or turned out not to need it.
-fn origin(stream: &Stream, serves: Serves, names: bool) -> Origin {
-    let Some(session) = stream.session() else { return Origin { serves, ..Origin::default() } };
+fn origin(stream: &Stream, (serves, remote): (Serves, Option<Arc<str>>), names: bool) -> Origin {
+    let Some(session) = stream.session() else {
+        return Origin { serves, remote, ..Origin::default() };
+    };
     let tls = Some(if session.http2 { Agreed::Http2 } else { Agreed::Nothing });
     let certificate = session.common_name.clone().filter(|_| names).into_iter().collect();
-    Origin { serves, tls, certificate }
+    Origin { serves, tls, certificate, remote }
 }
 
 /// Accepts from one socket, and deals connections out, the first to runtime `first`. Clients are

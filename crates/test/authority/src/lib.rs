@@ -118,6 +118,12 @@ impl Wish {
         })
     }
 
+    /// Valid from tomorrow on.
+    #[must_use]
+    pub fn not_yet_valid(self) -> Self {
+        self.with(|params| params.not_before = OffsetDateTime::now_utc() + Duration::days(1))
+    }
+
     /// With this number.
     #[must_use]
     pub fn serial(self, serial: u64) -> Self {

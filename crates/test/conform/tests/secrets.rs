@@ -1,6 +1,6 @@
 //! What users keep secret is found nowhere but where it belongs: passwords as their hashes, tokens
 //! with their owners. Searched are every log line at the finest level, metrics and other pages, errors,
-//! the log of entries, the database and its snapshot.
+//! the audit log, the log of entries, the database and its snapshot.
 
 use std::path::{Path, PathBuf};
 
@@ -83,7 +83,12 @@ fn passwords_and_tokens_are_found_nowhere() {
         let log = dir.path().join("log");
         let outputs = format!("--log-outputs={}", log.display());
         let args = [outputs.as_str(), "--log-level=debug", "--bcrypt-cost=4"];
-        let args = [&args[..], &["--warning-unary-request-duration=1us"]].concat();
+        let mut args = [&args[..], &["--warning-unary-request-duration=1us"]].concat();
+        let audit = dir.path().join("audit");
+        let audit_log = format!("--audit-log={}", audit.display());
+        if kind == Kind::Quorate {
+            args.push(&audit_log);
+        }
         let Some(mut server) = Server::start_on(kind, &dir.path().join("data"), &args) else {
             continue;
         };
@@ -104,6 +109,10 @@ fn passwords_and_tokens_are_found_nowhere() {
             for secret in secrets {
                 assert!(!holds(bytes, secret), "{kind:?}: {secret} stands in {place}");
             }
+        }
+        if kind == Kind::Quorate {
+            let audited = std::fs::read(&audit).expect("the audit log was searched");
+            assert!(holds(&audited, "\"target_user\":\"alice\"") && !holds(&audited, VALUE));
         }
         let with_value = places.iter().filter(|(_, bytes)| holds(bytes, VALUE)).count();
         assert!(with_value >= 2, "{kind:?}: the search finds not even what must be there");

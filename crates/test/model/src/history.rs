@@ -81,7 +81,7 @@ pub enum Outcome {
 }
 
 /// Errors after which an operation has certainly had no effect.
-const DEFINITE: [ApiError; 17] = [
+const DEFINITE: [ApiError; 21] = [
     ApiError::EmptyKey,
     ApiError::KeyNotFound,
     ApiError::ValueProvided,
@@ -99,6 +99,10 @@ const DEFINITE: [ApiError; 17] = [
     ApiError::Corrupt,
     ApiError::NotSupportedForLearner,
     ApiError::PermissionDenied,
+    ApiError::UserEmpty,
+    ApiError::UserNotFound,
+    ApiError::AuthOldRevision,
+    ApiError::InvalidAuthToken,
 ];
 
 impl Outcome {

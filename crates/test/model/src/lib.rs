@@ -6,7 +6,8 @@
 //!
 //! Owns: the reference [`State`] (keys, leases, transactions, compaction; semantics.md A to E and
 //! G), the two linearizability checks ([`oracle`] for histories of any length, [`search`] for small
-//! ones), the checks of watches ([`watch`]) and leases ([`lease`]). Never: runs anything, reads a
+//! ones), the checks of watches ([`watch`]) and leases ([`lease`]), and who may do what ([`users`],
+//! [`trail`]). Never: runs anything, reads a
 //! clock, or uses the product's code beyond the messages of `api`; everything here is a pure
 //! function of a history.
 //!
@@ -19,7 +20,9 @@ pub mod oracle;
 mod range;
 pub mod search;
 pub mod state;
+pub mod trail;
 mod txn;
+pub mod users;
 mod validate;
 pub mod violation;
 pub mod watch;
@@ -29,6 +32,8 @@ pub use history::{History, Leg, Logged, Operation, Outcome, Request, Response, W
 pub use oracle::Replay;
 pub use search::{Search, linearize};
 pub use state::{Change, State, Version};
+pub use trail::Trail;
+pub use users::Users;
 pub use violation::{Property, Violation};
 
 /// What [`check`] looked at.

@@ -213,13 +213,17 @@ impl Searcher {
         let result = self.state.apply(&item.request);
         let fits = match (&item.outcome, &result) {
             (Outcome::Answered(got), Ok(Some(answer))) => answer.accepts(got),
+            // The gateway may refuse for reasons of its own (too many requests, sizes, who asks).
+            (Outcome::Refused(status), _) if !is_models(status) => {
+                self.state.go_back(mark);
+                return Some(false);
+            }
             (Outcome::Refused(status), Err(error)) => {
                 (status.code, &status.message[..]) == (error.code(), error.text())
             }
-            // The gateway may refuse for reasons of its own (too many requests, sizes).
-            (Outcome::Refused(status), Ok(_)) => {
+            (Outcome::Refused(_), Ok(_)) => {
                 self.state.go_back(mark);
-                return (!is_models(status)).then_some(false);
+                return None;
             }
             (Outcome::Unknown, Ok(_)) => true,
             _ => false,

@@ -39,6 +39,8 @@ pub enum Property {
     Events,
     /// A watch is cancelled only if it needs what was compacted.
     Cancelled,
+    /// What was done was permitted to who asked for it, and what was refused was not.
+    Permitted,
 }
 
 /// A property and where it is broken.

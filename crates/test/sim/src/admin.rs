@@ -15,7 +15,7 @@ use crate::world::{MS, Part, World};
 /// Machines that there are in all.
 const MACHINES: usize = 10;
 /// The client that changes the cluster.
-const ADMIN: u32 = 1_002;
+pub(crate) const ADMIN: u32 = 1_002;
 
 /// What is being changed.
 #[derive(Debug)]
@@ -33,6 +33,10 @@ impl World {
         // What takes longer is left to itself.
         self.admin.busy = None;
         let Some(m) = self.some_server() else { return };
+        if !self.is_known(m, ADMIN) {
+            self.admin.next_at = self.look_again();
+            return;
+        }
         let Some(running) = &self.members[m].running else { return };
         let members = &running.process.view.members;
         let all: Vec<MemberId> = members.iter().map(|m| MemberId(m.id)).collect();

@@ -59,7 +59,13 @@ impl World {
             self.trace.event(self.now, format_args!("{id} tells {line}"));
         }
         let done = std::mem::take(&mut running.gateway.done);
+        let upto = self.checks.last_committed().0;
         for (call, result) in done {
+            if self.crowd.as_mut().is_some_and(|crowd| crowd.answered(call, &result, upto))
+                || self.keeper_done(call, &result)
+            {
+                continue;
+            }
             let owner =
                 self.clients.iter_mut().find(|c| c.busy.is_some_and(|busy| busy.call == call));
             let Some(client) = owner else {
@@ -85,7 +91,10 @@ impl World {
                     }
                     note(op, self.now, result, &mut self.known);
                 }
-                None => self.counts.defragmentations += u64::from(result.is_ok()),
+                None => {
+                    let is_done = matches!(result, Ok(CallResult::Done));
+                    self.counts.defragmentations += u64::from(is_done);
+                }
             }
         }
     }
@@ -106,8 +115,13 @@ impl World {
             _ => None,
         };
         self.trace.event(self.now, format_args!("client {client} asks {ask:?}"));
+        let token = self.crowd.as_ref().and_then(|crowd| crowd.token(client));
+        let token = token.filter(|_| !matches!(ask, Ask::LogIn { .. }));
         let running = self.members[m].running.as_mut().expect("called while it runs");
-        let call = running.call(self.now, ask);
+        let call = running.number();
+        self.note_asked(m, client, call, &ask);
+        let running = self.members[m].running.as_mut().expect("called while it runs");
+        running.call(self.now, call, ask, token);
         if let Some(place) = place {
             self.places.insert(call, place);
         }
@@ -120,6 +134,9 @@ impl World {
     fn note_requests(&mut self, m: usize) {
         let Some(running) = &mut self.members[m].running else { return };
         for proposed in std::mem::take(&mut running.gateway.proposed) {
+            if let Some(crowd) = &mut self.crowd {
+                crowd.proposed(proposed.call, proposed.id);
+            }
             let place = match (proposed.call, proposed.command) {
                 (Some(call), command) => {
                     let asked = self.places.get(&call).copied();
@@ -161,9 +178,14 @@ impl World {
             let Some(server) = self.some_server() else { return };
             self.clients[c].member = server;
         }
+        let (id, member) = (self.clients[c].id, self.clients[c].member);
+        if !self.is_known(member, id) {
+            self.clients[c].next_at = self.look_again();
+            return;
+        }
         self.known.operations += 1;
         let ask = workload::ask(&mut self.entropy, &self.options, &self.known);
-        let (id, member) = (self.clients[c].id, self.clients[c].member);
+        let ask = self.of_leases().unwrap_or(ask);
         let (call, place) = self.call(member, id, ask);
         let patience = self.options.cluster.as_ref().map(|o| o.patience_ms * MS);
         let until = patience.map_or(u64::MAX, |p| self.now + p / 2 + self.entropy.below(p / 2));
@@ -194,7 +216,8 @@ impl World {
             return;
         }
         let running = self.members[member].running.as_mut().expect("it serves");
-        let call = running.call(self.now, Ask::Kv(request));
+        let call = running.number();
+        running.call(self.now, call, Ask::Kv(request), None);
         self.places.insert(call, place);
         self.note_requests(member);
         let until = self.now + 5_000 * MS;
@@ -214,10 +237,8 @@ impl World {
         if self.members[watcher.member].paused_until > self.now {
             return;
         }
-        let running = self.members[watcher.member].running.as_mut();
-        let running = running.expect("a stream ends with its process");
         if watcher.stream.is_none() {
-            watcher.connect(self.now, self.options.window * WINDOW_BYTES, running);
+            self.connect(w);
             return;
         }
         let roll = self.entropy.below(if self.chaos { 200 } else { 20 });
@@ -227,7 +248,9 @@ impl World {
             watcher.want_progress();
         }
         for _ in 0..1 + self.entropy.below(4) {
-            let Some(response) = watcher.next() else { break };
+            let Some(response) = self.watchers[w].next() else { break };
+            self.note_watched(w, &response);
+            let watcher = &mut self.watchers[w];
             if self.plant == Some(Plant::SkippedTombstone) && watcher.swallow(&response) {
                 continue;
             }
@@ -239,11 +262,41 @@ impl World {
             self.known.revision = self.known.revision.max(revision);
             again |= watcher.take(self.now, &response);
         }
+        let watcher = &mut self.watchers[w];
         let Some((task, stream)) = &watcher.stream else { return };
         again |= stream.ended.borrow().is_some() && !stream.has_message();
         if again {
+            let running = self.members[watcher.member].running.as_mut();
+            let running = running.expect("a stream ends with its process");
             running.close(self.now, *task);
             watcher.disconnected();
+        }
+    }
+}
+
+impl World {
+    /// A watcher opens a stream, once it may.
+    fn connect(&mut self, w: usize) {
+        let (m, client) = (self.watchers[w].member, self.watchers[w].client);
+        if !self.is_known(m, client) {
+            self.watchers[w].next_at = self.look_again();
+            return;
+        }
+        let token = self.crowd.as_ref().and_then(|crowd| crowd.token(client));
+        let running = self.members[m].running.as_mut().expect("it serves");
+        let window = self.options.window * WINDOW_BYTES;
+        self.watchers[w].connect(self.now, window, running, token);
+        self.note_watch(w);
+    }
+
+    /// Now and then users look at leases.
+    fn of_leases(&mut self) -> Option<Ask> {
+        let crowd = self.crowd.as_mut()?;
+        let lease = self.known.leases.last().copied();
+        match crowd.entropy.below(40) {
+            0 => Some(Ask::Leases),
+            1 | 2 => lease.map(|lease| Ask::TimeToLive { lease, keys: crowd.entropy.below(3) > 0 }),
+            _ => None,
         }
     }
 }

@@ -5,12 +5,17 @@
 //! is applied. What clients may see is for `model` to judge.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use api::etcdserverpb::{AlarmType, InternalRaftRequest};
+use bytes::Bytes;
 use env::MayBlock;
+use machine::Auth;
 use machine::membership::v2_store_json;
 use member::{MemberView, NodeStatus};
 use model::Logged;
+use model::trail::{self, Trail};
+use model::users::Refusal;
 use prost::Message as _;
 use raft::{Body, Entry, EntryKind, Message};
 use store::compact::Step;
@@ -37,17 +42,22 @@ pub(crate) struct Checks {
     told: BTreeMap<MemberId, Term>,
     /// States compared.
     pub(crate) compared: u64,
+    /// Whether authentication was on behind each index, and its revision.
+    auth: BTreeMap<Index, (bool, u64)>,
+    /// The log itself, if it is kept.
+    log: Option<Vec<Option<Bytes>>>,
     /// One member's data was made different on purpose.
     pub(crate) diverged: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 struct State {
     /// Hash of the keys, compact revision, revision.
     keys: (u32, i64, i64),
     members: u64,
     leases: u64,
     alarms: u64,
+    auth: Arc<Auth>,
 }
 
 fn fnv(parts: impl IntoIterator<Item = u8>) -> u64 {
@@ -78,6 +88,29 @@ fn request(entry: &Entry) -> (u64, Option<i64>) {
 }
 
 impl Checks {
+    /// Keeps the log, for [`Checks::trail`].
+    pub(crate) fn keep_log(&mut self) {
+        self.log = Some(Vec::new());
+    }
+
+    /// Gives the log, if it was kept, and what members showed, for the checker of users.
+    pub(crate) fn trail(&mut self, trail: &mut Trail, made_of: impl Fn(u64) -> Option<usize>) {
+        let logged = |data: Option<Bytes>| {
+            let request = data.map(|data| {
+                InternalRaftRequest::decode(data).expect("members decoded it when they applied it")
+            });
+            let header = request.as_ref().and_then(|request| request.header.as_ref());
+            let asked = header.and_then(|header| made_of(header.id));
+            trail::Logged { request, asked }
+        };
+        trail.log = self.log.take().into_iter().flatten().map(logged).collect();
+        // What was made different on purpose shows what nobody did.
+        for (index, revision) in self.revisions.iter().filter(|_| !self.diverged) {
+            let shown = trail::Shown { revision: *revision, auth: self.auth[index] };
+            trail.shown.insert(index.0, shown);
+        }
+    }
+
     /// An entry goes to a member's state, whose log holds everything up to `durable`.
     pub(crate) fn committed(
         &mut self,
@@ -97,6 +130,10 @@ impl Checks {
         let hash = entry_hash(entry);
         if self.entries[place].is_none() && entry.kind == EntryKind::Normal {
             self.requests[place] = request(entry);
+            if let Some(log) = &mut self.log {
+                log.resize(log.len().max(place + 1), None);
+                log[place] = Some(entry.data.clone()).filter(|data| !data.is_empty());
+            }
         }
         match self.entries[place].replace(hash) {
             Some(other) if other != hash => {
@@ -108,12 +145,20 @@ impl Checks {
     }
 
     /// The log as the model reads it, by the places of requests in the history.
-    pub(crate) fn log(&self, places: &BTreeMap<u64, usize>) -> Vec<Logged> {
-        let logged = |(id, lease): &(u64, Option<i64>)| {
+    /// Those that were refused changed nothing.
+    pub(crate) fn log(
+        &self,
+        places: &BTreeMap<u64, usize>,
+        refused: &BTreeMap<u64, Refusal>,
+    ) -> Vec<Logged> {
+        let logged = |(index, (id, lease)): (usize, &(u64, Option<i64>))| {
+            if refused.contains_key(&(index as u64)) {
+                return None;
+            }
             let operation = places.get(id).map(|place| Logged::Operation(*place));
             operation.or(lease.map(Logged::Expiry))
         };
-        self.requests.iter().filter_map(logged).collect()
+        self.requests.iter().enumerate().filter_map(logged).collect()
     }
 
     /// The last entry that any member has committed.
@@ -142,6 +187,11 @@ impl Checks {
         if known != revision {
             return Err(format!("{id} is at revision {revision} after {index}, others at {known}"));
         }
+        let auth = (view.auth.is_enabled(), view.auth.revision());
+        let known = *self.auth.entry(index).or_insert(auth);
+        if known != auth {
+            return Err(format!("{id} has {auth:?} of users after {index}, others {known:?}"));
+        }
         if index.0.is_multiple_of(HASHED) && !self.diverged {
             self.compare(id, view, leases)
         } else {
@@ -169,6 +219,7 @@ impl Checks {
             members: fnv(v2_store_json(&view.members)),
             leases: fnv(all),
             alarms: fnv(alarms),
+            auth: Arc::clone(&view.auth),
         };
         let index = view.store.applied_index();
         let (first, known) = self.states.entry(index).or_insert_with(|| (id, state.clone()));

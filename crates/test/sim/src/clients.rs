@@ -1,5 +1,7 @@
 //! Clients: who is asking, who is watching, and what they write down.
 
+use std::sync::Arc;
+
 use api::etcdserverpb::watch_request::RequestUnion;
 use api::etcdserverpb::{WatchCancelRequest, WatchProgressRequest, WatchRequest};
 use api::etcdserverpb::{WatchCreateRequest, WatchResponse};
@@ -41,6 +43,8 @@ pub(crate) struct Lane {
     pub(crate) id: Option<i64>,
     /// Where it goes on.
     pub(crate) next: i64,
+    /// The place of its last request in the trail of users, until it is answered.
+    pub(crate) asked: Option<usize>,
     /// Planted: responses that are kept from the client.
     hidden: Hidden,
 }
@@ -65,6 +69,7 @@ impl Lane {
 /// A client with one stream of watches.
 #[derive(Debug)]
 pub(crate) struct Watcher {
+    pub(crate) client: u32,
     pub(crate) lanes: Vec<Lane>,
     pub(crate) stream: Option<(u64, Stream)>,
     pub(crate) next_at: u64,
@@ -79,9 +84,11 @@ impl Watcher {
             request,
             watch: Watch { client, legs: Vec::new() },
             id: None,
+            asked: None,
             hidden: Hidden::Nothing,
         };
         Self {
+            client,
             lanes: requests.into_iter().map(lane).collect(),
             stream: None,
             next_at: 0,
@@ -90,8 +97,14 @@ impl Watcher {
     }
 
     /// Opens a stream and goes on where each watch was.
-    pub(crate) fn connect(&mut self, now: u64, window: usize, running: &mut Running) {
-        let (task, stream) = running.watch(window);
+    pub(crate) fn connect(
+        &mut self,
+        now: u64,
+        window: usize,
+        running: &mut Running,
+        token: Option<Arc<str>>,
+    ) {
+        let (task, stream) = running.watch(window, token);
         for (place, lane) in self.lanes.iter_mut().enumerate() {
             let request = WatchCreateRequest {
                 start_revision: lane.next,
@@ -159,9 +172,36 @@ impl Watcher {
         }
     }
 
+    /// The watch that an answer to a request is for. What is refused has no id; answers come in the
+    /// order of the requests.
+    pub(crate) fn lane_of(&mut self, response: &WatchResponse) -> Option<&mut Lane> {
+        let is_open = |lane: &Lane| {
+            let leg = lane.watch.legs.last();
+            lane.id.is_some() && leg.is_some_and(|leg| leg.responses.is_empty())
+        };
+        let is_refused = response.created && response.watch_id == -1;
+        self.lanes.iter_mut().find(|lane| match is_refused {
+            true => is_open(lane),
+            false => lane.id == Some(response.watch_id),
+        })
+    }
+
+    /// A watch was refused; whether none is left on the stream.
+    fn refuse(&mut self, now: u64, response: &WatchResponse) -> bool {
+        if let Some(lane) = self.lane_of(response) {
+            let leg = lane.watch.legs.last_mut().expect("an open watch has a leg");
+            leg.responses.push((now, response.clone()));
+            lane.id = None;
+        }
+        self.lanes.iter().all(|lane| lane.id.is_none())
+    }
+
     /// Writes down a response. Returns whether the stream should be made anew, because a watch was
     /// cancelled.
     pub(crate) fn take(&mut self, now: u64, response: &WatchResponse) -> bool {
+        if response.created && response.watch_id == -1 {
+            return self.refuse(now, response);
+        }
         let mut cancelled = false;
         for lane in &mut self.lanes {
             let Some(id) = lane.id else { continue };

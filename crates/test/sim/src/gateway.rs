@@ -16,8 +16,8 @@ use api::method::Method;
 use bytes::Bytes;
 use calls::peers::{Answered, Asked, PeerAnswer, PeerError, Question};
 use calls::{
-    Answer, Caller, Calls, Encoded, Finish, Job, LargeResults, Local, Logins, Member, Outbox, Pins,
-    Provider, Shared, Sink, Source, ViewSlot,
+    Answer, Call, Caller, Calls, Credential, Encoded, Finish, Job, LargeResults, Local, Logins,
+    Member, Outbox, Pins, Provider, Shared, Sink, Source, ViewSlot,
 };
 use env::{Entropy, Failpoints, Hooks, Instant, MayBlock, SplitMix};
 use machine::Command;
@@ -35,6 +35,10 @@ use crate::wire::{self, Ask, CallResult};
 
 /// The runtime whose replies are for the world itself, not for calls.
 const WORLD: u64 = 255 << 56;
+/// The least that bcrypt takes.
+const BCRYPT_COST: u32 = 4;
+/// Tokens of which it is kept whom they stand for; beyond that all are forgotten.
+const MAX_CREDENTIALS: usize = 16;
 /// Bytes of the window of a stream with one response.
 const WIDE: usize = 1 << 20;
 
@@ -114,6 +118,7 @@ pub(crate) struct Gateway {
     connected: Connected,
     world_now: Arc<AtomicU64>,
     plant: Option<Plant>,
+    credentials: BTreeMap<String, Rc<Credential>>,
     /// Whether this process has ever led, for a planted bug.
     pub(crate) has_led: bool,
     quota: Option<u64>,
@@ -129,6 +134,10 @@ impl Gateway {
         let (connected, world_now) = (Connected::default(), Arc::new(AtomicU64::new(0)));
         let skips_quota = *plant == Some(Plant::QuotaSkipped);
         let quota = options.quota_bytes.filter(|_| !skips_quota);
+        let provider = match &p.tokens {
+            Some(tokens) => Provider::Simple(Arc::clone(tokens)),
+            None => Provider::Nobody,
+        };
         let shared = Shared {
             id: p.id,
             cluster: ClusterId(9),
@@ -142,7 +151,7 @@ impl Gateway {
             strict_reconfig: options.strict_reconfig,
             pins: Pins { age: PIN_AGE, ..Pins::default() },
             large: LargeResults::default(),
-            logins: Logins::new(Provider::Nobody, false, 4, b"sim"),
+            logins: Logins::new(provider, false, BCRYPT_COST, b"sim"),
             connected: {
                 let (connected, now) = (Arc::clone(&connected), Arc::clone(&world_now));
                 Box::new(move |id| connected_for(&connected, &now, id))
@@ -178,6 +187,7 @@ impl Gateway {
             connected,
             world_now,
             plant: *plant,
+            credentials: BTreeMap::new(),
             has_led: false,
             quota: options.quota_bytes,
             violation: None,
@@ -227,10 +237,12 @@ impl Gateway {
         let before = self.proposed.len();
         if let Some(message) = message {
             let mut out = Encoded::default();
-            let answer = self.calls.unary(&made(method), message, &mut out);
+            let made = self.made(method, channel.token.as_deref());
+            let answer = self.calls.unary(&made, message, &mut out);
             self.go_on(call, answer, out);
         } else {
-            let serving = self.serve(method, &Ends(Rc::clone(channel)));
+            let token = channel.token.as_deref();
+            let serving = self.serve(method, &Ends(Rc::clone(channel)), token);
             let future = transport::serve(Rc::clone(channel), serving);
             let task = self.executor.spawn(Box::pin(future), Some(call));
             self.ways.insert(call, Way::Task(task));
@@ -249,10 +261,15 @@ impl Gateway {
         self.hand_out(p, None);
     }
 
-    /// Begins a call. Its number comes back, and later in `done`.
-    pub(crate) fn call(&mut self, now: u64, p: &mut Process, ask: Ask) -> u64 {
+    /// Begins a call, whose number comes back in `done`.
+    pub(crate) fn call(
+        &mut self,
+        now: u64,
+        p: &mut Process,
+        (call, ask): (u64, Ask),
+        token: Option<&str>,
+    ) {
         self.set_clock(now, p);
-        let call = self.number();
         let request = wire::encode(&ask);
         self.asks.insert(call, ask);
         match request {
@@ -265,7 +282,7 @@ impl Gateway {
                 let stream = Stream::new(WIDE);
                 stream.send(message);
                 stream.half_close();
-                let serving = self.serve(Method::LeaseKeepAlive, &stream);
+                let serving = self.serve(Method::LeaseKeepAlive, &stream, token);
                 let answered = Rc::clone(&self.answered);
                 let future = Box::pin(async move {
                     let ended = serving.await;
@@ -279,14 +296,29 @@ impl Gateway {
             }
             Some((method, message)) => {
                 let mut out = Encoded::default();
-                let answer = self.calls.unary(&made(method), message, &mut out);
+                let made = self.made(method, token);
+                let answer = self.calls.unary(&made, message, &mut out);
                 self.go_on(call, answer, out);
             }
         }
         let before = self.proposed.len();
         self.hand_out(p, Some(call));
         self.check_quota(p, before);
-        call
+    }
+
+    /// A call of whoever has this token. What is known of a token is kept, as by a connection.
+    fn made(&mut self, method: Method, token: Option<&str>) -> Call<'static> {
+        Call { caller: self.caller(token), ..made(method) }
+    }
+
+    fn caller(&mut self, token: Option<&str>) -> Caller {
+        let Some(token) = token else { return Caller::default() };
+        if self.credentials.len() >= MAX_CREDENTIALS {
+            self.credentials.clear();
+        }
+        let known = self.credentials.entry(token.to_owned());
+        let credential = known.or_insert_with(|| Rc::new(Credential::of(token.as_bytes())));
+        Caller::default().with(Some(Rc::clone(credential)))
     }
 
     /// What has just been proposed at once must fit into the quota by the View of this moment.
@@ -301,11 +333,16 @@ impl Gateway {
     }
 
     /// A stream of a client, and what serves it.
-    fn serve<S>(&self, method: Method, stream: &S) -> Local<'static, Result<(), Status>>
+    fn serve<S>(
+        &mut self,
+        method: Method,
+        stream: &S,
+        token: Option<&str>,
+    ) -> Local<'static, Result<(), Status>>
     where
         S: Clone + Source + Sink + 'static,
     {
-        let call = made(method);
+        let call = self.made(method, token);
         if let Err(status) = self.calls.check(&call) {
             return Box::pin(std::future::ready(Err(status)));
         }
@@ -314,9 +351,9 @@ impl Gateway {
 
     /// Opens a stream of watches, whose client takes `window` bytes before it reads. The number is
     /// for [`Gateway::close`].
-    pub(crate) fn watch(&mut self, window: usize) -> (u64, Stream) {
+    pub(crate) fn watch(&mut self, window: usize, token: Option<&str>) -> (u64, Stream) {
         let stream = Stream::new(window);
-        let serving = self.serve(Method::Watch, &stream);
+        let serving = self.serve(Method::Watch, &stream, token);
         let ended = Rc::clone(&stream.ended);
         let future = Box::pin(async move {
             let status = serving.await;
@@ -347,10 +384,11 @@ impl Gateway {
     }
 
     /// Answers another member.
-    pub(crate) fn answer(&mut self, asker: Asker, question: Question) {
+    pub(crate) fn answer(&mut self, asker: Asker, question: Question, token: Option<&str>) {
         let (member, answers) = (Rc::clone(&self.member), Rc::clone(&self.answers));
+        let caller = self.caller(token);
         let future = Box::pin(async move {
-            let answer = calls::peers::answer(&member, question, &Caller::default()).await;
+            let answer = calls::peers::answer(&member, question, &caller).await;
             answers.borrow_mut().push((asker, answer));
         });
         self.spawn(future);

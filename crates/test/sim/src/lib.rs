@@ -22,10 +22,12 @@ mod calls;
 mod checks;
 mod clients;
 mod clock;
+mod crowd;
 mod executor;
 mod faults;
 mod gateway;
 mod inbox;
+mod keeper;
 mod liveness;
 mod mail;
 mod members;
@@ -46,7 +48,7 @@ mod world;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-pub use options::{Carrier, Http2Options, Options, Shape};
+pub use options::{Callers, Carrier, Http2Options, Options, Shape, UserOptions};
 pub use plant::Plant;
 pub use trace::Log;
 pub use world::Counts;
@@ -81,6 +83,8 @@ pub struct Case {
     pub plant: Option<Plant>,
     /// How calls come to the members.
     pub carrier: Carrier,
+    /// Who calls.
+    pub callers: Callers,
 }
 
 /// A seed that found something.
@@ -98,7 +102,7 @@ pub struct Failure {
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Case { seed, shape, plant, carrier } = self.case;
+        let Case { seed, shape, plant, carrier, callers } = self.case;
         writeln!(f, "seed {seed}: {}", self.what)?;
         write!(f, "replay: cargo xtask sim --seed {seed}")?;
         if shape == Shape::One {
@@ -108,6 +112,11 @@ impl std::fmt::Display for Failure {
             Carrier::Drawn => {}
             Carrier::Http2 => write!(f, " --http2")?,
             Carrier::Messages => write!(f, " --messages")?,
+        }
+        match callers {
+            Callers::Drawn => {}
+            Callers::Users => write!(f, " --users")?,
+            Callers::Nobody => write!(f, " --nobody")?,
         }
         match plant {
             Some(plant) => write!(f, " --plant {plant}"),
@@ -149,7 +158,11 @@ pub fn run(case: Case, log: Log) -> Result<Summary, Box<Failure>> {
     }
     world.history.watches =
         world.watchers.iter_mut().flat_map(|w| w.lanes.drain(..).map(|lane| lane.watch)).collect();
-    world.history.log = Some(world.checks.log(&world.requests));
+    let walked = match world.walk() {
+        Ok(walked) => walked,
+        Err(v) => return Err(fail(&world, v.to_string(), Some(v.property))),
+    };
+    world.history.log = Some(world.checks.log(&world.requests, &walked.refused));
     let report = match model::check(&world.history) {
         Ok(report) => report,
         Err(v) => return Err(fail(&world, v.to_string(), Some(v.property))),
@@ -159,6 +172,8 @@ pub fn run(case: Case, log: Log) -> Result<Summary, Box<Failure>> {
     counts.terms = world.checks.terms();
     counts.entries = world.checks.last_committed().0;
     counts.compared = world.checks.compared;
+    (counts.let_in, counts.turned_away) = (walked.let_in as u64, walked.turned_away as u64);
+    counts.refused_entries = walked.refused.len() as u64;
     Ok(Summary {
         counts,
         report,

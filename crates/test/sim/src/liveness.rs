@@ -1,6 +1,6 @@
 //! The second phase: nothing goes wrong any more, and all that is waited for must happen.
 
-use api::error::{ApiError, Status};
+use api::error::{ApiError, Code, Status};
 use api::etcdserverpb::{AlarmType, PutRequest};
 use model::{Outcome, Request, Response};
 
@@ -8,6 +8,8 @@ use machine::membership::v2_store_json;
 
 use crate::checks;
 use crate::clients::{Busy, Client, Watcher};
+use crate::crowd;
+use crate::keeper::UserCall;
 use crate::plant;
 use crate::process::Process;
 use crate::wire::{Ask, CallResult};
@@ -22,6 +24,10 @@ const PATIENCE: u64 = 30_000 * MS;
 const MAX_STEPS: u64 = 2_000_000;
 /// The client of this phase.
 const LAST: u32 = 999;
+/// Calls of each user once nothing changes any more.
+const CALLS_OF_EACH: usize = 12;
+/// Times that it logs in for one call.
+const MAX_LOGINS: usize = 8;
 
 /// Heals everything, and demands progress.
 ///
@@ -32,9 +38,13 @@ pub(crate) fn run(world: &mut World) -> Result<(), String> {
     world.heal_all();
     until(world, "every call is answered", |w| {
         // A leader that hands over drops what other members send on, as in etcd.
-        w.clients.iter().all(|c| c.busy.is_none()) && w.admin.busy.is_none()
+        let keeper = w.crowd.as_ref().and_then(|crowd| crowd.keeper.busy);
+        w.clients.iter().all(|c| c.busy.is_none())
+            && w.admin.busy.is_none()
+            && keeper.is_none_or(|(.., until)| w.now > until)
     })?;
     until(world, "every member serves", all_serve)?;
+    world.crown_watchers();
     // What a member asked for before a snapshot that covers it is installed times out, as in etcd.
     caught_up(world)?;
     // Twice: the first may be overtaken by an alarm that was on its way.
@@ -61,8 +71,56 @@ pub(crate) fn run(world: &mut World) -> Result<(), String> {
     write(world)?;
     read(world)?;
     equal(world)?;
+    users_are_served(world)?;
+    equal(world)?;
     version_is_decided(world)?;
     divergence_is_found(world)
+}
+
+/// Authentication is on in the end, every user can log in, and is let in or refused at once by what
+/// its roles permit, which the trail shows: nothing changes any more.
+fn users_are_served(world: &mut World) -> Result<(), String> {
+    let Some(options) = world.crowd.as_ref().map(|crowd| crowd.options.clone()) else {
+        return Ok(());
+    };
+    let root = || crowd::ROOT.to_owned();
+    let [password, _] = crowd::PASSWORDS;
+    let mut changes = vec![
+        UserCall::Add { user: root(), password },
+        UserCall::GrantRole { user: root(), role: root() },
+        UserCall::Enable,
+    ];
+    for n in 1..=options.users {
+        let user = format!("u{n}");
+        changes.push(UserCall::Add { user: user.clone(), password });
+        changes.push(UserCall::ChangePassword { user, password });
+    }
+    let mut enabled = false;
+    for change in changes {
+        let is_last_word = matches!(change, UserCall::Enable | UserCall::ChangePassword { .. });
+        let result = ask(world, Ask::Users(change.clone()))?;
+        enabled |= result.is_ok() && matches!(change, UserCall::Enable);
+        // What is there already is refused.
+        if let Err(status) = result
+            && is_last_word
+        {
+            return Err(format!("{change:?} after healing: {status}"));
+        }
+    }
+    if !enabled {
+        return Err("authentication is not on after healing".to_owned());
+    }
+    caught_up(world)?;
+    for n in 1..=options.users {
+        for _ in 0..CALLS_OF_EACH {
+            let request = workload::call(&mut world.entropy, &world.options, &world.known);
+            let result = ask_as(world, crowd::LATER + n, &Ask::Kv(request.clone()))?;
+            if result.is_err_and(|status| status.code == Code::Unavailable) {
+                return Err(format!("{request:?} of u{n} is not answered after healing"));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The cluster comes to speak what all its members do.
@@ -89,6 +147,8 @@ fn divergence_is_found(world: &mut World) -> Result<(), String> {
         return Ok(());
     };
     world.watchers.clear();
+    // A token is at hand.
+    ask(world, Ask::Leases)?.map_err(|e| format!("listing leases: {e}"))?;
     // What its backend holds is not written anew by the log, nor compacted.
     let (call, _) = world.call(follower, LAST, Ask::Defragment);
     world.collect(follower);
@@ -194,8 +254,28 @@ fn until_reached(
     Ok(())
 }
 
-/// Asks and waits for the answer.
+/// Asks and waits for the answer. Who is to say who it is logs in, and again if its token is known no
+/// more where it asks.
 fn ask(world: &mut World, ask: Ask) -> Result<Result<CallResult, Status>, String> {
+    ask_as(world, LAST, &ask)
+}
+
+/// As [`ask`], in the name of a client.
+fn ask_as(world: &mut World, client: u32, ask: &Ask) -> Result<Result<CallResult, Status>, String> {
+    for _ in 0..MAX_LOGINS {
+        match ask_once(world, client, ask.clone())? {
+            Err(status) if world.crowd.is_some() && crowd::wants_login(&status) => {}
+            result => return Ok(result),
+        }
+    }
+    Err(format!("whoever logs in is not let in: {ask:?} of {client}"))
+}
+
+fn ask_once(
+    world: &mut World,
+    client: u32,
+    ask: Ask,
+) -> Result<Result<CallResult, Status>, String> {
     let what = format!("{ask:?} is answered");
     let member = match (&ask, world.some_server()) {
         // Only the leader counts their time.
@@ -207,10 +287,17 @@ fn ask(world: &mut World, ask: Ask) -> Result<Result<CallResult, Status>, String
         (_, server) => server,
     };
     let member = member.ok_or("nobody serves")?;
-    let (call, place) = world.call(member, LAST, ask);
+    let (deadline, last) = (world.now + PATIENCE, world.counts.steps + MAX_STEPS);
+    while !world.is_known(member, client) {
+        if world.now > deadline || world.counts.steps > last {
+            return Err(format!("no progress after healing: {client} never gets a token"));
+        }
+        world.step()?;
+    }
+    let (call, place) = world.call(member, client, ask);
     if let Some(place) = place {
         let busy = Busy { call, place: Some(place), member, until: u64::MAX };
-        let client = Client { id: LAST, next_at: 0, busy: Some(busy), member };
+        let client = Client { id: client, next_at: 0, busy: Some(busy), member };
         world.clients.push(client);
         world.collect(member);
         until(world, &what, |w| w.clients.last().is_some_and(|c| c.busy.is_none()))?;

@@ -77,10 +77,15 @@ impl World {
     fn disturb_install(&mut self, m: usize) {
         let lasts = self.entropy.below(2_500) * MS;
         let steps = self.counts.steps + self.entropy.below(400);
+        let token = self.crowd.as_ref().and_then(|crowd| crowd.token(crate::admin::ADMIN));
         let member = &mut self.members[m];
         let Some(running) = &mut member.running else { return };
         match self.entropy.below(3) {
-            0 => drop(running.gateway.call(self.now, &mut running.process, Ask::Defragment)),
+            0 => {
+                let call = running.gateway.number();
+                let ask = (call, Ask::Defragment);
+                running.gateway.call(self.now, &mut running.process, ask, token.as_deref());
+            }
             // It crashes soon, its disk being as good as ever.
             1 => member.doomed = member.doomed.or(Some(steps)),
             _ => self.slow_down(m, lasts),
@@ -158,9 +163,9 @@ impl World {
         }
         match content {
             Content::Raft(bytes, _) => self.deliver_raft(from, to, bytes),
-            Content::Question(asker, question) => {
+            Content::Question(asker, question, token) => {
                 let running = self.members[to].running.as_mut().expect("looked at above");
-                running.gateway.answer(asker, question);
+                running.gateway.answer(asker, question, token.as_ref().map(|token| &token.0[..]));
             }
             Content::Answer(asker, answer) => {
                 let running = self.members[to].running.as_mut().expect("looked at above");
@@ -204,7 +209,7 @@ impl World {
             let to = place
                 .filter(|to| self.members.get(*to).is_some_and(|member| member.running.is_some()));
             let asker = Asker { place: m, boot, token: asked.token };
-            let content = Content::Question(asker, asked.question);
+            let content = Content::Question(asker, asked.question, asked.authorization);
             let left = to.is_some_and(|to| {
                 self.counts.forwarded += u64::from(matches!(asked.question, Question::Renew(_)));
                 let packet = Packet { from: m, to, content };

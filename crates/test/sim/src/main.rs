@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::time::Instant;
 
-use sim::{Carrier, Case, Failure, Log, Plant, Shape, Summary, run};
+use sim::{Callers, Carrier, Case, Failure, Log, Plant, Shape, Summary, run};
 
 const HELP: &str =
-    "quorate-sim [--seeds N] [--from S] [--seed S] [--plant NAME] [--planted] [--one] [--http2|--messages]
+    "quorate-sim [--seeds N] [--from S] [--seed S] [--plant NAME] [--planted] [--one] [--http2|--messages] [--users|--nobody]
 
   --seeds N     how many seeds to run (200)
   --from S      the first of them (1)
@@ -18,6 +18,8 @@ const HELP: &str =
   --one         one member that crashes all the time, instead of clusters
   --http2       all calls over HTTP/2, which one seed in four draws
   --messages    none of them
+  --users       users call, who may not everything, which one seed in three draws
+  --nobody      nobody in particular calls
   --threads N   at once (one per core)";
 
 /// Seeds within which each planted bug must be found.
@@ -33,12 +35,13 @@ struct Args {
     planted: bool,
     shape: Shape,
     carrier: Carrier,
+    callers: Callers,
     threads: usize,
 }
 
 impl Args {
     fn case(&self, seed: u64, plant: Option<Plant>) -> Case {
-        Case { seed, shape: self.shape, plant, carrier: self.carrier }
+        Case { seed, shape: self.shape, plant, carrier: self.carrier, callers: self.callers }
     }
 }
 
@@ -52,6 +55,7 @@ fn parse() -> Result<Args, String> {
         planted: false,
         shape: Shape::Cluster,
         carrier: Carrier::Drawn,
+        callers: Callers::Drawn,
         threads: cores,
     };
     let mut given = std::env::args().skip(1);
@@ -66,6 +70,8 @@ fn parse() -> Result<Args, String> {
             "--planted" => args.planted = true,
             "--http2" => args.carrier = Carrier::Http2,
             "--messages" => args.carrier = Carrier::Messages,
+            "--users" => args.callers = Callers::Users,
+            "--nobody" => args.callers = Callers::Nobody,
             "--one" => args.shape = Shape::One,
             "--threads" => args.threads = number(value()?)? as usize,
             other => return Err(format!("{other}\n{HELP}")),
@@ -222,7 +228,7 @@ fn many(args: &Args) -> ExitCode {
 /// What the seeds were like: the least, the median, the most.
 fn show_clusters(all: &[Summary]) {
     type Of = fn(&Summary) -> u64;
-    let figures: [(&str, Of); 14] = [
+    let figures: [(&str, Of); 18] = [
         ("simulated ms", |s| s.simulated / 1_000_000),
         ("answers over HTTP/2", |s| s.counts.carried),
         ("operations", |s| s.report.operations as u64),
@@ -237,6 +243,10 @@ fn show_clusters(all: &[Summary]) {
         ("keep-alives sent on", |s| s.counts.forwarded),
         ("states compared", |s| s.counts.compared),
         ("steps", |s| s.counts.steps),
+        ("changes of users and roles", |s| s.counts.user_changes),
+        ("calls and watches of users let in", |s| s.counts.let_in),
+        ("turned away", |s| s.counts.turned_away),
+        ("entries refused for who signed them", |s| s.counts.refused_entries),
     ];
     let reached = |probe: &str| all.iter().filter(|s| s.reached.contains(probe)).count();
     for probe in sim::probes::all() {

@@ -8,6 +8,7 @@ use calls::corruption::{self, Checks};
 use calls::{compact_by_itself, versions};
 use env::mem::{Fault, MemDisk};
 use env::{Disk, Entropy, Hook, Hooks, IoErrorKind, MayBlock, SplitMix};
+use member::Tokens;
 use types::MemberId;
 
 use crate::clock::Clock;
@@ -99,8 +100,11 @@ impl World {
         let entropy = SplitMix::new(self.entropy.next_u64());
         let begin = (self.now, clock);
         let options = &self.options;
-        let hooks = (self.plant, Hooks::new(Arc::clone(&self.probes) as Arc<dyn Hook>));
-        let started = Process::start(options, &identity, &member.disk, boot, begin, entropy, hooks);
+        let hooks = Hooks::new(Arc::clone(&self.probes) as Arc<dyn Hook>);
+        let (disk, ttl) = (&member.disk, self.crowd.as_ref().map(|c| c.options.token_ttl_secs));
+        let tokens = ttl.map(|secs| Arc::new(Tokens::new(Duration::from_secs(secs))));
+        let around = (self.plant, hooks, tokens);
+        let started = Process::start(options, &identity, disk, boot, begin, entropy, around);
         match started {
             Ok(process) => {
                 self.begin(m, boot, process);
@@ -209,6 +213,9 @@ impl World {
             self.ask_again(c, busy);
         }
         self.admin.busy.take_if(|(_, member)| *member == m);
+        if let Some(crowd) = &mut self.crowd {
+            crowd.keeper.busy.take_if(|(_, member, _)| *member == m);
+        }
         for watcher in self.watchers.iter_mut().filter(|w| w.member == m) {
             watcher.disconnected();
         }
@@ -278,7 +285,8 @@ impl World {
         let (_, lease) = running.revokes.remove(0);
         let request = api::etcdserverpb::LeaseRevokeRequest { id: lease };
         let ask = Ask::Kv(model::Request::LeaseRevoke(request));
-        running.gateway.call(self.now, &mut running.process, ask);
+        let call = running.gateway.number();
+        running.gateway.call(self.now, &mut running.process, (call, ask), None);
         self.collect(m);
     }
 

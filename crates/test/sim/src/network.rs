@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use calls::peers::{Answered, Question};
 use env::{Entropy, SplitMix};
+use machine::Secret;
 
 use crate::gateway::Asker;
 use crate::options::ClusterOptions;
@@ -19,7 +20,7 @@ pub(crate) enum Content {
     /// sent on never do, and raft would take each for one of its own; other messages may.
     Raft(Bytes, bool),
     /// A question between members, and who asks.
-    Question(Asker, Question),
+    Question(Asker, Question, Option<Secret>),
     /// Its answer.
     Answer(Asker, Answered),
 }

@@ -31,6 +31,53 @@ pub enum Carrier {
     Messages,
 }
 
+/// Whether users call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Callers {
+    /// Users in one seed of three, nobody in particular in the others; nobody beside a planted bug,
+    /// which are about other things.
+    #[default]
+    Drawn,
+    /// Users.
+    Users,
+    /// Nobody in particular.
+    Nobody,
+}
+
+/// What differs between seeds whose callers are users.
+#[derive(Clone, Debug)]
+pub struct UserOptions {
+    /// Users besides root: 1-3.
+    pub users: u32,
+    /// Milliseconds between changes of users and roles: 60-1,500.
+    pub change_ms: u64,
+    /// Seconds for which a token is valid after its last use: 2-60.
+    pub token_ttl_secs: u64,
+}
+
+impl UserOptions {
+    /// Draws whether a seed has them, and which, from numbers of its own, as
+    /// [`Http2Options::draw`] does.
+    #[must_use]
+    pub fn draw(seed: u64, callers: Callers, is_planted: bool) -> Option<(Self, SplitMix)> {
+        /// Parts the numbers from the seed's others.
+        const SALT: u64 = 0x7573_6572_7300_0d0a;
+        let mut entropy = SplitMix::new(SplitMix::new(seed ^ SALT).next_u64());
+        let is_drawn = entropy.below(3) == 0;
+        let options = Self {
+            users: 1 + entropy.below(3) as u32,
+            change_ms: 60 + entropy.below(2) * entropy.below(1_440),
+            token_ttl_secs: 2 + entropy.below(2) * entropy.below(58),
+        };
+        let has_them = match callers {
+            Callers::Drawn => is_drawn && !is_planted,
+            Callers::Users => true,
+            Callers::Nobody => false,
+        };
+        has_them.then_some((options, entropy))
+    }
+}
+
 /// What differs between seeds whose calls come over HTTP/2.
 #[derive(Clone, Debug)]
 pub struct Http2Options {

@@ -8,8 +8,16 @@ use env::{Entropy, Hook, SplitMix};
 
 /// Every probe that some seed must reach.
 pub fn all() -> impl Iterator<Item = &'static str> {
-    raft::PROBES.iter().chain(member::PROBES).copied()
+    raft::PROBES.iter().chain(member::PROBES).chain(calls::PROBES).chain(USERS).copied()
 }
+
+/// What users must meet, as the trail that they leave shows.
+pub const USERS: &[&str] = &[DENIED_AT_APPLY, OLD_AT_APPLY, GONE, REVOKED_AMID_WATCH];
+
+pub(crate) const DENIED_AT_APPLY: &str = "users: an entry is refused that the member let pass";
+pub(crate) const OLD_AT_APPLY: &str = "users: an entry is signed as of an old auth revision";
+pub(crate) const GONE: &str = "users: a token of a user comes that is no more";
+pub(crate) const REVOKED_AMID_WATCH: &str = "users: a watcher loses a role while it watches";
 
 #[derive(Debug)]
 struct State {

@@ -19,7 +19,7 @@ use member::{
     Applier, ApplierInput, ApplierOutput, BackendCommitted, Committed, Committer, CommitterInput,
     CommitterOutput, LogInput, LogWriter, MemberView, Node, NodeConfig, NodeInput, NodeOutput,
     NodeStatus, OutgoingSnapshot, Parts, PeerChange, RaftSnapshot, Reply, Sealed, StartConfig,
-    StartError, start,
+    StartError, Tokens, start,
 };
 use raft::Message;
 use store::Store;
@@ -110,6 +110,8 @@ pub(crate) struct Process {
     pub(crate) view: Arc<MemberView>,
     pub(crate) status: NodeStatus,
     pub(crate) shared: Published,
+    /// The tokens of those who logged in, where users call.
+    pub(crate) tokens: Option<Arc<Tokens>>,
     pub(crate) replies: VecDeque<(ReplyToken, Reply)>,
     /// The monotonic clock of this boot.
     pub(crate) clock: Clock,
@@ -266,14 +268,17 @@ impl Process {
         boot: u64,
         (now, clock): (u64, Clock),
         entropy: SplitMix,
-        (plant, hooks): (Option<Plant>, Hooks),
+        (plant, hooks, tokens): (Option<Plant>, Hooks, Option<Arc<Tokens>>),
     ) -> Result<Self, StartError> {
         let may = MayBlock::on_this_thread();
         let disk: Arc<dyn Disk> = Arc::new(disk.clone());
         let begin = clock.at(now);
         let config = config(options, identity, boot, hooks);
         let parts = start(disk, &may, begin, config, Box::new(entropy))?;
-        let Parts { node, log_writer, applier, committer, .. } = parts;
+        let Parts { node, log_writer, mut applier, committer, .. } = parts;
+        if let Some(tokens) = &tokens {
+            applier.set_tokens(Arc::clone(tokens));
+        }
         let shared = Published {
             view: Arc::new(Slot::new(applier.view())),
             status: Arc::new(Slot::new(NodeStatus::default())),
@@ -306,6 +311,7 @@ impl Process {
             stalled: [0; 4],
             view,
             shared,
+            tokens,
             status: NodeStatus::default(),
             replies: VecDeque::new(),
             clock,

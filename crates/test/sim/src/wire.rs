@@ -2,8 +2,9 @@
 
 use api::etcdserverpb::alarm_request::AlarmAction;
 use api::etcdserverpb::{
-    AlarmRequest, AlarmType, DefragmentRequest, HashKvRequest, LeaseKeepAliveRequest,
-    LeaseLeasesRequest, LeaseLeasesResponse, MemberAddRequest, MemberPromoteRequest,
+    AlarmRequest, AlarmType, AuthenticateRequest, AuthenticateResponse, DefragmentRequest,
+    HashKvRequest, LeaseKeepAliveRequest, LeaseLeasesRequest, LeaseLeasesResponse,
+    LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, MemberAddRequest, MemberPromoteRequest,
     MemberRemoveRequest, MoveLeaderRequest,
 };
 use api::method::Method;
@@ -12,6 +13,8 @@ use machine::CommandKind;
 use model::{Request, Response};
 use prost::Message;
 use types::{LeaseId, MemberId};
+
+use crate::keeper::UserCall;
 
 /// What is asked of the member.
 #[derive(Clone, Debug)]
@@ -30,6 +33,12 @@ pub(crate) enum Ask {
     Change(Change),
     /// Another leader.
     Transfer(MemberId),
+    /// How long a lease lives yet, and perhaps its keys.
+    TimeToLive { lease: i64, keys: bool },
+    /// A token.
+    LogIn { user: String, password: &'static str },
+    /// Something of users and roles.
+    Users(UserCall),
 }
 
 /// What becomes of a member.
@@ -49,6 +58,11 @@ pub(crate) enum CallResult {
     Kv(Response),
     Done,
     Leases(Vec<LeaseId>),
+    /// The keys of a lease.
+    Keys(Vec<Bytes>),
+    Token(String),
+    /// What was asked of users and roles is done.
+    Users,
 }
 
 /// The method and the request of a call; `None` for what is none.
@@ -79,6 +93,18 @@ pub(crate) fn encode(ask: &Ask) -> Option<(Method, Bytes)> {
                 (Method::MemberRemove, MemberRemoveRequest { id: id.0 }.encode_to_vec())
             }
         },
+        Ask::TimeToLive { lease, keys } => {
+            let request = LeaseTimeToLiveRequest { id: *lease, keys: *keys };
+            (Method::LeaseTimeToLive, request.encode_to_vec())
+        }
+        Ask::LogIn { user, password } => {
+            let (name, password) = (user.clone(), (*password).to_owned());
+            (Method::Authenticate, AuthenticateRequest { name, password }.encode_to_vec())
+        }
+        Ask::Users(call) => {
+            let (method, request, _) = call.encode();
+            (method, request)
+        }
         Ask::Transfer(to) => {
             (Method::MoveLeader, MoveLeaderRequest { target_id: to.0 }.encode_to_vec())
         }
@@ -119,6 +145,15 @@ pub(crate) fn decode(ask: &Ask, bytes: &[u8]) -> CallResult {
                 response.leases.iter().map(|lease| LeaseId(lease.id)).collect(),
             );
         }
+        Ask::TimeToLive { .. } => {
+            let response: LeaseTimeToLiveResponse = decoded(bytes);
+            return CallResult::Keys(response.keys);
+        }
+        Ask::LogIn { .. } => {
+            let response: AuthenticateResponse = decoded(bytes);
+            return CallResult::Token(response.token);
+        }
+        Ask::Users(_) => return CallResult::Users,
         _ => return CallResult::Done,
     };
     CallResult::Kv(match request {
@@ -137,7 +172,12 @@ pub(crate) fn decode(ask: &Ask, bytes: &[u8]) -> CallResult {
 
 /// The command by which the log carries out what a client asked for, if one does.
 pub(crate) fn command(ask: &Ask) -> Option<CommandKind> {
-    let Ask::Kv(request) = ask else { return None };
+    let request = match ask {
+        Ask::Kv(request) => request,
+        Ask::LogIn { .. } => return Some(CommandKind::Authenticate),
+        Ask::Users(call) => return Some(call.encode().2),
+        _ => return None,
+    };
     Some(match request {
         Request::Put(_) => CommandKind::Put,
         Request::DeleteRange(_) => CommandKind::DeleteRange,

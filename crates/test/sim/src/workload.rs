@@ -59,6 +59,17 @@ pub(crate) fn ask(entropy: &mut SplitMix, options: &Options, known: &Known) -> A
     })
 }
 
+/// A call that reads or changes keys.
+pub(crate) fn call(entropy: &mut SplitMix, options: &Options, known: &Known) -> Request {
+    let mut draw = Draw { entropy, options, known };
+    match draw.below(4) {
+        0 => draw.read(),
+        1 => Request::Txn(draw.txn(3)),
+        2 => Request::DeleteRange(draw.delete()),
+        _ => Request::Put(draw.put()),
+    }
+}
+
 /// What a client watches.
 pub(crate) fn watch(entropy: &mut SplitMix, options: &Options) -> WatchCreateRequest {
     let known = Known::default();

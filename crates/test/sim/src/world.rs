@@ -21,10 +21,11 @@ use crate::Case;
 use crate::admin::Admin;
 use crate::checks::Checks;
 use crate::clients::{Client, Watcher};
+use crate::crowd::Crowd;
 use crate::faults::Heal;
 use crate::gateway::Gateway;
 use crate::network::{Network, Weather};
-use crate::options::{Carrier, Http2Options, Options};
+use crate::options::{Carrier, Http2Options, Options, UserOptions};
 use crate::plant::Plant;
 use crate::probes::Probes;
 use crate::process::{Automaton, Process};
@@ -147,10 +148,20 @@ pub struct Counts {
     pub entries: u64,
     /// States of two members that were compared.
     pub compared: u64,
+    /// Changes of users and roles that were answered.
+    pub user_changes: u64,
+    /// Calls and watches that were permitted while authentication was on.
+    pub let_in: u64,
+    /// Those that were not.
+    pub turned_away: u64,
+    /// Entries of the log that were refused for who signed them.
+    pub refused_entries: u64,
 }
 
 pub(crate) struct World {
     pub(crate) options: Options,
+    /// Users, if they call.
+    pub(crate) crowd: Option<Crowd>,
     /// If calls come over HTTP/2, and the numbers that this draws.
     pub(crate) http2: Option<(Http2Options, SplitMix)>,
     pub(crate) entropy: SplitMix,
@@ -202,6 +213,7 @@ enum Act {
     Client(usize),
     GiveUp(usize),
     Watcher(usize),
+    Keeper,
     Packet,
     Transfer(usize),
     Admin,
@@ -211,7 +223,7 @@ enum Act {
 
 impl World {
     pub(crate) fn new(case: Case, trace: Trace) -> Self {
-        let Case { seed, shape, plant, carrier } = case;
+        let Case { seed, shape, plant, carrier, callers } = case;
         let mut entropy = SplitMix::new(seed);
         let mut options = Options::draw(&mut entropy, shape);
         if plant.is_some_and(Plant::leaves_hashes_alone) {
@@ -224,6 +236,10 @@ impl World {
         let http2 = Http2Options::draw(seed, carrier);
         if let Some((http2, _)) = &http2 {
             trace.event(0, format_args!("over HTTP/2: {http2:?}"));
+        }
+        let crowd = UserOptions::draw(seed, callers, plant.is_some()).map(Crowd::new);
+        if let Some(crowd) = &crowd {
+            trace.event(0, format_args!("users: {:?}", crowd.options));
         }
         let clients =
             (0..options.clients).map(|id| Client { id, next_at: 0, busy: None, member: 0 });
@@ -245,6 +261,7 @@ impl World {
             clients: clients.collect(),
             watchers,
             options,
+            crowd,
             http2,
             entropy,
             now: 0,
@@ -268,6 +285,9 @@ impl World {
             last_error: None,
             boots: 0,
         };
+        if world.crowd.is_some() {
+            world.checks.keep_log();
+        }
         for _ in 0..founders {
             world.add_member(Part::Founder);
         }
@@ -377,6 +397,8 @@ impl World {
         }
         if self.chaos {
             each(Act::Admin, self.admin.next_at, now);
+            let keeper = self.crowd.as_ref().map_or(u64::MAX, |crowd| crowd.keeper.next_at);
+            each(Act::Keeper, keeper, now);
         }
         for (c, client) in self.clients.iter().enumerate() {
             if client.busy.is_none() && self.chaos {
@@ -432,6 +454,7 @@ impl World {
             Act::Client(c) => self.step_client(c),
             Act::GiveUp(c) => self.give_up(c),
             Act::Watcher(w) => self.step_watcher(w),
+            Act::Keeper => self.step_keeper(),
             Act::Packet => self.deliver_packet(),
             Act::Transfer(t) => self.step_transfer(t),
             Act::Admin => self.step_admin(),

@@ -2,19 +2,25 @@
 
 use std::ops::RangeInclusive;
 
-use sim::{Carrier, Case, Log, Plant, Shape, Summary, run};
+use sim::{Callers, Carrier, Case, Log, Plant, Shape, Summary, run};
 
 /// Seeds of the short forms.
 const SEEDS: RangeInclusive<u64> = 1..=60;
 const CLUSTERS: RangeInclusive<u64> = 1..=24;
+const USERS: RangeInclusive<u64> = 1..=8;
 
 /// Runs a range of seeds on two threads; panics with the first failure.
 fn run_all(shape: Shape, seeds: RangeInclusive<u64>) -> Vec<Summary> {
+    run_with(shape, Callers::Drawn, seeds)
+}
+
+fn run_with(shape: Shape, callers: Callers, seeds: RangeInclusive<u64>) -> Vec<Summary> {
     let seeds: Vec<u64> = seeds.collect();
     std::thread::scope(|scope| {
         let halves = seeds.chunks(seeds.len().div_ceil(2)).map(|half| {
-            let one =
-                move |seed: &u64| run(Case { seed: *seed, shape, ..Case::default() }, Log::Nowhere);
+            let one = move |seed: &u64| {
+                run(Case { seed: *seed, shape, callers, ..Case::default() }, Log::Nowhere)
+            };
             let all = move || half.iter().map(one).collect::<Vec<_>>();
             scope.spawn(all)
         });
@@ -68,21 +74,41 @@ fn clusters_find_nothing_and_meet_everything() {
     assert!(reached.len() > 15, "{reached:?}");
 }
 
+/// What users do is permitted where the log has it, whatever happens meanwhile. The ways that were
+/// taken name what must happen among it: users and roles that change between a member's check and
+/// the entry, and a role that is revoked while its holder watches.
+#[test]
+fn users_do_what_their_roles_permit_and_no_more() {
+    let summaries = run_with(Shape::Cluster, Callers::Users, USERS);
+    let sum = |of: fn(&Summary) -> u64| summaries.iter().map(of).sum::<u64>();
+    assert!(sum(|s| s.counts.user_changes) > 500, "users and roles change");
+    assert!(sum(|s| s.counts.let_in) > 5_000);
+    assert!(sum(|s| s.counts.turned_away) > 2_000);
+    assert!(sum(|s| s.counts.refused_entries) > 50, "entries are refused when they are applied");
+    for probe in sim::probes::USERS {
+        assert!(summaries.iter().any(|seed| seed.reached.contains(probe)), "never: {probe}");
+    }
+    let alone = run_with(Shape::One, Callers::Users, USERS);
+    assert!(alone.iter().map(|seed| seed.counts.let_in).sum::<u64>() > 500);
+}
+
 #[test]
 fn a_seed_gives_the_same_event_log_each_time() {
     let (one, cluster) = (Shape::One, Shape::Cluster);
+    let (users, nobody) = (Callers::Users, Callers::Nobody);
     let (messages, http2) = (Carrier::Messages, Carrier::Http2);
     let seeds = [
-        (3, one, messages),
-        (14, one, messages),
-        (14, one, http2),
-        (15, cluster, messages),
-        (16, cluster, messages),
-        (16, cluster, http2),
+        (3, one, messages, nobody),
+        (14, one, messages, nobody),
+        (14, one, http2, nobody),
+        (15, cluster, messages, nobody),
+        (16, cluster, messages, users),
+        (16, cluster, http2, nobody),
+        (16, cluster, http2, users),
     ];
     let mut hashes = std::collections::BTreeSet::new();
-    for (seed, shape, carrier) in seeds {
-        let case = Case { seed, shape, carrier, plant: None };
+    for (seed, shape, carrier, callers) in seeds {
+        let case = Case { seed, shape, carrier, callers, plant: None };
         let run = || run(case, Log::Nowhere).unwrap_or_else(|f| panic!("{f}"));
         let (first, second) = (run(), run());
         assert_eq!((first.hash, first.lines), (second.hash, second.lines), "seed {seed}");

@@ -19,6 +19,7 @@ use watch::{Create, Filter, Flow, Resumed, StreamId};
 
 use super::Watches;
 use super::out::Out;
+use crate::audit;
 use crate::caller::{Caller, Wish, authorize};
 use crate::decode::decode_in_stream;
 use crate::host::Measure;
@@ -179,7 +180,12 @@ impl Session {
         let member = &self.watches.member;
         let created = match authorize(member, Method::Watch.row(), &self.caller, &view, wish) {
             _ if request.start_revision < 0 => Err(ApiError::Compacted.text().to_owned()),
-            Err(refused) => Err(refused.to_string()),
+            Err(status) => {
+                let union = Some(RequestUnion::CreateRequest(request));
+                let request = WatchRequest { request_union: union };
+                audit::refused(member, (Method::Watch.row(), &self.caller), &request, &status);
+                Err(status.to_string())
+            }
             Ok(allowed) => {
                 let create = translate(request);
                 let mut hub = self.watches.hub.borrow_mut();

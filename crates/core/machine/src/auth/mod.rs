@@ -47,7 +47,7 @@ const ENABLED: &[u8] = b"authEnabled";
 const REVISION: &[u8] = b"authRevision";
 
 /// A user with what its roles permit.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 struct User {
     stored: authpb::User,
     /// Whether it holds the role root, which permits everything.
@@ -57,7 +57,7 @@ struct User {
 }
 
 /// The state of authentication as of one entry.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Auth {
     enabled: bool,
     revision: u64,
@@ -157,19 +157,12 @@ impl Auth {
         Some(if without { Password::Never } else { Password::Hash(stored.password.clone()) })
     }
 
-    /// Users whose tokens end if `newer` takes the place of this without the entries in between:
-    /// they are gone, or have another password. `None` stands for all, if authentication is off.
+    /// Whether tokens stay good if `newer` takes the place of this without the entries in between. If
+    /// anything changed there, authentication may have been off for a while, or a user another one:
+    /// what ended a token cannot be told from what came of it.
     #[must_use]
-    pub fn ended_by(&self, newer: &Self) -> Option<Vec<String>> {
-        if !newer.enabled {
-            return None;
-        }
-        let is_same = |name: &Bytes, user: &User| {
-            let now = newer.users.get(name);
-            now.is_some_and(|now| now.stored.password == user.stored.password)
-        };
-        let ended = self.users.iter().filter(|(name, user)| !is_same(name, user));
-        Some(ended.map(|(name, _)| String::from_utf8_lossy(name).into_owned()).collect())
+    pub fn keeps_tokens(&self, newer: &Self) -> bool {
+        newer.enabled && newer.revision == self.revision
     }
 
     /// Computes what each user may read and write.

@@ -215,6 +215,12 @@ fn who_is_not_known_or_known_of_old_is_refused() {
     assert_eq!(ask("root", now - 1, read), Err(ApiError::AuthOldRevision));
     assert_eq!(ask("bob", now, read), Err(ApiError::PermissionDenied));
     assert_eq!(ask("root", now, read), Ok(()));
+    assert_eq!(ask("root", now + 1, read), Ok(()), "known by what is newer than here");
+    let put = PutRequest { key: "a".into(), ..Default::default() };
+    assert_eq!(ask("root", now, Want::Put(&put)), Ok(()));
+    assert_eq!(ask("alice", now, Want::Put(&put)), Err(ApiError::PermissionDenied));
+    let nothing = TxnRequest { success: vec![RequestOp { request: None }], ..Default::default() };
+    assert_eq!(ask("alice", now, Want::Txn(&nothing)), Ok(()), "it does nothing");
     assert_eq!(ask("", 0, Want::Root), Err(ApiError::UserEmpty));
     assert_eq!(ask("bob", now, Want::Root), Err(ApiError::UserNotFound));
     assert_eq!(ask("alice", now, Want::Root), Err(ApiError::PermissionDenied));
@@ -242,6 +248,46 @@ fn a_key_is_attached_only_by_who_may_end_the_lease() {
     }
     assert_eq!(ask(&leases, Want::ReadAllLeases), Err(ApiError::PermissionDenied));
     assert_eq!(ask(&leases, Want::ChangeLease(LeaseId(8))), Ok(()), "there is none");
+}
+
+/// Each right to a lease is that to all of its keys, of its own kind; root has it whenever it was
+/// known.
+#[test]
+fn a_lease_is_ended_or_seen_by_who_may_do_that_with_all_its_keys() {
+    let mut auth = enabled();
+    run(&mut auth, permit("r", Type::Read, b"read", b"")).unwrap();
+    run(&mut auth, permit("r", Type::Write, b"written", b"")).unwrap();
+    let mut leases = Leases::new(HashSeed::draw(&mut SplitMix::new(1)));
+    let (read, written, both) = (LeaseId(1), LeaseId(2), LeaseId(3));
+    for (lease, key) in [(read, &b"read"[..]), (written, b"written")] {
+        leases.grant(lease, 10, 1).unwrap();
+        leases.attach(key, lease);
+    }
+    leases.grant(both, 10, 1).unwrap();
+    let denied = Err(ApiError::PermissionDenied);
+    let old_root = Who { user: "root", revision: 1 };
+    let known = |who, want, leases: &Leases| auth.permit(who, want, Attached::Known(leases));
+    let unknown = |who, want| auth.permit(who, want, Attached::AtApply);
+    let alice = alice(&auth);
+    for (lease, may_change, may_read) in
+        [(read, denied, Ok(())), (written, Ok(()), denied), (both, Ok(()), Ok(()))]
+    {
+        assert_eq!(known(alice, Want::ChangeLease(lease), &leases), may_change, "{lease:?}");
+        assert_eq!(known(alice, Want::ReadLease(lease), &leases), may_read, "{lease:?}");
+        for want in [Want::ChangeLease(lease), Want::ReadLease(lease), Want::ReadAllLeases] {
+            assert_eq!(known(old_root, want, &leases), Ok(()), "{want:?}");
+            assert_eq!(unknown(old_root, want), Ok(()), "{want:?}");
+        }
+        // Who knows no leases lets the entry decide, and shows nothing.
+        assert_eq!(unknown(alice, Want::ChangeLease(lease)), Ok(()));
+        assert_eq!(unknown(alice, Want::ReadLease(lease)), denied);
+    }
+    assert_eq!(known(alice, Want::ReadAllLeases, &leases), denied);
+    assert_eq!(unknown(alice, Want::ReadAllLeases), denied);
+    leases.revoke(written).unwrap();
+    assert_eq!(known(alice, Want::ReadAllLeases, &leases), Ok(()));
+    let nobody = Who::default();
+    assert_eq!(known(nobody, Want::ReadAllLeases, &leases), Err(ApiError::UserEmpty));
 }
 
 /// A key of up to two of three letters, not empty.
@@ -395,22 +441,20 @@ fn without_authentication_everybody_may_everything() {
 }
 
 #[test]
-fn a_newer_state_ends_the_tokens_of_who_is_gone_or_has_another_password() {
+fn a_newer_state_keeps_tokens_only_if_nothing_changed() {
     let old = enabled();
     let mut new = Arc::clone(&old);
-    assert_eq!(old.ended_by(&new), Some(Vec::new()));
+    assert!(old.keeps_tokens(&new));
     let hashed_password = "YQ==".to_owned();
     let bob = AuthUserAddRequest { name: "bob".into(), hashed_password, ..Default::default() };
     run(&mut new, bob).unwrap();
-    assert_eq!(old.ended_by(&new), Some(Vec::new()), "bob had none");
+    assert!(!old.keeps_tokens(&new));
     let before = Arc::clone(&new);
-    let (name, hashed_password) = ("bob".to_owned(), "Yg==".to_owned());
-    let change = AuthUserChangePasswordRequest { name, hashed_password, ..Default::default() };
-    run(&mut new, change).unwrap();
-    run(&mut new, AuthUserDeleteRequest { name: "alice".into() }).unwrap();
-    assert_eq!(before.ended_by(&new), Some(vec!["alice".to_owned(), "bob".to_owned()]));
     run(&mut new, AuthDisableRequest {}).unwrap();
-    assert_eq!(before.ended_by(&new), None);
+    assert!(!before.keeps_tokens(&new));
+    assert!(!new.keeps_tokens(&new), "nobody has one");
+    run(&mut new, AuthEnableRequest {}).unwrap();
+    assert!(!before.keeps_tokens(&new), "all ended in between");
 }
 
 #[test]

@@ -219,6 +219,7 @@ pub struct LoggingFlags {
     pub format: Deferred<Format>,
     pub enable_rotation: bool,
     pub rotation_config_json: String,
+    pub audit: String,
 }
 
 /// Where traces go.

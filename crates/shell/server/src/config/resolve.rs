@@ -88,9 +88,15 @@ pub(super) fn options(given: &Given) -> Result<Options, String> {
         connections: connections(listeners, member.max_request_bytes),
         compaction: pace(&given.configuration.compaction),
         slow_apply: given.configuration.monitoring.warning_apply_duration,
+        audit_log: audit_log(&given.configuration),
         features,
         ..Options::default()
     })
+}
+
+fn audit_log(configuration: &Configuration) -> Option<PathBuf> {
+    let path = &configuration.logging.audit;
+    (!path.is_empty()).then(|| PathBuf::from(path))
 }
 
 /// A cost that bcrypt does not know, and tokens that would not last, are the default.

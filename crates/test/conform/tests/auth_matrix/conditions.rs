@@ -180,7 +180,12 @@ fn few_cells_of(cells: &[Cell]) -> Vec<Cell> {
 
 /// Clusters of the subject and of etcd.
 fn clusters(members: usize) -> Option<(Cluster, Cluster)> {
-    let start = |kind| Cluster::start(&vec![kind; members], FLAGS);
+    clusters_with(members, &[])
+}
+
+fn clusters_with(members: usize, more: &[&str]) -> Option<(Cluster, Cluster)> {
+    let flags = [FLAGS, more].concat();
+    let start = |kind| Cluster::start(&vec![kind; members], &flags);
     std::thread::scope(|scope| {
         let right = scope.spawn(move || start(Kind::Reference));
         let left = start(subject())?;
@@ -206,6 +211,36 @@ fn a_follower_asks_as_the_leader_does() {
         };
         let worlds = tokio::join!(through(&left), through(&right));
         sides("follower", worlds, Model::On).ask(&few_cells()).await.conclude("follower");
+    });
+}
+
+/// A member gets users, roles and keys with a snapshot instead of the entries that made them: it
+/// was gone while they were made, and the others keep few entries.
+#[test]
+fn after_a_snapshot_everybody_is_who_it_was() {
+    const FEW_ENTRIES: [&str; 4] = ["--snapshot-count", "20", "--snapshot-catchup-entries", "5"];
+    let Some((mut left, mut right)) = clusters_with(3, &FEW_ENTRIES) else { return };
+    block_on(async {
+        let installed = async |cluster: &mut Cluster| {
+            let (leader, behind) = (cluster.leader().await, cluster.follower().await);
+            cluster.nodes[behind].kill();
+            let mut world = World::found(cluster.client(leader).await, &Identity::few()).await;
+            world.enable().await;
+            cluster.restart(behind);
+            let said = "\"applied snapshot\"";
+            let until = Instant::now() + Duration::from_secs(30);
+            while !cluster.nodes[behind].log().contains(said) {
+                assert!(Instant::now() < until, "no snapshot comes");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            // A snapshot brings no tokens.
+            let mut there = world.at(cluster.client(behind).await);
+            let is_there = |identity: &Identity| !matches!(identity.standing, Standing::Ended(_));
+            there.log_in(is_there).await;
+            there
+        };
+        let worlds = tokio::join!(installed(&mut left), installed(&mut right));
+        sides("snapshot", worlds, Model::On).ask(&few_cells()).await.conclude("snapshot");
     });
 }
 

@@ -4,19 +4,23 @@ use conform::Kind;
 
 use crate::member::{Member, Ports, etcdctl};
 use crate::{World, files};
-use authority::{Pair, Wish, text};
+use authority::{Authority, Pair, Wish, text};
 
 const KINDS: [Kind; 3] = [Kind::Quorate, Kind::Reference, Kind::Quorate];
 
 /// Three members, started with these flags.
 fn start(world: &World, flags: &[String]) -> Option<Vec<Member>> {
-    let ports = KINDS.map(|_| Ports::new());
+    start_each(world, KINDS, flags)
+}
+
+fn start_each(world: &World, kinds: [Kind; 3], flags: &[String]) -> Option<Vec<Member>> {
+    let ports = kinds.map(|_| Ports::new());
     let name = |n: usize| format!("m{n}");
     let listed = ports.iter().enumerate();
     let listed = listed.map(|(n, p)| format!("{}=https://127.0.0.1:{}", name(n), p.peer));
     let listed = listed.collect::<Vec<_>>().join(",");
     let mut members = Vec::new();
-    for (n, kind) in KINDS.into_iter().enumerate() {
+    for (n, kind) in kinds.into_iter().enumerate() {
         let mut args = ports[n].urls("https", "https");
         args.push(format!("--name={}", name(n)));
         args.push(format!("--initial-cluster={listed}"));
@@ -109,4 +113,54 @@ async fn strangers_are_kept_from_the_peers_ports_alike() {
     }
     assert_eq!(verdicts[0], verdicts[1]);
     assert_eq!(verdicts[0].iter().filter(|(_, answer)| answer.is_ok()).count(), 2);
+}
+
+/// The bundle gets a second authority, everybody a certificate of it, and the first one goes, while
+/// each member is asked all the time over new connections for what a majority must confirm. Ours
+/// alone: etcd reads bundles once.
+#[tokio::test]
+async fn another_authority_comes_without_a_failed_request() {
+    let world = World::new();
+    let next = Authority::root("next");
+    let wish = || Wish::new("member", &["127.0.0.1"]);
+    let pair = world.pair("member", wish());
+    let bundle = world.path().join("ca.crt");
+    let mut flags = [files("", &pair), files("peer-", &pair)].concat();
+    flags.extend([format!("--trusted-ca-file={}", world.ca), "--client-cert-auth".to_owned()]);
+    flags.push(format!("--peer-trusted-ca-file={}", world.ca));
+    flags.push("--peer-client-cert-auth".to_owned());
+    let mut members = start_each(&world, [Kind::Quorate; 3], &flags).expect("ours is built");
+    let asked = async |members: &[Member]| {
+        // What the files say by now, as a client does that begins.
+        let client = world.client(Some(&pair), tls::Spoken::Unsaid);
+        for member in members {
+            let answer = crate::ask(member.client, &client, "127.0.0.1").await;
+            assert_eq!(answer.as_deref(), Ok(crate::OK), "{}", member.log());
+        }
+    };
+    // Clients and peers have a reader of files each.
+    let seen = |member: &Member| member.log().matches("loaded changed TLS files").count();
+    let mut before: Vec<usize> = members.iter().map(seen).collect();
+    for step in ["both", "certificates", "next alone"] {
+        match step {
+            "both" => std::fs::write(&bundle, world.root.pem.clone() + &next.pem).unwrap(),
+            "certificates" => drop(wish().by(&next, world.path(), "member")),
+            _ => std::fs::write(&bundle, &next.pem).unwrap(),
+        }
+        asked(&members).await;
+        while members.iter().zip(&before).any(|(member, count)| seen(member) <= *count) {
+            asked(&members).await;
+        }
+        before = members.iter().map(seen).collect();
+    }
+    // Who starts again has nothing but the new ones to show and to trust.
+    for n in 0..members.len() {
+        members[n].restart();
+        members[n].wait_served();
+        let client = world.client(Some(&pair), tls::Spoken::Unsaid);
+        while crate::ask(members[n].client, &client, "127.0.0.1").await.as_deref() != Ok(crate::OK)
+        {
+        }
+    }
+    asked(&members).await;
 }

@@ -5,6 +5,7 @@
 //! must not depend on the server. Certificates are changed under running servers, so that few have
 //! to be started.
 
+mod clients;
 mod cluster;
 mod crowd;
 mod flags;
@@ -111,12 +112,15 @@ async fn certificates_of_servers_are_shown_and_judged_alike() {
         let Some(member) = serve(kind, &world, &pair, &[]) else { return };
         let client = world.client(None, Spoken::Unsaid);
         let mut verdict = Vec::new();
-        let cells: [(&str, Wish, &Authority); 11] = [
+        let cells: [(&str, Wish, &Authority); 14] = [
             ("P-256", good(), &world.root),
             ("RSA", good().keyed(&rcgen::PKCS_RSA_SHA256), &world.root),
             ("P-521", good().keyed(&rcgen::PKCS_ECDSA_P521_SHA512), &world.root),
             ("Ed25519", good().keyed(&rcgen::PKCS_ED25519), &world.root),
             ("expired", good().expired(), &world.root),
+            ("not yet valid", good().not_yet_valid(), &world.root),
+            ("wildcard", Wish::new("", &["*.example.com"]), &world.root),
+            ("wildcard within a name", Wish::new("", &["a*.example.com"]), &world.root),
             ("other names", Wish::new("", &["other"]), &world.root),
             ("common name only", Wish::new("localhost", &[]), &world.root),
             ("address only", Wish::new("", &["127.0.0.1"]), &world.root),
@@ -126,16 +130,19 @@ async fn certificates_of_servers_are_shown_and_judged_alike() {
         ];
         for (name, wish, by) in cells {
             wish.by(by, world.path(), "server");
-            for host in ["localhost", "127.0.0.1"] {
+            let hosts = ["localhost", "127.0.0.1", "abc.example.com", "a.b.example.com"];
+            for host in hosts {
                 let result = timeless(settle(member.client, &client, host).await);
                 verdict.push((name, host, result));
             }
         }
         verdicts.push(verdict);
     }
-    assert_eq!(verdicts[0], verdicts[1]);
+    for (theirs, ours) in verdicts[0].iter().zip(&verdicts[1]) {
+        assert_eq!(theirs, ours);
+    }
     let good = verdicts[0].iter().filter(|(.., result)| result.as_deref() == Ok(OK));
-    assert_eq!(good.count(), 11, "{:?}", verdicts[0]);
+    assert_eq!(good.count(), 12, "{:?}", verdicts[0]);
 }
 
 #[tokio::test]
@@ -161,6 +168,7 @@ async fn clients_are_let_in_alike() {
             ("for clients", Some(world.pair("client", ann().only_for(ClientAuth)))),
             ("for servers", Some(world.pair("unfit", ann().only_for(ServerAuth)))),
             ("expired", Some(world.pair("expired", ann().expired()))),
+            ("not yet valid", Some(world.pair("early", ann().not_yet_valid()))),
             ("revoked", Some(world.pair("revoked", ann().serial(666)))),
             ("stranger", Some(ann().by(&stranger, world.path(), "stranger"))),
             ("intermediate", Some(ann().by(&middle, world.path(), "middle"))),

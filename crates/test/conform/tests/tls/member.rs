@@ -19,6 +19,8 @@ pub const STEP: Duration = Duration::from_millis(20);
 /// A process, which ends with this value.
 pub struct Member {
     child: Child,
+    program: PathBuf,
+    args: Vec<String>,
     log: PathBuf,
     pub client: u16,
     pub peer: u16,
@@ -61,16 +63,17 @@ impl Member {
     pub fn start(kind: Kind, dir: &Path, ports: Ports, args: &[String]) -> Option<Self> {
         let program = kind.program()?;
         let log = dir.with_extension("log");
-        let file = File::create(&log).unwrap();
-        let child = Command::new(program)
-            .arg(format!("--data-dir={}", dir.display()))
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(file.try_clone().unwrap())
-            .stderr(file)
-            .spawn()
-            .unwrap();
-        Some(Self { child, log, client: ports.client, peer: ports.peer })
+        let mut all = vec![format!("--data-dir={}", dir.display())];
+        all.extend_from_slice(args);
+        let child = spawn(&program, &all, &log);
+        Some(Self { child, program, args: all, log, client: ports.client, peer: ports.peer })
+    }
+
+    /// Ends it and starts it again, with a new log.
+    pub fn restart(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.child = spawn(&self.program, &self.args, &self.log);
     }
 
     pub fn log(&self) -> String {
@@ -115,6 +118,13 @@ impl Member {
         Command::new("kill").arg(pid).status().unwrap();
         self.child.wait().unwrap();
     }
+}
+
+fn spawn(program: &Path, args: &[String], log: &Path) -> Child {
+    let file = File::create(log).unwrap();
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
+    command.spawn().unwrap()
 }
 
 /// The first line of the answer to a request over TLS, or why there is none.

@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Waker};
 
 use api::error::Status;
@@ -19,6 +19,8 @@ use crate::plant::Plant;
 
 /// The field by which a client numbers its calls, so that what they lead to can be told apart.
 pub(crate) const CALL: &[u8] = b"x-call";
+/// The field with a client's token.
+pub(crate) const TOKEN: &[u8] = b"token";
 /// Bytes of a request's message at most.
 const MAX_MESSAGE_BYTES: usize = 4 << 20;
 
@@ -30,6 +32,7 @@ pub(crate) enum Grpc {}
 pub(crate) enum Tag {
     Path(Option<&'static Row>),
     Call(Option<u64>),
+    Token(Arc<str>),
     Ignored,
 }
 
@@ -38,6 +41,7 @@ pub(crate) enum Tag {
 pub(crate) struct Head {
     pub(crate) row: Option<&'static Row>,
     pub(crate) call: Option<u64>,
+    pub(crate) token: Option<Arc<str>>,
 }
 
 impl Protocol for Grpc {
@@ -50,6 +54,7 @@ impl Protocol for Grpc {
         match name {
             b":path" => Tag::Path(by_path(text)),
             CALL => Tag::Call(text.parse().ok()),
+            TOKEN => Tag::Token(text.into()),
             _ => Tag::Ignored,
         }
     }
@@ -63,6 +68,7 @@ impl Protocol for Grpc {
         match tag {
             Tag::Path(row) => head.row = *row,
             Tag::Call(call) => head.call = *call,
+            Tag::Token(token) => head.token = Some(Arc::clone(token)),
             Tag::Ignored => {}
         }
     }
@@ -85,6 +91,7 @@ pub(crate) struct Shared {
 pub(crate) struct Channel {
     pub(crate) call: u64,
     pub(crate) method: Method,
+    pub(crate) token: Option<Arc<str>>,
     shared: Rc<Shared>,
     stream: Cell<StreamKey>,
     incoming: RefCell<Messages>,
@@ -102,10 +109,12 @@ impl Channel {
         shared: &Rc<Shared>,
         stream: StreamKey,
         (call, method): (u64, Method),
+        token: Option<Arc<str>>,
     ) -> Self {
         Self {
             call,
             method,
+            token,
             shared: Rc::clone(shared),
             stream: Cell::new(stream),
             incoming: RefCell::new(Messages::new(Encoding::Identity, MAX_MESSAGE_BYTES)),

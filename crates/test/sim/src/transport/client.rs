@@ -12,7 +12,7 @@ use bench::light::frame::{
 use bytes::Bytes;
 use env::{Entropy, SplitMix};
 
-use super::channel::CALL;
+use super::channel::{CALL, TOKEN};
 use crate::streams::Stream;
 
 /// Bytes of every window until something else is said.
@@ -84,12 +84,20 @@ impl Client {
     }
 
     /// Begins a call, whose messages are taken from `stream`.
-    pub(crate) fn begin(&mut self, number: u64, method: Method, stream: Stream) {
+    pub(crate) fn begin(
+        &mut self,
+        (number, method): (u64, Method),
+        stream: Stream,
+        token: Option<&str>,
+    ) {
         let mut block = POST_HTTP.to_vec();
         field(&mut block, b":path", method.row().path.as_bytes());
         field(&mut block, b"content-type", b"application/grpc");
         field(&mut block, b"te", b"trailers");
         field(&mut block, CALL, number.to_string().as_bytes());
+        if let Some(token) = token {
+            field(&mut block, TOKEN, token.as_bytes());
+        }
         frame::write(&mut self.out, kind::HEADERS, flag::END_HEADERS, self.next, &block);
         let call = Call {
             number,

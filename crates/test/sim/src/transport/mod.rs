@@ -9,6 +9,7 @@ mod pipe;
 mod server;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use api::method::Method;
 use bytes::Bytes;
@@ -80,7 +81,7 @@ impl Transport {
     }
 
     /// Begins a call on some connection.
-    fn begin(&mut self, number: u64, method: Method, stream: Stream) {
+    fn begin(&mut self, number: u64, method: Method, stream: Stream, token: Option<&str>) {
         let sound = self.links.iter().filter(|link| link.client.is_some()).count() as u64;
         if sound < self.options.connections {
             self.open();
@@ -88,7 +89,7 @@ impl Transport {
         let mut clients: Vec<&mut Client> =
             self.links.iter_mut().filter_map(|link| link.client.as_mut()).collect();
         let at = self.entropy.below(clients.len() as u64) as usize;
-        clients[at].begin(number, method, stream);
+        clients[at].begin((number, method), stream, token);
     }
 
     /// A client gives a call up.
@@ -146,20 +147,23 @@ impl Transport {
 
 /// What clients do to a process, over whatever carries their calls.
 impl Running {
-    /// Begins a call. Its number comes back, and later in the gateway's `done`.
-    pub(crate) fn call(&mut self, now: u64, ask: Ask) -> u64 {
+    /// The number of the next call.
+    pub(crate) fn number(&mut self) -> u64 {
+        self.gateway.number()
+    }
+
+    /// Begins the call of a number, which comes back in the gateway's `done`.
+    pub(crate) fn call(&mut self, now: u64, number: u64, ask: Ask, token: Option<Arc<str>>) {
         let transport = self.transport.as_mut();
         let request = transport.and_then(|transport| Some((transport, wire::encode(&ask)?)));
         let Some((transport, (method, message))) = request else {
-            return self.gateway.call(now, &mut self.process, ask);
+            return self.gateway.call(now, &mut self.process, (number, ask), token.as_deref());
         };
-        let number = self.gateway.number();
         transport.asks.insert(number, ask);
         let stream = Stream::new(0);
         stream.send(message);
         stream.half_close();
-        transport.begin(number, method, stream);
-        number
+        transport.begin(number, method, stream, token.as_deref());
     }
 
     /// A client does not wait for a call any longer.
@@ -172,10 +176,13 @@ impl Running {
 
     /// Opens a stream of watches, whose client takes `window` bytes before it reads, or what its
     /// connection says. The number is for [`Running::close`].
-    pub(crate) fn watch(&mut self, window: usize) -> (u64, Stream) {
-        let Some(transport) = &mut self.transport else { return self.gateway.watch(window) };
+    pub(crate) fn watch(&mut self, window: usize, token: Option<Arc<str>>) -> (u64, Stream) {
+        let token = token.as_deref();
+        let Some(transport) = &mut self.transport else {
+            return self.gateway.watch(window, token);
+        };
         let (number, stream) = (self.gateway.number(), Stream::new(0));
-        transport.begin(number, Method::Watch, stream.clone());
+        transport.begin(number, Method::Watch, stream.clone(), token);
         (number, stream)
     }
 

@@ -125,7 +125,7 @@ impl Server {
 
     fn channel(&self, stream: StreamKey, head: &Head) -> Rc<Channel> {
         let (row, call) = head.row.zip(head.call).expect("clients name method and call");
-        Rc::new(Channel::new(&self.shared, stream, (call, row.method)))
+        Rc::new(Channel::new(&self.shared, stream, (call, row.method), head.token.clone()))
     }
 
     /// Gives a request that came whole a place among the streams.

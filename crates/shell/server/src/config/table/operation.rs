@@ -82,6 +82,13 @@ pub(super) const LOGGING: &[Flag] = &[
         ..LOGGING_ROW
     },
     Flag {
+        name: "audit-log",
+        help: "File to which a line of JSON is appended for each change that a client asks for, \
+               and for each call that is refused for who calls; empty is none. Quorate's own.",
+        place: at!(logging.audit),
+        ..LOGGING_ROW
+    },
+    Flag {
         name: "warning-unary-request-duration",
         default: "300ms",
         help: "Time after which a call is slow and the log says so.",

@@ -1,0 +1,1 @@
+../client-new/story/main.go
