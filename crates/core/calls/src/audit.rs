@@ -158,14 +158,6 @@ impl Ending {
         }
     }
 
-    /// A unary call ended, with all of its response or with a status.
-    pub(crate) fn ended(self, member: &Member, caller: &Caller, response: Result<&[u8], &Status>) {
-        match response {
-            Ok(response) => self.done(response),
-            Err(status) => self.failed(member, caller, status),
-        }
-    }
-
     /// The same stream of responses, whose end is told.
     pub(crate) fn of_stream(
         self,

@@ -179,16 +179,12 @@ impl Calls {
     /// # Errors
     /// The status to end the call with.
     pub async fn call(self: &Rc<Self>, call: &Call<'_>, message: Bytes) -> Result<Vec<u8>, Status> {
-        let ending = Ending::begin(&self.member, call, &message);
-        let response = match self.check(call) {
-            Ok(()) => self.whole(call, message).await,
-            Err(status) => Err(status),
-        };
-        ending.ended(&self.member, &call.caller, response.as_deref());
-        response
+        let mut out = Encoded::default();
+        let answer = self.unary(call, message, &mut out)?;
+        self.gathered(answer, out).await
     }
 
-    /// As [`Calls::call`], of a call that was checked.
+    /// As [`Calls::call`], of a call that another makes, which was checked and is what is told of.
     pub(crate) async fn whole(
         self: &Rc<Self>,
         call: &Call<'_>,
@@ -196,6 +192,10 @@ impl Calls {
     ) -> Result<Vec<u8>, Status> {
         let mut out = Encoded::default();
         let answer = self.answer(call, message, &mut out)?;
+        self.gathered(answer, out).await
+    }
+
+    async fn gathered(self: &Rc<Self>, answer: Answer, out: Encoded) -> Result<Vec<u8>, Status> {
         match complete(self, answer, out).await? {
             Body::Whole(message) => Ok(message.into_message()),
             Body::Pieces(mut pieces) => {
@@ -317,14 +317,13 @@ fn finish(
 
 /// Waits for whatever an answer waits for.
 async fn complete(calls: &Rc<Calls>, mut answer: Answer, mut out: Encoded) -> Result<Body, Status> {
-    let member = &calls.member;
     loop {
         answer = match answer {
             Answer::Now => return Ok(Body::Whole(out)),
             Answer::Waits(body) => return body.await,
             Answer::Later(token, then) => {
-                let reply = member.wait(token).await;
-                finish(member, then, reply, &mut out)?
+                let reply = calls.member.wait(token).await;
+                calls.finish(then, reply, &mut out)?
             }
         };
     }

@@ -346,6 +346,23 @@ fn a_put_is_told_with_what_became_of_it() {
     }
 }
 
+/// As the JSON gateway makes calls: as a future of the whole response.
+#[test]
+fn a_call_for_all_of_its_response_is_told_with_what_became_of_it() {
+    let f = audited();
+    let (call, cx) = (from(Method::Put, &[]), &mut Context::from_waker(Waker::noop()));
+    let mut response = Box::pin(f.calls.call(&call, sample(Method::Put.row())));
+    assert!(response.as_mut().poll(cx).is_pending());
+    let token = f.for_node().into_iter().find_map(|input| match input {
+        NodeInput::Propose(proposal) => Some(proposal.token),
+        _ => None,
+    });
+    let done = applied(Ok(CommandReply::Put(PutReply::default())));
+    f.calls.member().resolve(token.expect("it is proposed"), done);
+    assert!(matches!(response.as_mut().poll(cx), Poll::Ready(Ok(_))));
+    assert_eq!(f.record().ended, Ended::Done(Revision(5)));
+}
+
 #[test]
 fn who_does_not_wait_is_told_all_the_same() {
     let f = audited();

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use calls::Local;
+use calls::{Caller, Local};
 use futures_util::TryFutureExt;
 use http_body_util::{BodyExt, Limited};
 use http2::PREFACE;
@@ -231,6 +231,7 @@ struct Web<D> {
     dispatch: Rc<D>,
     door: Door,
     names_user: bool,
+    caller: Caller,
     max_body_bytes: usize,
     max_message_bytes: usize,
     /// What the connection is to become.
@@ -245,6 +246,7 @@ impl<D: Dispatch> Web<D> {
             dispatch,
             door: origin.door(),
             names_user: origin.names_user(),
+            caller: origin.caller().through_gateway(),
             max_body_bytes: settings.max_body_bytes,
             max_message_bytes: settings.max_message_bytes,
             upgrade: Cell::default(),
@@ -258,6 +260,7 @@ impl<D: Dispatch> Web<D> {
             door: self.door,
             names_user: self.names_user,
             bounds: Bounds { message_bytes, value_bytes },
+            caller: self.caller.clone(),
             authorization: None,
             timeout: None,
         }

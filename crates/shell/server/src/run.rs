@@ -287,9 +287,7 @@ pub fn start_until(
     let sockets = Sockets { clients, metrics, limit: Limit::new(connections.clients), calls };
     let runtimes = runtimes::start(options, &parts, &inboxes, sockets, &queues, &stopped);
     let runtimes = runtimes.map_err(thread_error)?;
-    // Before a first start the members are yet to come through the log.
-    let count = members.iter().count().max(options.initial_cluster.len());
-    let advance = Advance::new(log, options, count, Clock.now());
+    let advance = advance(log, options, &members);
     wait_ready(&queues, &plane, advance, &fatal, &stopped)?;
     Ok(Server {
         queues,
@@ -430,6 +428,13 @@ fn shared(
 
 /// Requests of other members that wait for an answer.
 const PEER_CALLS: usize = 4_096;
+
+/// How the first election is hurried on. Before a first start the members are yet to come through
+/// the log.
+fn advance(log: &Arc<Log>, options: &Options, members: &Members) -> Advance {
+    let count = members.iter().count().max(options.initial_cluster.len());
+    Advance::new(log, options, count, Clock.now())
+}
 
 /// As many turns as a connection may have calls.
 fn gateway_turns(options: &Options) -> Option<Arc<Semaphore>> {

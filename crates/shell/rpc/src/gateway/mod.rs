@@ -77,6 +77,8 @@ pub struct Came {
     pub names_user: bool,
     /// What bounds its call.
     pub bounds: Bounds,
+    /// What the connection tells of who calls, but for a certificate.
+    pub(crate) caller: Caller,
     /// The token of `authorization` and the timeout, where the connection reads them by itself.
     pub(crate) authorization: Option<Rc<Credential>>,
     pub(crate) timeout: Option<Duration>,
@@ -138,7 +140,7 @@ impl Wanted {
         let authorization =
             came.authorization.or_else(|| metadata.authorization.as_ref().map(made));
         let credential = metadata.token.as_ref().map(made).or(authorization);
-        let (caller, bounds) = (Caller::default().with(credential), came.bounds);
+        let (caller, bounds) = (came.caller.with(credential), came.bounds);
         Ok(Self { row, mapping: Mapping::of(row), caller, metadata, bounds, deadline })
     }
 

@@ -44,7 +44,7 @@ pub(crate) enum Tag {
     RequiresLeader(bool),
     ClientVersion(Text),
     /// A field that only plain HTTP reads.
-    Web(WebField),
+    Web(Rc<WebField>),
     /// `token`.
     Token(Rc<Credential>),
     /// `authorization`, which counts if there is no `token`.
@@ -59,7 +59,7 @@ pub(crate) struct WebField(http::HeaderName, Text);
 
 /// What a request has of them.
 #[derive(Clone, Debug, Default)]
-struct WebFields(Vec<WebField>);
+struct WebFields(Vec<Rc<WebField>>);
 
 /// The prefix of fields that the JSON gateway gives on as metadata.
 const GATEWAY_PREFIX: &[u8] = b"grpc-metadata-";
@@ -153,8 +153,8 @@ impl Protocol for Grpc {
             b"connection" => Tag::Connection,
             b"hasleader" => Tag::RequiresLeader(value == b"true"),
             b"client-api-version" => Tag::ClientVersion(value.into()),
-            b"accept-encoding" => Tag::Web(WebField(http::header::ACCEPT_ENCODING, value.into())),
-            b"origin" => Tag::Web(WebField(http::header::ORIGIN, value.into())),
+            b"accept-encoding" => web(http::header::ACCEPT_ENCODING, value),
+            b"origin" => web(http::header::ORIGIN, value),
             b"token" => Tag::Token(Rc::new(Credential::of(value))),
             b"authorization" => Tag::Authorization(Rc::new(Credential::of(value))),
             b"grpcgateway-accept" => Tag::FromGateway,
@@ -163,7 +163,7 @@ impl Protocol for Grpc {
                 Err(text) => Tag::Malformed(text.into()),
             },
             _ if name.starts_with(GATEWAY_PREFIX) => match http::HeaderName::from_bytes(name) {
-                Ok(name) => Tag::Web(WebField(name, value.into())),
+                Ok(name) => web(name, value),
                 Err(_) => Tag::Ignored,
             },
             _ => Tag::Ignored,
@@ -198,7 +198,7 @@ impl Protocol for Grpc {
             Tag::ClientVersion(text) => {
                 head.client_version.get_or_insert_with(|| Rc::clone(text));
             }
-            Tag::Web(field) => head.web.get_or_insert_default().0.push(field.clone()),
+            Tag::Web(field) => head.web.get_or_insert_default().0.push(Rc::clone(field)),
             //= etcd 3.7.3: server/auth/store.go#AuthInfoFromCtx
             Tag::Token(credential) => {
                 head.token.get_or_insert_with(|| Rc::clone(credential));
@@ -325,7 +325,8 @@ impl Head {
             None => return None,
         };
         let mut request = http::Request::builder().method(method).uri(path);
-        for WebField(name, text) in self.web.iter().flat_map(|fields| &fields.0) {
+        for field in self.web.iter().flat_map(|fields| &fields.0) {
+            let WebField(name, text) = &**field;
             request = request.header(name, &text[..]);
         }
         Some(request)
@@ -357,6 +358,10 @@ impl Head {
 /// The status of a call whose deadline has passed.
 pub(crate) fn late() -> Status {
     Status::new(Code::DeadlineExceeded, "context deadline exceeded")
+}
+
+fn web(name: http::HeaderName, value: &[u8]) -> Tag {
+    Tag::Web(Rc::new(WebField(name, value.into())))
 }
 
 fn path(value: &[u8]) -> Path {

@@ -43,6 +43,7 @@ impl Waiting {
             door,
             names_user: session.names_user,
             bounds: session.bounds(),
+            caller: session.caller.clone().through_gateway(),
             authorization: head.authorization(),
             timeout: head.timeout,
         };
