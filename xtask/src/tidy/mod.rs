@@ -17,8 +17,8 @@ const GROUPS: [(&str, &[&str]); 4] = [
     (
         "shell",
         &[
-            "osenv", "tls", "net", "grpc", "peer", "cli", "observe", "http2", "rpc", "server",
-            "client", "ctl", "utl", "bench",
+            "osenv", "tls", "net", "grpc", "peer", "cli", "observe", "http2", "rpc", "proxy",
+            "server", "client", "ctl", "utl", "bench",
         ],
     ),
     ("bin", &["etcd", "etcdctl", "etcdutl", "etcd-bench"]),
