@@ -18,7 +18,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
         "shell",
         &[
             "osenv", "tls", "net", "grpc", "gateway", "peer", "cli", "observe", "http2", "rpc",
-            "server", "client", "ctl", "utl", "bench",
+            "proxy", "server", "client", "ctl", "utl", "bench",
         ],
     ),
     ("bin", &["etcd", "etcdctl", "etcdutl", "etcd-bench"]),

@@ -6,8 +6,8 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use cli::output;
 use cli::text::show_duration;
-use cli::{Exit, output};
 use env::{Disk, Failpoints};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -35,9 +35,8 @@ pub fn program(
         Ok(args) => args,
         Err(exit) => return ExitCode::from(exit.tell()),
     };
-    if let Some(command @ ("gateway" | "grpc-proxy")) = args.first().map(String::as_str) {
-        let text = cli::not_implemented(&format!("\"etcd {command}\""));
-        return ExitCode::from(Exit::new(Exit::ERROR, text).tell());
+    if args.first().is_some_and(|command| proxy::is_mine(command)) {
+        return proxy::program(args.into_iter().map(OsString::from), &notify_manager);
     }
     match variables().and_then(|variables| config::configure(&args, variables.into_iter())) {
         Ok(Request::Version) => {
