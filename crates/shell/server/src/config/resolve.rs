@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use member::{CommitPolicy, CompactionPace, Retention};
+use observe::metrics::Detail;
 use rpc::Settings;
 use tls::TlsInfo;
 use types::{Url, limits};
@@ -88,10 +89,17 @@ pub(super) fn options(given: &Given) -> Result<Options, String> {
         connections: connections(listeners, member.max_request_bytes),
         compaction: pace(&given.configuration.compaction),
         slow_apply: given.configuration.monitoring.warning_apply_duration,
+        metrics: detail(&given.configuration.monitoring.metrics),
         audit_log: audit_log(&given.configuration),
         features,
         ..Options::default()
     })
+}
+
+/// Any other word is as good as `basic`.
+//= etcd 3.7.3: server/etcdserver/api/v3rpc/grpc.go#getServerMetrics
+fn detail(metrics: &str) -> Detail {
+    if metrics == "extensive" { Detail::Extensive } else { Detail::Basic }
 }
 
 fn audit_log(configuration: &Configuration) -> Option<PathBuf> {
