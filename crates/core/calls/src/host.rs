@@ -105,8 +105,6 @@ pub enum Measure<'a> {
     WatchControl(Duration),
     /// A watch stream was told its progress; how long it took.
     WatchProgress(Duration),
-    /// A stream of this API broke off for what came in.
-    ReceiveFailed(&'static str),
     /// A defragmentation began.
     DefragmentBegan,
     /// A defragmentation ended; how long it took.

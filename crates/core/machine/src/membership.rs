@@ -136,6 +136,11 @@ impl Members {
         self.members.is_empty()
     }
 
+    /// Ids of removed members, ascending.
+    pub fn removed(&self) -> impl Iterator<Item = MemberId> + '_ {
+        self.removed.iter().copied()
+    }
+
     /// Whether this id was removed.
     #[must_use]
     pub fn is_removed(&self, id: MemberId) -> bool {

@@ -20,6 +20,7 @@ pub async fn answer(member: &Rc<Member>, metrics: &Metrics, request: HttpRequest
     let path = request.uri().path();
     match path {
         "/version" => get_only(&request, |_| version(member)),
+        "/debug/vars" => get_only(&request, |_| crate::debug::vars(member)),
         "/metrics" => scraped(member, metrics, &request),
         "/health" if request.method() == Method::GET => {
             let response = health(member, &request).await;
@@ -49,7 +50,7 @@ pub async fn answer_metrics(
     metrics: &Metrics,
     request: HttpRequest,
 ) -> HttpResponse {
-    if request.uri().path() == "/version" {
+    if matches!(request.uri().path(), "/version" | "/debug/vars") {
         return text(StatusCode::NOT_FOUND, "404 page not found\n");
     }
     answer(member, metrics, request).await

@@ -9,6 +9,7 @@
 
 pub mod conn;
 mod cors;
+mod debug;
 pub mod gateway;
 pub mod http;
 mod http1;

@@ -164,7 +164,6 @@ impl Host for Hearing {
             Measure::WatchProgress(took) => {
                 metrics.timings.watch_progress.observe(took.as_secs_f64());
             }
-            Measure::ReceiveFailed(api) => metrics.receive_failed(api),
             Measure::DefragmentBegan => metrics.defrag_inflight.set(1),
             Measure::Defragmented(took) => {
                 metrics.defrag_inflight.set(0);

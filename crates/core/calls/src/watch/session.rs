@@ -90,8 +90,7 @@ impl Session {
                 Next::Changed => {}
                 Next::Request(None) => requests = None,
                 Next::Request(Some(message)) => {
-                    let request =
-                        decode_in_stream(message).inspect_err(|why| self.receive_failed(why))?;
+                    let request = decode_in_stream(message)?;
                     self.timed(Measure::WatchControl, |session| session.request(request));
                 }
                 Next::Tick => self.timed(Measure::WatchProgress, |session| {
@@ -113,7 +112,6 @@ impl Session {
         if let Some(requests) = requests
             && let Poll::Ready(message) = requests.poll_next(cx)
         {
-            let message = message.inspect_err(|why| self.receive_failed(why));
             return Poll::Ready(message.map(Next::Request));
         }
         if let Some(ticker) = &mut self.ticker
@@ -134,10 +132,6 @@ impl Session {
         work(self);
         let member = &self.watches.member;
         member.measure(measure(member.now().since(began)));
-    }
-
-    fn receive_failed(&self, why: &Status) {
-        stream::receive_failed(&self.watches.member, "watch", why);
     }
 
     /// Waits until everything pending is sent.

@@ -6,6 +6,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::process::Memory;
 use super::text::Page;
 use super::{Family, Metrics};
 
@@ -66,11 +67,10 @@ pub(super) fn show(page: &mut Page, metrics: &Metrics) {
     page.labelled(Family::GoInfo, one(NO_GO));
     page.plain(Family::GoGcGomemlimitBytes, i64::MAX as f64);
     page.summary(Family::GoGcDuration, &SHARES);
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let kib = |name| field(&status, name).unwrap_or(0.0) * 1024.0;
-    HEAP.iter().for_each(|family| page.plain(*family, kib("RssAnon")));
-    page.plain(Family::GoMemstatsSysBytes, kib("VmRSS"));
-    let threads = field(&status, "Threads").unwrap_or(0.0);
+    let memory = Memory::of_process();
+    HEAP.iter().for_each(|family| page.plain(*family, memory.anonymous_bytes as f64));
+    page.plain(Family::GoMemstatsSysBytes, memory.resident_bytes as f64);
+    let threads = memory.threads as f64;
     page.plain(Family::GoThreads, threads);
     // Tasks are not counted: what runs at the same time is at most the threads.
     page.plain(Family::GoGoroutines, threads);
@@ -83,24 +83,4 @@ pub(super) fn show(page: &mut Page, metrics: &Metrics) {
         (vec![code], if code == SCRAPE_CODES[0] { before } else { 0.0 })
     });
     page.labelled(Family::Scrapes, scrapes);
-}
-
-/// The number behind a name in `/proc/self/status`.
-fn field(status: &str, name: &str) -> Option<f64> {
-    let rest = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    rest.split_whitespace().next()?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_of_status_stand_behind_their_names() {
-        let status = "Name:\tetcd\nVmRSS:\t   2048 kB\nRssAnon:\t     512 kB\nThreads:\t9\n";
-        assert_eq!(field(status, "RssAnon"), Some(512.0));
-        assert_eq!(field(status, "Threads"), Some(9.0));
-        assert_eq!(field(status, "Rss"), None);
-        assert_eq!(field(status, "Name"), None);
-    }
 }

@@ -232,8 +232,6 @@ families! {
         "The total number of bytes sent to peers.";
     PeerSentFailures = Counter "etcd_network_peer_sent_failures_total" ["To"]
         "The total number of send failures from peers.";
-    StreamFailures = Counter "etcd_network_server_stream_failures_total" ["Type", "API"]
-        "The total number of stream failures from the local server.";
     SnapshotReceiveFailures = Counter "etcd_network_snapshot_receive_failures" ["From"]
         "Total number of snapshot receive failures";
     SnapshotReceiveInflights = Gauge "etcd_network_snapshot_receive_inflights_total" ["From"]

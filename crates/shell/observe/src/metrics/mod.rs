@@ -30,6 +30,7 @@ use prometheus::{
 pub use calls::{Calls, Detail};
 pub use family::{Buckets, FAMILIES, Family, Row, Type};
 pub use peers::PeerMetrics;
+pub use process::{Memory, descriptor_limit};
 pub use prometheus::IntCounter;
 pub use scrape::{Exposition, Scrape, render};
 pub use timings::Timings;
@@ -124,7 +125,6 @@ pub struct Metrics {
     pub snapshot_installing: IntGauge,
     healthcheck: IntGaugeVec,
     healthchecks: IntCounterVec,
-    stream_failures: IntCounterVec,
     scrapes: AtomicU64,
     client_requests: IntCounterVec,
     client_versions: Mutex<BTreeSet<String>>,
@@ -256,7 +256,6 @@ impl Metrics {
             snapshot_installing: m.gauge(Family::SnapshotApplyInProgress),
             healthcheck: m.gauges(Family::Healthcheck),
             healthchecks: m.counters(Family::Healthchecks),
-            stream_failures: m.counters(Family::StreamFailures),
             scrapes: AtomicU64::new(0),
             client_requests: m.counters(Family::ClientRequests),
             client_versions: Mutex::default(),
@@ -312,11 +311,6 @@ impl Metrics {
         self.healthcheck.with_label_values(&[kind, name]).set(success.into());
         let status = if success { "success" } else { "error" };
         self.healthchecks.with_label_values(&[kind, name, status]).inc();
-    }
-
-    /// Notes that a stream of this API (`watch`, `lease-keepalive`) broke off for what came in.
-    pub fn receive_failed(&self, api: &str) {
-        self.stream_failures.with_label_values(&["receive", api]).inc();
     }
 
     /// The counters of unary calls and streams of clients of this version.

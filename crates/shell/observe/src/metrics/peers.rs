@@ -9,7 +9,6 @@ use super::{Family, Maker};
 /// What is counted of peers. Families appear with their first peer, as in etcd.
 #[derive(Debug)]
 pub struct PeerMetrics {
-    known: IntGaugeVec,
     active: IntGaugeVec,
     disconnected: IntCounterVec,
     sent: IntCounterVec,
@@ -37,7 +36,6 @@ const UNKNOWN_SENDER: &str = "UNKNOWN_SNAPSHOT_SENDER";
 impl PeerMetrics {
     pub(super) fn new(m: &Maker) -> Self {
         Self {
-            known: m.gauges(Family::KnownPeers),
             active: m.gauges(Family::ActivePeers),
             disconnected: m.counters(Family::DisconnectedPeers),
             sent: m.counters(Family::PeerSentBytes),
@@ -74,11 +72,7 @@ impl PeerMetrics {
         let one = |id: &MemberId| [id.to_string()];
         let both = |id: &MemberId| [own.to_string(), id.to_string()];
         match event {
-            Event::PeerAdded(id, _) => self.known.with_label_values(&both(id)).set(1),
-            Event::PeerRemoved(id, true) => {
-                self.known.with_label_values(&both(id)).set(0);
-                self.active.with_label_values(&both(id)).set(0);
-            }
+            Event::PeerRemoved(id, true) => self.active.with_label_values(&both(id)).set(0),
             Event::Active(id) => self.active.with_label_values(&both(id)).inc(),
             Event::Inactive { peer, .. } => {
                 self.active.with_label_values(&both(peer)).dec();

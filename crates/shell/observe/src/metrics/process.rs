@@ -33,6 +33,44 @@ pub(super) fn show(page: &mut Page) {
     }
 }
 
+/// The largest number of file descriptors that this process may have.
+#[must_use]
+pub fn descriptor_limit() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Memory and threads of a process, as `/proc/self/status` gives them; 0 is what cannot be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Memory that is no file's.
+    pub anonymous_bytes: u64,
+    /// All that is in memory.
+    pub resident_bytes: u64,
+    /// The number of threads.
+    pub threads: u64,
+}
+
+impl Memory {
+    /// Of this process, now.
+    #[must_use]
+    pub fn of_process() -> Self {
+        Self::parse(&std::fs::read_to_string("/proc/self/status").unwrap_or_default())
+    }
+
+    fn parse(status: &str) -> Self {
+        let field = |name| {
+            let mut rests = status.lines().filter_map(|line| line.strip_prefix(name));
+            rests.find_map(|rest| rest.strip_prefix(':')?.split_whitespace().next()?.parse().ok())
+        };
+        let bytes = |name| field(name).unwrap_or(0u64).saturating_mul(1024);
+        Self {
+            anonymous_bytes: bytes("RssAnon"),
+            resident_bytes: bytes("VmRSS"),
+            threads: field("Threads").unwrap_or(0),
+        }
+    }
+}
+
 /// Fields of `/proc/self/stat`.
 #[derive(Debug, PartialEq)]
 struct Stat {
@@ -91,6 +129,14 @@ mod tests {
             }
         );
         assert_eq!(Stat::parse("42 (a) S 1"), None);
+    }
+
+    #[test]
+    fn memory_stands_behind_its_names() {
+        let status = "Name:\tVmRSS:\nVmRSS:\t   2048 kB\nRssAnon:\t     512 kB\nThreads:\t9\n";
+        let memory = Memory { anonymous_bytes: 512 << 10, resident_bytes: 2048 << 10, threads: 9 };
+        assert_eq!(Memory::parse(status), memory);
+        assert_eq!(Memory::parse("VmRSSX: 1 kB\nThreads: many"), Memory::default());
     }
 
     #[test]

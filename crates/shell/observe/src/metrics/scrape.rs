@@ -74,7 +74,6 @@ fn page(scrape: &Scrape<'_>) -> Page {
 fn member(page: &mut Page, scrape: &Scrape<'_>) {
     let (view, status) = (scrape.view, scrape.status);
     let is_learner = view.members.get(scrape.member).is_some_and(|m| m.is_learner);
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let used = std::fs::read_dir("/proc/self/fd").map_or(0, |dir| dir.count());
     let truth = |is: bool| f64::from(u8::from(is));
     let (received, sent) = scrape.metrics.calls.bytes();
@@ -94,7 +93,7 @@ fn member(page: &mut Page, scrape: &Scrape<'_>) {
         (Family::QuotaBytes, scrape.quota_bytes as f64),
         (Family::ClientReceivedBytes, received as f64),
         (Family::ClientSentBytes, sent as f64),
-        (Family::FdLimit, limit.unwrap_or(u64::MAX) as f64),
+        (Family::FdLimit, process::descriptor_limit() as f64),
         (Family::FdUsed, used as f64),
     ];
     for (family, value) in all {
@@ -152,6 +151,14 @@ fn labelled(page: &mut Page, scrape: &Scrape<'_>) {
         let short = version.rsplit_once('.').map_or(&version[..], |(short, _)| short);
         show(Family::ClusterVersion, &mut one(short));
     }
+    //= etcd 3.7.3: server/etcdserver/api/membership/cluster.go#buildMembershipMetric
+    let known = |id: MemberId, is_member| {
+        (vec![scrape.member.to_string(), id.to_string()], f64::from(u8::from(is_member)))
+    };
+    let members = &scrape.view.members;
+    let present = members.iter().map(|member| known(MemberId(member.id), true));
+    let removed = members.removed().map(|id| known(id, false));
+    show(Family::KnownPeers, &mut present.chain(removed));
     show(
         Family::Alarms,
         &mut scrape.view.alarms.list(AlarmType::None as i32).into_iter().map(|alarm| {

@@ -33,7 +33,6 @@ fn use_all(metrics: &Metrics) {
     metrics.ranged(true, took);
     metrics.checked("readyz", "data_corruption", true);
     metrics.clients("3.7")[0].inc();
-    metrics.receive_failed("watch");
     metrics.peers.promoted(Some("too early"));
     let index = Index(5);
     for event in [
