@@ -110,7 +110,10 @@ fn each_family_of_the_table_is_registered_and_shown_as_its_row_says() {
     let metrics = Metrics::new(Detail::Extensive);
     use_all(&metrics);
     let mut view = founded();
-    Arc::make_mut(&mut view.members).set_cluster_version("3.7.0".to_owned());
+    let members = Arc::make_mut(&mut view.members);
+    members.set_cluster_version("3.7.0".to_owned());
+    members.insert_stored(Member { id: ID.0, ..Member::default() });
+    members.insert_removed(MemberId(8));
     Arc::make_mut(&mut view.alarms).set(AlarmType::Nospace as i32, ID.0);
     let scrape = Scrape {
         view: &view,
@@ -122,7 +125,12 @@ fn each_family_of_the_table_is_registered_and_shown_as_its_row_says() {
     };
     let plain = render(&scrape, "identity");
     assert_eq!(plain.encoding, None);
-    let shown = shown(std::str::from_utf8(&plain.body).unwrap());
+    let text = std::str::from_utf8(&plain.body).unwrap();
+    for (remote, is_member) in [(ID, 1), (MemberId(8), 0)] {
+        let series = format!("known_peers{{Local=\"{ID}\",Remote=\"{remote}\"}} {is_member}\n");
+        assert!(text.contains(&series), "{series}");
+    }
+    let shown = shown(text);
     for row in FAMILIES {
         let family = shown.get(row.name).unwrap_or_else(|| panic!("{} is not shown", row.name));
         assert_eq!((&family.kind[..], &family.help[..]), (row.kind.name(), row.help));
