@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use api::method::Method;
 use cli::output::{self, Level};
-use cli::{Exit, Values, not_implemented, prompt};
+use cli::{Exit, Values, prompt};
 use client::{Client, Config, Credentials, Error, FailedAttempt};
 use prost::Message;
 use tls::TlsInfo;
@@ -119,13 +119,12 @@ impl Context {
                 return Err(Exit::args(format!("empty string is passed to --{name} option")));
             }
         }
-        refuse_discovery(&values)?;
         let credentials = self.credentials(&values)?;
         let format = Format::parse(values.text("write-out"))
             .ok_or_else(|| Exit::new(Exit::BAD_FEATURE, "unsupported output format"))?;
         let endpoints = match only {
             Some(endpoint) => vec![endpoint.to_owned()],
-            None => values.list("endpoints"),
+            None => crate::endpoint::configured(&values)?,
         };
         let bytes = |name| usize::try_from(values.int(name)).unwrap_or(0);
         let config = Config {
@@ -183,14 +182,6 @@ fn tls(values: &Values) -> Option<TlsInfo> {
     };
     let says_something = info != TlsInfo::default() || !values.is_on("insecure-transport");
     says_something.then_some(info)
-}
-
-/// Servers are found by `--endpoints` alone.
-fn refuse_discovery(values: &Values) -> Result<(), Exit> {
-    if values.text("discovery-srv").is_empty() {
-        return Ok(());
-    }
-    Err(Exit::new(Exit::BAD_FEATURE, not_implemented("--discovery-srv")))
 }
 
 /// Who calls, by `--auth-jwt-token`, `--user` and `--password`, or by a password that is asked for.

@@ -8,6 +8,7 @@ mod auth;
 mod bootstrap;
 pub mod config;
 
+mod discovered;
 mod election;
 mod exposed;
 mod failpoints;

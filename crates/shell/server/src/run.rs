@@ -28,7 +28,7 @@ use tokio::sync::{Semaphore, watch};
 use types::{ClusterId, MemberId, RequestId};
 
 use crate::auth;
-use crate::bootstrap::{Identity, identify};
+use crate::bootstrap::{self, Identity, identify};
 use crate::election::Advance;
 use crate::host::ReplyInbox;
 use crate::listen::{self, Served};
@@ -56,8 +56,12 @@ pub enum RunError {
     UnknownName(String),
     /// The cluster cannot be founded or joined.
     Bootstrap(String),
+    /// The registry of founding members has no place for this one, or cannot be used.
+    Discovery(String),
     /// It cannot listen as it is told to: the line that says so, and why.
     Refused(&'static str, String),
+    /// It was told to stop before it had found its cluster.
+    Stopped,
     /// The member could not go on.
     Fatal(Fatal),
 }
@@ -72,7 +76,10 @@ impl std::fmt::Display for RunError {
             RunError::UnknownName(name) => {
                 write!(f, "couldn't find local name {name:?} in the initial cluster configuration")
             }
-            RunError::Bootstrap(why) | RunError::Refused(_, why) => f.write_str(why),
+            RunError::Bootstrap(why) | RunError::Discovery(why) | RunError::Refused(_, why) => {
+                f.write_str(why)
+            }
+            RunError::Stopped => f.write_str("told to stop"),
             RunError::Fatal(why) => why.fmt(f),
         }
     }
@@ -238,9 +245,12 @@ pub fn start_until(
     let connections = net::limit::of_process().map_err(RunError::Descriptors)?;
     // Before anything is written: an address that somebody else has leaves no directory behind.
     //= etcd 3.7.3: server/embed/etcd.go#StartEtcd
+    let named = bootstrap::named_by_dns(&**disk, &may, options, log)?;
+    let options = named.as_ref().unwrap_or(options);
     let listening = listen::open(options, log)?;
     let audit = open_audit(options, log)?;
-    let identity = identify(&**disk, &may, options, listening.dialing.as_ref())?;
+    let dialing = listening.dialing.as_ref();
+    let identity = identify(&**disk, &may, options, dialing, (log, &stop))?;
     let config = start_config(options, &identity);
     let began = Clock.now();
     let mut parts = start_member(disk, &may, log, &config)?;
