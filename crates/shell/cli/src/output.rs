@@ -7,7 +7,8 @@ use std::io::{ErrorKind, Write};
 use std::time::SystemTime;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use serde_json::{Map, Value};
+use serde_json::Map;
+pub use serde_json::Value;
 use signal_hook::consts::SIGPIPE;
 
 /// Writes to stdout and flushes it.
@@ -20,6 +21,11 @@ pub fn err(text: impl AsRef<[u8]>) {
     let mut line = text.as_ref().to_vec();
     line.push(b'\n');
     write(&mut std::io::stderr().lock(), &line);
+}
+
+/// Writes to stderr, without ending a line.
+pub fn raw_err(text: impl AsRef<[u8]>) {
+    write(&mut std::io::stderr().lock(), text.as_ref());
 }
 
 /// Writes all of it. A closed pipe ends the process by SIGPIPE, which shells show as 141; other
@@ -55,7 +61,33 @@ fn end_by_sigpipe() -> ! {
 pub enum Level {
     Info,
     Warn,
+    Error,
     Fatal,
+}
+
+impl Level {
+    fn name(self) -> &'static str {
+        match self {
+            Level::Info => "info",
+            Level::Warn => "warn",
+            Level::Error => "error",
+            Level::Fatal => "fatal",
+        }
+    }
+}
+
+/// Writes a log line to stderr in the console shape of Go's zap: columns between tabs, the last of
+/// them the fields as JSON.
+pub fn console(level: Level, caller: &str, msg: &str, fields: &[(&str, Value)]) {
+    let time = humantime::format_rfc3339_seconds(SystemTime::now());
+    let caller = caller.trim_start_matches("crates/");
+    let mut line = format!("{time}\t{}\t{caller}\t{msg}", level.name());
+    if !fields.is_empty() {
+        let pairs = fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+        line.push('\t');
+        line.push_str(&Value::Object(pairs.collect()).to_string());
+    }
+    err(line);
 }
 
 /// Writes a log line to stderr in the JSON shape of Go's zap. `caller` is where it comes from.
@@ -70,13 +102,8 @@ fn log_line(
     msg: &str,
     fields: &[(&str, Value)],
 ) -> String {
-    let level = match level {
-        Level::Info => "info",
-        Level::Warn => "warn",
-        Level::Fatal => "fatal",
-    };
     let mut line = Map::new();
-    line.insert("level".to_owned(), level.into());
+    line.insert("level".to_owned(), level.name().into());
     line.insert("ts".to_owned(), time.to_string().into());
     line.insert("caller".to_owned(), caller.trim_start_matches("crates/").into());
     line.insert("msg".to_owned(), msg.into());
