@@ -79,15 +79,31 @@ impl Level {
 /// Writes a log line to stderr in the console shape of Go's zap: columns between tabs, the last of
 /// them the fields as JSON.
 pub fn console(level: Level, caller: &str, msg: &str, fields: &[(&str, Value)]) {
-    let time = humantime::format_rfc3339_seconds(SystemTime::now());
+    err(console_line(
+        level,
+        &humantime::format_rfc3339_seconds(SystemTime::now()),
+        caller,
+        msg,
+        fields,
+    ));
+}
+
+fn console_line(
+    level: Level,
+    time: &dyn std::fmt::Display,
+    caller: &str,
+    msg: &str,
+    fields: &[(&str, Value)],
+) -> String {
     let caller = caller.trim_start_matches("crates/");
-    let mut line = format!("{time}\t{}\t{caller}\t{msg}", level.name());
-    if !fields.is_empty() {
-        let pairs = fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
-        line.push('\t');
-        line.push_str(&Value::Object(pairs.collect()).to_string());
+    let line = format!("{time}\t{}\t{caller}\t{msg}", level.name());
+    if fields.is_empty() {
+        return line;
     }
-    err(line);
+    // This encoder has a space behind each colon and comma.
+    let pair = |(name, value): &(&str, Value)| format!("{}: {value}", Value::from(*name));
+    let pairs: Vec<_> = fields.iter().map(pair).collect();
+    format!("{line}\t{{{}}}", pairs.join(", "))
 }
 
 /// Writes a log line to stderr in the JSON shape of Go's zap. `caller` is where it comes from.
@@ -124,6 +140,14 @@ mod tests {
         let expected = "{\"level\":\"warn\",\"ts\":\"T\",\"caller\":\"ctl/src/x.rs:1\",\
                         \"msg\":\"said\",\"path\":\"a\\\"b\",\"attempt\":0}";
         assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn a_console_line_has_its_fields_behind_the_last_tab() {
+        let fields = [("storage-version", "3.6".into()), ("size", 7.into())];
+        let line = console_line(Level::Warn, &"T", "crates/a.rs", "said", &fields);
+        assert_eq!(line, "T\twarn\ta.rs\tsaid\t{\"storage-version\": \"3.6\", \"size\": 7}");
+        assert_eq!(console_line(Level::Error, &"T", "a", "said", &[]), "T\terror\ta\tsaid");
     }
 
     #[test]
