@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 
 use crate::flags::{Flag, ValueType, Values};
-use crate::{Exit, not_implemented, output};
+use crate::help::usage;
+use crate::{Exit, output};
 
 /// A command; `R` is what runs it.
 #[derive(Debug)]
@@ -50,14 +51,6 @@ impl<R: Copy> Command<R> {
         let (takes, does) = (Takes::ANY, Does::Group);
         Self { name, args: "", about, takes, flags: &[], shared_flags: &[], commands, does }
     }
-
-    /// A command that this version does not have.
-    #[must_use]
-    pub const fn later(name: &'static str) -> Self {
-        let (about, takes, does) = ("(comes later)", Takes::ANY, Does::Later);
-        let (flags, shared_flags, commands): (&[Flag], &[Flag], &[Command<R>]) = (&[], &[], &[]);
-        Self { name, args: "", about, takes, flags, shared_flags, commands, does }
-    }
 }
 
 /// What a command does.
@@ -67,8 +60,6 @@ pub enum Does<R> {
     Group,
     /// Runs.
     Runs(R),
-    /// It comes with a later version: whoever asks for it is told so, whatever flags are given.
-    Later,
 }
 
 /// How many arguments a command takes, and what it says to another number, in etcd's words.
@@ -222,9 +213,6 @@ pub fn find<R: Copy>(program: &'static Program<R>, args: &[String]) -> Found<R> 
     }
     let Line { path, flags, commands, current, rest, .. } = line;
     let does = current.map_or(Does::Group, |c| c.does);
-    if matches!(does, Does::Later) {
-        return Found::Refused(Exit::new(Exit::ERROR, not_implemented(&format!("\"{path}\""))));
-    }
     let globals = program.flags.len() + 1;
     let values = match Values::read(flags.clone(), &rest) {
         Ok(values) => values,
@@ -237,8 +225,11 @@ pub fn find<R: Copy>(program: &'static Program<R>, args: &[String]) -> Found<R> 
         Does::Runs(run) if !values.is_on("help") => {
             let takes = current.map_or(Takes::ANY, |c| c.takes);
             match takes.check(&values.args) {
-                Ok(()) => Found::Run(run, values),
                 Err(exit) => Found::Refused(exit),
+                Ok(()) => match values.missing() {
+                    None => Found::Run(run, values),
+                    Some(text) => Found::Refused(Exit::new(Exit::ERROR, text)),
+                },
             }
         }
         _ => {
@@ -388,35 +379,6 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// The usage text of a command; the first `globals` flags are shown for the tool itself only.
-fn usage<R>(
-    path: &str,
-    current: Option<&Command<R>>,
-    commands: &[Command<R>],
-    flags: &[Flag],
-    globals: usize,
-) -> String {
-    let args = current.map_or("", |c| c.args);
-    let mut out = format!("Usage:\n  {path}");
-    if !commands.is_empty() {
-        out.push_str(" [command]\n\nAvailable Commands:\n");
-        for command in commands {
-            let _ = writeln!(out, "  {:<16} {}", command.name, command.about);
-        }
-    } else {
-        let _ = writeln!(out, " {args} [flags]");
-    }
-    let shown = if current.is_some() { &flags[globals..] } else { flags };
-    if !shown.is_empty() {
-        out.push_str("\nFlags:\n");
-    }
-    for flag in shown {
-        let short = flag.short.map_or("    ".to_owned(), |c| format!("-{c}, "));
-        let _ = writeln!(out, "  {short}--{:<22} {}", flag.name, flag.help);
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -444,7 +406,14 @@ mod tests {
                 takes: Takes::between(1, 2, "one or two").or_too_many_as(|a| a.join("+")),
                 ..LEAF
             },
-            Command { name: "lock", does: Does::Later, ..LEAF },
+            Command {
+                name: "copy",
+                flags: &[
+                    Flag::new("to", ValueType::String, "", "").required(),
+                    Flag::new("from", ValueType::String, "", "").required(),
+                ],
+                ..LEAF
+            },
         ],
     };
 
@@ -480,11 +449,12 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_later_says_so_before_its_flags_are_read() {
-        let exit = refused("lock --ttl 5 a");
-        let expected = format!("\"tool lock\" is not implemented in {}", types::PRODUCT);
-        assert!(exit.text.starts_with(&expected), "{exit:?}");
-        assert_eq!(exit.code, Exit::ERROR);
+    fn flags_that_must_be_given_are_asked_for() {
+        let text = "required flag(s) \"from\", \"to\" not set";
+        assert_eq!(refused("copy x"), Exit::new(Exit::ERROR, text));
+        assert_eq!(refused("copy --from a").text, "required flag(s) \"to\" not set");
+        assert!(matches!(run("copy --from a --to="), Found::Run(1, _)));
+        assert!(matches!(run("copy --help"), Found::Help(_)));
     }
 
     #[test]
