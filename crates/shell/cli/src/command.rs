@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use crate::flags::{Flag, ValueType, Values};
 use crate::help::usage;
-use crate::{Exit, output};
+use crate::{Exit, not_implemented, output};
 
 /// A command; `R` is what runs it.
 #[derive(Debug)]
@@ -51,6 +51,14 @@ impl<R: Copy> Command<R> {
         let (takes, does) = (Takes::ANY, Does::Group);
         Self { name, args: "", about, takes, flags: &[], shared_flags: &[], commands, does }
     }
+
+    /// A command that this version does not have.
+    #[must_use]
+    pub const fn later(name: &'static str) -> Self {
+        let (about, takes, does) = ("(comes later)", Takes::ANY, Does::Later);
+        let (flags, shared_flags, commands): (&[Flag], &[Flag], &[Command<R>]) = (&[], &[], &[]);
+        Self { name, args: "", about, takes, flags, shared_flags, commands, does }
+    }
 }
 
 /// What a command does.
@@ -60,6 +68,8 @@ pub enum Does<R> {
     Group,
     /// Runs.
     Runs(R),
+    /// It comes with a later version: whoever asks for it is told so, whatever flags are given.
+    Later,
 }
 
 /// How many arguments a command takes, and what it says to another number, in etcd's words.
@@ -213,6 +223,9 @@ pub fn find<R: Copy>(program: &'static Program<R>, args: &[String]) -> Found<R> 
     }
     let Line { path, flags, commands, current, rest, .. } = line;
     let does = current.map_or(Does::Group, |c| c.does);
+    if matches!(does, Does::Later) {
+        return Found::Refused(Exit::new(Exit::ERROR, not_implemented(&format!("\"{path}\""))));
+    }
     let globals = program.flags.len() + 1;
     let values = match Values::read(flags.clone(), &rest) {
         Ok(values) => values,
@@ -406,6 +419,7 @@ mod tests {
                 takes: Takes::between(1, 2, "one or two").or_too_many_as(|a| a.join("+")),
                 ..LEAF
             },
+            Command::later("lock"),
             Command {
                 name: "copy",
                 flags: &[
@@ -446,6 +460,14 @@ mod tests {
         for line in ["del a", "del a -- b", "get", "get a b c d e"] {
             assert!(matches!(run(line), Found::Run(..)), "{line}");
         }
+    }
+
+    #[test]
+    fn what_comes_later_says_so_before_its_flags_are_read() {
+        let exit = refused("lock --ttl 5 a");
+        let expected = format!("\"tool lock\" is not implemented in {}", types::PRODUCT);
+        assert!(exit.text.starts_with(&expected), "{exit:?}");
+        assert_eq!(exit.code, Exit::ERROR);
     }
 
     #[test]

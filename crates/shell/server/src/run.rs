@@ -262,8 +262,7 @@ pub fn start_until(
     let inboxes = reply_inboxes(options, cores);
     let fatal: Arc<OnceLock<Fatal>> = Arc::default();
     let stopped = stop.subscribe();
-    let (member, cluster) = (parts.member, parts.cluster);
-    let view = parts.applier.view();
+    let (member, cluster, view) = (parts.member, parts.cluster, parts.applier.view());
     let timeout = config.node.request_timeout();
     let reporter = reporter(log, &metrics, (member, cluster), timeout, options);
     let on_removed = stop_when_removed(&reporter, &stop);
