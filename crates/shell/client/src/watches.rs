@@ -111,7 +111,8 @@ impl WatchTable {
         if response.watch_id == ALL_WATCHES && response.events.is_empty() && !response.canceled {
             let known = self.watches.iter_mut().filter(|(_, watch)| watch.id.is_some());
             let tell = |(key, watch): (&WatchKey, &mut Watch)| {
-                watch.request.start_revision = watch.request.start_revision.max(revision + 1);
+                watch.request.start_revision =
+                    watch.request.start_revision.max(revision.saturating_add(1));
                 Told::Response(*key, response.clone())
             };
             return known.map(tell).collect();
@@ -119,7 +120,7 @@ impl WatchTable {
         let found = self.watches.iter_mut().find(|(_, w)| w.id == Some(response.watch_id));
         let Some((&key, watch)) = found else { return Vec::new() };
         let last = response.events.last().and_then(|event| event.kv.as_ref());
-        let next = last.map_or(revision + 1, |kv| kv.mod_revision + 1);
+        let next = last.map_or(revision, |kv| kv.mod_revision).saturating_add(1);
         if response.canceled {
             self.watches.remove(&key);
         } else {
@@ -141,7 +142,7 @@ impl WatchTable {
         if let Some(watch) = self.watches.get_mut(&key) {
             watch.id = Some(response.watch_id);
             if watch.request.start_revision == 0 {
-                watch.request.start_revision = revision + 1;
+                watch.request.start_revision = revision.saturating_add(1);
             }
         }
         Vec::new()

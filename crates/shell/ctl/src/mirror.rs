@@ -92,7 +92,7 @@ impl Mirror<'_> {
     async fn run(&self, from: i64) -> Exit {
         let from = if from == 0 { self.copy_all().await } else { Ok(from) };
         match from {
-            Ok(from) => self.follow(from + 1).await,
+            Ok(from) => self.follow(from.saturating_add(1)).await,
             Err(exit) => exit,
         }
     }

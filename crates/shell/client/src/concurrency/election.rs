@@ -69,7 +69,7 @@ impl<'a> Election<'a> {
             own.create_revision
         };
         self.revision = Some(mine);
-        super::wait_for_older(session.client(), &self.prefix, mine - 1).await
+        super::wait_for_older(session.client(), &self.prefix, mine.saturating_sub(1)).await
     }
 
     /// Says something else as the leader, without another election.
@@ -121,7 +121,7 @@ impl<'a> Election<'a> {
                 Err(error) => return error,
             };
             let key = leader.key.clone();
-            let from = header.revision + 1;
+            let from = header.revision.saturating_add(1);
             tell(header, leader);
             if let Err(error) = follow(client, key, from, &mut tell).await {
                 return error;

@@ -85,7 +85,7 @@ impl<'a> Mutex<'a> {
 
     async fn wait_for_turn(&mut self, mine: i64) -> Result<(), LockError> {
         let client = self.session.client();
-        super::wait_for_older(client, &self.prefix, mine - 1).await?;
+        super::wait_for_older(client, &self.prefix, mine.saturating_sub(1)).await?;
         // The lease may have ended meanwhile, and the key with it.
         let own: RangeResponse = client.call(Method::Range, &get(&self.key), None).await?;
         if own.kvs.is_empty() {
