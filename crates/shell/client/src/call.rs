@@ -110,6 +110,12 @@ impl Client {
         Ok(Self { config, endpoints, state: Mutex::new(state) })
     }
 
+    /// The endpoints as they were configured.
+    #[must_use]
+    pub fn endpoints(&self) -> &[String] {
+        &self.config.endpoints
+    }
+
     pub(crate) fn credentials(&self) -> &Credentials {
         &self.config.credentials
     }

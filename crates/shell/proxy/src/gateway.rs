@@ -12,6 +12,8 @@ use discovery::srv::{self, Endpoint};
 use net::{Address, Reuse};
 use observe::logging::{Format, Level};
 use observe::{Log, log_line};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 use tls::TlsInfo;
 
 use crate::pick::Target;
@@ -71,6 +73,7 @@ const MIN_RETRY: Duration = Duration::from_millis(10);
 pub fn start(values: &Values, ready: &dyn Fn(&Log)) -> Result<(), Exit> {
     let log = Log::open(Level::Info, Format::Json, &["stderr".to_owned()]);
     let log = Arc::new(log.map_err(|e| Exit::new(Exit::ERROR, osenv::error_text(&e)))?);
+    end_by_signals();
     let ended = run(values, &log, ready);
     log.flush();
     ended.map_err(|refused| {
@@ -80,6 +83,22 @@ pub fn start(values: &Values, ready: &dyn Fn(&Log)) -> Result<(), Exit> {
         }
         Exit::silent(Exit::ERROR)
     })
+}
+
+/// Ends the process as a signal does by default, also where it is the first of its container: the
+/// system then keeps from it what it does not handle.
+//= go 1.26: src/runtime/signal_unix.go#dieFromSignal
+fn end_by_signals() {
+    // Without it, the default is what the system does.
+    let Ok(mut signals) = Signals::new([SIGINT, SIGTERM]) else { return };
+    std::thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            if std::process::id() != 1 {
+                let _ = signal_hook::low_level::emulate_default_handler(signal);
+            }
+            std::process::exit(2);
+        }
+    });
 }
 
 /// Why there is no gateway.

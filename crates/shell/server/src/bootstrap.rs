@@ -21,8 +21,8 @@ use types::{CLUSTER_VERSION, ClusterId, MemberId, Url, Version};
 
 use crate::config::words::ClusterState;
 use crate::discovered::{Named, by_dns, by_registry};
+use crate::error::RunError;
 use crate::options::Options;
-use crate::run::RunError;
 
 /// How long one peer may take to say who the members are.
 //= etcd 3.7.1: server/etcdserver/cluster_util.go#GetClusterFromRemotePeers
@@ -44,13 +44,13 @@ pub(crate) struct Identity {
 /// # Errors
 /// [`RunError`]: it is in nobody's list, or the cluster to join cannot be asked or refuses it.
 pub(crate) fn identify(
-    disk: &dyn Disk,
+    disk: &Arc<dyn Disk>,
     may: &MayBlock,
     options: &Options,
-    dialing: Option<&ClientTls>,
+    dialing: &Option<ClientTls>,
     (log, stop): (&Arc<Log>, &watch::Sender<bool>),
 ) -> Result<Identity, RunError> {
-    if has_log(disk, may, &options.wal_dir)? {
+    if has_log(&**disk, may, &options.wal_dir)? {
         if options.discovery.is_some() {
             let text = "discovery token is ignored since cluster already initialized; valid logs \
                         are found";
@@ -66,7 +66,7 @@ pub(crate) fn identify(
     let mut urls: Vec<String> = others.flat_map(|(_, urls)| urls.clone()).collect();
     urls.sort_unstable();
     let timeout = Duration::from_secs(1) + options.election;
-    let client = Client::new(timeout, options.local_address, dialing.cloned());
+    let client = Client::new(timeout, options.local_address, dialing.clone());
     if options.state == ClusterState::Existing {
         if options.discovery.is_some() {
             let why = "discovery URL should not be set when joining existing initial cluster";
@@ -95,13 +95,13 @@ pub(crate) fn identify(
 /// # Errors
 /// [`RunError`]: DNS names nobody, or not this member.
 pub(crate) fn named_by_dns(
-    disk: &dyn Disk,
+    disk: &Arc<dyn Disk>,
     may: &MayBlock,
     options: &Options,
     log: &Log,
 ) -> Result<Option<Options>, RunError> {
     let Some(domain) = &options.srv else { return Ok(None) };
-    if has_log(disk, may, &options.wal_dir)? {
+    if has_log(&**disk, may, &options.wal_dir)? {
         return Ok(None);
     }
     let Named { cluster, is_secure } =

@@ -13,8 +13,8 @@ use tokio::sync::watch;
 use types::{MemberId, Url};
 
 use crate::config::deferred::{InitialCluster, Meaning};
+use crate::error::RunError;
 use crate::options::{Options, SrvDomain};
-use crate::run::RunError;
 
 /// The members that SRV records name, and whom they lead to over TLS.
 #[derive(Debug, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 //! registry.
 
 #[path = "common/trial.rs"]
+#[allow(dead_code, reason = "each suite uses a part of it")]
 mod trial;
 
 use std::os::unix::process::ExitStatusExt as _;

@@ -1,8 +1,10 @@
 //! `etcd gateway` in front of a cluster, ours and etcd's.
 
 #[path = "common/trial.rs"]
+#[allow(dead_code, reason = "each suite uses a part of it")]
 mod trial;
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 
 use api::etcdserverpb::{PutRequest, PutResponse};
@@ -65,6 +67,9 @@ fn clients_go_on_when_a_member_is_gone_and_come_back_to_it() {
                 put(trial.client, &format!("c{i}")).await.unwrap();
             }
         });
+        gateway.signal("TERM");
+        let ended = gateway.end().expect("it ends");
+        assert_eq!(ended.signal(), Some(15), "{:?}: {}", trial.kind, gateway.log());
     }
 }
 
