@@ -39,6 +39,19 @@ pub struct Committed {
     pub size_bytes: u64,
 }
 
+/// A part of a commit that is done, for whoever measures them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It begins.
+    Begun,
+    /// Small pages are merged.
+    Rebalanced,
+    /// Changed pages are laid out in memory.
+    Spilled,
+    /// Everything is durable.
+    Written,
+}
+
 /// A commit before anything is written.
 struct Prepared {
     meta: Meta,
@@ -53,7 +66,19 @@ impl WriteTx<'_> {
     ///
     /// # Errors
     /// See [`CommitError`]; only after [`CommitError::Unknown`] the database is of no use.
-    pub fn commit(mut self, may: &MayBlock) -> Result<Committed, CommitError> {
+    pub fn commit(self, may: &MayBlock) -> Result<Committed, CommitError> {
+        self.commit_told(may, &mut |_| {})
+    }
+
+    /// As [`WriteTx::commit`], and tells of each stage as it is reached; of none without changes.
+    ///
+    /// # Errors
+    /// As [`WriteTx::commit`].
+    pub fn commit_told(
+        mut self,
+        may: &MayBlock,
+        told: &mut dyn FnMut(Stage),
+    ) -> Result<Committed, CommitError> {
         if self.db.poisoned {
             return Err(CommitError::Poisoned);
         }
@@ -62,7 +87,11 @@ impl WriteTx<'_> {
             let (txid, size_bytes) = (self.db.meta.txid, self.db.size_bytes());
             return Ok(Committed { txid, pages: 0, writes: 0, size_bytes });
         }
+        told(Stage::Begun);
+        self.rebalance(may)?;
+        told(Stage::Rebalanced);
         let mut prepared = self.prepare(may)?;
+        told(Stage::Spilled);
         let pages = prepared.allocated.iter().map(|run| run.len).sum();
         let writes = match self.write_pages(may, &mut prepared) {
             Ok(writes) => writes,
@@ -75,6 +104,7 @@ impl WriteTx<'_> {
             self.db.poisoned = true;
             return Err(CommitError::Unknown(error));
         }
+        told(Stage::Written);
         let Prepared { meta, freed, fences, allocated, .. } = prepared;
         let db = self.db;
         db.freelist.allocated(meta.txid, allocated);
@@ -123,11 +153,10 @@ impl WriteTx<'_> {
         Ok(())
     }
 
-    /// Rebalances and spills every changed tree, in memory.
+    /// Spills every changed tree, in memory.
     fn prepare(&mut self, may: &MayBlock) -> Result<Prepared, CommitError> {
         let page_size = self.db.source.page_size;
         let hwm = self.db.meta.hwm;
-        self.rebalance(may)?;
         let Self { db, arena, freed, root, open, fences, .. } = self;
         let mut meta = db.meta;
         let mut out = Output {

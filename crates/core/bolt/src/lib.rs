@@ -41,7 +41,7 @@ mod window;
 mod write;
 
 pub use check::CheckError;
-pub use commit::Committed;
+pub use commit::{Committed, Stage};
 pub use db::{Db, Options};
 pub use error::{CommitError, Corruption, Flaw, OpenError, ReadError, WriteError};
 pub use page::fuzz_page;

@@ -75,6 +75,12 @@ impl ReadTx {
         (self.state.meta.hwm - self.state.free_pages) * self.state.source.page_size as u64
     }
 
+    /// Transactions of the database that are open, this one among them; clones count as one.
+    #[must_use]
+    pub fn open_readers(&self) -> usize {
+        self.state.source.pin_count()
+    }
+
     /// Names of the top-level buckets, ascending.
     ///
     /// # Errors

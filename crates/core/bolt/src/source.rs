@@ -58,6 +58,12 @@ impl Source {
         }
     }
 
+    /// The number of pins.
+    pub(crate) fn pin_count(&self) -> usize {
+        let pins = self.pins.lock().expect("no code panics while it holds this lock");
+        pins.values().sum()
+    }
+
     /// The transaction ids that are pinned, ascending.
     pub(crate) fn pinned(&self) -> Vec<u64> {
         let pins = self.pins.lock().expect("no code panics while it holds this lock");

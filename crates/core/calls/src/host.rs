@@ -94,6 +94,19 @@ pub enum Measure<'a> {
     SlowWatchers(i64),
     /// Number of events that went to watchers.
     Events(u64),
+    /// Events went to watchers in one turn of their runtime.
+    Watched {
+        /// The number of events.
+        events: u64,
+        /// Time of handing them out.
+        took: Duration,
+    },
+    /// A request within a watch stream was dealt with; how long it took.
+    WatchControl(Duration),
+    /// A watch stream was told its progress; how long it took.
+    WatchProgress(Duration),
+    /// A stream of this API broke off for what came in.
+    ReceiveFailed(&'static str),
     /// A defragmentation began.
     DefragmentBegan,
     /// A defragmentation ended; how long it took.

@@ -23,7 +23,7 @@ use crate::host::Measure;
 use crate::kv::{Write, check_quota, write};
 use crate::member::Member;
 use crate::replies::Wait;
-use crate::stream::{Out, Source, next, next_now, seal_into, send_sealed};
+use crate::stream::{Out, Source, next, next_now, receive_failed, seal_into, send_sealed};
 use crate::{Call, audit, peers};
 
 pub(crate) fn grant(
@@ -223,6 +223,8 @@ pub(crate) fn finish_leases(
     })))
 }
 
+/// The name that metrics give to streams of keep-alives.
+const API: &str = "lease-keepalive";
 /// Keep-alives of a stream that are asked and answered together at most.
 const KEEP_ALIVES_AT_ONCE: usize = 64;
 /// Bytes of an answer in its envelope, about.
@@ -243,7 +245,8 @@ pub(crate) async fn keep_alive(
     sink: Out,
 ) -> Result<(), Status> {
     let mut asked = VecDeque::new();
-    while let Some(message) = next(&mut *requests).await? {
+    let failed = |why: &Status| receive_failed(&member, API, why);
+    while let Some(message) = next(&mut *requests).await.inspect_err(failed)? {
         let mut end = gather(&member, &caller, message, &mut *requests, &mut asked).await;
         let mut responses = Vec::with_capacity(asked.len() * RESPONSE_BYTES);
         while let Some((lease, revision, wait)) = asked.pop_front() {
@@ -289,13 +292,17 @@ async fn gather(
         match next_now(requests).await? {
             Ok(Some(next)) => message = next,
             Ok(None) => return Some(Ok(())),
-            Err(status) => return Some(Err(status)),
+            Err(status) => {
+                receive_failed(member, API, &status);
+                return Some(Err(status));
+            }
         }
     }
 }
 
 async fn ask(member: &Member, caller: &Caller, message: Bytes) -> Result<Asked, Status> {
-    let request: LeaseKeepAliveRequest = decode_in_stream(message)?;
+    let decoded = decode_in_stream(message).inspect_err(|why| receive_failed(member, API, why));
+    let request: LeaseKeepAliveRequest = decoded?;
     let lease = LeaseId(request.id);
     let row = Method::LeaseKeepAlive.row();
     let view = member.view();

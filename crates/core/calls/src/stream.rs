@@ -12,6 +12,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::answer::{Encoded, Local, envelope};
+use crate::host::Measure;
 use crate::member::Member;
 
 /// The client has gone: its stream was reset, or the connection ended.
@@ -54,6 +55,15 @@ pub type Out = Rc<dyn Sink>;
 /// What ends a call whose client is gone.
 pub(crate) fn context_canceled() -> Status {
     Status::new(Code::Canceled, "context canceled")
+}
+
+/// Counts a stream of `api` that ends for what came in. A client that is gone, or whose time is
+/// over, is no failure.
+//= etcd 3.7.3: server/etcdserver/api/v3rpc/util.go#isClientCtxErr
+pub(crate) fn receive_failed(member: &Member, api: &'static str, why: &Status) {
+    if !matches!(why.code, Code::Canceled | Code::DeadlineExceeded) {
+        member.measure(Measure::ReceiveFailed(api));
+    }
 }
 
 /// Waits for the next message.

@@ -139,6 +139,8 @@ pub struct ApplierOutput {
     pub replies: Vec<(ReplyToken, Reply)>,
     /// Batches for the Committer, in order.
     pub batches: Vec<Sealed>,
+    /// Whether this turn removed a part of what is compacted.
+    pub sliced: bool,
     /// Whether the Committer should commit at once.
     pub flush: bool,
     /// Whether the Committer should defragment, after the batches.
@@ -406,6 +408,7 @@ impl Applier {
         if sliced {
             out.compacted = self.compact(now).or(out.compacted.take());
         }
+        out.sliced = sliced;
         self.give_out(turn, sliced, out);
         self.wake(now, out);
         Ok(())

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bolt::{Db, SuspendedTx, WriteTx};
+use bolt::{Db, Stage, SuspendedTx, WriteTx};
 use env::{Disk, Failpoint, Failpoints, Hooks, Instant, IoError, MayBlock, buggify, sometimes};
 use raft::{Body, SnapshotMeta};
 use store::compact::Step;
@@ -140,9 +140,14 @@ pub struct Committer {
     committed: BackendCommitted,
     /// Snapshots that wait until the database holds enough.
     wanted: Vec<SnapshotWanted>,
+    /// Whom the stages of a commit are told.
+    told: Option<StagesTold>,
     failpoints: Failpoints,
     hooks: Hooks,
 }
+
+/// What measures the stages of commits.
+pub type StagesTold = Box<dyn FnMut(Stage) + Send>;
 
 /// Pending operations for which the transaction is resumed before a commit is due. A slice of a
 /// compaction has as many; puts at a low rate wait for the commit.
@@ -177,9 +182,15 @@ impl Committer {
             defragmenting: None,
             committed,
             wanted: Vec::new(),
+            told: None,
             failpoints: Failpoints::default(),
             hooks,
         }
+    }
+
+    /// Has `told` called at each stage of a commit.
+    pub fn tell_stages(&mut self, told: StagesTold) {
+        self.told = Some(told);
     }
 
     /// Lets tests from outside reach this automaton's moments.
@@ -420,10 +431,15 @@ impl Committer {
         let (failpoints, compactions) = (self.failpoints.clone(), self.compactions());
         compactions.iter().for_each(|(before, _)| failpoints.hit(*before));
         failpoints.hit(Failpoint::CommitBeforePreCommitHook);
+        let mut told = self.told.take();
         let tx = self.write_pending(may)?;
         failpoints.hit(Failpoint::CommitAfterPreCommitHook);
         failpoints.hit(Failpoint::BeforeCommit);
-        tx.commit(may)?;
+        match &mut told {
+            Some(told) => tx.commit_told(may, &mut **told)?,
+            None => tx.commit(may)?,
+        };
+        self.told = told;
         failpoints.hit(Failpoint::AfterCommit);
         compactions.iter().for_each(|(_, after)| failpoints.hit(*after));
         self.pending.clear();

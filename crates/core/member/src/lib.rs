@@ -26,7 +26,9 @@ pub use applier::{
     LeaseWish, MemberView,
 };
 pub use auto_compaction::{AutoCompaction, Retention};
-pub use committer::{CommitFailure, CommitPolicy, Committer, CommitterInput, CommitterOutput};
+pub use committer::{
+    CommitFailure, CommitPolicy, Committer, CommitterInput, CommitterOutput, StagesTold,
+};
 pub use config::{MemberLimits, StartConfig};
 pub use log_writer::{LogFailure, LogWriter};
 pub use message::{

@@ -319,8 +319,10 @@ pub struct NodeStatus {
     pub pending: u64,
     /// Number of proposals that timed out since the start.
     pub proposals_failed: u64,
-    /// Number of read-index rounds that failed since the start.
+    /// Number of read-index rounds that failed since the start, because the leader changed.
     pub reads_failed: u64,
+    /// Number of read-index rounds that were given up since the start, without an answer in time.
+    pub reads_late: u64,
     /// Number of read indexes asked for again after 500 ms without an answer, since the start.
     pub reads_retried: u64,
     /// The request id of the last of those.

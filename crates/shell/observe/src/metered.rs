@@ -40,7 +40,8 @@ impl Disk for MeteredDisk {
     fn open(&self, may: &MayBlock, path: &Path, open: Open) -> Result<Arc<dyn File>, IoError> {
         let file = self.disk.open(may, path, open)?;
         let Some(kind) = kind(path) else { return Ok(file) };
-        Ok(Arc::new(MeteredFile { file, kind, metrics: Arc::clone(&self.metrics) }))
+        let metrics = Arc::clone(&self.metrics);
+        Ok(Arc::new(MeteredFile { file, kind, opened: Instant::now(), metrics }))
     }
 
     fn create_dir_all(&self, may: &MayBlock, path: &Path) -> Result<(), IoError> {
@@ -76,6 +77,8 @@ impl Disk for MeteredDisk {
 struct MeteredFile {
     file: Arc<dyn File>,
     kind: FileKind,
+    /// A `.snap` file is opened, written and flushed in one go.
+    opened: Instant,
     metrics: Arc<Metrics>,
 }
 
@@ -83,11 +86,14 @@ impl MeteredFile {
     fn flush(&self, flush: impl FnOnce(&dyn File) -> Result<(), IoError>) -> Result<(), IoError> {
         let began = Instant::now();
         let result = flush(&*self.file);
-        let histogram = match self.kind {
-            FileKind::Log => &self.metrics.wal_fsync,
-            FileKind::Snap => &self.metrics.snap_fsync,
-        };
-        histogram.observe(began.elapsed().as_secs_f64());
+        let took = began.elapsed().as_secs_f64();
+        match self.kind {
+            FileKind::Log => self.metrics.wal_fsync.observe(took),
+            FileKind::Snap => {
+                self.metrics.snap_fsync.observe(took);
+                self.metrics.timings.snap_save.observe(self.opened.elapsed().as_secs_f64());
+            }
+        }
         result
     }
 }

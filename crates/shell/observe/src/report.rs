@@ -9,14 +9,16 @@ use std::time::Duration;
 
 use api::error::ApiError;
 use api::etcdserverpb::AlarmType;
+use bolt::Stage;
 use cli::text::{show_duration, size};
 use machine::{Alarms, CommandKind, Effect, Member};
-use member::{ApplierOutput, FinishedCompaction, NodeInput, NodeStatus, Reply};
+use member::{ApplierOutput, FinishedCompaction, NodeInput, NodeStatus, Reply, StagesTold};
 use osenv::Clock;
 use raft::{ConfChange, ConfChangeKind};
 use types::limits::READ_INDEX_RETRY_MS;
 use types::{ClusterId, Index, MemberId};
 
+use crate::metrics::millis;
 use crate::{Log, Metrics, log_line};
 
 /// Time of a flush from which on it is reported.
@@ -56,6 +58,8 @@ impl From<&bolt::ReadTx> for DatabaseSize {
 pub struct Turn {
     kinds: Vec<(CommandKind, bool)>,
     effects: Vec<Effect>,
+    /// Whether a part of a compaction was removed.
+    sliced: bool,
 }
 
 impl Reporter {
@@ -100,7 +104,7 @@ impl Reporter {
                 "retry-timeout" = show_duration(Duration::from_millis(READ_INDEX_RETRY_MS)),
             );
         }
-        if now.reads_failed > before.reads_failed {
+        if now.reads_late > before.reads_late {
             let line = "timed out waiting for read index response (local node might have slow \
                         network)";
             let timeout = show_duration(self.publish_timeout);
@@ -124,6 +128,7 @@ impl Reporter {
 
     /// Notes what a turn of Applier gave out.
     pub fn note(&self, out: &ApplierOutput, turn: &mut Turn) {
+        turn.sliced = out.sliced;
         turn.kinds.extend(out.replies.iter().filter_map(|(_, reply)| match reply {
             // etcd does not count a refused compaction as a failure.
             Reply::Applied(o) => {
@@ -152,6 +157,13 @@ impl Reporter {
                 "request" = format!("{} entries in one turn", turn.kinds.len()),
                 "response" = "",
             );
+            self.metrics.slow_applies.inc();
+        }
+        if turn.sliced {
+            self.metrics.timings.compaction_slice.observe(millis(took));
+        }
+        if turn.effects.iter().any(|effect| matches!(effect, Effect::Compaction(_))) {
+            self.metrics.timings.compaction_begun.observe(millis(took));
         }
         self.metrics.applied(&turn.kinds, took);
         turn.kinds.clear();
@@ -248,6 +260,7 @@ impl Reporter {
     /// A compaction has removed all it had to.
     //= etcd 3.7.1: server/storage/mvcc/kvstore_compaction.go#scheduleCompaction
     pub fn compacted(&self, done: &FinishedCompaction, now: DatabaseSize) {
+        self.metrics.timings.compaction.observe(millis(done.took));
         log_line!(
             self.log,
             Info,
@@ -325,6 +338,23 @@ impl Reporter {
         for why in failures {
             log_line!(self.log, Warn, "failed to purge", "error" = why.as_str());
         }
+    }
+
+    /// What times the stages of a commit.
+    #[must_use]
+    pub fn commit_stages(&self) -> StagesTold {
+        let (metrics, mut last) = (Arc::clone(&self.metrics), Clock.now());
+        Box::new(move |stage| {
+            let now = Clock.now();
+            let took = now.since(std::mem::replace(&mut last, now)).as_secs_f64();
+            let timings = &metrics.timings;
+            match stage {
+                Stage::Begun => {}
+                Stage::Rebalanced => timings.rebalance.observe(took),
+                Stage::Spilled => timings.spill.observe(took),
+                Stage::Written => timings.write.observe(took),
+            }
+        })
     }
 
     /// A commit of the backend took this long.

@@ -19,6 +19,7 @@ mod session;
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::error::Status;
 use api::method::Row;
@@ -67,6 +68,6 @@ pub trait Dispatch: 'static {
     /// Where calls and messages are counted.
     fn metrics(&self) -> &Arc<observe::Metrics>;
 
-    /// Called once per call with how it ended, for metrics.
-    fn finished(&self, row: &'static Row, status: Option<&Status>);
+    /// Called once per call with how it ended and, if calls are timed, when it began, for metrics.
+    fn finished(&self, row: &'static Row, status: Option<&Status>, began: Option<Instant>);
 }

@@ -157,6 +157,14 @@ impl Host for Hearing {
             Measure::Watchers(more) => metrics.watchers.add(more),
             Measure::SlowWatchers(more) => metrics.slow_watchers.add(more),
             Measure::Events(more) => metrics.events.inc_by(more),
+            Measure::Watched { events, took } => metrics.timings.watched(events, took),
+            Measure::WatchControl(took) => {
+                metrics.timings.watch_control.observe(took.as_secs_f64());
+            }
+            Measure::WatchProgress(took) => {
+                metrics.timings.watch_progress.observe(took.as_secs_f64());
+            }
+            Measure::ReceiveFailed(api) => metrics.receive_failed(api),
             Measure::DefragmentBegan => metrics.defrag_inflight.set(1),
             Measure::Defragmented(took) => {
                 metrics.defrag_inflight.set(0);

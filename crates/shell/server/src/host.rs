@@ -229,7 +229,12 @@ impl Dispatch for Services {
         &self.metrics
     }
 
-    fn finished(&self, row: &'static Row, status: Option<&Status>) {
-        self.metrics.calls.ended(row.method, status.map_or(Code::Ok, |s| s.code));
+    fn finished(
+        &self,
+        row: &'static Row,
+        status: Option<&Status>,
+        began: Option<std::time::Instant>,
+    ) {
+        self.metrics.calls.ended(row.method, status.map_or(Code::Ok, |s| s.code), began);
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use env::Failpoints;
 use member::{CommitPolicy, CompactionPace, Retention};
 use net::{Address, Reuse};
+use observe::metrics::Detail;
 use rpc::{Cors, Settings};
 use tls::TlsInfo;
 
@@ -106,6 +107,8 @@ pub struct Options {
     pub features: Features,
     /// `--warning-apply-duration`.
     pub slow_apply: Duration,
+    /// `--metrics`.
+    pub metrics: Detail,
     /// `--audit-log`: where changes and refused calls are told of.
     pub audit_log: Option<PathBuf>,
     /// How long a long list keeps the state it began with.
@@ -267,6 +270,7 @@ impl Default for Options {
             checks: Checks { initial: false, periodic: Duration::ZERO, compaction: Duration::ZERO },
             lease_checkpoints: LeaseCheckpoints::default(),
             features: Features::default(),
+            metrics: Detail::Basic,
             slow_apply: Duration::from_millis(l::SLOW_APPLY_MS),
             audit_log: None,
             list_pin: Duration::from_millis(l::LIST_PIN_MS),

@@ -198,7 +198,7 @@ pub fn start_until(
     stop: watch::Sender<bool>,
 ) -> Result<Server, RunError> {
     let may = MayBlock::on_this_thread();
-    let metrics = Arc::new(Metrics::default());
+    let metrics = Arc::new(Metrics::new(options.metrics));
     let disk = &metered(disk, &metrics);
     let connections = net::limit::of_process().map_err(RunError::Descriptors)?;
     // Before anything is written: an address that somebody else has leaves no directory behind.

@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker, ready};
 use api::error::Status;
 use api::etcdserverpb::{ResponseHeader, WatchResponse};
 use bytes::Bytes;
-use env::Failpoint;
+use env::{Failpoint, Instant};
 use prost::Message;
 use prost::encoding::encode_varint;
 use types::{Revision, WatchId};
@@ -161,12 +161,24 @@ pub(super) struct Delivery<'a> {
     last: Option<Last>,
     /// The header of the last response with events, encoded behind room for the envelope.
     encoded: Vec<u8>,
+    /// Since the first response with events, and how many there were.
+    sending: Option<(Instant, u64)>,
+}
+
+impl Drop for Delivery<'_> {
+    /// One look at the clock for a whole turn, however many watchers it serves.
+    fn drop(&mut self) {
+        if let Some((began, events)) = self.sending {
+            let took = self.member.now().since(began);
+            self.member.measure(Measure::Watched { events, took });
+        }
+    }
 }
 
 impl<'a> Delivery<'a> {
     pub(super) fn new(outs: Ref<'a, Vec<Option<Rc<Out>>>>, member: &'a Member) -> Self {
         let header = member.header(Revision(0));
-        Self { outs, member, header, last: None, encoded: Vec::new() }
+        Self { outs, member, header, last: None, encoded: Vec::new(), sending: None }
     }
 
     /// The fields before the events, behind room for the envelope and before room for `body`
@@ -187,6 +199,12 @@ impl<'a> Delivery<'a> {
         head
     }
 
+    fn count(&mut self, events: u64) {
+        self.member.measure(Measure::Events(events));
+        let (_, sent) = self.sending.get_or_insert_with(|| (self.member.now(), 0));
+        *sent += events;
+    }
+
     fn events(
         &mut self,
         out: &Out,
@@ -201,11 +219,12 @@ impl<'a> Delivery<'a> {
             && !fragment
         {
             out.count(last.sealed.len() - ENVELOPE_BYTES);
-            self.member.measure(Measure::Events(last.events));
-            return out.push(last.sealed.clone());
+            let (events, sealed) = (last.events, last.sealed.clone());
+            self.count(events);
+            return out.push(sealed);
         }
         let events = split_events(body).count() as u64;
-        self.member.measure(Measure::Events(events));
+        self.count(events);
         let copied = if body.len() > COPY_BYTES { 0 } else { body.len() };
         let mut head = self.head(watch, revision, false, copied);
         let length = head.len() - ENVELOPE_BYTES + body.len();

@@ -89,11 +89,15 @@ impl Session {
             match poll_fn(|cx| self.poll_next(requests.as_deref_mut(), cx)).await? {
                 Next::Changed => {}
                 Next::Request(None) => requests = None,
-                Next::Request(Some(message)) => self.request(decode_in_stream(message)?),
-                Next::Tick => {
-                    let mut hub = self.watches.hub.borrow_mut();
-                    hub.tick(self.id, &mut self.watches.delivery());
+                Next::Request(Some(message)) => {
+                    let request =
+                        decode_in_stream(message).inspect_err(|why| self.receive_failed(why))?;
+                    self.timed(Measure::WatchControl, |session| session.request(request));
                 }
+                Next::Tick => self.timed(Measure::WatchProgress, |session| {
+                    let mut hub = session.watches.hub.borrow_mut();
+                    hub.tick(session.id, &mut session.watches.delivery());
+                }),
             }
         }
     }
@@ -109,6 +113,7 @@ impl Session {
         if let Some(requests) = requests
             && let Poll::Ready(message) = requests.poll_next(cx)
         {
+            let message = message.inspect_err(|why| self.receive_failed(why));
             return Poll::Ready(message.map(Next::Request));
         }
         if let Some(ticker) = &mut self.ticker
@@ -118,6 +123,21 @@ impl Session {
             return Poll::Ready(Ok(Next::Tick));
         }
         Poll::Pending
+    }
+
+    fn timed(
+        &mut self,
+        measure: impl FnOnce(Duration) -> Measure<'static>,
+        work: impl FnOnce(&mut Self),
+    ) {
+        let began = self.watches.member.now();
+        work(self);
+        let member = &self.watches.member;
+        member.measure(measure(member.now().since(began)));
+    }
+
+    fn receive_failed(&self, why: &Status) {
+        stream::receive_failed(&self.watches.member, "watch", why);
     }
 
     /// Waits until everything pending is sent.

@@ -141,12 +141,12 @@ impl Node {
         let timed_out = |token| (token, Reply::Refused(ApiError::Timeout));
         let is_late = |since: Instant| until.is_some_and(|until| since <= until);
         while self.reads.rounds.front().is_some_and(|round| is_late(round.since)) {
-            self.status.reads_failed += 1;
+            self.status.reads_late += 1;
             let tokens = self.reads.rounds.pop_front().map(|round| round.tokens);
             out.replies.extend(tokens.into_iter().flatten().map(timed_out));
         }
         if self.reads.is_queued() && is_late(self.reads.queued_since) {
-            self.status.reads_failed += 1;
+            self.status.reads_late += 1;
             self.reads.joined = false;
             out.replies.extend(self.reads.queued.drain(..).map(timed_out));
         }

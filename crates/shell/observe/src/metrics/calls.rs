@@ -1,12 +1,16 @@
 //! Counts per method. Shared by all runtimes; each addition is one relaxed atomic.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use api::error::Code;
 use api::method::{METHODS, Method, Row};
 
-use super::Family;
+use prometheus::{Histogram, HistogramVec};
+
 use super::text::Page;
+use super::{Family, Maker};
 
 const CODES: usize = Code::ALL.len();
 
@@ -18,16 +22,42 @@ struct Counts {
     ended: [AtomicU64; CODES],
 }
 
+/// How much is measured of calls (`--metrics`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Detail {
+    /// They are counted.
+    #[default]
+    Basic,
+    /// They are timed, too, which costs two looks at the clock per call.
+    Extensive,
+}
+
+/// How long calls take, by method; each histogram is looked up once.
+#[derive(Debug)]
+struct Durations {
+    family: HistogramVec,
+    methods: Vec<OnceLock<Histogram>>,
+}
+
+impl Durations {
+    fn of(&self, method: Method) -> &Histogram {
+        let row = method.row();
+        let labels = [row.kind.label(), row.service, row.name];
+        self.methods[method as usize].get_or_init(|| self.family.with_label_values(&labels))
+    }
+}
+
 /// Counts of calls and messages by method, and of bytes over all.
 #[derive(Debug)]
 pub struct Calls {
     methods: Vec<Counts>,
+    durations: Option<Durations>,
     received_bytes: AtomicU64,
     sent_bytes: AtomicU64,
 }
 
-impl Default for Calls {
-    fn default() -> Self {
+impl Calls {
+    pub(super) fn new(detail: Detail, m: &Maker) -> Self {
         let zero = || AtomicU64::new(0);
         let counts = |_| Counts {
             started: zero(),
@@ -36,7 +66,16 @@ impl Default for Calls {
             ended: std::array::from_fn(|_| zero()),
         };
         let methods = METHODS.iter().map(counts).collect();
-        Self { methods, received_bytes: zero(), sent_bytes: zero() }
+        let durations = (detail == Detail::Extensive).then(|| Durations {
+            family: m.histograms(Family::CallsTook),
+            methods: METHODS.iter().map(|_| OnceLock::new()).collect(),
+        });
+        if let Some(durations) = &durations {
+            METHODS.iter().filter(|row| !is_late(row)).for_each(|row| {
+                durations.of(row.method);
+            });
+        }
+        Self { methods, durations, received_bytes: zero(), sent_bytes: zero() }
     }
 }
 
@@ -50,9 +89,20 @@ impl Calls {
         add(&self.methods[method as usize].started, 1);
     }
 
-    /// Counts a call that ended with `code`.
-    pub fn ended(&self, method: Method, code: Code) {
+    /// When a call begins, if calls are timed.
+    #[must_use]
+    pub fn clock(&self) -> Option<Instant> {
+        self.durations.as_ref().map(|_| Instant::now())
+    }
+
+    /// Counts a call that ended with `code`, and times it if it has a beginning.
+    pub fn ended(&self, method: Method, code: Code, began: Option<Instant>) {
         add(&self.methods[method as usize].ended[code as usize], 1);
+        if let Some(durations) = &self.durations
+            && let Some(began) = began
+        {
+            durations.of(method).observe(began.elapsed().as_secs_f64());
+        }
     }
 
     /// Counts a message from a client, by its length when decompressed.

@@ -22,9 +22,13 @@ pub enum Type {
     Gauge,
     /// Counts by size.
     Histogram(Buckets),
+    /// Counts by size, with these upper bounds.
+    HistogramAt(&'static [f64]),
+    /// Values that given shares of all stay below.
+    Summary,
 }
 
-use Type::{Counter, Gauge, Histogram};
+use Type::{Counter, Gauge, Histogram, HistogramAt, Summary};
 
 impl Type {
     /// As the exposition names it.
@@ -33,7 +37,8 @@ impl Type {
         match self {
             Counter => "counter",
             Gauge => "gauge",
-            Histogram(_) => "histogram",
+            Histogram(_) | HistogramAt(_) => "histogram",
+            Summary => "summary",
         }
     }
 }
@@ -75,11 +80,23 @@ macro_rules! families {
 /// Buckets from a millisecond to eight seconds, those of most durations.
 const FROM_1_MS: Buckets = Buckets { from: 0.001, count: 14 };
 
+/// Bounds of the durations of calls, in seconds: the defaults of Prometheus.
+const CALL_BOUNDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
 families! {
     ClusterVersion = Gauge "etcd_cluster_version" ["cluster_version"]
         "Which version is running. 1 for 'cluster_version' label with current cluster version";
     AuthRevision = Gauge "etcd_debugging_auth_revision" []
         "The current revision of auth store.";
+    BackendRebalance = Histogram(FROM_1_MS)
+        "etcd_debugging_disk_backend_commit_rebalance_duration_seconds" []
+        "The latency distributions of commit.rebalance called by bboltdb backend.";
+    BackendSpill = Histogram(FROM_1_MS)
+        "etcd_debugging_disk_backend_commit_spill_duration_seconds" []
+        "The latency distributions of commit.spill called by bboltdb backend.";
+    BackendWrite = Histogram(FROM_1_MS)
+        "etcd_debugging_disk_backend_commit_write_duration_seconds" []
+        "The latency distributions of commit.write called by bboltdb backend.";
     LeaseGranted = Counter "etcd_debugging_lease_granted_total" []
         "The total number of granted leases.";
     LeaseRenewed = Counter "etcd_debugging_lease_renewed_total" []
@@ -96,8 +113,17 @@ families! {
         "Total number of db keys compacted.";
     LastCompaction = Gauge "etcd_debugging_mvcc_db_compaction_last" []
         "The unix time of the last db compaction. Resets to 0 on start.";
+    CompactionPause = Histogram(Buckets { from: 1.0, count: 13 })
+        "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds" []
+        "Bucketed histogram of db compaction pause duration.";
+    CompactionTotal = Histogram(Buckets { from: 100.0, count: 14 })
+        "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds" []
+        "Bucketed histogram of db compaction total duration.";
     Events = Counter "etcd_debugging_mvcc_events_total" []
         "Total number of events sent by this member.";
+    IndexCompactionPause = Histogram(Buckets { from: 0.5, count: 14 })
+        "etcd_debugging_mvcc_index_compaction_pause_duration_milliseconds" []
+        "Bucketed histogram of index compaction pause duration.";
     Keys = Gauge "etcd_debugging_mvcc_keys_total" []
         "Total number of keys.";
     PendingEvents = Gauge "etcd_debugging_mvcc_pending_events_total" []
@@ -115,6 +141,32 @@ families! {
          'alarm_type' label with type of this alarm";
     LeaseExpired = Counter "etcd_debugging_server_lease_expired_total" []
         "The total number of expired leases.";
+    WatchControl = Histogram(FROM_1_MS)
+        "etcd_debugging_server_watch_send_loop_control_stream_duration_seconds" []
+        "The total duration in seconds of running through the send loop control stream response.";
+    WatchProgress = Histogram(FROM_1_MS)
+        "etcd_debugging_server_watch_send_loop_progress_duration_seconds" []
+        "The total duration in seconds of running through the progress loop control stream \
+         response.";
+    WatchSendPerEvent = Histogram(FROM_1_MS)
+        "etcd_debugging_server_watch_send_loop_watch_stream_duration_per_event_seconds" []
+        "The average duration in seconds of running through the send loop watch stream response, \
+         per event.";
+    WatchSend = Histogram(FROM_1_MS)
+        "etcd_debugging_server_watch_send_loop_watch_stream_duration_seconds" []
+        "The total duration in seconds of running through the send loop watch stream response all \
+         events.";
+    SnapMarshalling = Histogram(FROM_1_MS)
+        "etcd_debugging_snap_save_marshalling_duration_seconds" []
+        "The marshalling cost distributions of save called by snapshot.";
+    SnapSave = Histogram(FROM_1_MS) "etcd_debugging_snap_save_total_duration_seconds" []
+        "The total latency distributions of save called by snapshot.";
+    StoreExpires = Counter "etcd_debugging_store_expires_total" []
+        "Total number of expired keys.";
+    StoreWatchRequests = Counter "etcd_debugging_store_watch_requests_total" []
+        "Total number of incoming watch requests (new or reestablished).";
+    StoreWatchers = Gauge "etcd_debugging_store_watchers" []
+        "Count of currently active watchers.";
     BackendCommit = Histogram(FROM_1_MS) "etcd_disk_backend_commit_duration_seconds" []
         "The latency distributions of commit called by backend.";
     BackendDefrag = Histogram(Buckets { from: 0.1, count: 13 })
@@ -131,6 +183,18 @@ families! {
         "Total number of bytes written in WAL.";
     WalWrite = Histogram(FROM_1_MS) "etcd_disk_wal_write_duration_seconds" []
         "The latency distributions of write called by WAL.";
+    ProxyCacheHits = Gauge "etcd_grpc_proxy_cache_hits_total" []
+        "Total number of cache hits";
+    ProxyCacheKeys = Gauge "etcd_grpc_proxy_cache_keys_total" []
+        "Total number of keys/ranges cached";
+    ProxyCacheMisses = Gauge "etcd_grpc_proxy_cache_misses_total" []
+        "Total number of cache misses";
+    ProxyEvents = Counter "etcd_grpc_proxy_events_coalescing_total" []
+        "Total number of events coalescing";
+    ProxyWatchers = Gauge "etcd_grpc_proxy_watchers_coalescing_total" []
+        "Total number of current watchers coalescing";
+    OpenReads = Gauge "etcd_mvcc_db_open_read_transactions" []
+        "The number of currently open read transactions";
     DbSize = Gauge "etcd_mvcc_db_total_size_in_bytes" []
         "Total size of the underlying database physically allocated in bytes.";
     DbSizeInUse = Gauge "etcd_mvcc_db_total_size_in_use_in_bytes" []
@@ -168,6 +232,8 @@ families! {
         "The total number of bytes sent to peers.";
     PeerSentFailures = Counter "etcd_network_peer_sent_failures_total" ["To"]
         "The total number of send failures from peers.";
+    StreamFailures = Counter "etcd_network_server_stream_failures_total" ["Type", "API"]
+        "The total number of stream failures from the local server.";
     SnapshotReceiveFailures = Counter "etcd_network_snapshot_receive_failures" ["From"]
         "Total number of snapshot receive failures";
     SnapshotReceiveInflights = Gauge "etcd_network_snapshot_receive_inflights_total" ["From"]
@@ -193,6 +259,9 @@ families! {
         "The total number of client requests per client version.";
     FeatureEnabled = Gauge "etcd_server_feature_enabled" ["name", "stage"]
         "Whether or not a feature is enabled. 1 is enabled, 0 is not.";
+    GoVersion = Gauge "etcd_server_go_version" ["server_go_version"]
+        "Which Go version server is running with. 1 for 'server_go_version' label with current \
+         version.";
     HasLeader = Gauge "etcd_server_has_leader" []
         "Whether or not a leader exists. 1 is existence, 0 is not.";
     HealthFailures = Counter "etcd_server_health_failures" []
@@ -236,15 +305,111 @@ families! {
     RequestDuration = Histogram(FROM_1_MS)
         "etcd_server_request_duration_seconds" ["type", "success"]
         "Response latency distribution in seconds for each type.";
+    SlowApplies = Counter "etcd_server_slow_apply_total" []
+        "The total number of slow apply requests (likely overloaded from slow disk).";
+    SlowReadIndexes = Counter "etcd_server_slow_read_indexes_total" []
+        "The total number of pending read indexes not in sync with leader's or timed out read \
+         index requests.";
     SnapshotApplyInProgress = Gauge "etcd_server_snapshot_apply_in_progress_total" []
         "1 if the server is applying the incoming snapshot. 0 if none.";
     ServerVersion = Gauge "etcd_server_version" ["server_version"]
         "Which version is running. 1 for 'server_version' label with current version.";
+    SnapDbFsync = Histogram(FROM_1_MS) "etcd_snap_db_fsync_duration_seconds" []
+        "The latency distributions of fsyncing .snap.db file";
+    SnapDbSave = Histogram(Buckets { from: 0.1, count: 10 })
+        "etcd_snap_db_save_total_duration_seconds" []
+        "The total latency distributions of v3 snapshot save";
     SnapFsync = Histogram(FROM_1_MS) "etcd_snap_fsync_duration_seconds" []
         "The latency distributions of fsync called by snap.";
+    GoGcDuration = Summary "go_gc_duration_seconds" []
+        "A summary of the wall-time pause (stop-the-world) duration in garbage collection cycles.";
+    GoGcGogcPercent = Gauge "go_gc_gogc_percent" []
+        "Heap size target percentage configured by the user, otherwise 100. This value is set by \
+         the GOGC environment variable, and the runtime/debug.SetGCPercent function. Sourced from \
+         /gc/gogc:percent.";
+    GoGcGomemlimitBytes = Gauge "go_gc_gomemlimit_bytes" []
+        "Go runtime memory limit configured by the user, otherwise math.MaxInt64. This value is \
+         set by the GOMEMLIMIT environment variable, and the runtime/debug.SetMemoryLimit \
+         function. Sourced from /gc/gomemlimit:bytes.";
+    GoGoroutines = Gauge "go_goroutines" []
+        "Number of goroutines that currently exist.";
+    GoInfo = Gauge "go_info" ["version"]
+        "Information about the Go environment.";
+    GoMemstatsAllocBytes = Gauge "go_memstats_alloc_bytes" []
+        "Number of bytes allocated in heap and currently in use. Equals to \
+         /memory/classes/heap/objects:bytes.";
+    GoMemstatsAllocBytesTotal = Counter "go_memstats_alloc_bytes_total" []
+        "Total number of bytes allocated in heap until now, even if released already. Equals to \
+         /gc/heap/allocs:bytes.";
+    GoMemstatsBuckHashSysBytes = Gauge "go_memstats_buck_hash_sys_bytes" []
+        "Number of bytes used by the profiling bucket hash table. Equals to \
+         /memory/classes/profiling/buckets:bytes.";
+    GoMemstatsFreesTotal = Counter "go_memstats_frees_total" []
+        "Total number of heap objects frees. Equals to /gc/heap/frees:objects + \
+         /gc/heap/tiny/allocs:objects.";
+    GoMemstatsGcSysBytes = Gauge "go_memstats_gc_sys_bytes" []
+        "Number of bytes used for garbage collection system metadata. Equals to \
+         /memory/classes/metadata/other:bytes.";
+    GoMemstatsHeapAllocBytes = Gauge "go_memstats_heap_alloc_bytes" []
+        "Number of heap bytes allocated and currently in use, same as go_memstats_alloc_bytes. \
+         Equals to /memory/classes/heap/objects:bytes.";
+    GoMemstatsHeapIdleBytes = Gauge "go_memstats_heap_idle_bytes" []
+        "Number of heap bytes waiting to be used. Equals to /memory/classes/heap/released:bytes + \
+         /memory/classes/heap/free:bytes.";
+    GoMemstatsHeapInuseBytes = Gauge "go_memstats_heap_inuse_bytes" []
+        "Number of heap bytes that are in use. Equals to /memory/classes/heap/objects:bytes + \
+         /memory/classes/heap/unused:bytes";
+    GoMemstatsHeapObjects = Gauge "go_memstats_heap_objects" []
+        "Number of currently allocated objects. Equals to /gc/heap/objects:objects.";
+    GoMemstatsHeapReleasedBytes = Gauge "go_memstats_heap_released_bytes" []
+        "Number of heap bytes released to OS. Equals to /memory/classes/heap/released:bytes.";
+    GoMemstatsHeapSysBytes = Gauge "go_memstats_heap_sys_bytes" []
+        "Number of heap bytes obtained from system. Equals to /memory/classes/heap/objects:bytes + \
+         /memory/classes/heap/unused:bytes + /memory/classes/heap/released:bytes + \
+         /memory/classes/heap/free:bytes.";
+    GoMemstatsLastGcTimeSeconds = Gauge "go_memstats_last_gc_time_seconds" []
+        "Number of seconds since 1970 of last garbage collection.";
+    GoMemstatsMallocsTotal = Counter "go_memstats_mallocs_total" []
+        "Total number of heap objects allocated, both live and gc-ed. Semantically a counter \
+         version for go_memstats_heap_objects gauge. Equals to /gc/heap/allocs:objects + \
+         /gc/heap/tiny/allocs:objects.";
+    GoMemstatsMcacheInuseBytes = Gauge "go_memstats_mcache_inuse_bytes" []
+        "Number of bytes in use by mcache structures. Equals to \
+         /memory/classes/metadata/mcache/inuse:bytes.";
+    GoMemstatsMcacheSysBytes = Gauge "go_memstats_mcache_sys_bytes" []
+        "Number of bytes used for mcache structures obtained from system. Equals to \
+         /memory/classes/metadata/mcache/inuse:bytes + /memory/classes/metadata/mcache/free:bytes.";
+    GoMemstatsMspanInuseBytes = Gauge "go_memstats_mspan_inuse_bytes" []
+        "Number of bytes in use by mspan structures. Equals to \
+         /memory/classes/metadata/mspan/inuse:bytes.";
+    GoMemstatsMspanSysBytes = Gauge "go_memstats_mspan_sys_bytes" []
+        "Number of bytes used for mspan structures obtained from system. Equals to \
+         /memory/classes/metadata/mspan/inuse:bytes + /memory/classes/metadata/mspan/free:bytes.";
+    GoMemstatsNextGcBytes = Gauge "go_memstats_next_gc_bytes" []
+        "Number of heap bytes when next garbage collection will take place. Equals to \
+         /gc/heap/goal:bytes.";
+    GoMemstatsOtherSysBytes = Gauge "go_memstats_other_sys_bytes" []
+        "Number of bytes used for other system allocations. Equals to /memory/classes/other:bytes.";
+    GoMemstatsStackInuseBytes = Gauge "go_memstats_stack_inuse_bytes" []
+        "Number of bytes obtained from system for stack allocator in non-CGO environments. Equals \
+         to /memory/classes/heap/stacks:bytes.";
+    GoMemstatsStackSysBytes = Gauge "go_memstats_stack_sys_bytes" []
+        "Number of bytes obtained from system for stack allocator. Equals to \
+         /memory/classes/heap/stacks:bytes + /memory/classes/os-stacks:bytes.";
+    GoMemstatsSysBytes = Gauge "go_memstats_sys_bytes" []
+        "Number of bytes obtained from system. Equals to /memory/classes/total:byte.";
+    GoSchedGomaxprocsThreads = Gauge "go_sched_gomaxprocs_threads" []
+        "The current runtime.GOMAXPROCS setting, or the number of operating system threads that \
+         can execute user-level Go code simultaneously. Sourced from /sched/gomaxprocs:threads.";
+    GoThreads = Gauge "go_threads" []
+        "Number of OS threads created.";
     CallsHandled = Counter
         "grpc_server_handled_total" ["grpc_type", "grpc_service", "grpc_method", "grpc_code"]
         "Total number of RPCs completed on the server, regardless of success or failure.";
+    CallsTook = HistogramAt(&CALL_BOUNDS)
+        "grpc_server_handling_seconds" ["grpc_type", "grpc_service", "grpc_method"]
+        "Histogram of response latency (seconds) of gRPC that had been application-level handled \
+         by the server.";
     CallsReceived = Counter
         "grpc_server_msg_received_total" ["grpc_type", "grpc_service", "grpc_method"]
         "Total number of RPC stream messages received on the server.";
@@ -274,6 +439,10 @@ families! {
         "Virtual memory size in bytes.";
     ProcessVirtualMemoryMax = Gauge "process_virtual_memory_max_bytes" []
         "Maximum amount of virtual memory available in bytes.";
+    ScrapesInFlight = Gauge "promhttp_metric_handler_requests_in_flight" []
+        "Current number of scrapes being served.";
+    Scrapes = Counter "promhttp_metric_handler_requests_total" ["code"]
+        "Total number of scrapes by HTTP status code.";
 }
 
 impl Family {

@@ -6,14 +6,17 @@
 //! etcd, a family with labels appears when one of its label sets is first used.
 
 mod calls;
+mod elsewhere;
 mod family;
 mod negotiation;
 mod peers;
 mod process;
 pub mod scrape;
 mod text;
+mod timings;
 
 use std::collections::BTreeSet;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
@@ -24,11 +27,13 @@ use prometheus::{
     exponential_buckets,
 };
 
-pub use calls::Calls;
+pub use calls::{Calls, Detail};
 pub use family::{Buckets, FAMILIES, Family, Row, Type};
 pub use peers::PeerMetrics;
 pub use prometheus::IntCounter;
 pub use scrape::{Exposition, Scrape, render};
+pub use timings::Timings;
+pub(crate) use timings::millis;
 
 /// Versions of clients that are told apart; the label comes from the client, and more are counted
 /// as `unknown`.
@@ -109,12 +114,18 @@ pub struct Metrics {
     pub health_success: IntCounter,
     /// `/health` answers that were bad.
     pub health_failures: IntCounter,
+    /// Applications that took longer than `--warning-apply-duration`.
+    pub slow_applies: IntCounter,
+    /// Durations of what goes on beside the requests.
+    pub timings: Timings,
     /// Traffic between members.
     pub peers: PeerMetrics,
     /// Snapshots of other members that are being installed.
     pub snapshot_installing: IntGauge,
     healthcheck: IntGaugeVec,
     healthchecks: IntCounterVec,
+    stream_failures: IntCounterVec,
+    scrapes: AtomicU64,
     client_requests: IntCounterVec,
     client_versions: Mutex<BTreeSet<String>>,
     apply: ByKind,
@@ -189,22 +200,33 @@ fn opts(family: Family, kind: Type) -> Opts {
 
 fn histogram_opts(family: Family) -> HistogramOpts {
     let row = family.row();
-    let Type::Histogram(Buckets { from, count }) = row.kind else {
-        panic!("{} is no histogram", row.name)
+    let buckets = match row.kind {
+        Type::Histogram(Buckets { from, count }) => {
+            exponential_buckets(from, 2.0, count).expect(CONSTANT)
+        }
+        Type::HistogramAt(bounds) => bounds.to_vec(),
+        Type::Counter | Type::Gauge | Type::Summary => panic!("{} is no histogram", row.name),
     };
-    let buckets = exponential_buckets(from, 2.0, count).expect(CONSTANT);
     HistogramOpts::new(row.name, row.help).buckets(buckets)
 }
 
 impl Default for Metrics {
     fn default() -> Self {
+        Self::new(Detail::Basic)
+    }
+}
+
+impl Metrics {
+    /// Nothing counted yet; calls are timed if `detail` says so.
+    #[must_use]
+    pub fn new(detail: Detail) -> Self {
         let m = Maker(Registry::new());
         let cells = || std::array::from_fn(|_| [OnceLock::new(), OnceLock::new()]);
         let requests = m.histograms(Family::RequestDuration);
         // Entries that are applied in one turn share its time evenly.
         let apply = m.histograms(Family::ApplyDuration);
         Self {
-            calls: Calls::default(),
+            calls: Calls::new(detail, &m),
             wal_fsync: m.histogram(Family::WalFsync),
             wal_write: m.histogram(Family::WalWrite),
             wal_bytes: m.gauge(Family::WalWriteBytes),
@@ -228,10 +250,14 @@ impl Default for Metrics {
             last_compaction: m.gauge(Family::LastCompaction),
             health_success: m.counter(Family::HealthSuccess),
             health_failures: m.counter(Family::HealthFailures),
+            slow_applies: m.counter(Family::SlowApplies),
+            timings: Timings::new(&m),
             peers: PeerMetrics::new(&m),
             snapshot_installing: m.gauge(Family::SnapshotApplyInProgress),
             healthcheck: m.gauges(Family::Healthcheck),
             healthchecks: m.counters(Family::Healthchecks),
+            stream_failures: m.counters(Family::StreamFailures),
+            scrapes: AtomicU64::new(0),
             client_requests: m.counters(Family::ClientRequests),
             client_versions: Mutex::default(),
             apply: ByKind { family: apply, before: &["v3"], cells: cells() },
@@ -246,9 +272,7 @@ impl Default for Metrics {
             registry: m.0,
         }
     }
-}
 
-impl Metrics {
     /// Notes that entries of these kinds were applied in one turn.
     pub fn applied(&self, entries: &[(CommandKind, bool)], took: Duration) {
         let Ok(count) = u32::try_from(entries.len()) else { return };
@@ -288,6 +312,11 @@ impl Metrics {
         self.healthcheck.with_label_values(&[kind, name]).set(success.into());
         let status = if success { "success" } else { "error" };
         self.healthchecks.with_label_values(&[kind, name, status]).inc();
+    }
+
+    /// Notes that a stream of this API (`watch`, `lease-keepalive`) broke off for what came in.
+    pub fn receive_failed(&self, api: &str) {
+        self.stream_failures.with_label_values(&["receive", api]).inc();
     }
 
     /// The counters of unary calls and streams of clients of this version.

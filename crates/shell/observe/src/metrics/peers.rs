@@ -1,7 +1,7 @@
 //! Metrics of the traffic between members.
 
 use peer::Event;
-use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec};
+use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGaugeVec};
 use types::MemberId;
 
 use super::{Family, Maker};
@@ -24,6 +24,8 @@ pub struct PeerMetrics {
     snapshot_receiving: IntGaugeVec,
     snapshot_receive_failed: IntCounterVec,
     snapshot_receive_took: HistogramVec,
+    database_flushed: Histogram,
+    database_saved: Histogram,
     round_trip: HistogramVec,
     promoted: prometheus::IntCounter,
     promote_failed: IntCounterVec,
@@ -50,6 +52,8 @@ impl PeerMetrics {
             snapshot_receiving: m.gauges(Family::SnapshotReceiveInflights),
             snapshot_receive_failed: m.counters(Family::SnapshotReceiveFailures),
             snapshot_receive_took: m.histograms(Family::SnapshotReceiveDuration),
+            database_flushed: m.histogram(Family::SnapDbFsync),
+            database_saved: m.histogram(Family::SnapDbSave),
             round_trip: m.histograms(Family::PeerRoundTrip),
             promoted: m.counter(Family::LearnerPromoteSuccesses),
             promote_failed: m.counters(Family::LearnerPromoteFailures),
@@ -109,13 +113,15 @@ impl PeerMetrics {
             Event::SnapshotReceiving { peer, .. } => {
                 self.snapshot_receiving.with_label_values(&one(peer)).inc();
             }
-            Event::SnapshotReceived { peer: Some(peer), took, failed, .. } => {
+            Event::SnapshotReceived { peer: Some(peer), synced, took, failed, .. } => {
                 let peer = one(peer);
                 self.snapshot_receiving.with_label_values(&peer).dec();
                 match failed {
                     None => {
                         self.snapshot_received.with_label_values(&peer).inc();
                         let took = took.as_secs_f64();
+                        self.database_flushed.observe(synced.as_secs_f64());
+                        self.database_saved.observe(took);
                         self.snapshot_receive_took.with_label_values(&peer).observe(took);
                     }
                     Some(_) => self.snapshot_receive_failed.with_label_values(&peer).inc(),

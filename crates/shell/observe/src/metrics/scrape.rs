@@ -7,7 +7,7 @@ use types::MemberId;
 
 use super::negotiation::{self, Coding};
 use super::text::Page;
-use super::{FAMILIES, Family, Metrics, process};
+use super::{FAMILIES, Family, Metrics, elsewhere, process};
 
 /// What a scrape shows besides the metrics that are counted as they happen.
 #[derive(Debug)]
@@ -62,6 +62,7 @@ fn page(scrape: &Scrape<'_>) -> Page {
     labelled(&mut page, scrape);
     scrape.metrics.calls.show(&mut page);
     process::show(&mut page);
+    elsewhere::show(&mut page, scrape.metrics);
     for family in scrape.metrics.registry.gather() {
         let row = FAMILIES.iter().find(|row| row.name == family.name());
         page.collected(row.expect("all are made from rows").family, &family);
@@ -88,6 +89,7 @@ fn member(page: &mut Page, scrape: &Scrape<'_>) {
         (Family::LeaderChanges, status.leader_changes as f64),
         (Family::HeartbeatSendFailures, status.late_heartbeats as f64),
         (Family::ReadIndexesFailed, status.reads_failed as f64),
+        (Family::SlowReadIndexes, status.reads_late as f64),
         (Family::LeaseExpired, status.leases_expired as f64),
         (Family::QuotaBytes, scrape.quota_bytes as f64),
         (Family::ClientReceivedBytes, received as f64),
@@ -110,6 +112,7 @@ fn store(page: &mut Page, scrape: &Scrape<'_>) {
     let all = [
         (Family::DbSize, backend.map_or(0, bolt::ReadTx::size_bytes) as f64),
         (Family::DbSizeInUse, backend.map_or(0, bolt::ReadTx::size_in_use_bytes) as f64),
+        (Family::OpenReads, backend.map_or(0, bolt::ReadTx::open_readers) as f64),
         (Family::AuthRevision, view.auth.revision() as f64),
         (Family::CurrentRevision, view.store.revision().0 as f64),
         (Family::CompactRevision, view.store.compact_revision().0 as f64),

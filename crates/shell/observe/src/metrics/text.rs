@@ -44,6 +44,17 @@ impl Page {
         }
     }
 
+    /// Shows a summary of nothing: no value stays below any of these shares.
+    pub(super) fn summary(&mut self, family: Family, shares: &[&str]) {
+        let row = family.row();
+        let block = self.0.entry(row.name).or_insert_with(|| head(family));
+        for share in shares {
+            line(block, row.name, "", &[("quantile", share)], None, &number(0.0));
+        }
+        line(block, row.name, "_sum", &[], None, &number(0.0));
+        line(block, row.name, "_count", &[], None, "0");
+    }
+
     /// Shows what a registry has collected of a family.
     ///
     /// # Panics

@@ -278,6 +278,7 @@ pub(crate) fn refused(refusal: &Refusal) -> Told {
 pub(crate) struct Counted<D: Dispatch> {
     dispatch: Rc<D>,
     row: &'static Row,
+    began: Option<std::time::Instant>,
     has_ended: bool,
     _turn: OwnedSemaphorePermit,
 }
@@ -292,12 +293,13 @@ impl<D: Dispatch> Counted<D> {
         let turns = Arc::clone(dispatch.gateway_turns().expect("it was looked at before"));
         let turn = turns.acquire_owned();
         let turn = within(wanted.deadline, async { turn.await.map_err(|_| late()) }).await?;
-        Ok(Self { dispatch, row: wanted.row, has_ended: false, _turn: turn })
+        let began = dispatch.metrics().calls.clock();
+        Ok(Self { dispatch, row: wanted.row, began, has_ended: false, _turn: turn })
     }
 
     fn end(&mut self, status: Option<&Status>) {
         if !std::mem::replace(&mut self.has_ended, true) {
-            self.dispatch.finished(self.row, status);
+            self.dispatch.finished(self.row, status, self.began);
         }
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct Channel {
     session: Rc<Session>,
     stream: Cell<StreamKey>,
     row: &'static Row,
+    /// When the call began, if calls are timed.
+    began: Option<std::time::Instant>,
     form: Form,
     incoming: RefCell<Incoming>,
     /// The future, when it waits: for a message, for room, or for the client to go.
@@ -69,6 +71,7 @@ impl Channel {
             session: Rc::clone(session),
             stream: Cell::new(call.stream),
             row: call.row,
+            began: call.began,
             form: call.form.clone(),
             incoming: RefCell::new(Incoming { messages, unreleased: 0, share, ended: false }),
             waiting: RefCell::default(),
@@ -91,6 +94,7 @@ impl Channel {
             stream: Cell::new(stream),
             // Never looked at: nothing is counted by it.
             row: Method::Range.row(),
+            began: None,
             form,
             incoming: RefCell::new(incoming),
             waiting: RefCell::default(),
@@ -378,7 +382,7 @@ impl<'a, D: Dispatch> Open<'a, D> {
 
     fn end(&mut self, status: Option<&Status>) {
         self.has_ended = true;
-        self.dispatch.finished(self.channel.row, status);
+        self.dispatch.finished(self.channel.row, status, self.channel.began);
     }
 }
 

@@ -67,6 +67,8 @@ pub(super) struct Unary {
     pub(super) row: &'static Row,
     pub(super) form: Form,
     pub(super) deadline: Option<Instant>,
+    /// When it began, if calls are timed.
+    pub(super) began: Option<std::time::Instant>,
 }
 
 /// What answers the calls of a connection.
@@ -109,6 +111,7 @@ impl<D: Dispatch> Answering<D> {
             }
         };
         self.session.metrics.calls.started(row.method);
+        let began = self.session.metrics.calls.clock();
         match head.encoding() {
             Ok(encoding) => form.encoding = encoding,
             Err(status) => {
@@ -118,7 +121,7 @@ impl<D: Dispatch> Answering<D> {
         }
         let deadline = head.timeout.map(|timeout| Instant::now() + timeout);
         let limit = self.session.settings.max_message_bytes;
-        let call = Unary { stream, row, form, deadline };
+        let call = Unary { stream, row, form, deadline, began };
         if row.kind != api::method::CallType::Unary {
             return self.begin_stream(call, head, whole);
         }
@@ -305,7 +308,7 @@ impl<D: Dispatch> Answering<D> {
             Ok(Answer::Now) => {
                 let bytes = self.message.message().len();
                 self.session.metrics.calls.sent(call.row.method, bytes);
-                self.dispatch.finished(call.row, None);
+                self.dispatch.finished(call.row, None, call.began);
                 self.session.answer(call.stream, &call.form, &mut self.message);
             }
             Ok(Answer::Later(token, finish)) => self.wait_for_reply(call, token, finish),
@@ -323,7 +326,7 @@ impl<D: Dispatch> Answering<D> {
                 }
             }
             Err(status) => {
-                self.dispatch.finished(call.row, Some(&status));
+                self.dispatch.finished(call.row, Some(&status), call.began);
                 self.session.end_empty(call.stream, &call.form, Some(&status));
             }
         }
@@ -366,7 +369,8 @@ impl<D: Dispatch> Answering<D> {
     /// Forgets a call whose message is still to come.
     fn forget(&mut self, key: usize, why: &Status) {
         let gathering = self.session.gathering.borrow_mut().remove(key);
-        self.dispatch.finished(gathering.call.row, Some(why));
+        let Unary { row, began, .. } = gathering.call;
+        self.dispatch.finished(row, Some(why), began);
     }
 
     /// Forgets a call whose reply is still to come.
@@ -374,7 +378,7 @@ impl<D: Dispatch> Answering<D> {
         let mut pending = self.session.pending.borrow_mut();
         let Some(Pending { call, finish, .. }) = pending.get_mut(key) else { return };
         if finish.take().is_some() {
-            self.dispatch.finished(call.row, Some(why));
+            self.dispatch.finished(call.row, Some(why), call.began);
             self.session.wire.borrow_mut().abandoned(1);
         }
     }
@@ -413,12 +417,14 @@ impl<D: Dispatch> Drop for Answering<D> {
     fn drop(&mut self) {
         let member = self.dispatch.calls().member();
         for gathering in self.session.gathering.borrow_mut().drain() {
-            self.dispatch.finished(gathering.call.row, Some(&context_canceled()));
+            let Unary { row, began, .. } = gathering.call;
+            self.dispatch.finished(row, Some(&context_canceled()), began);
         }
         for pending in self.session.pending.borrow_mut().drain() {
             member.release(pending.token);
             if pending.finish.is_some() {
-                self.dispatch.finished(pending.call.row, Some(&context_canceled()));
+                let Unary { row, began, .. } = pending.call;
+                self.dispatch.finished(row, Some(&context_canceled()), began);
             }
         }
         self.futures = None;

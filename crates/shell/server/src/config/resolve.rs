@@ -8,6 +8,7 @@ use std::time::Duration;
 use client::Credentials;
 use discovery::registry::Service;
 use member::{CommitPolicy, CompactionPace, Retention};
+use observe::metrics::Detail;
 use rpc::Settings;
 use tls::TlsInfo;
 use types::{Url, limits};
@@ -95,10 +96,17 @@ pub(super) fn options(given: &Given) -> Result<Options, String> {
         connections: connections(listeners, member.max_request_bytes),
         compaction: pace(&given.configuration.compaction),
         slow_apply: given.configuration.monitoring.warning_apply_duration,
+        metrics: detail(&given.configuration.monitoring.metrics),
         audit_log: audit_log(&given.configuration),
         features,
         ..Options::default()
     })
+}
+
+/// Any other word is as good as `basic`.
+//= etcd 3.7.3: server/etcdserver/api/v3rpc/grpc.go#getServerMetrics
+fn detail(metrics: &str) -> Detail {
+    if metrics == "extensive" { Detail::Extensive } else { Detail::Basic }
 }
 
 fn audit_log(configuration: &Configuration) -> Option<PathBuf> {

@@ -30,6 +30,7 @@ pub(super) fn run_committer(
     let may = MayBlock::on_this_thread();
     let (mut inputs, mut done) = (Vec::new(), CommitterOutput::default());
     let mut defragmenting = None;
+    committer.tell_stages(q.reporter.commit_stages());
     loop {
         let timeout = committer.deadline().map(|at| until(Clock.now(), at));
         if !q.committer.recv_blocking(&mut inputs, timeout) {

@@ -10,7 +10,7 @@ use member::StartConfig;
 use peer::{Channel, Event, Probe};
 use types::{ClusterId, Index};
 
-use super::super::{Buckets, Read, Type};
+use super::super::{Buckets, Detail, Read, Type};
 use super::*;
 
 const ID: MemberId = MemberId(7);
@@ -33,6 +33,7 @@ fn use_all(metrics: &Metrics) {
     metrics.ranged(true, took);
     metrics.checked("readyz", "data_corruption", true);
     metrics.clients("3.7")[0].inc();
+    metrics.receive_failed("watch");
     metrics.peers.promoted(Some("too early"));
     let index = Index(5);
     for event in [
@@ -107,7 +108,7 @@ fn shown(text: &str) -> BTreeMap<String, Shown> {
 
 #[test]
 fn each_family_of_the_table_is_registered_and_shown_as_its_row_says() {
-    let metrics = Metrics::default();
+    let metrics = Metrics::new(Detail::Extensive);
     use_all(&metrics);
     let mut view = founded();
     Arc::make_mut(&mut view.members).set_cluster_version("3.7.0".to_owned());
@@ -126,11 +127,15 @@ fn each_family_of_the_table_is_registered_and_shown_as_its_row_says() {
     for row in FAMILIES {
         let family = shown.get(row.name).unwrap_or_else(|| panic!("{} is not shown", row.name));
         assert_eq!((&family.kind[..], &family.help[..]), (row.kind.name(), row.help));
-        let labels: BTreeSet<_> = row.labels.iter().map(|label| (*label).to_owned()).collect();
+        let mut labels: BTreeSet<_> = row.labels.iter().map(|l| (*l).to_owned()).collect();
+        if row.kind == Type::Summary {
+            labels.insert("quantile".to_owned());
+        }
         assert_eq!(family.labels, labels, "{}", row.name);
         let buckets = match row.kind {
             Type::Histogram(Buckets { count, .. }) => count + 1,
-            Type::Counter | Type::Gauge => 0,
+            Type::HistogramAt(bounds) => bounds.len() + 1,
+            Type::Counter | Type::Gauge | Type::Summary => 0,
         };
         assert_eq!(family.bounds.len(), buckets, "{}", row.name);
     }

@@ -20,7 +20,6 @@ pub(super) const MONITORING: &[Flag] = &[
         default: "basic",
         help: "How much is measured; extensive adds histograms of calls.",
         place: at!(monitoring.metrics),
-        state: State::Later,
         ..MONITORING_ROW
     },
     Flag {
