@@ -270,11 +270,6 @@ pub fn start_until(
     })
 }
 
-/// The disk, whose work is measured.
-fn metered(disk: &Arc<dyn Disk>, metrics: &Arc<Metrics>) -> Arc<dyn Disk> {
-    Arc::new(MeteredDisk { disk: Arc::clone(disk), metrics: Arc::clone(metrics) })
-}
-
 /// Opens the audit log, if one is kept.
 fn open_audit(options: &Options, log: &Arc<Log>) -> Result<Option<Arc<AuditLog>>, RunError> {
     let Some(path) = &options.audit_log else { return Ok(None) };

@@ -33,6 +33,7 @@ fn leaves<R>(commands: &'static [cli::Command<R>], above: &str) -> Vec<String> {
         match command.does {
             Does::Group => found.extend(leaves(command.commands, &format!("{line} "))),
             Does::Runs(_) => found.push(line),
+            Does::Later => panic!("no command of the tools comes later: {line}"),
         }
     }
     found
