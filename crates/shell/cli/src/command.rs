@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 
 use crate::flags::{Flag, ValueType, Values};
+use crate::help::usage;
 use crate::{Exit, not_implemented, output};
 
 /// A command; `R` is what runs it.
@@ -237,8 +238,11 @@ pub fn find<R: Copy>(program: &'static Program<R>, args: &[String]) -> Found<R> 
         Does::Runs(run) if !values.is_on("help") => {
             let takes = current.map_or(Takes::ANY, |c| c.takes);
             match takes.check(&values.args) {
-                Ok(()) => Found::Run(run, values),
                 Err(exit) => Found::Refused(exit),
+                Ok(()) => match values.missing() {
+                    None => Found::Run(run, values),
+                    Some(text) => Found::Refused(Exit::new(Exit::ERROR, text)),
+                },
             }
         }
         _ => {
@@ -388,35 +392,6 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// The usage text of a command; the first `globals` flags are shown for the tool itself only.
-fn usage<R>(
-    path: &str,
-    current: Option<&Command<R>>,
-    commands: &[Command<R>],
-    flags: &[Flag],
-    globals: usize,
-) -> String {
-    let args = current.map_or("", |c| c.args);
-    let mut out = format!("Usage:\n  {path}");
-    if !commands.is_empty() {
-        out.push_str(" [command]\n\nAvailable Commands:\n");
-        for command in commands {
-            let _ = writeln!(out, "  {:<16} {}", command.name, command.about);
-        }
-    } else {
-        let _ = writeln!(out, " {args} [flags]");
-    }
-    let shown = if current.is_some() { &flags[globals..] } else { flags };
-    if !shown.is_empty() {
-        out.push_str("\nFlags:\n");
-    }
-    for flag in shown {
-        let short = flag.short.map_or("    ".to_owned(), |c| format!("-{c}, "));
-        let _ = writeln!(out, "  {short}--{:<22} {}", flag.name, flag.help);
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -444,7 +419,15 @@ mod tests {
                 takes: Takes::between(1, 2, "one or two").or_too_many_as(|a| a.join("+")),
                 ..LEAF
             },
-            Command { name: "lock", does: Does::Later, ..LEAF },
+            Command::later("lock"),
+            Command {
+                name: "copy",
+                flags: &[
+                    Flag::new("to", ValueType::String, "", "").required(),
+                    Flag::new("from", ValueType::String, "", "").required(),
+                ],
+                ..LEAF
+            },
         ],
     };
 
@@ -485,6 +468,15 @@ mod tests {
         let expected = format!("\"tool lock\" is not implemented in {}", types::PRODUCT);
         assert!(exit.text.starts_with(&expected), "{exit:?}");
         assert_eq!(exit.code, Exit::ERROR);
+    }
+
+    #[test]
+    fn flags_that_must_be_given_are_asked_for() {
+        let text = "required flag(s) \"from\", \"to\" not set";
+        assert_eq!(refused("copy x"), Exit::new(Exit::ERROR, text));
+        assert_eq!(refused("copy --from a").text, "required flag(s) \"to\" not set");
+        assert!(matches!(run("copy --from a --to="), Found::Run(1, _)));
+        assert!(matches!(run("copy --help"), Found::Help(_)));
     }
 
     #[test]

@@ -37,6 +37,19 @@ pub struct Flag {
     pub help: &'static str,
     /// Whether its value may be shown.
     pub secrecy: Secrecy,
+    /// Whether it must be given.
+    pub need: Need,
+    /// Values that a shell offers; any others may be taken, too.
+    pub choices: &'static [&'static str],
+}
+
+/// Whether a command runs without a flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// It does, with the flag's default.
+    Optional,
+    /// It does not.
+    Required,
 }
 
 /// Whether the value of a flag may be shown to others than whoever gave it.
@@ -71,7 +84,16 @@ impl Flag {
         default: &'static str,
         help: &'static str,
     ) -> Self {
-        Self { name, short: None, kind, default, help, secrecy: Secrecy::Shown }
+        Self {
+            name,
+            short: None,
+            kind,
+            default,
+            help,
+            secrecy: Secrecy::Shown,
+            need: Need::Optional,
+            choices: &[],
+        }
     }
 
     /// A switch that is off by default.
@@ -84,6 +106,20 @@ impl Flag {
     #[must_use]
     pub const fn short(mut self, letter: char) -> Self {
         self.short = Some(letter);
+        self
+    }
+
+    /// The same flag with values that a shell offers.
+    #[must_use]
+    pub const fn choices(mut self, choices: &'static [&'static str]) -> Self {
+        self.choices = choices;
+        self
+    }
+
+    /// The same flag, which must be given.
+    #[must_use]
+    pub const fn required(mut self) -> Self {
+        self.need = Need::Required;
         self
     }
 
@@ -246,6 +282,18 @@ impl Values {
         let mut shown: Vec<_> = flags.iter().map(|flag| (flag.name, show(flag))).collect();
         shown.sort_unstable();
         shown
+    }
+
+    /// What is said if flags are missing that must be given.
+    //= github.com/spf13/cobra: command.go#ValidateRequiredFlags
+    #[must_use]
+    pub fn missing(&self) -> Option<String> {
+        let required = self.known.iter().filter(|flag| flag.need == Need::Required);
+        let mut names: Vec<_> =
+            required.map(|flag| flag.name).filter(|name| !self.is_given(name)).collect();
+        names.sort_unstable();
+        let names: Vec<_> = names.into_iter().map(|name| format!("\"{name}\"")).collect();
+        (!names.is_empty()).then(|| format!("required flag(s) {} not set", names.join(", ")))
     }
 
     /// Whether the flag was given.

@@ -4,20 +4,23 @@
 //! refusals and the exit codes are part of what scripts see. No parser of this ecosystem gives
 //! them, so this one is ours; commands and flags are data.
 //!
-//! Owns: finding a command, reading flags, counting arguments, help, what is printed where, asking
-//! for passwords, Go's spellings of numbers, durations, strings and tables. Never: speaks to a
+//! Owns: finding a command, reading flags, counting arguments, help, completion, what is printed
+//! where, asking for passwords, Go's spellings of numbers, durations, strings and tables. Never: speaks to a
 //! server. Read next: [`command`], [`flags`], [`output`], [`prompt`], [`text`].
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod command;
+pub mod completion;
 pub mod flags;
+pub mod help;
 pub mod output;
+pub mod progress;
 pub mod prompt;
 pub mod text;
 
 pub use command::{Command, Does, Found, Program, Takes, find, run};
-pub use flags::{Flag, Secrecy, ValueType, Values};
+pub use flags::{Flag, Need, Secrecy, ValueType, Values};
 
 /// What is said of something that etcd has and this version does not.
 #[must_use]

@@ -7,7 +7,8 @@ use std::io::{ErrorKind, Write};
 use std::time::SystemTime;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use serde_json::{Map, Value};
+use serde_json::Map;
+pub use serde_json::Value;
 use signal_hook::consts::SIGPIPE;
 
 /// Writes to stdout and flushes it.
@@ -20,6 +21,11 @@ pub fn err(text: impl AsRef<[u8]>) {
     let mut line = text.as_ref().to_vec();
     line.push(b'\n');
     write(&mut std::io::stderr().lock(), &line);
+}
+
+/// Writes to stderr, without ending a line.
+pub fn raw_err(text: impl AsRef<[u8]>) {
+    write(&mut std::io::stderr().lock(), text.as_ref());
 }
 
 /// Writes all of it. A closed pipe ends the process by SIGPIPE, which shells show as 141; other
@@ -55,7 +61,49 @@ fn end_by_sigpipe() -> ! {
 pub enum Level {
     Info,
     Warn,
+    Error,
     Fatal,
+}
+
+impl Level {
+    fn name(self) -> &'static str {
+        match self {
+            Level::Info => "info",
+            Level::Warn => "warn",
+            Level::Error => "error",
+            Level::Fatal => "fatal",
+        }
+    }
+}
+
+/// Writes a log line to stderr in the console shape of Go's zap: columns between tabs, the last of
+/// them the fields as JSON.
+pub fn console(level: Level, caller: &str, msg: &str, fields: &[(&str, Value)]) {
+    err(console_line(
+        level,
+        &humantime::format_rfc3339_seconds(SystemTime::now()),
+        caller,
+        msg,
+        fields,
+    ));
+}
+
+fn console_line(
+    level: Level,
+    time: &dyn std::fmt::Display,
+    caller: &str,
+    msg: &str,
+    fields: &[(&str, Value)],
+) -> String {
+    let caller = caller.trim_start_matches("crates/");
+    let line = format!("{time}\t{}\t{caller}\t{msg}", level.name());
+    if fields.is_empty() {
+        return line;
+    }
+    // This encoder has a space behind each colon and comma.
+    let pair = |(name, value): &(&str, Value)| format!("{}: {value}", Value::from(*name));
+    let pairs: Vec<_> = fields.iter().map(pair).collect();
+    format!("{line}\t{{{}}}", pairs.join(", "))
 }
 
 /// Writes a log line to stderr in the JSON shape of Go's zap. `caller` is where it comes from.
@@ -70,13 +118,8 @@ fn log_line(
     msg: &str,
     fields: &[(&str, Value)],
 ) -> String {
-    let level = match level {
-        Level::Info => "info",
-        Level::Warn => "warn",
-        Level::Fatal => "fatal",
-    };
     let mut line = Map::new();
-    line.insert("level".to_owned(), level.into());
+    line.insert("level".to_owned(), level.name().into());
     line.insert("ts".to_owned(), time.to_string().into());
     line.insert("caller".to_owned(), caller.trim_start_matches("crates/").into());
     line.insert("msg".to_owned(), msg.into());
@@ -97,6 +140,14 @@ mod tests {
         let expected = "{\"level\":\"warn\",\"ts\":\"T\",\"caller\":\"ctl/src/x.rs:1\",\
                         \"msg\":\"said\",\"path\":\"a\\\"b\",\"attempt\":0}";
         assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn a_console_line_has_its_fields_behind_the_last_tab() {
+        let fields = [("storage-version", "3.6".into()), ("size", 7.into())];
+        let line = console_line(Level::Warn, &"T", "crates/a.rs", "said", &fields);
+        assert_eq!(line, "T\twarn\ta.rs\tsaid\t{\"storage-version\": \"3.6\", \"size\": 7}");
+        assert_eq!(console_line(Level::Error, &"T", "a", "said", &[]), "T\terror\ta\tsaid");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use api::error::{Code, Status};
+use api::etcdserverpb::WatchRequest;
 use api::method::Method;
 use bytes::Bytes;
 use grpc::{Encoding, Messages};
@@ -65,6 +66,15 @@ impl std::fmt::Debug for State {
     }
 }
 
+/// Whether a stream of watches ends where its member has no leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leader {
+    /// It does, with `etcdserver: no leader`.
+    Required,
+    /// It waits for one.
+    Awaited,
+}
+
 /// An attempt of a unary call that failed, for the log.
 #[derive(Debug)]
 pub struct FailedAttempt<'a> {
@@ -98,6 +108,12 @@ impl Client {
         let connections = vec![None; endpoints.len()];
         let state = State { connections, next: 0, unconnected: None, token };
         Ok(Self { config, endpoints, state: Mutex::new(state) })
+    }
+
+    /// The endpoints as they were configured.
+    #[must_use]
+    pub fn endpoints(&self) -> &[String] {
+        &self.config.endpoints
     }
 
     pub(crate) fn credentials(&self) -> &Credentials {
@@ -221,7 +237,7 @@ impl Client {
     }
 
     async fn once<A: Message + Default>(&self, method: Method, body: Bytes) -> Result<A, Error> {
-        let mut stream = self.open(method, Some(body), false).await?;
+        let mut stream = self.open(method, Some(body), false, Leader::Awaited).await?;
         let message = stream.raw().await?;
         let message = message.ok_or_else(|| broken("no message"))?;
         while stream.raw().await?.is_some() {}
@@ -242,7 +258,21 @@ impl Client {
         let body = self.envelope(first)?;
         // A token may have ended since the last stream.
         within(deadline, self.authenticate(None)).await?;
-        within(deadline, self.open(method, Some(body), is_bidi)).await
+        within(deadline, self.open(method, Some(body), is_bidi, Leader::Awaited)).await
+    }
+
+    /// Opens a stream of watches with a first message.
+    ///
+    /// # Errors
+    /// As [`Client::stream`].
+    pub async fn watch_stream(
+        &self,
+        first: &WatchRequest,
+        leader: Leader,
+    ) -> Result<Stream, Error> {
+        let body = self.envelope(first)?;
+        self.authenticate(None).await?;
+        self.open(Method::Watch, Some(body), true, leader).await
     }
 
     fn envelope(&self, message: &impl Message) -> Result<Bytes, Error> {
@@ -261,6 +291,7 @@ impl Client {
         method: Method,
         body: Option<Bytes>,
         is_bidi: bool,
+        leader: Leader,
     ) -> Result<Stream, Error> {
         let (at, mut send) = self.patient_connection().await;
         let gone = |e: h2::Error| {
@@ -273,7 +304,7 @@ impl Client {
             .header("te", "trailers")
             .header("user-agent", concat!("grpc-quorate/", env!("CARGO_PKG_VERSION")))
             .header("client-api-version", "3.7");
-        if method == Method::Watch {
+        if leader == Leader::Required {
             request = request.header("hasleader", "true");
         }
         if let Some(token) = self.state().token.as_ref().filter(|_| auth::carries_token(method)) {

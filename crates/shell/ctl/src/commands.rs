@@ -1,26 +1,28 @@
 //! The tree of commands as data.
 //!
 //! How many arguments each command takes is in its row ([`Takes`]), with etcd's words, and nowhere
-//! else. Commands that [come later](Command::later) are listed so that prefixes of names mean what
-//! they mean in etcdctl, and say that they are not there.
+//! else.
 
-use cli::{Command, Exit, Flag, Program, Secrecy, Takes, ValueType};
+use cli::{Command, Exit, Flag, Program, Secrecy, Takes, ValueType, completion, help, output};
 
 use crate::session::Context;
 use crate::{
-    auth, downgrade, endpoint, kv, lease, maintenance, member, move_leader, role, txn, user, watch,
+    auth, check, downgrade, endpoint, kv, lease, lock, maintenance, member, mirror, move_leader,
+    role, txn, user, watch,
 };
 
 /// What runs a command.
 pub type Run = fn(&Context) -> Result<(), Exit>;
 
 use Secrecy::{Secret, SecretAfterColon};
-use ValueType::{Bool, Duration, Int, String, Strings};
+use ValueType::{Bool, Duration, Int, String, Strings, Uint};
 
 const GLOBAL: &[Flag] = &[
     Flag::new("endpoints", Strings, "127.0.0.1:2379", "servers, between commas"),
     Flag::switch("debug", "say more on stderr"),
-    Flag::new("write-out", String, "simple", "fields, json, protobuf, simple or table").short('w'),
+    Flag::new("write-out", String, "simple", "fields, json, protobuf, simple or table")
+        .short('w')
+        .choices(&["fields", "json", "protobuf", "simple", "table"]),
     Flag::switch("hex", "print bytes as hex"),
     Flag::new("dial-timeout", Duration, "2s", "longest time to connect"),
     Flag::new("command-timeout", Duration, "5s", "longest time of most commands"),
@@ -77,7 +79,8 @@ const DEL: &[Flag] = &[
     Flag::switch("range", "delete a range without waiting"),
 ];
 
-const WATCH: &[Flag] = &[
+/// The flags of `watch`, also of a line of its stdin.
+pub const WATCH: &[Flag] = &[
     Flag::switch("interactive", "read requests from stdin").short('i'),
     Flag::switch("prefix", "all keys that begin with the key"),
     Flag::new("rev", Int, "0", "from this revision on"),
@@ -363,6 +366,62 @@ const WATCH_COMMAND: Command<Run> = Command::leaf(
     watch::watch,
 );
 
+/// Loads of `check`.
+const LOADS: &[&str] = &["small", "medium", "large", "xLarge"];
+
+const LOAD: Flag =
+    Flag::new("load", String, "s", "s (small), m (medium), l (large) or xl (xLarge)")
+        .choices(LOADS);
+const AUTO_COMPACT: Flag = Flag::switch("auto-compact", "compact in the end");
+const AUTO_DEFRAG: Flag = Flag::switch("auto-defrag", "defragment in the end");
+
+const CHECK: &[Command<Run>] = &[
+    Command::leaf(
+        ("datascale", "", "How much memory a server needs for data"),
+        Takes::ANY,
+        &[
+            LOAD,
+            Flag::new("prefix", String, "/etcdctl-check-datascale/", "of the keys it writes"),
+            AUTO_COMPACT,
+            AUTO_DEFRAG,
+        ],
+        check::datascale,
+    ),
+    Command::leaf(
+        ("perf", "", "Whether the cluster bears a load for 60 seconds"),
+        Takes::ANY,
+        &[
+            LOAD,
+            Flag::new("prefix", String, "/etcdctl-check-perf/", "of the keys it writes"),
+            AUTO_COMPACT,
+            AUTO_DEFRAG,
+        ],
+        check::perf,
+    ),
+];
+
+const MIRROR: &[Flag] = &[
+    Flag::new("prefix", String, "", "of the keys that are copied"),
+    Flag::new("rev", Int, "0", "only changes from this revision on"),
+    Flag::new("max-txn-ops", Uint, "128", "most changes of one transaction"),
+    Flag::new("dest-prefix", String, "", "what takes the prefix's place"),
+    Flag::switch("no-dest-prefix", "take the prefix off"),
+    Flag::new("dest-cert", String, "", "client certificate for the destination"),
+    Flag::new("dest-key", String, "", "client key for the destination"),
+    Flag::new("dest-cacert", String, "", "certificates of the destination's authority"),
+    Flag::new("dest-insecure-transport", Bool, "true", "no TLS to the destination"),
+    Flag::new("dest-user", String, "", "name[:password] at the destination")
+        .secret(SecretAfterColon),
+    Flag::new("dest-password", String, "", "password; then all of --dest-user is the name")
+        .secret(Secret),
+];
+
+fn options(_: &Context) -> Result<(), Exit> {
+    let flags = help::flag_table(ETCDCTL.flags);
+    output::out(format!("The following options can be passed to any command:\n\n{flags}"));
+    Ok(())
+}
+
 /// etcdctl.
 pub static ETCDCTL: Program<Run> = Program {
     name: "etcdctl",
@@ -371,13 +430,14 @@ pub static ETCDCTL: Program<Run> = Program {
     commands: &[
         Command::group("alarm", "Alarms of members", ALARM),
         Command::group("auth", "Authentication", AUTH),
-        Command::group(
-            "check",
-            "Checks of a cluster",
-            &[Command::later("datascale"), Command::later("perf")],
-        ),
+        Command::group("check", "Checks of a cluster", CHECK),
         COMPACTION,
-        Command::later("completion"),
+        Command::leaf(
+            ("completion", completion::ARGS, "Prints a script by which a shell completes"),
+            completion::TAKES,
+            &[],
+            |context| completion::run(&ETCDCTL, &context.values),
+        ),
         Command::leaf(
             ("defrag", "", "Returns free space to the file system"),
             Takes::ANY,
@@ -386,15 +446,37 @@ pub static ETCDCTL: Program<Run> = Program {
         ),
         DEL_COMMAND,
         Command::group("downgrade", "Downgrades of a cluster", DOWNGRADE),
-        Command::later("elect"),
+        Command::leaf(
+            ("elect", "<election> [proposal]", "Stands for election, or tells who leads (-l)"),
+            Takes::between(
+                1,
+                2,
+                "elect takes one election name argument and an optional proposal argument",
+            ),
+            &[Flag::switch("listen", "tell who leads").short('l')],
+            lock::elect,
+        ),
         Command {
             shared_flags: CLUSTER,
             ..Command::group("endpoint", "Questions to single servers", ENDPOINT)
         },
         GET_COMMAND,
         Command::group("lease", "Leases", LEASE),
-        Command::later("lock"),
-        Command::later("make-mirror"),
+        Command::leaf(
+            ("lock", "<lock> [command arg...]", "Holds a lock, while a command runs"),
+            Takes::at_least(
+                1,
+                "lock takes a lock name argument and an optional command to execute",
+            ),
+            &[Flag::new("ttl", Int, "10", "seconds that it stays without this tool")],
+            lock::lock,
+        ),
+        Command::leaf(
+            ("make-mirror", "<destination>", "Copies keys, and their changes, to another cluster"),
+            Takes::exactly(1, "make-mirror takes one destination argument"),
+            MIRROR,
+            mirror::make_mirror,
+        ),
         Command::group("member", "Members of the cluster", MEMBER),
         Command::leaf(
             ("move-leader", "<member>", "Makes another member lead"),
@@ -402,7 +484,7 @@ pub static ETCDCTL: Program<Run> = Program {
             &[],
             move_leader::move_leader,
         ),
-        Command::later("options"),
+        Command::leaf(("options", "", "Shows the flags of all commands"), Takes::ANY, &[], options),
         PUT_COMMAND,
         Command::group("role", "Roles", ROLE),
         Command::group("snapshot", "Snapshots of a member", SNAPSHOT),

@@ -10,12 +10,42 @@ use api::etcdserverpb::{
 };
 use api::method::Method;
 use bytes::Bytes;
-use cli::{Exit, output, text};
+use cli::{Exit, Values, output, text};
 
 use crate::json;
 use crate::maintenance::alarm_name;
 use crate::print::{Format, field, header_fields, line};
 use crate::session::{Context, Session};
+
+/// The endpoints that DNS names with `--discovery-srv`, or without that, or if it names none, those
+/// of `--endpoints`. Only such as are spoken with over TLS are taken from DNS, unless all are to be.
+///
+/// # Errors
+/// DNS has no such service.
+//= etcd 3.7.3: etcdctl/ctlv3/command/global.go#endpointsFromFlagValue
+pub(crate) fn configured(values: &Values) -> Result<Vec<String>, Exit> {
+    let domain = values.text("discovery-srv");
+    if domain.is_empty() {
+        return Ok(values.list("endpoints"));
+    }
+    let resolver = discovery::Resolver::of_system();
+    let search = discovery::srv::clients(&resolver, domain, values.text("discovery-srv-name"));
+    let found = discovery::wait(search)
+        .map_err(|e| Exit::new(Exit::ERROR, osenv::error_text(&e)))?
+        .map_err(|e| Exit::new(Exit::ERROR, e))?;
+    let mut urls: Vec<String> = found.into_iter().map(|endpoint| endpoint.url).collect();
+    if !values.is_on("insecure-discovery") {
+        urls.retain(|url| {
+            let is_plain = url.starts_with("http://");
+            if is_plain {
+                let quoted = text::quote(url.as_bytes());
+                output::err(format!("ignoring discovered insecure endpoint {quoted}"));
+            }
+            !is_plain
+        });
+    }
+    Ok(if urls.is_empty() { values.list("endpoints") } else { urls })
+}
 
 /// The endpoints that a command asks: those configured, or with `--cluster` those of all members.
 ///

@@ -10,6 +10,7 @@ use api::etcdserverpb::{
 use api::method::Method;
 use bytes::Bytes;
 use cli::{Exit, Values, output, text};
+use client::prefix_end;
 
 use crate::print::{Format, answer, field, header_fields, kv_fields, kv_lines, line};
 use crate::session::{Context, Session, failed};
@@ -17,19 +18,6 @@ use crate::session::{Context, Session, failed};
 /// A key as it is sent.
 pub(crate) fn bytes(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
-}
-
-/// The first key after all that begin with `prefix`; `\0` (no end) if there is none.
-#[must_use]
-pub fn prefix_end(prefix: &[u8]) -> Bytes {
-    let mut end = prefix.to_vec();
-    while let Some(last) = end.pop() {
-        if last < 0xff {
-            end.push(last + 1);
-            return end.into();
-        }
-    }
-    Bytes::from_static(b"\0")
 }
 
 /// The first argument of a command that takes one at least.
@@ -338,16 +326,4 @@ pub fn compaction(context: &Context) -> Result<(), Exit> {
     let _: CompactionResponse = session.call(Method::Compact, &request).map_err(failed)?;
     output::out(format!("compacted revision {revision}\n"));
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_prefix_ends_where_its_last_small_byte_grows() {
-        assert_eq!(prefix_end(b"ab"), &b"ac"[..]);
-        assert_eq!(prefix_end(b"a\xff\xff"), &b"b"[..]);
-        assert_eq!(prefix_end(b"\xff"), &b"\0"[..]);
-    }
 }

@@ -121,7 +121,7 @@ fn interrupted(text: impl Into<String>) -> Exit {
 pub fn snapshot_save(context: &Context) -> Result<(), Exit> {
     let path = first(&context.values);
     let session = context.open()?;
-    let endpoints = session.values.list("endpoints");
+    let endpoints = session.client().endpoints().to_vec();
     let [endpoint] = endpoints.as_slice() else {
         let listed = endpoints.join(" ");
         return Err(interrupted(format!(

@@ -17,7 +17,7 @@ use crate::session::{Context, failed};
 pub fn move_leader(context: &Context) -> Result<(), Exit> {
     let target_id = text::parse_uint(first(&context.values), 16).map_err(Exit::args)?;
     let session = context.open()?;
-    let endpoints = session.values.list("endpoints");
+    let endpoints = session.client().endpoints().to_vec();
     let deadline = session.deadline();
     for endpoint in &endpoints {
         let one = session.only(endpoint)?;

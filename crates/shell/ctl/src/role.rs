@@ -11,9 +11,10 @@ use api::etcdserverpb::{
 use api::method::Method;
 use bytes::Bytes;
 use cli::{Exit, Values, text};
+use client::prefix_end;
 
 use crate::auth::ROOT;
-use crate::kv::{bytes, first, prefix_end};
+use crate::kv::{bytes, first};
 use crate::print::{answer, done, field, header_fields, line};
 use crate::session::{Context, Session, failed};
 

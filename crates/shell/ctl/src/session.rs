@@ -6,11 +6,12 @@
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::method::Method;
 use cli::output::{self, Level};
-use cli::{Exit, Values, not_implemented, prompt};
+use cli::{Exit, Values, prompt};
 use client::{Client, Config, Credentials, Error, FailedAttempt};
 use prost::Message;
 use tls::TlsInfo;
@@ -50,7 +51,7 @@ pub struct Session<'a> {
     pub format: Format,
     /// Whether bytes are printed as hex.
     pub is_hex: bool,
-    client: Client,
+    client: Arc<Client>,
 }
 
 impl Context {
@@ -119,27 +120,44 @@ impl Context {
                 return Err(Exit::args(format!("empty string is passed to --{name} option")));
             }
         }
-        refuse_discovery(&values)?;
         let credentials = self.credentials(&values)?;
         let format = Format::parse(values.text("write-out"))
             .ok_or_else(|| Exit::new(Exit::BAD_FEATURE, "unsupported output format"))?;
         let endpoints = match only {
             Some(endpoint) => vec![endpoint.to_owned()],
-            None => values.list("endpoints"),
+            None => crate::endpoint::configured(&values)?,
         };
-        let bytes = |name| usize::try_from(values.int(name)).unwrap_or(0);
-        let config = Config {
-            endpoints,
-            tls: tls(&values),
-            dial_timeout: dial_timeout(&values).unwrap_or(MAX_DIAL),
-            max_send_bytes: bytes("max-request-bytes"),
-            max_receive_bytes: bytes("max-recv-bytes"),
-            credentials,
-            on_failure: Some(tell_failure),
-        };
-        let client = Client::new(config).map_err(unconnected)?;
+        let config = config(&values, endpoints, tls(&values), credentials);
+        let client = Arc::new(Client::new(config).map_err(unconnected)?);
         let is_hex = values.is_on("hex");
         Ok(Session { context: self, values, format, is_hex, client })
+    }
+
+    /// A client of another cluster, whose endpoint is an argument and whose flags begin with
+    /// `dest-`; times and sizes are those of all commands.
+    ///
+    /// # Errors
+    /// One of the flags is wrong, or authentication failed.
+    //= etcd 3.7.3: etcdctl/ctlv3/command/make_mirror_command.go#makeMirrorCommandFunc
+    pub fn destination(&self, endpoint: &str) -> Result<Client, Exit> {
+        let values = self.merged()?;
+        let (user, password) = (values.text("dest-user"), values.text("dest-password"));
+        let credentials = named(user, password, "Destination Password: ")?;
+        let text = |name| values.text(name).to_owned();
+        let info = TlsInfo {
+            cert_file: text("dest-cert"),
+            key_file: text("dest-key"),
+            trusted_ca_file: text("dest-cacert"),
+            ..TlsInfo::default()
+        };
+        let says_something = info != TlsInfo::default() || !values.is_on("dest-insecure-transport");
+        let tls = says_something.then_some(info);
+        let endpoints = vec![endpoint.to_owned()];
+        let client = Client::new(config(&values, endpoints, tls, credentials));
+        let client = client.map_err(unconnected)?;
+        let until = dial_timeout(&values).map(|limit| Instant::now() + limit);
+        self.wait(client.authenticate(until)).map_err(unconnected)?;
+        Ok(client)
     }
 
     fn credentials(&self, values: &Values) -> Result<Credentials, Exit> {
@@ -148,6 +166,25 @@ impl Context {
         }
         let credentials = credentials(values)?;
         Ok(self.credentials.get_or_init(|| credentials).clone())
+    }
+}
+
+/// The configuration of a client.
+fn config(
+    values: &Values,
+    endpoints: Vec<String>,
+    tls: Option<TlsInfo>,
+    credentials: Credentials,
+) -> Config {
+    let bytes = |name| usize::try_from(values.int(name)).unwrap_or(0);
+    Config {
+        endpoints,
+        tls,
+        dial_timeout: dial_timeout(values).unwrap_or(MAX_DIAL),
+        max_send_bytes: bytes("max-request-bytes"),
+        max_receive_bytes: bytes("max-recv-bytes"),
+        credentials,
+        on_failure: Some(tell_failure),
     }
 }
 
@@ -185,14 +222,6 @@ fn tls(values: &Values) -> Option<TlsInfo> {
     says_something.then_some(info)
 }
 
-/// Servers are found by `--endpoints` alone.
-fn refuse_discovery(values: &Values) -> Result<(), Exit> {
-    if values.text("discovery-srv").is_empty() {
-        return Ok(());
-    }
-    Err(Exit::new(Exit::BAD_FEATURE, not_implemented("--discovery-srv")))
-}
-
 /// Who calls, by `--auth-jwt-token`, `--user` and `--password`, or by a password that is asked for.
 //= etcd 3.7.3: etcdctl/ctlv3/command/global.go#authCfgFromCmd
 fn credentials(values: &Values) -> Result<Credentials, Exit> {
@@ -200,13 +229,18 @@ fn credentials(values: &Values) -> Result<Credentials, Exit> {
     if !token.is_empty() {
         return Ok(Credentials::Token(token.to_owned()));
     }
-    let (user, password) = (values.text("user"), values.text("password"));
+    named(values.text("user"), values.text("password"), "Password: ")
+}
+
+/// A user, by its name with or without a password behind a colon, and a password that may be empty;
+/// without any it is asked for.
+fn named(user: &str, password: &str, question: &str) -> Result<Credentials, Exit> {
     let (user, password) = match user.split_once(':') {
         _ if user.is_empty() => return Ok(Credentials::None),
         _ if !password.is_empty() => (user, password.to_owned()),
         Some((user, password)) => (user, password.to_owned()),
         None => {
-            let asked = prompt::password("Password: ");
+            let asked = prompt::password(question);
             (user, asked.map_err(|e| Exit::new(Exit::ERROR, e))?)
         }
     };
@@ -241,6 +275,18 @@ impl Session<'_> {
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// How TLS is spoken, if any flag says something about it.
+    #[must_use]
+    pub fn tls(&self) -> Option<TlsInfo> {
+        tls(&self.values)
+    }
+
+    /// The client, for tasks of their own.
+    #[must_use]
+    pub fn shared_client(&self) -> Arc<Client> {
+        Arc::clone(&self.client)
     }
 
     /// Gets a token within the time to connect, if a user calls.

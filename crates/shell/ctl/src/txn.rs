@@ -1,6 +1,6 @@
 //! txn: compares and two branches from stdin, an empty line after each.
 //!
-//! Not here: values over several lines, and quoted bytes that are not UTF-8.
+//! Not here: values over several lines.
 
 use std::io::BufRead;
 
@@ -14,6 +14,7 @@ use crate::commands;
 use crate::kv;
 use crate::print::{answer, field, header_fields, line};
 use crate::session::{Context, failed};
+use crate::words::{quoted, split};
 
 fn invalid(text: impl Into<String>) -> Exit {
     Exit::new(Exit::INVALID_INPUT, text)
@@ -158,92 +159,9 @@ fn parse_op(text: &str) -> Result<RequestOp, Exit> {
     Ok(RequestOp { request: Some(request) })
 }
 
-/// Words, as a shell splits them: `"…"` with Go's escapes, `'…'` as it stands.
-fn split(text: &str) -> Result<Vec<String>, Exit> {
-    let mut words = Vec::new();
-    let mut rest = text.trim_start();
-    while let Some(first) = rest.chars().next() {
-        if first == '"' {
-            let (word, after) = quoted(rest).ok_or_else(|| invalid("invalid quoted string"))?;
-            words.push(word);
-            rest = after;
-        } else if first == '\'' {
-            let (word, after) =
-                rest[1..].split_once('\'').ok_or_else(|| invalid("unmatched quote"))?;
-            words.push(word.to_owned());
-            rest = after;
-        } else {
-            let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
-            words.push(rest[..end].to_owned());
-            rest = &rest[end..];
-        }
-        rest = rest.trim_start();
-    }
-    Ok(words)
-}
-
-/// A Go string literal at the start of a text, and what follows it.
-fn quoted(text: &str) -> Option<(String, &str)> {
-    let body = text.strip_prefix('"')?;
-    let mut out = String::new();
-    let mut chars = body.char_indices();
-    let code = |at: usize, digits: usize, radix: u32| {
-        u32::from_str_radix(body.get(at..at + digits)?, radix).ok()
-    };
-    while let Some((at, c)) = chars.next() {
-        match c {
-            '"' => return Some((out, &body[at + 1..])),
-            '\\' => {
-                let (at, escape) = chars.next()?;
-                let (digits, radix, skip) = match escape {
-                    'x' => (2, 16, 2),
-                    'u' => (4, 16, 4),
-                    'U' => (8, 16, 8),
-                    '0'..='7' => (3, 8, 2),
-                    _ => (0, 0, 0),
-                };
-                if digits > 0 {
-                    let start = if radix == 8 { at } else { at + 1 };
-                    let value = code(start, digits, radix)?;
-                    // A single byte from 0x80 on is no text.
-                    if value >= 0x80 && matches!(escape, 'x' | '0'..='7') {
-                        return None;
-                    }
-                    out.push(char::from_u32(value)?);
-                    for _ in 0..skip {
-                        chars.next();
-                    }
-                    continue;
-                }
-                out.push(match escape {
-                    'a' => '\x07',
-                    'b' => '\x08',
-                    'f' => '\x0c',
-                    'n' => '\n',
-                    'r' => '\r',
-                    't' => '\t',
-                    'v' => '\x0b',
-                    '\\' | '"' | '\'' => escape,
-                    _ => return None,
-                });
-            }
-            c => out.push(c),
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn words_are_split_as_a_shell_does() {
-        let words = |text| split(text).unwrap();
-        assert_eq!(words(r#"put "a\tb" 'c "d' e"#), ["put", "a\tb", "c \"d", "e"]);
-        assert_eq!(words(r#"put "\x41\101é\u00e9""#), ["put", "AAéé"]);
-        assert!(split("put \"a").is_err());
-    }
 
     #[test]
     fn requests_take_as_many_arguments_as_their_commands() {

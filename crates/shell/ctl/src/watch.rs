@@ -1,23 +1,24 @@
-//! watch: one watch from the command line. Requests from stdin (`-i`) are not implemented.
+//! watch: one watch of the command line, or several of stdin ([`interactive`]).
+
+mod interactive;
 
 use std::time::Duration;
 
-use api::error::ApiError;
-use api::etcdserverpb::{
-    WatchCreateRequest, WatchRequest, WatchResponse, watch_request::RequestUnion,
-};
-use api::method::Method;
+use api::etcdserverpb::{WatchCreateRequest, WatchResponse};
 use api::mvccpb::Event;
 use bytes::Bytes;
-use cli::{Exit, not_implemented, output, text};
-use client::Error;
+use cli::{Exit, Values, output, text};
+use client::{Leader, Told, Watches, watches};
 
 use crate::print::{self, Format, header_fields, kv_fields, kv_lines, line};
+use crate::program::{self, Wins};
 use crate::session::{Context, Session};
 use crate::{json, kv};
 
+/// What one watch is asked to do.
 struct Plan {
     request: WatchCreateRequest,
+    /// A program that runs for each event; none if it is empty.
     command: Vec<String>,
 }
 
@@ -26,178 +27,151 @@ struct Plan {
 /// # Errors
 /// As etcdctl.
 pub fn watch(context: &Context) -> Result<(), Exit> {
+    let named = Named::in_environment(context)?;
     if context.values.is_on("interactive") {
-        let what = "watch --interactive";
-        return Err(Exit::new(Exit::BAD_FEATURE, not_implemented(what)));
+        let session = context.open()?;
+        return session.wait(interactive::follow(&session, &named));
     }
-    let plan = plan(context)?;
+    let (keys, command) = named.arguments(&context.values).map_err(Exit::args)?;
+    let request = request(&keys, &context.values).map_err(Exit::args)?;
     let session = context.open()?;
-    session.wait(follow(&session, plan))
+    session.wait(follow(&session, Plan { request, command }))
 }
 
-/// Key, range end and command of a watch. What follows a second key means nothing, as in etcd.
-//= etcd 3.7.3: etcdctl/ctlv3/command/watch_command.go#parseWatchArgs
-fn plan(context: &Context) -> Result<Plan, Exit> {
-    let values = &context.values;
-    let set = |name| context.variable(name).filter(|value| !value.is_empty());
-    let (key, end) = (set("ETCDCTL_WATCH_KEY"), set("ETCDCTL_WATCH_RANGE_END"));
-    if let (None, Some(end)) = (key, end) {
-        let end = text::quote(end.as_bytes());
-        return Err(Exit::args(format!(
-            "ETCDCTL_WATCH_KEY is empty but got ETCDCTL_WATCH_RANGE_END={end}"
-        )));
-    }
-    let split = values.before_dashes.unwrap_or(values.args.len());
-    let (given, command) = values.args.split_at(split);
-    if values.before_dashes.is_some() && command.is_empty() {
-        let text = "bad number of arguments (found separator --, but no commands)";
-        return Err(Exit::args(text));
-    }
-    let keys: Vec<&str> = match key {
-        Some(_) if !given.is_empty() => {
-            let text = "bad number of arguments (found conflicting environment key)";
-            return Err(Exit::args(text));
+/// The key and the range end of the environment, which go before those of the command line.
+struct Named {
+    key: Option<String>,
+    range_end: Option<String>,
+}
+
+impl Named {
+    fn in_environment(context: &Context) -> Result<Self, Exit> {
+        let set = |name| context.variable(name).filter(|v| !v.is_empty()).map(str::to_owned);
+        let (key, range_end) = (set("ETCDCTL_WATCH_KEY"), set("ETCDCTL_WATCH_RANGE_END"));
+        match (&key, &range_end) {
+            (None, Some(end)) => Err(Exit::args(format!(
+                "ETCDCTL_WATCH_KEY is empty but got ETCDCTL_WATCH_RANGE_END={}",
+                text::quote(end.as_bytes())
+            ))),
+            _ => Ok(Self { key, range_end }),
         }
-        Some(key) => [Some(key), end].into_iter().flatten().collect(),
-        None => given.iter().map(String::as_str).collect(),
-    };
-    let Some(first) = keys.first() else { return Err(Exit::args("bad number of arguments")) };
+    }
+
+    fn keys(&self) -> impl Iterator<Item = String> {
+        self.key.iter().chain(&self.range_end).cloned()
+    }
+
+    /// Keys and program of a command line.
+    //= etcd 3.7.3: etcdctl/ctlv3/command/watch_command.go#parseWatchArgs
+    fn arguments(&self, values: &Values) -> Result<(Vec<String>, Vec<String>), &'static str> {
+        let split = values.before_dashes.unwrap_or(values.args.len());
+        let (given, command) = values.args.split_at(split);
+        if values.before_dashes.is_some() && command.is_empty() {
+            return Err("bad number of arguments (found separator --, but no commands)");
+        }
+        if self.key.is_some() && !given.is_empty() {
+            return Err("bad number of arguments (found conflicting environment key)");
+        }
+        let keys = self.keys().chain(given.iter().cloned()).collect();
+        Ok((keys, command.to_vec()))
+    }
+}
+
+/// The request of a watch. What follows a second key means nothing, as in etcd.
+fn request(keys: &[String], values: &Values) -> Result<WatchCreateRequest, &'static str> {
+    let Some(first) = keys.first() else { return Err("bad number of arguments") };
     let mut key = kv::bytes(first);
-    let mut range_end = match keys.as_slice() {
+    let mut range_end = match keys {
         [_, end] => kv::bytes(end),
         _ => Bytes::new(),
     };
     if values.is_on("prefix") {
         if keys.len() == 2 {
-            return Err(Exit::args("`range_end` and `--prefix` are mutually exclusive"));
+            return Err("`range_end` and `--prefix` are mutually exclusive");
         }
-        range_end = if key.is_empty() { Bytes::from_static(b"\0") } else { kv::prefix_end(&key) };
+        range_end =
+            if key.is_empty() { Bytes::from_static(b"\0") } else { client::prefix_end(&key) };
     }
     if key.is_empty() {
         key = Bytes::from_static(b"\0");
     }
-    let request = WatchCreateRequest {
+    Ok(WatchCreateRequest {
         key,
         range_end,
         start_revision: values.int("rev"),
         progress_notify: values.is_on("progress-notify"),
         prev_kv: values.is_on("prev-kv"),
         ..WatchCreateRequest::default()
-    };
-    Ok(Plan { request, command: command.to_vec() })
-}
-
-/// Follows the watch; where the stream breaks it goes on after the last revision that was printed.
-async fn follow(session: &Session<'_>, mut plan: Plan) -> Result<(), Exit> {
-    loop {
-        let union = Some(RequestUnion::CreateRequest(plan.request.clone()));
-        let first = WatchRequest { request_union: union };
-        let stream = session.client().stream(Method::Watch, &first, true, None).await;
-        let ended = match stream {
-            Err(error) => error,
-            Ok(mut stream) => loop {
-                match next(&mut stream).await {
-                    Ok(Some(response)) => received(session, &mut plan, &response)?,
-                    Ok(None) => break Error::Broken("the stream ended".to_owned()),
-                    Err(error) => break error,
-                }
-            },
-        };
-        let resumes = match &ended {
-            Error::Broken(_) => true,
-            Error::Status(status) => {
-                !ended.is(ApiError::NoLeader)
-                    && matches!(
-                        status.code,
-                        api::error::Code::Unavailable | api::error::Code::Internal
-                    )
-            }
-            _ => false,
-        };
-        if !resumes {
-            // etcd's client ends the channel with a response of its own.
-            show(session, &WatchResponse { canceled: true, ..WatchResponse::default() })?;
-            output::err(format!("watch was canceled ({ended})"));
-            return Err(canceled());
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    })
 }
 
 /// How often a watch looks whether its output is still read.
 const READER_CHECK: Duration = Duration::from_millis(250);
 
-/// The next response. A watch may be quiet for ever: it ends with the reader of its output, not
+/// What a watch tells next. It may be quiet for ever: it ends with the reader of its output, not
 /// only when it next has something to write.
-async fn next(stream: &mut client::Stream) -> Result<Option<WatchResponse>, Error> {
+async fn next(watches: &mut Watches<'_>) -> Told {
     loop {
-        let look = Some(tokio::time::Instant::now() + READER_CHECK);
-        match stream.next::<WatchResponse>(look).await {
-            Err(Error::Deadline) => output::end_if_nobody_reads(),
-            answer => return answer,
+        match tokio::time::timeout(READER_CHECK, watches.next()).await {
+            Ok(told) => return told,
+            Err(_) => output::end_if_nobody_reads(),
         }
     }
 }
 
-fn canceled() -> Exit {
-    Exit::new(Exit::INTERRUPTED, "watch is canceled by the server")
+async fn follow(session: &Session<'_>, plan: Plan) -> Result<(), Exit> {
+    let mut watches = Watches::new(session.client(), Leader::Required);
+    watches.add(plan.request);
+    while tell(session, &plan.command, &next(&mut watches).await)? == Goes::On {}
+    Err(Exit::new(Exit::INTERRUPTED, "watch is canceled by the server"))
 }
 
-fn received(session: &Session<'_>, plan: &mut Plan, response: &WatchResponse) -> Result<(), Exit> {
-    let revision = response.header.map_or(0, |h| h.revision);
-    if response.created && !response.canceled {
-        if plan.request.start_revision == 0 {
-            plan.request.start_revision = revision + 1;
+/// Whether a watch is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Goes {
+    On,
+    Over,
+}
+
+/// Prints what a watch tells, and runs its program for each event.
+fn tell(session: &Session<'_>, command: &[String], told: &Told) -> Result<Goes, Exit> {
+    let response = match told {
+        Told::Response(_, response) => response,
+        Told::Ended(_, error) => {
+            // etcd's client ends the channel with a response of its own.
+            show(session, &WatchResponse { canceled: true, ..WatchResponse::default() })?;
+            output::err(format!("watch was canceled ({error})"));
+            return Ok(Goes::Over);
         }
-        return Ok(());
-    }
+    };
     show(session, response)?;
     if response.canceled {
-        let reason = if response.compact_revision != 0 {
-            ApiError::Compacted.text()
-        } else if response.cancel_reason.is_empty() {
-            ApiError::FutureRevision.text()
-        } else {
-            &response.cancel_reason
-        };
-        output::err(format!("watch was canceled ({reason})"));
-        return Err(canceled());
+        output::err(format!("watch was canceled ({})", watches::why_canceled(response)));
+        return Ok(Goes::Over);
     }
-    if let Some(last) = response.events.last().and_then(|e| e.kv.as_ref()) {
-        plan.request.start_revision = last.mod_revision + 1;
-    }
-    if !plan.command.is_empty() {
+    if !command.is_empty() {
+        let revision = response.header.map_or(0, |h| h.revision);
         for event in &response.events {
-            execute(&plan.command, revision, event)?;
+            execute(command, revision, event)?;
         }
     }
-    Ok(())
+    Ok(Goes::On)
 }
 
 fn execute(command: &[String], revision: i64, event: &Event) -> Result<(), Exit> {
     let kv = event.kv.clone().unwrap_or_default();
-    let kind = if event.r#type == 1 { "DELETE" } else { "PUT" };
-    let status = std::process::Command::new(&command[0])
-        .args(&command[1..])
-        .env("ETCD_WATCH_REVISION", revision.to_string())
-        .env("ETCD_WATCH_EVENT_TYPE", text::quote(kind.as_bytes()))
-        .env("ETCD_WATCH_KEY", text::quote(&kv.key))
-        .env("ETCD_WATCH_VALUE", text::quote(&kv.value))
-        .status();
-    match status {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => {
-            output::err(format!(
-                "command {command:?} error (exit status {})",
-                status.code().unwrap_or(-1)
-            ));
-            Err(Exit::silent(Exit::ERROR))
-        }
-        Err(e) => {
-            output::err(format!("command {command:?} error ({})", osenv::error_text(&e)));
-            Err(Exit::silent(Exit::ERROR))
-        }
-    }
+    let kind = if watches::is_delete(event) { "DELETE" } else { "PUT" };
+    let variables = [
+        ("ETCD_WATCH_REVISION", revision.to_string()),
+        ("ETCD_WATCH_EVENT_TYPE", text::quote(kind.as_bytes())),
+        ("ETCD_WATCH_KEY", text::quote(&kv.key)),
+        ("ETCD_WATCH_VALUE", text::quote(&kv.value)),
+    ];
+    program::run(command, &variables, Wins::Added).map_err(|failed| {
+        let shown: Vec<_> = command.iter().map(|word| text::quote(word.as_bytes())).collect();
+        output::err(format!("command [{}] error ({})", shown.join(" "), failed.text));
+        Exit::silent(Exit::ERROR)
+    })
 }
 
 fn show(session: &Session<'_>, response: &WatchResponse) -> Result<(), Exit> {

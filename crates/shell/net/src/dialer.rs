@@ -69,9 +69,25 @@ async fn secure(dialer: &Dialer, socket: Raw, host: &str) -> io::Result<Socket> 
     Ok(Socket::Tls(Box::new(Secured { stream: stream.into(), session, watched: None })))
 }
 
+/// The addresses of `host:port`. A name that ends with a dot, as DNS gives them, may be one of the
+/// system's file of hosts, which has none.
+///
+/// # Errors
+/// The resolver's.
+//= go 1.26: src/net/hosts.go#lookupStaticHost
+pub async fn look_up(host: &str) -> io::Result<Vec<SocketAddr>> {
+    match (tokio::net::lookup_host(host).await, host.rsplit_once(".:")) {
+        (Err(_), Some((name, port))) => {
+            let bare = format!("{name}:{port}");
+            Ok(tokio::net::lookup_host(bare).await?.collect())
+        }
+        (found, _) => Ok(found?.collect()),
+    }
+}
+
 async fn tcp(dialer: &Dialer, host: &str) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, format!("no address of {host}"));
-    for address in tokio::net::lookup_host(host).await? {
+    for address in look_up(host).await? {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         keep_alive(SockRef::from(&socket), KEEPALIVE)?;
         if let Some(local) = dialer.local_address
@@ -112,6 +128,14 @@ mod tests {
         let Socket::Tcp(socket) = &stream.socket else { panic!("{stream:?}") };
         assert!(socket.nodelay().unwrap());
         assert_eq!(SockRef::from(socket).tcp_keepalive_time().unwrap(), KEEPALIVE);
+    }
+
+    #[tokio::test]
+    async fn a_name_may_end_with_a_dot() {
+        let plain = look_up("localhost:7").await.unwrap();
+        assert!(!plain.is_empty());
+        assert_eq!(look_up("localhost.:7").await.unwrap(), plain);
+        assert!(look_up("nowhere.invalid.:7").await.is_err());
     }
 
     #[tokio::test]

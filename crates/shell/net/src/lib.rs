@@ -14,7 +14,7 @@ mod timed;
 mod watched;
 
 pub use address::{Address, BadAddress, Remote};
-pub use dialer::{Dialer, dial};
+pub use dialer::{Dialer, dial, look_up};
 pub use limit::Limit;
 pub use listener::{Accepted, BindError, Bound, Listener, Opened, Reuse, bind};
 pub use secure::{Handshake, Refused, Security};

@@ -7,9 +7,14 @@ use std::time::Duration;
 
 use cli::flags::ValueType;
 use cli::{Exit, Flag, Values, output};
+use discovery::Resolver;
+use discovery::srv::{self, Endpoint};
 use net::{Address, Reuse};
 use observe::logging::{Format, Level};
 use observe::{Log, log_line};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tls::TlsInfo;
 
 use crate::pick::Target;
 use crate::tcp::Proxy;
@@ -68,6 +73,7 @@ const MIN_RETRY: Duration = Duration::from_millis(10);
 pub fn start(values: &Values, ready: &dyn Fn(&Log)) -> Result<(), Exit> {
     let log = Log::open(Level::Info, Format::Json, &["stderr".to_owned()]);
     let log = Arc::new(log.map_err(|e| Exit::new(Exit::ERROR, osenv::error_text(&e)))?);
+    end_by_signals();
     let ended = run(values, &log, ready);
     log.flush();
     ended.map_err(|refused| {
@@ -77,6 +83,22 @@ pub fn start(values: &Values, ready: &dyn Fn(&Log)) -> Result<(), Exit> {
         }
         Exit::silent(Exit::ERROR)
     })
+}
+
+/// Ends the process as a signal does by default, also where it is the first of its container: the
+/// system then keeps from it what it does not handle.
+//= go 1.26: src/runtime/signal_unix.go#dieFromSignal
+fn end_by_signals() {
+    // Without it, the default is what the system does.
+    let Ok(mut signals) = Signals::new([SIGINT, SIGTERM]) else { return };
+    std::thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            if std::process::id() != 1 {
+                let _ = signal_hook::low_level::emulate_default_handler(signal);
+            }
+            std::process::exit(2);
+        }
+    });
 }
 
 /// Why there is no gateway.
@@ -92,7 +114,10 @@ fn run(values: &Values, log: &Arc<Log>, ready: &dyn Fn(&Log)) -> Result<(), Refu
     let args: Vec<String> =
         std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
     log_line!(log, Info, "Running: ", "args" = args);
-    let targets = targets(&values.list("endpoints"))?;
+    let targets = match discovered(values, log)? {
+        found if found.is_empty() => targets(&values.list("endpoints"))?,
+        found => found,
+    };
     let here = listens(values.text("listen-addr"), &targets)?;
     if targets.is_empty() {
         return Err(Refused::Flags("no endpoints found\n".to_owned()));
@@ -109,6 +134,49 @@ fn run(values: &Values, log: &Arc<Log>, ready: &dyn Fn(&Log)) -> Result<(), Refu
     };
     let served = Proxy::new(targets, retry).serve(bound, connections.max(1), log);
     served.map_err(|e| Refused::System(osenv::error_text(&e)))
+}
+
+/// The members that DNS names; none if it is not to be asked. Without `--insecure-discovery` only
+/// those that are served over TLS and can be reached.
+//= etcd 3.7.3: server/etcdmain/util.go#discoverEndpoints
+fn discovered(values: &Values, log: &Log) -> Result<Vec<Target>, Refused> {
+    let domain = values.text("discovery-srv");
+    if domain.is_empty() {
+        return Ok(Vec::new());
+    }
+    let wait = |e: std::io::Error| Refused::System(osenv::error_text(&e));
+    let resolver = Resolver::of_system();
+    let found = srv::clients(&resolver, domain, values.text("discovery-srv-name"));
+    let found = discovery::wait(found).map_err(wait)?.map_err(Refused::System)?;
+    let urls = |all: &[Endpoint]| all.iter().map(|one| one.url.clone()).collect::<Vec<_>>();
+    let tell = |text: &str, found: &[Endpoint]| {
+        log_line!(log, Info, text, "srv-server" = domain, "endpoints" = urls(found));
+    };
+    tell("discovered cluster from SRV", &found);
+    let records = |all: Vec<Endpoint>| all.into_iter().map(|one| one.record).collect();
+    if values.is_on("insecure-discovery") {
+        return Ok(records(found));
+    }
+    tell("validating discovered SRV endpoints", &found);
+    let info = TlsInfo {
+        trusted_ca_file: values.text("trusted-ca-file").to_owned(),
+        server_name: domain.to_owned(),
+        ..TlsInfo::default()
+    };
+    let checked = discovery::wait(srv::reachable(&found, &info)).map_err(wait)?;
+    let (good, why) = checked.unwrap_or_else(|why| (Vec::new(), Some(why)));
+    match why {
+        None => tell("using validated discovered SRV endpoints", &good),
+        Some(why) => log_line!(
+            log,
+            Warn,
+            "failed to validate discovered endpoints",
+            "srv-server" = domain,
+            "endpoints" = urls(&good),
+            "error" = why,
+        ),
+    }
+    Ok(records(good))
 }
 
 /// The endpoints as targets, without schemes: nothing is spoken with them.
@@ -191,6 +259,8 @@ fn look_up(host: &str) -> Option<Vec<IpAddr>> {
     if host.is_empty() {
         return None;
     }
+    // A name of DNS ends with a dot, which the system's file of hosts has not.
+    let host = host.strip_suffix('.').unwrap_or(host);
     let found: Vec<IpAddr> = (host, 0).to_socket_addrs().ok()?.map(|found| found.ip()).collect();
     (!found.is_empty()).then_some(found)
 }

@@ -6,36 +6,7 @@
 
 use std::sync::Mutex;
 
-/// Where a connection may go, as an SRV record says it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Target {
-    /// A name or an address, without brackets.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
-    /// Only targets of the lowest priority that have an active one are used.
-    pub priority: u16,
-    /// Its share among those of its priority; those of 0 have hardly any beside others.
-    pub weight: u16,
-}
-
-impl Target {
-    /// `host:port`, with brackets if the host has colons.
-    #[must_use]
-    pub fn address(&self) -> String {
-        join_host_port(&self.host, self.port)
-    }
-}
-
-/// `host:port`, with brackets around a host with colons.
-//= go 1.26: src/net/ipsock.go#JoinHostPort
-#[must_use]
-pub fn join_host_port(host: &str, port: u16) -> String {
-    match host.contains(':') {
-        true => format!("[{host}]:{port}"),
-        false => format!("{host}:{port}"),
-    }
-}
+pub use discovery::Record as Target;
 
 /// The remotes of a proxy and which of them answer.
 #[derive(Debug)]
@@ -185,12 +156,5 @@ mod tests {
         for (picked, share) in picked.iter().zip([10_000, 10_000, 20_000]) {
             assert!(picked.abs_diff(share) < 600, "{picked} of {share}");
         }
-    }
-
-    #[test]
-    fn addresses_of_six_have_brackets() {
-        let target = |host: &str| Target { host: host.to_owned(), port: 1, ..Target::default() };
-        assert_eq!(target("a").address(), "a:1");
-        assert_eq!(target("::1").address(), "[::1]:1");
     }
 }

@@ -10,6 +10,7 @@
 //= etcd 3.7.3: server/proxy/tcpproxy/userspace.go#TCPProxy
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -121,15 +122,18 @@ impl Proxy {
     async fn dial(&self, place: usize) -> Result<Stream, String> {
         let target = self.remotes.target(place);
         let dialer = Dialer { timeout: Some(DIAL_TIMEOUT), ..Dialer::default() };
-        net::dial(&dialer, &Remote::Tcp(target.address())).await.map_err(|e| {
-            let address = target.address();
-            match e.kind() {
-                io::ErrorKind::TimedOut => format!("dial tcp {address}: i/o timeout"),
-                _ if e.raw_os_error().is_some() => {
-                    format!("dial tcp {address}: connect: {}", osenv::error_text(&e))
-                }
-                _ => format!("dial tcp: lookup {}: no such host", target.host),
-            }
+        let error = match net::dial(&dialer, &Remote::Tcp(target.address())).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => error,
+        };
+        // Go names the address that a name led to.
+        let Ok(found) = net::look_up(&target.address()).await else {
+            return Err(format!("dial tcp: lookup {}: no such host", target.host));
+        };
+        let address = found.first().map_or(target.address(), SocketAddr::to_string);
+        Err(match error.kind() {
+            io::ErrorKind::TimedOut => format!("dial tcp {address}: i/o timeout"),
+            _ => format!("dial tcp {address}: connect: {}", osenv::error_text(&error)),
         })
     }
 
@@ -175,8 +179,6 @@ async fn watch_over(proxy: Arc<Proxy>, log: Arc<Log>) {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
     use net::Address;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};

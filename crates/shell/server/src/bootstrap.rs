@@ -6,18 +6,23 @@
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use calls::identity::{cluster_id, member_id};
+use discovery::Resolver;
 use env::{Disk, MayBlock};
 use machine::Member;
+use observe::{Log, log_line};
 use peer::{Client, RemoteCluster, RemoteMember};
 use tls::ClientTls;
+use tokio::sync::watch;
 use types::{CLUSTER_VERSION, ClusterId, MemberId, Url, Version};
 
 use crate::config::words::ClusterState;
+use crate::discovered::{Named, by_dns, by_registry};
+use crate::error::RunError;
 use crate::options::Options;
-use crate::run::RunError;
 
 /// How long one peer may take to say who the members are.
 //= etcd 3.7.1: server/etcdserver/cluster_util.go#GetClusterFromRemotePeers
@@ -39,12 +44,18 @@ pub(crate) struct Identity {
 /// # Errors
 /// [`RunError`]: it is in nobody's list, or the cluster to join cannot be asked or refuses it.
 pub(crate) fn identify(
-    disk: &dyn Disk,
+    disk: &Arc<dyn Disk>,
     may: &MayBlock,
     options: &Options,
-    dialing: Option<&ClientTls>,
+    dialing: &Option<ClientTls>,
+    (log, stop): (&Arc<Log>, &watch::Sender<bool>),
 ) -> Result<Identity, RunError> {
-    if has_log(disk, may, &options.wal_dir)? {
+    if has_log(&**disk, may, &options.wal_dir)? {
+        if options.discovery.is_some() {
+            let text = "discovery token is ignored since cluster already initialized; valid logs \
+                        are found";
+            log_line!(log, Warn, text, "wal-dir" = options.wal_dir.display().to_string());
+        }
         // The log names the member and its cluster; the list of founders has had its time.
         return Ok(founded(options).unwrap_or_else(|_| unlisted(options)));
     }
@@ -55,15 +66,58 @@ pub(crate) fn identify(
     let mut urls: Vec<String> = others.flat_map(|(_, urls)| urls.clone()).collect();
     urls.sort_unstable();
     let timeout = Duration::from_secs(1) + options.election;
-    let client = Client::new(timeout, options.local_address, dialing.cloned());
+    let client = Client::new(timeout, options.local_address, dialing.clone());
     if options.state == ClusterState::Existing {
+        if options.discovery.is_some() {
+            let why = "discovery URL should not be set when joining existing initial cluster";
+            return Err(RunError::Bootstrap(why.to_owned()));
+        }
         return block_on(join(&client, options, &urls, founded));
     }
     if !urls.is_empty() && block_on(is_bootstrapped(&client, &urls, founded.member))? {
         let id = founded.member;
         return Err(RunError::Bootstrap(format!("member {id} has already been bootstrapped")));
     }
-    Ok(founded)
+    if options.discovery.is_none() {
+        return Ok(founded);
+    }
+    let member = founded.member;
+    let joined = by_registry(options, member, log, stop.subscribe());
+    let cluster = block_on(joined)?.ok_or(RunError::Stopped)?;
+    refuse_shared_urls(&cluster).map_err(|_| shared_by_registry(&cluster))?;
+    let (founders, cluster) = members_of(&cluster, &options.initial_cluster_token);
+    Ok(Identity { member, cluster, founders, remotes: Vec::new() })
+}
+
+/// The options with the founding members that DNS names, if it is to be asked and the member has no
+/// log yet.
+///
+/// # Errors
+/// [`RunError`]: DNS names nobody, or not this member.
+pub(crate) fn named_by_dns(
+    disk: &Arc<dyn Disk>,
+    may: &MayBlock,
+    options: &Options,
+    log: &Log,
+) -> Result<Option<Options>, RunError> {
+    let Some(domain) = &options.srv else { return Ok(None) };
+    if has_log(&**disk, may, &options.wal_dir)? {
+        return Ok(None);
+    }
+    let Named { cluster, is_secure } =
+        block_on(by_dns(&Resolver::of_system(), domain, options, log))?;
+    let mut named = Options { initial_cluster: cluster, ..options.clone() };
+    // Whoever vouches for the domain vouches for its members.
+    //= etcd 3.7.3: server/embed/config.go#PeerURLsMapAndToken
+    if is_secure && named.peer_tls.trusted_ca_file.is_empty() {
+        named.peer_tls.server_name.clone_from(&domain.domain);
+    }
+    Ok(Some(named))
+}
+
+//= etcd 3.7.3: server/etcdserver/bootstrap.go#bootstrapNewClusterNoWAL
+fn shared_by_registry(cluster: &[(String, Vec<String>)]) -> RunError {
+    RunError::Bootstrap(format!("discovery cluster {} has duplicate url", shown(cluster)))
 }
 
 fn block_on<T>(work: impl Future<Output = Result<T, RunError>>) -> Result<T, RunError> {
@@ -83,19 +137,25 @@ fn has_log(disk: &dyn Disk, may: &MayBlock, dir: &Path) -> Result<bool, RunError
 /// The identity of a founding member, from the list of founders.
 fn founded(options: &Options) -> Result<Identity, RunError> {
     refuse_shared_urls(&options.initial_cluster).map_err(RunError::Bootstrap)?;
+    let (founders, cluster) = members_of(&options.initial_cluster, &options.initial_cluster_token);
+    let own = founders.iter().find(|member| member.name == options.name);
+    let member = own.map(|member| MemberId(member.id));
+    let member = member.ok_or_else(|| RunError::UnknownName(options.name.clone()))?;
+    Ok(Identity { member, cluster, founders, remotes: Vec::new() })
+}
+
+/// The founding members of a list, and the cluster that they are.
+fn members_of(cluster: &[(String, Vec<String>)], token: &str) -> (Vec<Member>, ClusterId) {
     let mut founders = Vec::new();
-    for (name, urls) in &options.initial_cluster {
-        let id = member_id(urls, &options.initial_cluster_token);
+    for (name, urls) in cluster {
+        let id = member_id(urls, token);
         let peer_urls = Some(urls.clone());
         founders.push(Member { id: id.0, peer_urls, name: name.clone(), ..Member::default() });
     }
     // Bootstrap entries are in the order of the ids, the same on all members.
     founders.sort_unstable_by_key(|member| member.id);
-    let own = founders.iter().find(|member| member.name == options.name);
-    let member = own.map(|member| MemberId(member.id));
-    let member = member.ok_or_else(|| RunError::UnknownName(options.name.clone()))?;
     let ids: Vec<_> = founders.iter().map(|member| MemberId(member.id)).collect();
-    Ok(Identity { member, cluster: cluster_id(&ids), founders, remotes: Vec::new() })
+    (founders, cluster_id(&ids))
 }
 
 /// No two members are reached at one URL: each would be told what is meant for the other.
@@ -108,12 +168,17 @@ pub fn refuse_shared_urls(cluster: &[(String, Vec<String>)]) -> Result<(), Strin
     if cluster.iter().flat_map(|(_, urls)| urls).all(|url| seen.insert(url)) {
         return Ok(());
     }
+    Err(format!("initial cluster {} has duplicate url", shown(cluster)))
+}
+
+/// A cluster as etcd shows it: `name=URL` for each URL, sorted.
+fn shown(cluster: &[(String, Vec<String>)]) -> String {
     let named = |(name, urls): &(String, Vec<String>)| {
         urls.iter().map(|url| format!("{name}={url}")).collect::<Vec<_>>()
     };
     let mut all: Vec<String> = cluster.iter().flat_map(named).collect();
     all.sort_unstable();
-    Err(format!("initial cluster {} has duplicate url", all.join(",")))
+    all.join(",")
 }
 
 /// What is made up for a member whose log names it.

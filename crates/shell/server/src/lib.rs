@@ -8,7 +8,9 @@ mod auth;
 mod bootstrap;
 pub mod config;
 
+mod discovered;
 mod election;
+mod error;
 mod exposed;
 mod failpoints;
 mod health;
@@ -30,12 +32,13 @@ pub mod threads;
 pub use bootstrap::refuse_shared_urls;
 pub use calls::corruption::Checks;
 pub use calls::identity;
+pub use error::RunError;
 pub use listen::Served;
 pub use net::Address;
 pub use observe::Log;
 pub use options::{Listen, Options};
 pub use program::program;
-pub use run::{RunError, Server, start, start_until};
+pub use run::{Server, start, start_until};
 
 /// The operating system's disk.
 #[must_use]

@@ -13,8 +13,8 @@ use observe::{Log, log_line, tell_reloads};
 use rpc::Serves;
 use tls::{ClientAddress, ClientTls, ServerTls, Spoken, TlsInfo};
 
+use crate::error::RunError;
 use crate::options::{Listen, Options};
-use crate::run::RunError;
 
 /// Where clients are served.
 #[derive(Debug)]

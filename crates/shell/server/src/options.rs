@@ -57,7 +57,11 @@ pub struct Options {
     pub advertise_client_urls: Vec<String>,
     /// `--initial-cluster`: names with their peer URLs.
     pub initial_cluster: Vec<(String, Vec<String>)>,
-    /// `--initial-cluster-token`.
+    /// `--discovery-srv`: the domain whose SRV records name the founding members instead.
+    pub srv: Option<SrvDomain>,
+    /// `--discovery-endpoints` and what belongs to them: the registry of founding members.
+    pub discovery: Option<discovery::registry::Service>,
+    /// `--initial-cluster-token`, or `--discovery-token`.
     pub initial_cluster_token: String,
     /// `--heartbeat-interval`.
     pub heartbeat: Duration,
@@ -198,6 +202,15 @@ pub struct LeaseCheckpoints {
     pub persisted: bool,
 }
 
+/// Where DNS is asked for founding members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SrvDomain {
+    /// `--discovery-srv`.
+    pub domain: String,
+    /// `--discovery-srv-name`.
+    pub service: String,
+}
+
 /// No files, and every version that is safe.
 fn tls_info() -> TlsInfo {
     TlsInfo { min_version: "TLS1.2".to_owned(), ..TlsInfo::default() }
@@ -230,6 +243,8 @@ impl Default for Options {
             downgrade_check: Duration::from_secs(5),
             advertise_client_urls: vec!["http://localhost:2379".to_owned()],
             initial_cluster: vec![("default".to_owned(), vec!["http://localhost:2380".to_owned()])],
+            srv: None,
+            discovery: None,
             initial_cluster_token: "etcd-cluster".to_owned(),
             heartbeat: Duration::from_millis(l::HEARTBEAT_MS),
             election: Duration::from_millis(l::ELECTION_MS),

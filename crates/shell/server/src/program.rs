@@ -198,6 +198,11 @@ fn run_with(
     });
     let server = match start_until(disk, log, &options, stop.clone()) {
         Ok(server) => server,
+        Err(RunError::Stopped) => {
+            handle.close();
+            return end_by(received.join().ok().flatten(), log);
+        }
+        Err(RunError::Discovery(why)) => return undiscovered(log, &options, &why),
         Err(e) => return ended(log, "discovery failed", &e),
     };
     if !*stop.borrow() {
@@ -212,14 +217,38 @@ fn run_with(
         Err(e) => ended(log, "the member ended", &e),
         Ok(()) => {
             log_line!(log, Info, "closed etcd server", "name" = configured.options.name.clone());
-            // As etcd: the default action of the signal decides how the process ends.
-            if let Some(signal) = signal.filter(|_| std::process::id() != 1) {
-                log.flush();
-                let _ = signal_hook::low_level::emulate_default_handler(signal);
-            }
-            ExitCode::SUCCESS
+            end_by(signal, log)
         }
     }
+}
+
+/// Ends well. As etcd: the default action of the signal decides how the process ends.
+fn end_by(signal: Option<i32>, log: &Log) -> ExitCode {
+    if let Some(signal) = signal.filter(|_| std::process::id() != 1) {
+        log.flush();
+        let _ = signal_hook::low_level::emulate_default_handler(signal);
+    }
+    ExitCode::SUCCESS
+}
+
+/// Says that the registry of founding members has no place for this one.
+//= etcd 3.7.3: server/etcdmain/etcd.go#startEtcdOrProxyV2
+fn undiscovered(log: &Log, options: &Options, why: &str) -> ExitCode {
+    let (token, endpoints) = match &options.discovery {
+        Some(service) => (service.token.as_str(), service.endpoints.clone()),
+        None => ("", Vec::new()),
+    };
+    log_line!(
+        log,
+        Warn,
+        "failed to bootstrap; discovery token was already used",
+        "discovery-token" = token,
+        "discovery-endpoints" = endpoints,
+        "error" = why,
+    );
+    let text = "do not reuse discovery token; generate a new one to bootstrap a cluster";
+    log_line!(log, Warn, text);
+    ExitCode::FAILURE
 }
 
 /// Says that clients are served, and where.

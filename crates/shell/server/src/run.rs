@@ -17,8 +17,7 @@ use env::{Disk, HashSeed, Hooks, MayBlock, SplitMix};
 use handover::Inbox;
 use machine::{ApplyConfig, Members};
 use member::{MemberLimits, MemberView, NodeConfig, StartConfig, StartError};
-use net::limit::TooFewDescriptors;
-use net::{BindError, Bound, Limit, Security};
+use net::{Bound, Limit, Security};
 use observe::Metrics;
 use osenv::Clock;
 use peer::Plane;
@@ -28,8 +27,9 @@ use tokio::sync::{Semaphore, watch};
 use types::{ClusterId, MemberId, RequestId};
 
 use crate::auth;
-use crate::bootstrap::{Identity, identify};
+use crate::bootstrap::{self, Identity, identify};
 use crate::election::Advance;
+use crate::error::RunError;
 use crate::host::ReplyInbox;
 use crate::listen::{self, Served};
 use crate::options::Options;
@@ -40,45 +40,6 @@ use crate::threads::{CANNOT_GO_ON, Fatal, Queues, spawn_all};
 use observe::MeteredDisk;
 use observe::Reporter;
 use observe::{AuditLog, Log, log_line};
-
-/// Why a member did not start or ended.
-#[derive(Debug)]
-pub enum RunError {
-    /// The member's own state.
-    Start(StartError),
-    /// A socket or thread.
-    Io(String, io::Error),
-    /// An address to listen on.
-    Listen(BindError),
-    /// The process may open too few files.
-    Descriptors(TooFewDescriptors),
-    /// The configuration names this member nowhere.
-    UnknownName(String),
-    /// The cluster cannot be founded or joined.
-    Bootstrap(String),
-    /// It cannot listen as it is told to: the line that says so, and why.
-    Refused(&'static str, String),
-    /// The member could not go on.
-    Fatal(Fatal),
-}
-
-impl std::fmt::Display for RunError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            RunError::Start(e) => e.fmt(f),
-            RunError::Io(what, e) => write!(f, "{what}: {}", osenv::error_text(e)),
-            RunError::Listen(e) => e.fmt(f),
-            RunError::Descriptors(e) => e.fmt(f),
-            RunError::UnknownName(name) => {
-                write!(f, "couldn't find local name {name:?} in the initial cluster configuration")
-            }
-            RunError::Bootstrap(why) | RunError::Refused(_, why) => f.write_str(why),
-            RunError::Fatal(why) => why.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for RunError {}
 
 /// A running member.
 pub struct Server {
@@ -221,6 +182,10 @@ fn start_member(
     }
 }
 
+fn metered(disk: &Arc<dyn Disk>, metrics: &Arc<Metrics>) -> Arc<dyn Disk> {
+    Arc::new(MeteredDisk { disk: Arc::clone(disk), metrics: Arc::clone(metrics) })
+}
+
 /// As [`start`], but gives up waiting for a quorum when `stop` says so; what is returned then only
 /// has to be waited for.
 ///
@@ -238,9 +203,11 @@ pub fn start_until(
     let connections = net::limit::of_process().map_err(RunError::Descriptors)?;
     // Before anything is written: an address that somebody else has leaves no directory behind.
     //= etcd 3.7.3: server/embed/etcd.go#StartEtcd
+    let named = bootstrap::named_by_dns(disk, &may, options, log)?;
+    let options = named.as_ref().unwrap_or(options);
     let listening = listen::open(options, log)?;
     let audit = open_audit(options, log)?;
-    let identity = identify(&**disk, &may, options, listening.dialing.as_ref())?;
+    let identity = identify(disk, &may, options, &listening.dialing, (log, &stop))?;
     let config = start_config(options, &identity);
     let began = Clock.now();
     let mut parts = start_member(disk, &may, log, &config)?;
@@ -252,8 +219,7 @@ pub fn start_until(
     let inboxes = reply_inboxes(options, cores);
     let fatal: Arc<OnceLock<Fatal>> = Arc::default();
     let stopped = stop.subscribe();
-    let (member, cluster) = (parts.member, parts.cluster);
-    let view = parts.applier.view();
+    let (member, cluster, view) = (parts.member, parts.cluster, parts.applier.view());
     let timeout = config.node.request_timeout();
     let reporter = reporter(log, &metrics, (member, cluster), timeout, options);
     let on_removed = stop_when_removed(&reporter, &stop);
@@ -302,11 +268,6 @@ pub fn start_until(
         patience: timeout,
         audit,
     })
-}
-
-/// The disk, whose work is measured.
-fn metered(disk: &Arc<dyn Disk>, metrics: &Arc<Metrics>) -> Arc<dyn Disk> {
-    Arc::new(MeteredDisk { disk: Arc::clone(disk), metrics: Arc::clone(metrics) })
 }
 
 /// Opens the audit log, if one is kept.

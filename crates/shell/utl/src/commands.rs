@@ -1,7 +1,9 @@
 //! The tree of commands as data, and what they print.
 
-use cli::{Command, Exit, Flag, Program, Takes, ValueType, Values, output, text};
+use cli::{Command, Exit, Flag, Program, Takes, ValueType, Values, completion, output, text};
 
+use crate::defrag;
+use crate::migrate;
 use crate::restore;
 use crate::snapshot;
 
@@ -28,13 +30,24 @@ const RESTORE: &[Flag] = &[
     Flag::switch("mark-compacted", "compact at the raised revision"),
 ];
 
+const DATA_DIR: Flag =
+    Flag::new("data-dir", ValueType::String, "", "data directory, of no server that runs")
+        .required();
+
+const MIGRATE: &[Flag] = &[
+    DATA_DIR,
+    Flag::new("target-version", ValueType::String, "", "X.Y, 3.5 or later").required(),
+    Flag::switch("force", "write the version whatever the log holds"),
+];
+
 /// etcdutl.
 pub static ETCDUTL: Program<Run> = Program {
     name: "etcdutl",
     about: "Offline tools of etcd.",
     flags: &[
         Flag::new("write-out", ValueType::String, "simple", "fields, json, simple or table")
-            .short('w'),
+            .short('w')
+            .choices(&["fields", "json", "simple", "table"]),
         Flag::new(
             "timeout",
             ValueType::Duration,
@@ -43,8 +56,18 @@ pub static ETCDUTL: Program<Run> = Program {
         ),
     ],
     commands: &[
-        Command::later("completion"),
-        Command::later("defrag"),
+        Command::leaf(
+            ("completion", completion::ARGS, "Prints a script by which a shell completes"),
+            completion::TAKES,
+            &[],
+            |values| completion::run(&ETCDUTL, values),
+        ),
+        Command::leaf(
+            ("defrag", "", "Returns free space of a database that is not in use"),
+            Takes::ANY,
+            &[DATA_DIR],
+            defrag::defrag,
+        ),
         Command::leaf(
             ("hashkv", "<filename>", "Hash of the history in a database"),
             Takes::exactly(1, "accepts 1 arg(s), received 0")
@@ -53,7 +76,12 @@ pub static ETCDUTL: Program<Run> = Program {
             &[Flag::new("rev", ValueType::Int, "0", "up to this revision")],
             hashkv,
         ),
-        Command::later("migrate"),
+        Command::leaf(
+            ("migrate", "", "Makes a data directory one of another version of etcd"),
+            Takes::ANY,
+            MIGRATE,
+            migrate::migrate,
+        ),
         Command::group("snapshot", "Snapshots", SNAPSHOT),
         Command::leaf(("version", "", "Prints versions"), Takes::ANY, &[], version),
     ],

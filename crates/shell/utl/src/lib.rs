@@ -1,12 +1,14 @@
 //! etcdutl: offline work on snapshots and databases.
 //!
-//! Owns: the commands, how they print, and restoring a member from a snapshot. Never: talks to a
-//! server; writes to the file it is asked about. Not here yet: defrag, migrate.
-//! Read next: [`commands`], [`snapshot`], [`restore`].
+//! Owns: the commands, how they print, restoring a member from a snapshot, and changes of a data
+//! directory in place. Never: talks to a server; writes to a file that it is only asked about.
+//! Read next: [`commands`], [`snapshot`], [`restore`], `defrag`, `migrate`.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod commands;
+mod defrag;
+mod migrate;
 pub mod restore;
 pub mod snapshot;
 

@@ -1,10 +1,12 @@
 //! What contradicts itself, checked on typed values in etcd's order.
 //= etcd 3.7.3: server/embed/config.go#Validate
 
-use super::configuration::{CommonSecurityFlags, Configuration, ListenerFlags, RaftFlags};
+use super::configuration::{
+    CommonSecurityFlags, Configuration, DiscoveryFlags, ListenerFlags, RaftFlags,
+};
 use super::flag::State;
 use super::source::{Given, Origin};
-use super::table::flags;
+use super::table::{flag, flags};
 use super::urls::check_bind;
 use super::words::{ClusterState, Fallback};
 
@@ -28,6 +30,7 @@ pub(super) fn check(given: &Given) -> Result<(), String> {
     if let ClusterState::Unknown(state) = &configuration.clustering.state {
         return Err(format!("unexpected clusterState {state:?}"));
     }
+    discovery(given)?;
     times(&configuration.raft)?;
     advertised(given)?;
     configuration.compaction.mode.get()?;
@@ -67,6 +70,31 @@ fn urls(configuration: &Configuration) -> Result<(), String> {
                 url.text()
             ));
         }
+    }
+    Ok(())
+}
+
+/// A cluster is found in one way, and the registry needs an address and a token.
+fn discovery(given: &Given) -> Result<(), String> {
+    let DiscoveryFlags { srv, endpoints, token, .. } = &given.configuration.discovery;
+    // What a file says by default does not count.
+    let default = flag("initial-cluster").map_or("", |flag| flag.default);
+    let cluster = given.text("initial-cluster").unwrap_or_default();
+    let is_listed = match given.origin {
+        Origin::File => !cluster.is_empty() && cluster != default,
+        Origin::Flags => !cluster.is_empty(),
+    };
+    let ways = [is_listed, !srv.is_empty(), !endpoints.is_empty()];
+    if ways.iter().filter(|way| **way).count() > 1 {
+        let why = "multiple discovery or bootstrap flags are set. Choose one of \
+                   \"initial-cluster\", \"discovery-endpoints\" or \"discovery-srv\"";
+        return Err(why.to_owned());
+    }
+    if token.is_empty() != endpoints.is_empty() {
+        return Err("both --discovery-token and --discovery-endpoints must be set".to_owned());
+    }
+    if endpoints.iter().any(|endpoint| endpoint.trim().is_empty()) {
+        return Err("--discovery-endpoints must not contain empty endpoints".to_owned());
     }
     Ok(())
 }

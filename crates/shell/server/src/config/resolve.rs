@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use client::Credentials;
+use discovery::registry::Service;
 use member::{CommitPolicy, CompactionPace, Retention};
 use observe::metrics::Detail;
 use rpc::Settings;
@@ -12,12 +14,15 @@ use tls::TlsInfo;
 use types::{Url, limits};
 
 use super::configuration::{
-    CheckFlags, CompactionFlags, Configuration, ListenerFlags, SecurityFlags, StorageFlags,
+    CheckFlags, CompactionFlags, Configuration, DiscoveryFlags, ListenerFlags, SecurityFlags,
+    StorageFlags,
 };
 use super::deferred::{CompactionMode, RetentionLength};
 use super::features::Features;
 use super::source::{Given, Origin};
-use crate::options::{AuthOptions, LeaseCheckpoints, Listen, Options, RaftTimeouts, SelfMade};
+use crate::options::{
+    AuthOptions, LeaseCheckpoints, Listen, Options, RaftTimeouts, SelfMade, SrvDomain,
+};
 use crate::threads::Keep;
 use calls::corruption::Checks;
 
@@ -55,7 +60,9 @@ pub(super) fn options(given: &Given) -> Result<Options, String> {
         strict_reconfig: clustering.strict_reconfig_check,
         downgrade_check: clustering.downgrade_check_time,
         initial_cluster: initial_cluster(given)?,
-        initial_cluster_token: clustering.token.clone(),
+        srv: srv_domain(&given.configuration.discovery),
+        discovery: discovery(&given.configuration.discovery),
+        initial_cluster_token: token(&given.configuration),
         heartbeat: Duration::from_millis(raft.heartbeat_interval as u64),
         election: Duration::from_millis(raft.election_timeout as u64),
         election_tick_advance: raft.initial_election_tick_advance,
@@ -186,13 +193,62 @@ fn or(duration: Duration, default: Duration) -> Duration {
     if duration.is_zero() { default } else { duration }
 }
 
-/// Without the flag, this member is the whole cluster.
+/// Without the flag, this member is the whole cluster, or all that is known of it yet.
 fn initial_cluster(given: &Given) -> Result<Vec<(String, Vec<String>)>, String> {
-    let Configuration { member, clustering, .. } = &given.configuration;
-    if given.is_set("initial-cluster") {
+    let Configuration { member, clustering, discovery, .. } = &given.configuration;
+    let is_found = !discovery.srv.is_empty() || !discovery.endpoints.is_empty();
+    if !is_found && given.is_set("initial-cluster") {
         return clustering.initial_cluster.get().map(|cluster| cluster.0.clone());
     }
     Ok(vec![(member.name.clone(), texts(&clustering.advertise_peer_urls))])
+}
+
+/// A cluster that is found in a registry has the registry's token.
+fn token(configuration: &Configuration) -> String {
+    let Configuration { clustering, discovery, .. } = configuration;
+    let is_registered = !discovery.endpoints.is_empty();
+    if is_registered { discovery.token.clone() } else { clustering.token.clone() }
+}
+
+fn srv_domain(flags: &DiscoveryFlags) -> Option<SrvDomain> {
+    let (domain, service) = (flags.srv.clone(), flags.srv_name.clone());
+    (!domain.is_empty()).then_some(SrvDomain { domain, service })
+}
+
+/// How the registry is reached.
+//= etcd 3.7.3: client/v3/config.go#NewClientConfig
+fn discovery(flags: &DiscoveryFlags) -> Option<Service> {
+    if flags.endpoints.is_empty() {
+        return None;
+    }
+    let info = TlsInfo {
+        cert_file: flags.cert.clone(),
+        key_file: flags.key.clone(),
+        trusted_ca_file: flags.cacert.clone(),
+        insecure_skip_verify: flags.insecure_skip_tls_verify,
+        ..TlsInfo::default()
+    };
+    let says_something = info != TlsInfo::default() || !flags.insecure_transport;
+    // As the flag's help has it: etcd takes a name with a password in it for a name.
+    let (user, password) = match flags.user.split_once(':') {
+        Some((user, password)) if flags.password.is_empty() => (user, password),
+        _ => (flags.user.as_str(), flags.password.as_str()),
+    };
+    let credentials = if user.is_empty() || password.is_empty() {
+        Credentials::None
+    } else {
+        Credentials::Password { user: user.to_owned(), password: password.to_owned() }
+    };
+    Some(Service {
+        token: flags.token.clone(),
+        endpoints: flags.endpoints.clone(),
+        dial_timeout: flags.dial_timeout,
+        request_timeout: flags.request_timeout,
+        keepalive_time: flags.keepalive_time,
+        keepalive_timeout: flags.keepalive_timeout,
+        tls: says_something.then_some(info),
+        credentials,
+    })
 }
 
 fn checks(flags: &CheckFlags, features: &Features) -> Checks {

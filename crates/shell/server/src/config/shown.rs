@@ -15,7 +15,7 @@ use super::table::{flag, flags};
 /// Flags of the line, in its order. What has another name there or is not a flag is added by who
 /// writes it; flags that come later are left out.
 //= etcd 3.7.1: server/embed/etcd.go#print
-const SHOWN: [&str; 27] = [
+const SHOWN: [&str; 37] = [
     "force-new-cluster",
     "initial-election-tick-advance",
     "snapshot-count",
@@ -41,16 +41,29 @@ const SHOWN: [&str; 27] = [
     "auto-compaction-retention",
     "discovery-token",
     "discovery-endpoints",
+    "discovery-dial-timeout",
+    "discovery-request-timeout",
+    "discovery-keepalive-time",
+    "discovery-keepalive-timeout",
+    "discovery-insecure-transport",
+    "discovery-insecure-skip-tls-verify",
+    "discovery-cert",
+    "discovery-key",
+    "discovery-cacert",
+    "discovery-user",
     "max-learners",
     "v2-deprecation",
 ];
 
-/// The fields: flags as they were given, but for two whose meaning depends on others.
+/// The fields: flags as they were given, but for some whose meaning depends on others.
 pub(super) fn fields(given: &Given, options: &Options) -> Vec<(&'static str, Value)> {
     let rows = SHOWN.iter().filter_map(|name| flag(name));
     rows.map(|flag| {
         let value = match flag.name {
             "initial-cluster" => cluster(&options.initial_cluster).into(),
+            // Without a password that stands in it.
+            "discovery-user" => user(&given.configuration.discovery.user).into(),
+            "discovery-endpoints" => given.configuration.discovery.endpoints.join(",").into(),
             "auto-compaction-retention" => retention(options.auto_compaction).into(),
             _ => flag.place.show(&given.configuration),
         };
@@ -65,6 +78,10 @@ fn cluster(members: &[(String, Vec<String>)]) -> String {
     let mut texts: Vec<String> = pairs.map(|(name, url)| format!("{name}={url}")).collect();
     texts.sort_unstable();
     texts.join(",")
+}
+
+fn user(flag: &str) -> &str {
+    flag.split_once(':').map_or(flag, |(user, _)| user)
 }
 
 /// A number of revisions is so many nanoseconds to etcd.

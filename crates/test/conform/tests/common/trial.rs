@@ -118,6 +118,14 @@ impl Running {
         self.says("ready to serve client requests")
     }
 
+    /// Sends it a signal, by its name without `SIG`.
+    #[allow(dead_code, reason = "not every test ends what it started")]
+    pub fn signal(&self, name: &str) {
+        let mut kill = Command::new("kill");
+        kill.args([format!("-{name}"), self.child.id().to_string()]);
+        assert!(kill.status().expect("the system has it").success());
+    }
+
     /// Waits for its end; `None` if it goes on.
     pub fn end(&mut self) -> Option<ExitStatus> {
         let until = Instant::now() + PATIENCE;

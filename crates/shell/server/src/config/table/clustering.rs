@@ -4,7 +4,6 @@ use super::super::flag::{Flag, Group, InFile, State, at};
 use super::of;
 
 const ROW: Flag = of(Group::Clustering);
-const LATER: Flag = Flag { state: State::Later, ..of(Group::Clustering) };
 
 /// Rows of the part "Clustering".
 pub(super) const CLUSTERING: &[Flag] = &[
@@ -49,14 +48,14 @@ pub(super) const CLUSTERING: &[Flag] = &[
         help: "Which cluster of the discovery service this member belongs to.",
         place: at!(discovery.token),
         file: InFile::At("discovery-config.token"),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "discovery-endpoints",
         help: "Addresses of the etcd that serves discovery.",
         place: at!(discovery.endpoints),
         file: InFile::At("discovery-config.client.endpoints"),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "discovery-dial-timeout",
@@ -64,7 +63,7 @@ pub(super) const CLUSTERING: &[Flag] = &[
         help: "How long connecting to the discovery service may take.",
         place: at!(discovery.dial_timeout),
         file: InFile::At("discovery-config.client.dial-timeout"),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "discovery-request-timeout",
@@ -72,7 +71,7 @@ pub(super) const CLUSTERING: &[Flag] = &[
         help: "How long a request to the discovery service may take once it is connected.",
         place: at!(discovery.request_timeout),
         file: InFile::At("discovery-config.client.request-timeout"),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "discovery-keepalive-time",
@@ -80,7 +79,7 @@ pub(super) const CLUSTERING: &[Flag] = &[
         help: "Silence after which the discovery service is pinged.",
         place: at!(discovery.keepalive_time),
         file: InFile::At("discovery-config.client.keepalive-time"),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "discovery-keepalive-timeout",
@@ -88,7 +87,7 @@ pub(super) const CLUSTERING: &[Flag] = &[
         help: "How long the discovery service may leave a ping unanswered.",
         place: at!(discovery.keepalive_timeout),
         file: InFile::At("discovery-config.client.keepalive-timeout"),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "discovery-insecure-transport",
@@ -96,7 +95,7 @@ pub(super) const CLUSTERING: &[Flag] = &[
         help: "Speak to the discovery service without TLS.",
         place: at!(discovery.insecure_transport),
         file: InFile::At("discovery-config.client.secure.insecure-transport"),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "discovery-insecure-skip-tls-verify",
@@ -104,42 +103,42 @@ pub(super) const CLUSTERING: &[Flag] = &[
         help: "Trust any certificate of the discovery service; for tests only.",
         place: at!(discovery.insecure_skip_tls_verify),
         file: InFile::At("discovery-config.client.secure.insecure-skip-tls-verify"),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "discovery-cert",
         help: "File of the certificate that the discovery service is shown.",
         place: at!(discovery.cert),
         file: InFile::At("discovery-config.client.secure.cert"),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "discovery-key",
         help: "File of that certificate's key.",
         place: at!(discovery.key),
         file: InFile::At("discovery-config.client.secure.key"),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "discovery-cacert",
         help: "File of the authorities that the discovery service's certificate must come from.",
         place: at!(discovery.cacert),
         file: InFile::At("discovery-config.client.secure.cacert"),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "discovery-user",
         help: "User of the discovery service, as name or name:password.",
         place: at!(discovery.user),
         file: InFile::At("discovery-config.client.auth.username"),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "discovery-password",
         help: "That user's password, if --discovery-user has none.",
         place: at!(discovery.password),
         file: InFile::At("discovery-config.client.auth.password"),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "discovery-fallback",
@@ -153,13 +152,13 @@ pub(super) const CLUSTERING: &[Flag] = &[
         name: "discovery-srv",
         help: "DNS domain whose SRV records name the founding members.",
         place: at!(discovery.srv),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "discovery-srv-name",
         help: "Suffix of the service names asked for in that domain.",
         place: at!(discovery.srv_name),
-        ..LATER
+        ..ROW
     },
     Flag {
         name: "strict-reconfig-check",
