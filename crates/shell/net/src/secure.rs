@@ -77,7 +77,8 @@ impl Handshake {
                     Err(error) => return Err(Refused { why: Rejected::failed(&error), from }),
                 },
             };
-            match tls.accept(socket, from).await {
+            // Boxed, so that whoever says nothing holds no memory for what he might have said.
+            match Box::pin(tls.accept(socket, from)).await {
                 Ok((stream, session)) => {
                     let watched = tls.standing(&stream).map(Watched::new);
                     let secured = Secured { stream: stream.into(), session, watched };
